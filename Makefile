@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint bench tables
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/installed ## Make .venv and install the project with its tools
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one with make PYTHON=python3.11")'
+	@echo "installing into $(VENV): several gigabytes with torch, a few minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+run: setup ## Train on drawn letters with 10 % flipped labels, and find out who is to blame
+	@$(RUN) -m src.run noise=flip_10
+
+test: setup ## Run the whole test suite
+	@$(RUN) -m pytest
+
+lint: setup ## Check style, formatting and the direction of imports
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/lint-imports --no-logo
+
+bench: setup ## Measure the core against the direct way, as ratios from one run
+	@$(RUN) -m scripts.bench
+
+tables: setup ## Collect what is in outputs/ into tables
+	@$(RUN) -m src.tables outputs

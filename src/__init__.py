@@ -1,0 +1,1 @@
+"""deconfuse: which training samples, and which labels, make an embedding model confuse two classes."""

@@ -1,0 +1,147 @@
+"""Write whole or not at all; read only what is whole."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.errors import UserError
+
+
+@contextmanager
+def disk(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write below path into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"could not write {path} ({error.strerror or error}); nothing there was changed; "
+            "free some space, or choose another place with output_dir=FOLDER"
+        ) from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; it becomes `path` only when the block ends well."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with disk(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            with open(partial, "rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to write to; it takes the place of `path` only when the block ends well.
+
+    The folder that was there before is kept until then, and put back if the exchange was cut short.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    before = path.with_name(f".{path.name}.before")
+    with disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if before.exists() and not path.exists():
+            before.rename(path)
+        for stale in path.parent.glob(f".{path.name}.*.partial"):
+            if not _alive(stale.name.split(".")[-2]):
+                shutil.rmtree(stale, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            shutil.rmtree(before, ignore_errors=True)
+            if path.exists():
+                path.rename(before)
+            partial.rename(path)
+            shutil.rmtree(before, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _alive(pid: str) -> bool:
+    """True unless the process is known to be gone."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, PermissionError):
+        return True
+    return True
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented, keys in the order given; NaN is written as null."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError, naming the file, where it is missing or not whole."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """UTF-8, no index, seven significant digits: what float32 holds."""
+    with whole_file(path) as partial:
+        table.to_csv(partial, index=False, float_format="%.7g", lineterminator="\n")
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """One .npy file."""
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """One .npz file."""
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Raises UserError, naming the file, where it is missing or not whole."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # zip, zlib and numpy each have their own for a damaged file
+        raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
+
+
+def short_hash(value: Any, digits: int = 8) -> str:
+    """The same for equal plain values, whatever the order of their keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

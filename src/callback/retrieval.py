@@ -1,0 +1,69 @@
+"""Measure retrieval after each validation epoch, and keep the history."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+
+from src.artifacts import write_csv
+from src.retrieval import metrics
+from src.split import Split
+
+
+class Retrieval(pl.Callback):
+    """Log R@1, 2, 4, 8 and MAP@R on the test classes; history.csv has a row per measured epoch.
+
+    The history is part of the checkpoint, so a run that was resumed has all of it.
+    """
+
+    def __init__(self, split: Split, history: Path):
+        self.split, self.path = split, history
+        self.rows: list[dict[str, float]] = []
+        self.found: dict[int, list[torch.Tensor]] = {}
+        self.latest: dict[str, float] = {}
+
+    def state_dict(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """The rows up to the checkpoint."""
+        self.rows = list(state_dict["rows"])
+
+    def on_validation_epoch_start(self, trainer, pl_module) -> None:
+        """Forget the last epoch's embeddings."""
+        self.found = {}
+
+    def on_validation_batch_end(
+        self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0
+    ) -> None:
+        """Collect the embeddings that validation_step returned."""
+        self.found.setdefault(dataloader_idx, []).append(outputs.detach().cpu())
+
+    def on_validation_epoch_end(self, trainer, pl_module) -> None:
+        """Measure on normalised embeddings."""
+        query = F.normalize(torch.cat(self.found[0]).float(), dim=1)
+        gallery = F.normalize(torch.cat(self.found[1]).float(), dim=1) if 1 in self.found else query
+        values = metrics(
+            query,
+            gallery,
+            torch.from_numpy(self.split.query.labels),
+            torch.from_numpy(self.split.gallery.labels),
+            same=self.split.shared_gallery,
+        )
+        pl_module.log_dict(values)
+        self.latest = values
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        """Lightning validates before it ends the epoch; only now is the epoch's mean loss known."""
+        if self.latest:
+            loss = trainer.callback_metrics["loss"].item()
+            self.rows.append({"epoch": trainer.current_epoch + 1, "loss": loss, **self.latest})
+        self.latest = {}
+
+    def on_fit_end(self, trainer, pl_module) -> None:
+        """Write history.csv."""
+        if trainer.is_global_zero and self.rows:
+            write_csv(self.path, pd.DataFrame(self.rows))

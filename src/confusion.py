@@ -1,0 +1,72 @@
+"""Who is taken for whom: confusion pairs, groups of them, and the distance d that is explained."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from src.retrieval import nearest
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """p confusion pairs (Definition 2.1), closest first, ties by query.
+
+    query (p,) and neighbour (p,): rows of query and gallery; distance (p,): d in [0, 4].
+    """
+
+    query: Int[Tensor, " p"]
+    neighbour: Int[Tensor, " p"]
+    distance: Float[Tensor, " p"]
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    @property
+    def pairs(self) -> Int[Tensor, "p 2"]:
+        """(query row, gallery row)."""
+        return torch.stack([self.query, self.neighbour], 1)
+
+
+def find(
+    query: Float[Tensor, "q m"],
+    gallery: Float[Tensor, "g m"],
+    query_labels: Int[Tensor, " q"],
+    gallery_labels: Int[Tensor, " g"],
+    *,
+    same: bool,
+) -> Confusions:
+    """Queries whose nearest gallery sample, by the distance of normalised z, has another class."""
+    query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
+    index = nearest(query, gallery, 1, same=same)[1][:, 0]
+    wrong = torch.nonzero(query_labels != gallery_labels[index])[:, 0]
+    # (a - b)^2 rather than 2 - 2ab: exact for pairs that almost coincide.
+    distance = (query[wrong] - gallery[index[wrong]]).square().sum(1)
+    order = torch.argsort(distance, stable=True)
+    return Confusions(wrong[order], index[wrong][order], distance[order])
+
+
+def groups(confusions: Confusions, query_labels: Int[Tensor, " q"]) -> list[tuple[int, Int[Tensor, " s"]]]:
+    """(test class, its confusions' rows) for each class with a confusion; largest first, ties by class."""
+    classes = query_labels[confusions.query]
+    members = [(c, torch.nonzero(classes == c)[:, 0]) for c in classes.unique().tolist()]
+    return sorted(members, key=lambda group: (-len(group[1]), group[0]))
+
+
+def distance(a: Float[Tensor, "*b m"], b: Float[Tensor, "*b m"]) -> Float[Tensor, "*b"]:
+    """d = ||a/||a|| - b/||b|| ||^2, in [0, 4]."""
+    return (F.normalize(a, dim=-1) - F.normalize(b, dim=-1)).square().sum(-1)
+
+
+def distance_gradient(
+    a: Float[Tensor, "*b m"], b: Float[Tensor, "*b m"]
+) -> tuple[Float[Tensor, "*b m"], Float[Tensor, "*b m"]]:
+    """(dd/da, dd/db) of `distance`:  dd/da = -2/||a|| (e_b - (e_a . e_b) e_a),  and mirrored."""
+    e_a, e_b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+    cosine = (e_a * e_b).sum(-1, keepdim=True)
+    return (
+        -2 * (e_b - cosine * e_a) / a.norm(dim=-1, keepdim=True),
+        -2 * (e_a - cosine * e_b) / b.norm(dim=-1, keepdim=True),
+    )

@@ -1,0 +1,139 @@
+"""Split + transforms + class-balanced sampler -> loaders."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import InterpolationMode, v2
+
+from src.errors import count, one_of
+from src.recipe import Recipe
+from src.split import ImageSpec, Part, Split
+
+BILINEAR = InterpolationMode.BILINEAR
+
+
+def transforms(spec: ImageSpec, mean, std) -> tuple[v2.Transform, v2.Transform]:
+    """(training, evaluation) transforms: PIL image -> normalised (channels, size, size) float32."""
+    one_of("dataset.augment", spec.augment, ("drawing", "photo", "none"))
+    size = spec.size
+    tensor = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+    whole = [v2.Resize((size, size), BILINEAR)]
+    larger = [v2.Resize(math.ceil(size * 1.143), BILINEAR), v2.CenterCrop(size)]
+    if spec.augment == "drawing":  # strokes: move and turn a little, never mirror
+        moved = v2.RandomAffine(8, translate=(0.06, 0.06), scale=(0.9, 1.1), shear=6, interpolation=BILINEAR)
+        return v2.Compose([*whole, moved, *tensor]), v2.Compose([*whole, *tensor])
+    if spec.augment == "photo":
+        crop = v2.RandomResizedCrop(size, scale=(0.2, 1.0), interpolation=BILINEAR)
+        return v2.Compose([crop, v2.RandomHorizontalFlip(), *tensor]), v2.Compose([*larger, *tensor])
+    return v2.Compose([*whole, *tensor]), v2.Compose([*whole, *tensor])
+
+
+class Images(Dataset):
+    """Item i, or (i, seed) -> (image, label, i); the seed alone decides a random transform's draw.
+
+    So what a sample looks like depends on no worker's state, and on no other sample.
+    """
+
+    def __init__(self, part: Part, labels: np.ndarray, transform: v2.Transform, channels: int):
+        self.part, self.labels, self.transform = part, labels, transform
+        self.mode = "L" if channels == 1 else "RGB"
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int, int]:
+        i, seed = key if isinstance(key, tuple) else (key, 0)
+        image: Image.Image = self.part.image(i).convert(self.mode)
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(seed)
+            return self.transform(image), int(self.labels[i]), i
+
+
+class BalancedBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of up to `classes` different classes, `per_class` samples each; every sample occurs.
+
+    The batches of an epoch are a function of (seed, epoch). A class whose size is not a multiple
+    of per_class fills its last share with samples drawn again from the class.
+    """
+
+    def __init__(self, labels: np.ndarray, classes: int, per_class: int, seed: int, epoch: int = 0):
+        self.members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+        self.classes, self.per_class = min(classes, len(self.members)), per_class
+        self.seed, self.epoch = seed, epoch
+        shares = [math.ceil(len(rows) / per_class) for rows in self.members]
+        self.batches = max(math.ceil(sum(shares) / self.classes), max(shares))
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        shares = [self._shares(rows, random) for rows in self.members]
+        left = np.array([len(share) for share in shares])
+        for _ in range(self.batches):
+            # The fullest classes go first, ties at random: so no batch has to repeat a class.
+            order = np.lexsort((random.random(len(left)), -left))[: self.classes]
+            rows = [shares[c][left[c] - 1] for c in order if left[c] > 0]
+            left[order] = np.maximum(left[order] - 1, 0)
+            batch = np.concatenate(rows)
+            yield list(zip(batch.tolist(), random.integers(2**62, size=len(batch)).tolist(), strict=True))
+
+    def _shares(self, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """A class's samples, shuffled, as (shares, per_class)."""
+        missing = -len(rows) % self.per_class
+        extra = random.choice(rows, missing, replace=missing > len(rows))
+        return np.concatenate([random.permutation(rows), extra]).reshape(-1, self.per_class)
+
+
+class DataModule(pl.LightningDataModule):
+    """Loaders of one split, with the labels that training is to believe."""
+
+    def __init__(
+        self, split: Split, labels: np.ndarray, backbone, recipe: Recipe, num_workers: int, seed: int
+    ):
+        super().__init__()
+        self.split, self.labels, self.recipe = split, labels, recipe
+        self.num_workers, self.seed = count("num_workers", num_workers, 0), seed
+        self.training, self.evaluation = transforms(split.image, backbone.mean, backbone.std)
+
+    def train_dataloader(self) -> DataLoader:
+        """Balanced batches; on resume they start at the trainer's epoch, not at 0.
+
+        Lightning 2.6 sets a sampler's epoch only after worker processes have drawn their first
+        batches (its issue 21938), so the sampler is born with the right one.
+        """
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        batches = BalancedBatches(
+            self.labels, self.recipe.classes_per_batch, self.recipe.per_class, self.seed, epoch
+        )
+        images = Images(self.split.train, self.labels, self.training, self.split.image.channels)
+        return DataLoader(
+            images,
+            batch_sampler=batches,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """[query] or, where the data set has its own gallery, [query, gallery]."""
+        parts = [self.split.query] if self.split.shared_gallery else [self.split.query, self.split.gallery]
+        return [self.in_order(part) for part in parts]
+
+    def in_order(self, part: Part) -> DataLoader:
+        """A part without augmentation, in its own order."""
+        images = Images(part, part.labels, self.evaluation, self.split.image.channels)
+        return DataLoader(
+            images,
+            batch_size=self.recipe.eval_batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )

@@ -1,0 +1,21 @@
+"""Suspicion = the influence on all explained confusions, absolute or signed."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from src.head import Training
+from src.relabel import Votes
+
+
+def suspicion(
+    training: Training, influence: Float[Tensor, "p n"], votes: Votes, signed: bool = False
+) -> Float[Tensor, " n"]:
+    """Mean over the confusions of |score|, or of the score itself; 0 where nothing was confused.
+
+    Higher = more likely mislabelled. Absolute by default: the paper's Figure 2 finds flipped
+    samples at both ends, as harmful ones and as helpful ones that the model ignores.
+    """
+    if len(influence) == 0:
+        return torch.zeros(influence.shape[1], dtype=influence.dtype, device=influence.device)
+    return influence.mean(0) if signed else influence.abs().mean(0)

@@ -1,0 +1,12 @@
+"""Suspicion = 1 - the neighbours' vote for the label a sample has (Algorithm 1's vote)."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from src.head import Training
+from src.relabel import Votes
+
+
+def suspicion(training: Training, influence: Float[Tensor, "p n"], votes: Votes) -> Float[Tensor, " n"]:
+    """1 - P(current label), in [0, 1]; higher = more likely mislabelled."""
+    return 1 - votes.own

@@ -1,0 +1,79 @@
+"""The network that is trained: backbone + linear head + loss, as a LightningModule."""
+
+import math
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from src.errors import UserError
+from src.recipe import Recipe
+
+
+class Embedder(pl.LightningModule):
+    """z = W phi(x) + b, with phi the backbone, W (m, D) and b (m,) the head.
+
+    recipe: optimizer, learning rates, schedule and whether BatchNorm is frozen.
+    """
+
+    def __init__(self, backbone: nn.Module, loss: nn.Module, recipe: Recipe):
+        super().__init__()
+        self.backbone, self.loss, self.recipe = backbone, loss, recipe
+        self.head = nn.Linear(backbone.num_features, recipe.embedding_size)
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B m"]:
+        """Embeddings, not normalised."""
+        return self.head(self.backbone(images))
+
+    def training_step(
+        self, batch: tuple[Float[Tensor, "B C H W"], Int[Tensor, " B"], Int[Tensor, " B"]], batch_idx: int
+    ) -> Tensor:
+        """Mean loss of a balanced batch; raises UserError where it is not a finite number."""
+        images, labels, _ = batch
+        loss = self.loss(self(images), labels).mean() + self.loss.regulariser()
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the training loss became {loss.item()} in epoch {self.current_epoch + 1}, batch "
+                f"{batch_idx + 1}; lower recipe.lr_backbone (now {self.recipe.lr_backbone:g}) and "
+                f"recipe.lr_head (now {self.recipe.lr_head:g}), or set recipe.clip_norm=1"
+            )
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: tuple, batch_idx: int, dataloader_idx: int = 0) -> Float[Tensor, "B m"]:
+        """Embeddings, for the callback that measures retrieval."""
+        return self(batch[0])
+
+    def train(self, mode: bool = True) -> "Embedder":
+        """As usual, but frozen BatchNorm keeps its running statistics."""
+        super().train(mode)
+        if mode and self.recipe.freeze_batchnorm:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def configure_optimizers(self) -> dict:
+        """One parameter group each for backbone, head and proxies; proxies are never decayed."""
+        groups = [
+            {"params": list(module.parameters()), "lr": rate, "name": name, **extra}
+            for name, module, rate, extra in (
+                ("backbone", self.backbone, self.recipe.lr_backbone, {}),
+                ("head", self.head, self.recipe.lr_head, {}),
+                ("proxies", self.loss, self.recipe.lr_proxies, {"weight_decay": 0.0}),
+            )
+        ]
+        optimizer = self.recipe.optimizer([group for group in groups if group["params"]])
+        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        warm = self.recipe.warmup_epochs * total / max(self.trainer.max_epochs, 1)
+
+        def rate(step: int) -> float:
+            if step < warm:
+                return (step + 1) / (warm + 1)
+            if self.recipe.schedule == "constant":
+                return 1.0
+            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

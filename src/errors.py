@@ -1,0 +1,61 @@
+"""The one exception a user is meant to read, and the words that go into it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, and the fix."""
+
+
+def shorten(items: Iterable[object], limit: int = 5) -> str:
+    """The first `limit` items, comma-separated, and how many more there are."""
+    words = [str(item) for item in items]
+    more = f" and {len(words) - limit} more" if len(words) > limit else ""
+    return ", ".join(words[:limit]) + more
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A sentence with the nearest choice, if one is near, and all valid ones."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(word, names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}Valid: {', '.join(names)}"
+
+
+def one_of(key: str, value: str, choices: Iterable[str]) -> str:
+    """Return value, or raise UserError naming the key and the valid choices."""
+    names = list(choices)
+    if value not in names:
+        raise UserError(f"{key}={value} is not known; {did_you_mean(str(value), names)}")
+    return value
+
+
+def number(key: str, value: object) -> float:
+    """Return value, or raise UserError if it is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise UserError(f"{key}={value} is not a number")
+    return value
+
+
+def within(key: str, value: float, low: float, high: float, *, open_end: bool = False) -> float:
+    """Return value, or raise UserError if it is outside [low, high] ([low, high) with open_end)."""
+    good = low <= number(key, value) < high if open_end else low <= number(key, value) <= high
+    if not good:
+        end = ")" if open_end else "]"
+        raise UserError(f"{key}={value} is out of range; give a value in [{low}, {high}{end}")
+    return value
+
+
+def at_least(key: str, value: float, low: float) -> float:
+    """Return value, or raise UserError if it is below low."""
+    if number(key, value) < low:
+        raise UserError(f"{key}={value} is too small; give {low} or more")
+    return value
+
+
+def count(key: str, value: int, low: int) -> int:
+    """Return value, or raise UserError if it is no whole number or below low."""
+    if not isinstance(at_least(key, value, low), int):
+        raise UserError(f"{key}={value} is not a whole number")
+    return value

@@ -1,0 +1,56 @@
+"""Any timm backbone by name, pooled and normalised as Proxy-NCA++ does (Teh et al., ECCV 2020)."""
+
+import logging
+
+import timm
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from src.errors import UserError, did_you_mean, one_of
+from src.progress import console
+
+
+class TimmBackbone(nn.Module):
+    """timm's network without its classifier, global max pooling, LayerNorm without parameters.
+
+    images (B, in_channels, H, W) -> features (B, D), D from timm.
+    weights: imagenet (timm's pretrained ones, through the hub) or none.
+    Raises UserError for an unknown name or weights that can't be had.
+    """
+
+    def __init__(self, name: str, in_channels: int = 3, weights: str = "imagenet", pool: str = "max"):
+        super().__init__()
+        one_of("model.weights", weights, ("imagenet", "none"))
+        if not timm.is_model(name):
+            raise UserError(f"model.name={name} is no timm model; {did_you_mean(name, _similar(name))}")
+        if weights == "imagenet":
+            logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+            console.print(f"loading the ImageNet weights of {name} (from the hub, the first time)")
+        try:
+            self.network = timm.create_model(
+                name,
+                pretrained=weights == "imagenet",
+                num_classes=0,
+                in_chans=in_channels,
+                global_pool=pool,
+            )
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0][:120]
+            raise UserError(
+                f"model.name={name}: timm could not fetch the ImageNet weights ({reason}); "
+                "connect to the network once, or train from scratch with model.weights=none"
+            ) from None
+        self.num_features = self.network.num_features
+        self.norm = nn.LayerNorm(self.num_features, elementwise_affine=False)
+        data = timm.data.resolve_model_data_config(self.network)
+        self.mean, self.std = data["mean"][:in_channels], data["std"][:in_channels]
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
+        """Features before the linear head."""
+        return self.norm(self.network(images))
+
+
+def _similar(name: str) -> list[str]:
+    """A handful of timm names near the given one."""
+    start = name[:4].lower()
+    return [model for model in timm.list_models() if model.startswith(start)][:30] or ["resnet50", "resnet18"]

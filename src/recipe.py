@@ -1,0 +1,41 @@
+"""How a model is trained: the numbers of conf/recipe/, checked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from src.errors import at_least, count, one_of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Epochs, batches, optimizer and schedule of one training run.
+
+    A batch holds classes_per_batch x per_class images. lr_*: learning rate of each parameter group.
+    schedule: cosine (to 0) or constant, after warmup_epochs of linear warm-up.
+    clip_norm: largest gradient norm, null for none.
+    """
+
+    epochs: int
+    classes_per_batch: int
+    per_class: int
+    embedding_size: int
+    optimizer: Callable
+    lr_backbone: float
+    lr_head: float
+    lr_proxies: float
+    schedule: str
+    warmup_epochs: float
+    freeze_batchnorm: bool
+    clip_norm: float | None
+    validate_every: int
+    eval_batch_size: int
+
+    def __post_init__(self):
+        sizes = ("classes_per_batch", "per_class", "embedding_size", "eval_batch_size")
+        for key in ("epochs", "validate_every", *sizes):
+            count(f"recipe.{key}", getattr(self, key), 1)
+        for key in ("lr_backbone", "lr_head", "lr_proxies", "warmup_epochs"):
+            at_least(f"recipe.{key}", getattr(self, key), 0)
+        one_of("recipe.schedule", self.schedule, ("cosine", "constant"))
+        if self.clip_norm is not None:
+            at_least("recipe.clip_norm", self.clip_norm, 0)

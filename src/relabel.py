@@ -1,0 +1,80 @@
+"""Recommend labels by a distance-weighted vote of the neighbours (Algorithm 1)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from src.errors import UserError
+from src.retrieval import nearest
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What the k nearest other training samples say about each one.
+
+    classes (n, k): the neighbours' labels, closest first; share (n, k): P(label of neighbour j), the
+    vote for that label in [0, 1]; own (n,): the vote for the sample's current label.
+    """
+
+    classes: Int[Tensor, "n k"]
+    share: Float[Tensor, "n k"]
+    own: Float[Tensor, " n"]
+
+    def best(self, but: Int[Tensor, " n"] | None = None) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """(label, vote) with the largest vote, ties to the smaller class id; but: a label to leave out.
+
+        Where all neighbours have the label left out, that label with vote 0.
+        """
+        share = self.share if but is None else self.share.masked_fill(self.classes == but[:, None], -1)
+        top = share.max(1, keepdim=True).values
+        label = self.classes.masked_fill(share < top, torch.iinfo(torch.int64).max).min(1).values
+        return label, top[:, 0].clamp_min(0)
+
+
+def neighbourhood(labels: Int[Tensor, " n"]) -> int:
+    """K: the median class size, at least 1, less than n."""
+    sizes = torch.bincount(labels)
+    return max(1, min(int(sizes[sizes > 0].median()), len(labels) - 1))
+
+
+def vote(
+    embeddings: Float[Tensor, "n m"], labels: Int[Tensor, " n"], k: int | None = None, tile: int = 1024
+) -> Votes:
+    """P(y = l) = sum_i exp(-d_i) [y_i = l] / sum_i exp(-d_i) over the k nearest other samples.
+
+    Algorithm 1, with d the Euclidean distance of the embeddings as they are given. k: by default the
+    median class size. Raises UserError for fewer than two samples.
+    """
+    if len(labels) < 2:
+        raise UserError("relabelling needs at least two training samples")
+    squared, index = nearest(embeddings, embeddings, k or neighbourhood(labels), same=True)
+    distance = squared.sqrt()
+    # Relative to the closest neighbour, so that far-away samples do not underflow to 0/0.
+    weight = torch.exp(distance[:, :1] - distance)
+    weight = weight / weight.sum(1, keepdim=True)
+    classes = labels[index]
+    share = torch.empty_like(weight)
+    for start in range(0, len(labels), tile):
+        some = slice(start, start + tile)
+        equal = classes[some, :, None] == classes[some, None, :]  # (t, k, k)
+        share[some] = (equal * weight[some, None, :]).sum(2)
+    own = (weight * (classes == labels[:, None])).sum(1)
+    return Votes(classes, share, own)
+
+
+def recommended_right(
+    votes: Votes,
+    labels: Int[Tensor, " n"],
+    clean: Int[Tensor, " n"],
+    harmful: Bool[Tensor, " n"],
+) -> float | None:
+    """Table 2: of the flipped samples that score harmful, the share whose recommendation is the true
+    label; where it is the current label, the second choice counts. None where there is no such sample."""
+    chosen = harmful & (labels != clean)
+    if not chosen.any():
+        return None
+    first, _ = votes.best()
+    second, _ = votes.best(but=labels)
+    return (torch.where(first == labels, second, first) == clean)[chosen].float().mean().item()

@@ -1,0 +1,195 @@
+"""The tables a run writes: confusions, samples, relabels, and what their columns mean."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from src.artifacts import write_array, write_csv, write_json
+from src.confusion import Confusions
+from src.noise import NoisyLabels
+from src.relabel import Votes, recommended_right
+from src.split import Split
+from src.statistics import detection
+
+COLUMNS = {
+    "confusions.csv": {
+        "confusion": "row of influence.npy; 0 is the closest, most confusing pair",
+        "query": "name of the query image",
+        "query_class": "its class",
+        "neighbour": "name of its nearest gallery image",
+        "neighbour_class": "that image's class, another one",
+        "distance": "squared distance of the normalised embeddings, in [0, 4]",
+        "same_thing": "True where the data set knows the two classes to look alike",
+    },
+    "samples.csv": {
+        "sample": "column of influence.npy: position in the training set",
+        "path": "name of the training image",
+        "class": "the label that training believed",
+        "influence_mean": "mean score over all confusions; sign: > 0 harmful (fitting it more brings "
+        "confused pairs closer), < 0 helpful; empty where there was no confusion",
+        "influence_abs_mean": "mean absolute score over all confusions, >= 0; how much the sample matters",
+        "harmful_share": "share of the confusions on which the sample scores > 0, in [0, 1]",
+        "suspicion": "of the chosen detector; higher = more likely mislabelled",
+        "vote_current": "neighbours' vote for the current label, in [0, 1] (Algorithm 1)",
+        "recommended": "class with the largest vote",
+        "vote_recommended": "that vote, in [0, 1]",
+        "flipped": "True where noise= changed the label (only with noise)",
+        "true_class": "the label before it was flipped (only with noise)",
+    },
+    "relabels.csv": {
+        "rank": "0 is the most suspicious",
+        "sample": "row of samples.csv",
+        "path": "name of the training image",
+        "class": "current label",
+        "recommended": "label to give instead",
+        "vote_recommended": "neighbours' vote for it, in [0, 1]",
+        "vote_current": "neighbours' vote for the current label, in [0, 1]",
+        "influence_mean": "mean score over all confusions; > 0 harmful: all rows here are",
+        "suspicion": "of the chosen detector; higher = more likely mislabelled",
+        "flipped": "True where noise= changed the label (only with noise)",
+        "true_class": "the label before it was flipped (only with noise)",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything a run found out, before it is written.
+
+    influence (p, n): > 0 harmful; suspicion (n,): higher = more likely mislabelled.
+    """
+
+    split: Split
+    noisy: NoisyLabels
+    confusions: Confusions
+    influence: Float[Tensor, "p n"]
+    suspicion: Float[Tensor, " n"]
+    votes: Votes
+
+    @property
+    def influence_mean(self) -> Float[Tensor, " n"]:
+        """Mean over the confusions; NaN where there is none."""
+        return self.influence.mean(0)
+
+
+def confusion_table(found: Findings) -> pd.DataFrame:
+    """One row per confusion pair, closest first."""
+    split, pairs = found.split, found.confusions
+    query, neighbour = pairs.query.numpy(), pairs.neighbour.numpy()
+    classes = split.query.labels[query], split.gallery.labels[neighbour]
+    alike = {(a, b) for group in split.same_things for a in group for b in group}
+    return pd.DataFrame(
+        {
+            "confusion": np.arange(len(pairs)),
+            "query": [split.query.names[i] for i in query],
+            "query_class": [split.class_names[c] for c in classes[0]],
+            "neighbour": [split.gallery.names[i] for i in neighbour],
+            "neighbour_class": [split.class_names[c] for c in classes[1]],
+            "distance": pairs.distance.numpy(),
+            "same_thing": [pair in alike for pair in zip(*classes, strict=True)],
+        },
+        columns=list(COLUMNS["confusions.csv"]),
+    )
+
+
+def sample_table(found: Findings) -> pd.DataFrame:
+    """One row per training sample, in the training set's order."""
+    names, noisy = found.split.class_names, found.noisy
+    label, share = found.votes.best()
+    table = pd.DataFrame(
+        {
+            "sample": np.arange(len(noisy.labels)),
+            "path": found.split.train.names,
+            "class": [names[c] for c in noisy.labels],
+            "influence_mean": found.influence_mean.numpy(),
+            "influence_abs_mean": found.influence.abs().mean(0).numpy(),
+            "harmful_share": (found.influence > 0).float().mean(0).numpy(),
+            "suspicion": found.suspicion.numpy(),
+            "vote_current": found.votes.own.numpy(),
+            "recommended": [names[c] for c in label],
+            "vote_recommended": share.numpy(),
+        }
+    )
+    if noisy.flipped.any():
+        table["flipped"] = noisy.flipped
+        table["true_class"] = [names[c] for c in noisy.clean]
+    return table
+
+
+def relabel_table(samples: pd.DataFrame) -> pd.DataFrame:
+    """Algorithm 1: harmful samples whose neighbours vote for another label; most suspicious first."""
+    chosen = samples[(samples["influence_mean"] > 0) & (samples["recommended"] != samples["class"])]
+    chosen = chosen.sort_values(["suspicion", "sample"], ascending=[False, True], kind="stable")
+    chosen = chosen.assign(rank=np.arange(len(chosen)))
+    return chosen[[column for column in COLUMNS["relabels.csv"] if column in chosen]]
+
+
+def class_pairs(confusions: pd.DataFrame, most: int = 10) -> list[dict]:
+    """The unordered class pairs confused most, with how often; ties by name."""
+    both = [
+        tuple(sorted(pair))
+        for pair in zip(confusions["query_class"], confusions["neighbour_class"], strict=True)
+    ]
+    counts = pd.Series(both, dtype=object).value_counts()
+    alike = dict(zip(both, confusions["same_thing"], strict=True))
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+    return [{"classes": list(pair), "confusions": n, "same_thing": alike[pair]} for pair, n in ranked]
+
+
+def noise_report(found: Findings) -> dict | None:
+    """How well flipped samples were found and recommended right; None where none were flipped."""
+    noisy = found.noisy
+    if not noisy.flipped.any():
+        return None
+    label = found.votes.best()[0].numpy()
+    flagged = (found.influence_mean > 0).numpy() & (label != noisy.labels)
+    return {
+        "flipped": int(noisy.flipped.sum()),
+        "detector": detection(found.suspicion.numpy(), noisy.flipped),
+        "absolute_influence": detection(found.influence.abs().mean(0).numpy(), noisy.flipped)
+        if len(found.influence)
+        else None,
+        "recommended_right": recommended_right(
+            found.votes,
+            torch.from_numpy(noisy.labels),
+            torch.from_numpy(noisy.clean),
+            found.influence_mean > 0,
+        ),
+        "relabels": int(flagged.sum()),
+        "relabels_right": int((flagged & (label == noisy.clean)).sum()),
+    }
+
+
+def write(folder: Path, found: Findings, method: str) -> dict[str, pd.DataFrame]:
+    """Write the tables and scores into a folder, and return the tables by file name."""
+    samples = sample_table(found)
+    tables = {
+        "confusions.csv": confusion_table(found),
+        "samples.csv": samples,
+        "relabels.csv": relabel_table(samples),
+    }
+    for name, table in tables.items():
+        write_csv(folder / name, table)
+    write_array(folder / "influence.npy", found.influence.numpy())
+    write_json(
+        folder / "influence_index.json",
+        {
+            "file": "influence.npy",
+            "method": method,
+            "shape": list(found.influence.shape),
+            "rows": "confusion of confusions.csv",
+            "columns": "sample of samples.csv",
+            "sign": "> 0 harmful: fitting the sample more brings the confused pair closer",
+        },
+    )
+    described = {
+        name: {column: text for column, text in COLUMNS[name].items() if column in table}
+        for name, table in tables.items()
+    }
+    write_json(folder / "columns.json", described)
+    return tables

@@ -1,0 +1,212 @@
+"""A data set as the rest of the project sees it: train, query and gallery images with labels."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from src.errors import UserError, one_of, shorten
+from src.progress import console, track
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How a data set's images want to be fed: side in pixels, channels (1 or 3), augmentation."""
+
+    size: int
+    channels: int
+    augment: str
+
+
+class FileImages(Sequence):
+    """Images on disk; item i opens file i and raises UserError with its path if it can't be read."""
+
+    def __init__(self, files: Sequence[Path]):
+        self.files = list(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> Image.Image:
+        path = self.files[i]
+        try:
+            with Image.open(path) as image:
+                image.load()
+                return image
+        except FileNotFoundError:
+            raise UserError(f"{path}: the image is gone; restore it or take it off the list") from None
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"{path}: not a readable image ({reason}); replace it or set dataset.on_bad_image=skip"
+            ) from None
+
+    def mark(self, i: int) -> bytes:
+        """What changes when file i changes, without reading it: its size in bytes."""
+        return str(self.files[i].stat().st_size).encode()
+
+
+class ArrayImages(Sequence):
+    """Grey images in memory, (n, height, width) uint8."""
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, i: int) -> Image.Image:
+        return Image.fromarray(self.pixels[i])
+
+    def mark(self, i: int) -> bytes:
+        """The pixels themselves."""
+        return self.pixels[i].tobytes()
+
+
+@dataclass(frozen=True)
+class Part:
+    """n samples: `images[rows[i]]`, its class id `labels[i]` and its name `names[i]` (a path)."""
+
+    images: Sequence
+    rows: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def image(self, i: int) -> Image.Image:
+        """The i-th sample's picture."""
+        return self.images[int(self.rows[i])]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Class-disjoint training and test samples.
+
+    Class ids 0..c-1 are the training classes, the following ones the test classes; `class_names`
+    spells them. Where the data set has no gallery of its own, `gallery is query` and a query is
+    never its own neighbour. `same_things` are groups of class ids that are known to look alike.
+    """
+
+    train: Part
+    query: Part
+    gallery: Part
+    class_names: tuple[str, ...]
+    num_classes: int
+    image: ImageSpec
+    same_things: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def shared_gallery(self) -> bool:
+        """True where the queries search among themselves."""
+        return self.gallery is self.query
+
+    def fingerprint(self) -> str:
+        """A hash of names, labels and image marks: another one means other data."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.query, self.gallery):
+            digest.update("\0".join(part.names).encode() + part.labels.tobytes())
+            for row in part.rows:
+                digest.update(part.images.mark(int(row)))
+        return digest.hexdigest()
+
+
+def readable(images: FileImages, on_bad_image: str) -> np.ndarray:
+    """Rows to keep: all of them for `raise` (reading names a bad one), the readable ones for `skip`."""
+    one_of("dataset.on_bad_image", on_bad_image, ("raise", "skip"))
+    rows = np.arange(len(images))
+    if on_bad_image == "raise":
+        return rows
+
+    def problem(i: int) -> str | None:
+        try:
+            images[i]
+        except UserError as error:
+            return str(error).split(";")[0]
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        found = list(track(pool.map(problem, rows), "checking images", len(images)))
+    for text in filter(None, found):
+        console.print(f"skipped {text}")
+    return rows[[text is None for text in found]]
+
+
+def build(
+    images: Sequence,
+    classes: Sequence[str],
+    parts: Sequence[str],
+    names: Sequence[str],
+    *,
+    source: str,
+    image: ImageSpec,
+    rows: np.ndarray | None = None,
+    same_things: Sequence[Sequence[str]] = (),
+    on_small_class: str = "raise",
+) -> Split:
+    """Sort samples into a Split and check it.
+
+    classes, parts and names go with images; a part is train, test, query or gallery (test: query
+    and gallery at once). rows: which samples to take (all).
+    Raises UserError for an empty part, a class in both train and test, a class with one sample.
+    """
+    one_of("dataset.on_small_class", on_small_class, ("raise", "drop"))
+    rows = np.arange(len(images)) if rows is None else rows
+    classes, parts = np.asarray(classes, dtype=object), np.asarray(parts, dtype=object)
+    for part in sorted({str(parts[i]) for i in rows}):
+        one_of(f"{source}: split", part, ("train", "test", "query", "gallery"))
+    rows = _without_small(rows, classes, parts, source, on_small_class)
+    is_train = parts[rows] == "train"
+    train_names, test_names = sorted(set(classes[rows[is_train]])), sorted(set(classes[rows[~is_train]]))
+    both = sorted(set(train_names) & set(test_names))
+    if both:
+        raise UserError(
+            f"{source}: {len(both)} class(es) are in training and in test: {shorten(both)}; "
+            "metric learning is tested on unseen classes, so move each to one side"
+        )
+    class_names = (*train_names, *test_names)
+    ids = {name: i for i, name in enumerate(class_names)}
+
+    def part(*wanted: str) -> Part:
+        mine = rows[np.isin(parts[rows].astype(str), wanted)]
+        labels = np.array([ids[name] for name in classes[mine]], dtype=np.int64)
+        return Part(images, mine, labels, tuple(names[i] for i in mine))
+
+    own_gallery = bool({"query", "gallery"} & set(parts[rows]))
+    query = part("test", "query")
+    gallery = part("test", "gallery") if own_gallery else query
+    train = part("train")
+    for name, one in (("training", train), ("query", query), ("gallery", gallery)):
+        if len(one) == 0:
+            raise UserError(f"{source}: no {name} images; give it at least two classes of two images each")
+    known = [tuple(sorted(ids[c] for c in group if c in ids)) for group in same_things]
+    return Split(
+        train,
+        query,
+        gallery,
+        class_names,
+        len(train_names),
+        image,
+        tuple(group for group in known if len(group) > 1),
+    )
+
+
+def _without_small(rows, classes, parts, source: str, on_small_class: str) -> np.ndarray:
+    """Drop, or refuse, classes with a single sample: nothing of their own could ever be retrieved."""
+    side = np.where(parts[rows] == "train", "train", "test")
+    keys = [f"{s}/{c}" for s, c in zip(side, classes[rows], strict=True)]
+    unique, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    small = [key.split("/", 1)[1] for key in unique[counts < 2]]
+    if small and on_small_class == "raise":
+        raise UserError(
+            f"{source}: {len(small)} class(es) have a single image: {shorten(small)}; "
+            "add images, or leave them out with dataset.on_small_class=drop"
+        )
+    return rows[counts[inverse] >= 2] if len(rows) else rows

@@ -1,0 +1,50 @@
+"""What a person reads in the terminal when a run has ended."""
+
+from rich.console import Console
+from rich.text import Text
+
+
+def show(metrics: dict, folder: str, console: Console) -> None:
+    """Print the summary of one run; metrics is what metrics.json holds."""
+    lines = [*rows(metrics), ("Results", f"{folder}/")]
+    width = max(len(name) for name, _ in lines)
+    console.print()
+    for name, value in lines:
+        console.print(Text.assemble((f"{name:<{width}}", "bold"), "  ", value), soft_wrap=True)
+
+
+def rows(metrics: dict) -> list[tuple[str, str]]:
+    """(name, value) lines of the summary."""
+    retrieval = metrics["retrieval"]
+    others = "  ".join(f"{name} {value:.3f}" for name, value in retrieval.items() if name != "R@1")
+    lines = [
+        ("Recall@1", f"{retrieval['R@1']:.3f}   ({others})"),
+        (
+            "Confusions",
+            f"{metrics['confusions']} of {metrics['queries']} queries are nearest to another class",
+        ),
+    ]
+    for i, pair in enumerate(metrics["confused_most"][:5]):
+        known = "  (known to look alike)" if pair["same_thing"] else ""
+        left, right = pair["classes"]
+        text = f"{pair['confusions']:3d} x {left} / {right}{known}"
+        lines.append(("" if i else "Confused most", text))
+    noise = metrics["noise"]
+    if noise:
+        lines += _noise(noise, metrics["choices"]["detector"])
+    lines.append(("Relabels", f"{metrics['relabels']} harmful samples recommended another label"))
+    seconds = metrics["seconds"]
+    lines.append(("Time", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
+    return lines
+
+
+def _noise(noise: dict, detector: str) -> list[tuple[str, str]]:
+    lines = []
+    for name, found in ((detector, noise["detector"]), ("|influence|", noise["absolute_influence"])):
+        if found:
+            text = f"AUROC {found['auroc']:.3f}  AP {found['average_precision']:.3f}  by {name}"
+            lines.append((f"{noise['flipped']} flipped found" if not lines else "", text))
+    right = noise["recommended_right"]
+    share = "none of them scored harmful" if right is None else f"{right:.1%} of those that score harmful"
+    lines.append(("Recommended right", share))
+    return lines

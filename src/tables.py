@@ -1,0 +1,92 @@
+"""Collect finished runs into a table: python -m src.tables [outputs].
+
+One row per setting, mean and standard deviation over its seeds, as Markdown on the terminal and as
+tables/summary.md and tables/summary.csv inside the folder.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from src.artifacts import read_json, whole_file, write_csv
+from src.errors import UserError
+
+SETTING = ["dataset", "noise", "model", "loss", "influence", "detector"]
+
+
+def collect(folder: Path) -> pd.DataFrame:
+    """One row per finished run below folder; raises UserError where there is none."""
+    rows = []
+    for path in sorted(folder.glob("*/metrics.json")):
+        report = read_json(path)
+        noise = report["noise"] or {}
+        by_detector, by_influence = noise.get("detector") or {}, noise.get("absolute_influence") or {}
+        rows.append(
+            {
+                **{group: report["choices"][group] for group in SETTING},
+                "seed": report["seed"],
+                "R@1": report["retrieval"]["R@1"],
+                "MAP@R": report["retrieval"]["MAP@R"],
+                "confusions": report["confusions"],
+                "AUROC": by_detector.get("auroc"),
+                "AP": by_detector.get("average_precision"),
+                "AUROC |influence|": by_influence.get("auroc"),
+                "AP |influence|": by_influence.get("average_precision"),
+                "recommended right": noise.get("recommended_right"),
+            }
+        )
+    if not rows:
+        raise UserError(f"{folder}: no finished run (no */metrics.json); make one with python -m src.run")
+    return pd.DataFrame(rows)
+
+
+def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean ± standard deviation (n - 1) over the runs of each setting; '-' where nothing was measured."""
+    measured = [column for column in runs if column not in (*SETTING, "seed")]
+
+    def cell(values: pd.Series) -> str:
+        values = values.astype(float).dropna()
+        if values.empty:
+            return "-"
+        digits = 0 if values.name == "confusions" else 3
+        spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+        return f"{values.mean():.{digits}f}{spread}"
+
+    groups = runs.groupby(SETTING, sort=True)
+    table = groups[measured].agg(cell)
+    table.insert(0, "runs", groups.size())
+    return table.reset_index()
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A Markdown table; a column with one value for all rows is said once, above."""
+    same = [name for name in SETTING if table[name].nunique() == 1 and len(table) > 1]
+    rest = table.drop(columns=same)
+    above = ", ".join(f"{name} {table[name].iloc[0]}" for name in same)
+    cells = [list(rest.columns), ["---"] * len(rest.columns), *rest.astype(str).values.tolist()]
+    lines = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in cells]
+    return "\n".join([f"All rows: {above}.", ""] * bool(above) + lines) + "\n"
+
+
+def main(words: list[str]) -> None:
+    """Print and write the table."""
+    parser = argparse.ArgumentParser(prog="python -m src.tables", description=__doc__)
+    parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="where the runs are")
+    folder = parser.parse_args(words).folder
+    runs = collect(folder)
+    table = over_seeds(runs)
+    text = markdown(table)
+    write_csv(folder / "tables" / "runs.csv", runs)
+    write_csv(folder / "tables" / "summary.csv", table)
+    with whole_file(folder / "tables" / "summary.md") as partial:
+        partial.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,103 @@
+"""Find the checkpoint that belongs to a configuration, or train it."""
+
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from src.artifacts import whole_file
+from src.callback.progress import Progress
+from src.callback.retrieval import Retrieval
+from src.datamodule import DataModule
+from src.embedder import Embedder
+from src.errors import UserError
+from src.progress import console
+
+FINAL, RESUME = "model.ckpt", "last.ckpt"
+
+
+def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logger) -> tuple[Path, bool]:
+    """(checkpoint, whether it was there already); the model then has the checkpoint's weights.
+
+    folder: named after everything the weights depend on. trainer: a partial of Lightning's Trainer.
+    Training that was cut short goes on after its last whole epoch.
+    """
+    final = folder / FINAL
+    if final.exists():
+        load(model, final)
+        return final, True
+    unfinished = folder / RESUME
+    resume = unfinished if unfinished.exists() else None
+    if resume:
+        console.print(f"resuming training from {resume}")
+    fit(model, data, folder, trainer, logger, resume)
+    with whole_file(final) as partial:
+        torch.save(model.state_dict(), partial)
+    unfinished.unlink(missing_ok=True)
+    return final, False
+
+
+def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume: Path | None) -> None:
+    """Train with Lightning; the last whole epoch is always on disk.
+
+    Raises KeyboardInterrupt where Lightning would exit, UserError where the resume file is damaged.
+    """
+    recipe = model.recipe
+    # Deterministic mode would also fill every new tensor: a fifth of the time, and nothing here reads one.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    keeper = ModelCheckpoint(
+        folder, save_last=True, save_top_k=0, every_n_epochs=1, enable_version_counter=False
+    )
+    made = _trainer(
+        trainer,
+        max_epochs=recipe.epochs,
+        gradient_clip_val=recipe.clip_norm,
+        check_val_every_n_epoch=recipe.validate_every,
+        callbacks=[Retrieval(data.split, folder / "history.csv"), Progress(), keeper],
+        logger=logger or False,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    with warnings.catch_warnings():
+        # What loads fast enough for us is ours to judge, and a resumed folder is not empty.
+        for text in (
+            ".*does not have many workers.*",
+            ".*exists and is not empty.*",
+            ".*log_every_n_steps.*",
+        ):
+            warnings.filterwarnings("ignore", text)
+        try:
+            made.fit(model, data, ckpt_path=resume, weights_only=True)
+        except SystemExit:
+            raise KeyboardInterrupt from None
+        except (RuntimeError, KeyError, EOFError) as error:
+            if resume is None or made.global_step > 0:
+                raise
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{resume}: not a whole checkpoint ({reason}); delete it and run again") from None
+    if made.interrupted:
+        raise KeyboardInterrupt
+
+
+def _trainer(trainer, **settings) -> pl.Trainer:
+    """Lightning's Trainer, or one line about what it can't do here (trainer.accelerator=gpu)."""
+    try:
+        return trainer(**settings)
+    except (MisconfigurationException, ValueError) as error:
+        raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+
+
+def load(model: Embedder, path: Path) -> None:
+    """Put a checkpoint's weights into the model; raises UserError where it is damaged or another's."""
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch, zip and pickle each have their own for a damaged file
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{path}: not a checkpoint of this model ({reason}); delete the file to train again"
+        ) from None
