@@ -127,8 +127,8 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Raises UserError, naming the file, where it is missing or not whole."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # zip, zlib and numpy each have their own for a damaged file

@@ -1,10 +1,11 @@
 """The network that is trained: backbone + linear head + loss, as a LightningModule."""
 
 import math
+from collections.abc import Sequence
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from src.errors import UserError
@@ -26,10 +27,8 @@ class Embedder(pl.LightningModule):
         """Embeddings, not normalised."""
         return self.head(self.backbone(images))
 
-    def training_step(
-        self, batch: tuple[Float[Tensor, "B C H W"], Int[Tensor, " B"], Int[Tensor, " B"]], batch_idx: int
-    ) -> Tensor:
-        """Mean loss of a balanced batch; raises UserError where it is not a finite number."""
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """Mean loss of a balanced batch (images, labels, indices); UserError where it is not finite."""
         images, labels, _ = batch
         loss = self.loss(self(images), labels).mean() + self.loss.regulariser()
         if not torch.isfinite(loss):
@@ -41,7 +40,9 @@ class Embedder(pl.LightningModule):
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
 
-    def validation_step(self, batch: tuple, batch_idx: int, dataloader_idx: int = 0) -> Float[Tensor, "B m"]:
+    def validation_step(
+        self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> Float[Tensor, "B m"]:
         """Embeddings, for the callback that measures retrieval."""
         return self(batch[0])
 

@@ -5,6 +5,7 @@ is done to d by gradients therefore has the form W' = W + A^T U with a small A (
 is needed of the n training samples follows from phi U^T (n, 2q).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,10 +56,11 @@ class Training:
     def losses(self) -> Float[Tensor, " n"]:
         """Each sample's loss at W."""
         with torch.no_grad():
-            if hasattr(self.loss, "from_cosine"):
-                cosine = self.similarity / self.squared_norms.sqrt()[:, None]
-                return self.loss.from_cosine(cosine, self.labels)
-            return self.loss(self.z, self.labels)
+            if not hasattr(self.loss, "from_cosine"):
+                return self.loss(self.z, self.labels)
+            # The way that loss_change takes, so that rounding cancels in the difference.
+            shrink = self.squared_norms.rsqrt()[None]
+            return _losses(self, self.similarity.clone()[None], shrink, slice(None))[0]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Targets:
 
     query: Float[Tensor, "q D"]
     gallery: Float[Tensor, "g D"]
-    groups: tuple[Int[Tensor, "s 2"], ...]
+    groups: tuple[Int[Tensor, "_ 2"], ...]
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -84,13 +86,13 @@ class Targets:
 
 @dataclass(frozen=True)
 class Sides:
-    """A chunk of b groups, padded to the same number of pairs q.
+    """A chunk of b groups, padded to the same number of pairs q, r = 2q sides.
 
-    features U (b, 2q, D): first the queries, then their neighbours; share (b, q): 1/size for a pair,
+    features U (b, r, D): first the queries, then their neighbours; share (b, q): 1/size for a pair,
     0 for padding; rows: which groups these are.
     """
 
-    features: Float[Tensor, "b 2q D"]
+    features: Float[Tensor, "b r D"]
     share: Float[Tensor, "b q"]
     rows: range
 
@@ -129,15 +131,37 @@ def loss_change(
             change[i] = training.loss(moved, training.labels).detach() - training.losses
         return change
     along = (training.z @ move.flatten(0, 1).T).view(n, b, r).transpose(0, 1)  # (b, n, r): A z
-    gram = move @ move.transpose(1, 2)
+    squared = training.squared_norms + ((2 * along + reach @ (move @ move.transpose(1, 2))) * reach).sum(-1)
+    shrink = squared.rsqrt()  # (b, n): 1/||z'||
     pull = move @ training.proxies.T  # (b, r, ck)
-    tile = tile or max(1, TILE_BYTES // (4 * b * pull.shape[2]))
+    tile = tile or max(1, TILE_BYTES // (4 * pull.shape[2]))
+    block = max(1, TILE_BYTES // (4 * pull.shape[2] * min(tile, n)))
     for start in range(0, n, tile):
         rows = slice(start, start + tile)
-        near = reach[:, rows]  # (b, t, r)
-        squared = training.squared_norms[rows] + ((2 * along[:, rows] + near @ gram) * near).sum(-1)
-        cosine = (training.similarity[rows] + near @ pull) / squared.sqrt()[..., None]  # (b, t, ck)
-        labels = training.labels[rows].expand(b, -1)
-        moved = training.loss.from_cosine(cosine.flatten(0, 1), labels.flatten())
-        change[:, rows] = moved.detach().view(b, -1) - training.losses[rows]
+        for first in range(0, b, block):
+            some = slice(first, first + block)
+            near = training.similarity[rows].expand(len(pull[some]), -1, -1)
+            near = torch.baddbmm(near, reach[some, rows], pull[some])  # (b, t, ck): z'.p
+            change[some, rows] = _losses(training, near, shrink[some, rows], rows) - training.losses[rows]
     return change
+
+
+def _losses(training: Training, similarity: Tensor, shrink: Tensor, rows: slice) -> Float[Tensor, "b t"]:
+    """The loss of a tile from z'.p (b, t, ck), which it may overwrite, and 1/||z'|| (b, t).
+
+    Softmax losses with bounded logits need no running maximum: exp(a cos) of a <= 40 overflows nowhere,
+    and the own class's share is corrected for the margin afterwards.
+    """
+    labels = training.labels[rows]
+    form = training.loss.softmax() if hasattr(training.loss, "softmax") else None
+    if form is None or form[0] > 40 or form[0] * form[1] > 1:
+        cosine = similarity.mul_(shrink[..., None])
+        moved = training.loss.from_cosine(cosine.flatten(0, 1), labels.repeat(len(similarity)))
+        return moved.detach().view(shrink.shape)
+    a, margin = form
+    logits = similarity.mul_((a * shrink)[..., None])
+    own = logits.gather(2, labels.expand(len(logits), -1)[..., None])[..., 0]  # (b, t)
+    total = logits.exp_().sum(-1)
+    if margin:
+        total = total - own.exp() * -math.expm1(-a * margin)
+    return total.log_().sub_(own - a * margin)

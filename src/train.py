@@ -32,6 +32,7 @@ def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logg
     unfinished = folder / RESUME
     resume = unfinished if unfinished.exists() else None
     if resume:
+        read(resume)
         console.print(f"resuming training from {resume}")
     fit(model, data, folder, trainer, logger, resume)
     with whole_file(final) as partial:
@@ -43,13 +44,13 @@ def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logg
 def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume: Path | None) -> None:
     """Train with Lightning; the last whole epoch is always on disk.
 
-    Raises KeyboardInterrupt where Lightning would exit, UserError where the resume file is damaged.
+    Raises KeyboardInterrupt where Lightning would exit.
     """
     recipe = model.recipe
     # Deterministic mode would also fill every new tensor: a fifth of the time, and nothing here reads one.
     torch.utils.deterministic.fill_uninitialized_memory = False
     keeper = ModelCheckpoint(
-        folder, save_last=True, save_top_k=0, every_n_epochs=1, enable_version_counter=False
+        folder, Path(RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
     made = _trainer(
         trainer,
@@ -75,11 +76,6 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
             made.fit(model, data, ckpt_path=resume, weights_only=True)
         except SystemExit:
             raise KeyboardInterrupt from None
-        except (RuntimeError, KeyError, EOFError) as error:
-            if resume is None or made.global_step > 0:
-                raise
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{resume}: not a whole checkpoint ({reason}); delete it and run again") from None
     if made.interrupted:
         raise KeyboardInterrupt
 
@@ -88,16 +84,26 @@ def _trainer(trainer, **settings) -> pl.Trainer:
     """Lightning's Trainer, or one line about what it can't do here (trainer.accelerator=gpu)."""
     try:
         return trainer(**settings)
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
         raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+
+
+def read(path: Path) -> dict:
+    """A checkpoint file's content, nothing but tensors and plain values; UserError where it is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zip and pickle each have their own for a damaged file
+        raise _damaged(path, error) from None
 
 
 def load(model: Embedder, path: Path) -> None:
     """Put a checkpoint's weights into the model; raises UserError where it is damaged or another's."""
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch, zip and pickle each have their own for a damaged file
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{path}: not a checkpoint of this model ({reason}); delete the file to train again"
-        ) from None
+        model.load_state_dict(read(path))
+    except (RuntimeError, TypeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0].split(". ")[0]
+    return UserError(f"{path}: not a whole checkpoint of this model ({reason}); delete it and run again")

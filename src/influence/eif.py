@@ -56,7 +56,8 @@ def scores(
         for move in moves:
             weight = space.change(move) / n_theta  # (b,)
             if normalise:
-                weight = weight / space.norm(move)
+                norm = space.norm(move)
+                weight = torch.where(norm > 0, weight / norm, 0.0)
             change = loss_change(training, sides.features, move.to(training.z.dtype), tile)
             result[sides.rows.start : sides.rows.stop] += weight[:, None].to(change.dtype) * change
     return result
@@ -75,14 +76,14 @@ class Space:
         self.z = u @ training.weight.double().T + training.bias.double()  # (b, 2q, m)
         self.start = self._mean_distance(self.z)
 
-    def _mean_distance(self, z: Float[Tensor, "b 2q m"]) -> Float[Tensor, " b"]:
+    def _mean_distance(self, z: Float[Tensor, "b r m"]) -> Float[Tensor, " b"]:
         return (self.share * distance(*z.chunk(2, dim=1))).sum(1)
 
-    def change(self, move: Float[Tensor, "b 2q m"]) -> Float[Tensor, " b"]:
+    def change(self, move: Float[Tensor, "b r m"]) -> Float[Tensor, " b"]:
         """d(W + A^T U) - d(W), the mean over a group's pairs."""
         return self._mean_distance(self.z + self.gram @ move) - self.start
 
-    def norm(self, move: Float[Tensor, "b 2q m"]) -> Float[Tensor, " b"]:
+    def norm(self, move: Float[Tensor, "b r m"]) -> Float[Tensor, " b"]:
         """||A^T U||."""
         return (move * (self.gram @ move)).sum((1, 2)).clamp_min(0).sqrt()
 
@@ -100,20 +101,26 @@ class Space:
                 move = move + sign * length / steps * self._unit(gradient)
         return move if length is None else length * self._unit(move)
 
-    def _unit(self, move: Float[Tensor, "b 2q m"]) -> Float[Tensor, "b 2q m"]:
-        """The move scaled to length one; a move of length 0 stays (two samples that coincide)."""
-        norm = self.norm(move)
-        return move / torch.where(norm > 0, norm, 1.0)[:, None, None]
+    def _unit(self, move: Float[Tensor, "b r m"]) -> Float[Tensor, "b r m"]:
+        """The move scaled to length one, or nothing where its length is rounding error.
 
-    def orthogonal(self, taken: list[Float[Tensor, "b 2q m"]], seed: int) -> Float[Tensor, "b 2q m"]:
+        So it is where a pair's samples coincide: their sides' parts of A^T U cancel.
+        """
+        norm = self.norm(move)
+        parts = (move.square().sum(2) * self.gram.diagonal(dim1=1, dim2=2)).sum(1).sqrt()
+        real = norm > 1e-7 * parts
+        return torch.where(real[:, None, None], move / torch.where(real, norm, 1.0)[:, None, None], 0.0)
+
+    def orthogonal(self, taken: list[Float[Tensor, "b r m"]], seed: int) -> Float[Tensor, "b r m"]:
         """A seeded direction at a right angle to those taken, as long as the first of them."""
         if len(taken) >= self.z.shape[1] * self.z.shape[2]:
             raise UserError(f"influence.n_theta={len(taken) + 1}: d depends on {len(taken)} directions only")
-        draws = []
-        for row in self.rows:
+        move = torch.zeros_like(self.z)
+        for i, row in enumerate(self.rows):  # a group's draw depends on no other group, and on no padding
             random = torch.Generator().manual_seed(hash((seed, row, len(taken))) % 2**63)
-            draws.append(torch.randn(self.z.shape[1:], generator=random, dtype=self.z.dtype))
-        move = torch.stack(draws).to(self.z.device) * (self.share.repeat(1, 2) > 0)[..., None]
+            inside = self.share[i].repeat(2) > 0
+            draw = torch.randn(int(inside.sum()), move.shape[2], generator=random, dtype=move.dtype)
+            move[i, inside] = draw.to(move.device)
         for _ in range(2):  # twice is enough: Gram-Schmidt's rounding errors are second order
             for other in taken:
                 unit = self._unit(other)

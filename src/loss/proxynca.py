@@ -26,6 +26,10 @@ class ProxyNCA(nn.Module):
         """The loss per sample (nats, >= 0) from cosines to the proxies."""
         return F.cross_entropy(2 * self.scale**2 * cosine, y, reduction="none")
 
+    def softmax(self) -> tuple[float, float]:
+        """(a, b) of l = -log softmax_j(a (cos_j - b [j = y]))_y, the form that allows a faster path."""
+        return 2 * self.scale**2, 0.0
+
     def forward(self, z: Float[Tensor, "n m"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The loss per sample (nats, >= 0) of embeddings z, normalised here."""
         cosine = F.normalize(z, dim=-1) @ F.normalize(self.proxies, dim=-1).T

@@ -45,6 +45,10 @@ class SoftTriple(nn.Module):
         shift = self.margin * F.one_hot(y, self.num_classes).to(cosine.dtype)
         return F.cross_entropy(self.la * (cosine - shift), y, reduction="none")
 
+    def softmax(self) -> tuple[float, float] | None:
+        """(a, b) of l = -log softmax_j(a (cos_j - b [j = y]))_y; None with several centres per class."""
+        return (self.la, self.margin) if self.centres == 1 else None
+
     def forward(self, z: Float[Tensor, "n m"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The loss per sample (nats, >= 0) of embeddings z, normalised here."""
         cosine = F.normalize(z, dim=-1) @ F.normalize(self.proxies, dim=-1).T

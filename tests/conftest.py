@@ -1,0 +1,60 @@
+"""Shapes and types of all mathematics in src are checked while the tests run (jaxtyping, beartype)."""
+
+import os
+from pathlib import Path
+
+os.environ["DECONFUSE_PROGRESS"] = "0"
+os.environ["WANDB_MODE"] = "offline"
+
+from jaxtyping import install_import_hook
+
+import tests.typechecker  # noqa: F401 - the hook looks it up by name
+
+MATHS = "confusion detector embedder features head influence loss model relabel retrieval statistics".split()
+install_import_hook([f"src.{name}" for name in MATHS], "tests.typechecker.check")
+
+import pytest
+import torch
+
+from src.head import Training
+from src.loss.proxynca import ProxyNCA
+from src.loss.softtriple import SoftTriple
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture
+def golden():
+    """Load a recorded file of the authors' own results, or skip."""
+
+    def load(name: str):
+        path = SHARED / "golden" / f"omniglot_{name}.npz"
+        if not path.exists():
+            pytest.skip(f"no recorded vectors at {path}")
+        import numpy as np
+
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+
+    return load
+
+
+@pytest.fixture(params=["proxynca", "softtriple", "softtriple3"])
+def toy(request):
+    """A small training side in float64: n 23, D 11, m 5, c 4, and a test side of 9 samples."""
+    generator = torch.Generator().manual_seed(7)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    make = {
+        "proxynca": lambda: ProxyNCA(4, 5),
+        "softtriple": lambda: SoftTriple(4, 5),
+        "softtriple3": lambda: SoftTriple(4, 5, centres=3),
+    }
+    loss = make[request.param]().double()
+    loss.proxies.data = draw(*loss.proxies.shape)
+    labels = torch.randint(0, 4, (23,), generator=generator)
+    training = Training(draw(23, 11), labels, draw(5, 11) / 3, draw(5) / 3, loss.requires_grad_(False))
+    return training, draw(9, 11)

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.dataset.cub import load
+from src.errors import UserError
+
+CLASSES = {
+    99: ("099.Ovenbird", 2),
+    100: ("100.Brown_Pelican", 3),
+    101: ("101.White_Pelican", 2),
+    102: ("102.Western_Wood_Pewee", 3),
+}
+
+
+@pytest.fixture
+def birds(tmp_path):
+    """A folder in the authors' layout, with image ids that don't sort as text (8 .. 17)."""
+    root = tmp_path / "CUB_200_2011"
+    images, labels, i = [], [], 8
+    for label, (name, size) in CLASSES.items():
+        (root / "images" / name).mkdir(parents=True)
+        for k in range(size):
+            path = f"{name}/{name[4:]}_{k:04}_{i}.jpg"
+            pixels = np.random.default_rng(i).integers(0, 256, (20, 17 + k, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / path)
+            images.append(f"{i} {path}")
+            labels.append(f"{i} {label}")
+            i += 1
+    (root / "images.txt").write_text("\n".join(images) + "\n")
+    (root / "image_class_labels.txt").write_text("\n".join(reversed(labels)) + "\n")
+    return root
+
+
+def test_the_first_hundred_classes_train_and_the_rest_test(birds):
+    split = load(str(birds))
+    assert split.class_names == tuple(name for name, _ in CLASSES.values())
+    assert split.num_classes == 2
+    assert split.train.labels.tolist() == [0, 0, 1, 1, 1]
+    assert split.query.labels.tolist() == [2, 2, 3, 3, 3]
+    assert split.shared_gallery
+    assert (split.image.size, split.image.channels, split.image.augment) == (224, 3, "photo")
+
+
+def test_samples_are_in_the_order_of_their_ids_as_numbers(birds):
+    split = load(str(birds))
+    ids = [
+        int(name.removesuffix(".jpg").rsplit("_", 1)[1]) for name in (*split.train.names, *split.query.names)
+    ]
+    assert ids == list(range(8, 18))
+
+
+def test_a_sample_is_the_photo_of_its_name(birds):
+    split = load(str(birds))
+    for part in (split.train, split.query):
+        for i, name in enumerate(part.names):
+            with Image.open(birds / "images" / name) as image:
+                np.testing.assert_array_equal(np.asarray(part.image(i)), np.asarray(image))
+
+
+def test_a_missing_folder_is_named_with_what_belongs_in_it_and_its_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load("data/CUB_200_2011")
+    assert str(caught.value) == (
+        f"dataset cub: looked in {tmp_path}/data/CUB_200_2011 for images.txt, image_class_labels.txt, images "
+        "and found no images.txt, image_class_labels.txt, images; they come in CUB_200_2011.tgz from "
+        "https://www.vision.caltech.edu/datasets/cub_200_2011/; unpack it and set dataset.root=FOLDER"
+    )
+
+
+def test_only_the_missing_file_is_said_to_be_missing(birds):
+    (birds / "image_class_labels.txt").unlink()
+    with pytest.raises(
+        UserError, match=r"and found no image_class_labels\.txt; they come in CUB_200_2011\.tgz"
+    ):
+        load(str(birds))
+
+
+def test_lists_of_different_images_are_refused(birds):
+    with open(birds / "images.txt", "a") as file:
+        file.write("99 099.Ovenbird/more.jpg\n")
+    with pytest.raises(
+        UserError, match=rf"^{birds}: images\.txt and image_class_labels\.txt list different images"
+    ):
+        load(str(birds))
+
+
+@pytest.mark.parametrize("name", ["images.txt", "image_class_labels.txt"])
+def test_a_cut_line_is_refused_with_its_file(birds, name):
+    with open(birds / name, "a") as file:
+        file.write("18")
+    with pytest.raises(UserError, match=rf"^{birds}/{name}: every line must be 'id value'"):
+        load(str(birds))
+
+
+@pytest.mark.parametrize(("name", "line"), [("images.txt", "x y.jpg"), ("image_class_labels.txt", "8 first")])
+def test_a_word_where_a_number_belongs_is_refused_with_its_file(birds, name, line):
+    lines = (birds / name).read_text().splitlines()
+    (birds / name).write_text("\n".join([line if text.startswith("8 ") else text for text in lines]) + "\n")
+    with pytest.raises(UserError, match=rf"^{birds}"):
+        load(str(birds))
+
+
+def test_a_photo_that_was_not_unpacked_is_named_when_it_is_read(birds):
+    split = load(str(birds))
+    path = birds / "images" / split.train.names[3]
+    path.unlink()
+    with pytest.raises(UserError, match=rf"^{path}: the image is gone"):
+        load(str(birds)).train.image(3)
+    skipped = load(str(birds), on_bad_image="skip")
+    assert skipped.train.names == (*split.train.names[:3], split.train.names[4])
+
+
+def test_a_damaged_photo_is_named_when_it_is_read_or_left_out(birds):
+    split = load(str(birds))
+    path = birds / "images" / split.query.names[4]
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(UserError, match=rf"^{path}: not a readable image"):
+        split.query.image(4)
+    assert load(str(birds), on_bad_image="skip").query.names == split.query.names[:4]
+
+
+def test_a_class_of_one_photo_is_refused_or_dropped(birds):
+    for path in sorted((birds / "images" / "101.White_Pelican").iterdir())[1:]:
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"single image: 101\.White_Pelican;"):
+        load(str(birds), on_bad_image="skip")
+    split = load(str(birds), on_bad_image="skip", on_small_class="drop")
+    assert "101.White_Pelican" not in split.class_names
+
+
+def test_moving_the_folder_keeps_the_fingerprint(birds, tmp_path):
+    before = load(str(birds)).fingerprint()
+    birds.rename(tmp_path / "moved")
+    assert load(str(tmp_path / "moved")).fingerprint() == before

@@ -1,0 +1,201 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.dataset.table import load
+from src.errors import UserError
+
+ROWS = [
+    "a/0.png,cat,train",
+    "b/1.jpg,dog,train",
+    "a/2.png,cat,train",
+    "b/3.jpg,dog,train",
+    "a/4.png,ant,test",
+    "b/5.jpg,bee,test",
+    "a/6.png,ant,test",
+    "b/7.jpg,bee,test",
+    "b/8.jpg,bee,test",
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i, row in enumerate(ROWS):
+        path = tmp_path / row.split(",")[0]
+        path.parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (11, 13, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+def written(folder, rows, header="path,label,split", name="list.csv"):
+    file = folder / name
+    file.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return str(file)
+
+
+def changed(i, row):
+    return [*ROWS[:i], row, *ROWS[i + 1 :]]
+
+
+def test_rows_become_samples_in_their_order(folder):
+    split = load(written(folder, ROWS))
+    assert split.class_names == ("cat", "dog", "ant", "bee")
+    assert split.num_classes == 2
+    assert split.train.labels.tolist() == [0, 1, 0, 1]
+    assert split.query.labels.tolist() == [2, 3, 2, 3, 3]
+    assert split.train.names == ("a/0.png", "b/1.jpg", "a/2.png", "b/3.jpg")
+    assert split.shared_gallery
+    for i, name in enumerate(split.query.names):
+        with Image.open(folder / name) as image:
+            np.testing.assert_array_equal(np.asarray(split.query.image(i)), np.asarray(image))
+
+
+def test_query_and_gallery_are_kept_apart(folder):
+    rows = [row.replace("test", ("query", "gallery")[i in (4, 5)]) for i, row in enumerate(ROWS)]
+    split = load(written(folder, rows))
+    assert not split.shared_gallery
+    assert split.gallery.names == ("a/4.png", "b/5.jpg")
+    assert split.query.names == ("a/6.png", "b/7.jpg", "b/8.jpg")
+
+
+def test_paths_start_at_root_where_one_is_given(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("lists")
+    file = written(elsewhere, ROWS)
+    split = load(file, root=str(folder))
+    assert split.train.image(0).size == (13, 11)
+    assert split.fingerprint() == load(written(folder, ROWS)).fingerprint()
+
+
+def test_further_columns_in_any_order_are_let_be(folder):
+    rows = [",".join([*reversed(row.split(",")), "x"]) for row in ROWS]
+    split = load(written(folder, rows, "split,label,path,note"))
+    assert split.class_names == ("cat", "dog", "ant", "bee")
+
+
+@pytest.mark.parametrize("label", ["NA", "null", "1", "007", "Ωmega, the last", "nan"])
+def test_a_label_is_taken_as_it_is_spelt(folder, label):
+    rows = [row.replace("cat", f'"{label}"') for row in ROWS]
+    assert set(load(written(folder, rows)).class_names) == {label, "dog", "ant", "bee"}
+
+
+@pytest.mark.parametrize("change", [lambda t: "\ufeff" + t, lambda t: t.replace("\n", "\r\n")])
+def test_what_a_spreadsheet_saves_can_be_read(folder, change):
+    file = folder / "list.csv"
+    file.write_bytes(change("\n".join(["path,label,split", *ROWS])).encode())
+    assert load(str(file)).class_names == ("cat", "dog", "ant", "bee")
+
+
+# --- errors
+
+
+def test_a_missing_file_is_named_in_full_with_its_columns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load("list.csv")
+    assert str(caught.value) == (
+        f"dataset table: looked for {tmp_path}/list.csv and found no file; "
+        "it needs the columns path, label, split; set dataset.csv=FILE.csv"
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "missing", "has"),
+    [
+        ("path,class,split", "label", "path, class, split"),
+        ("file,class,split", "path, label", "file, class, split"),
+        ("Path,Label,Split", "path, label, split", "Path, Label, Split"),
+        ("path;label;split", "path, label, split", "path;label;split"),
+    ],
+)
+def test_a_missing_column_is_named_beside_those_there_are(folder, header, missing, has):
+    rows = [row.replace(",", ";") for row in ROWS] if ";" in header else ROWS
+    file = written(folder, rows, header)
+    with pytest.raises(UserError) as caught:
+        load(file)
+    assert str(caught.value) == f"{file}: no column {missing}; it has {has}"
+
+
+@pytest.mark.parametrize("row", ["a/2.png,,train", ",cat,train", "a/2.png,cat,", "a/2.png,cat"])
+def test_an_empty_cell_is_found_by_its_line(folder, row):
+    file = written(folder, changed(2, row))
+    with pytest.raises(UserError) as caught:
+        load(file)
+    assert str(caught.value) == f"{file}: line 4 has an empty cell; fill it or delete the line"
+
+
+def test_blank_lines_count_as_lines(folder):
+    file = written(folder, ["", "", *changed(2, "a/2.png,,train")])
+    with pytest.raises(UserError, match="line 6 has an empty cell"):
+        load(file)
+
+
+def test_a_comma_too_many_on_every_line_is_refused_in_words(folder):
+    file = written(folder, [row + "," for row in ROWS])
+    with pytest.raises(UserError, match=rf"^{file}: "):
+        load(file)
+
+
+def test_a_comma_too_many_on_one_line_is_found_by_its_line(folder):
+    file = written(folder, changed(2, ROWS[2] + ",more"))
+    with pytest.raises(
+        UserError, match=rf"^{file}: not a readable CSV \(.*Expected 3 fields in line 4, saw 4"
+    ):
+        load(file)
+
+
+def test_missing_images_are_counted_and_named(folder):
+    rows = [*ROWS[:3], *(f"a/gone{i}.png,cat,train" for i in range(5)), *ROWS[3:]]
+    file = written(folder, rows)
+    with pytest.raises(UserError) as caught:
+        load(file)
+    assert str(caught.value) == (
+        f"{file}: 5 image(s) are not in {folder}: "
+        f"{folder}/a/gone0.png, {folder}/a/gone1.png, {folder}/a/gone2.png and 2 more"
+    )
+
+
+def test_an_unknown_split_word_is_answered_with_the_nearest(folder):
+    file = written(folder, changed(3, "b/3.jpg,dog,trian"))
+    with pytest.raises(
+        UserError, match=rf"^{file}: split=trian is not known; did you mean train\? Valid: gall"
+    ):
+        load(file)
+
+
+def test_a_class_on_both_sides_is_named(folder):
+    with pytest.raises(UserError, match=r"1 class\(es\) are in training and in test: dog;"):
+        load(written(folder, [row.replace("bee", "dog") for row in ROWS]))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "No columns"), (b"path,label,split\n\xff\xfe.png,a,train\n", "can't decode byte 0xff")],
+)
+def test_a_file_that_is_no_csv_is_named(tmp_path, content, reason):
+    file = tmp_path / "list.csv"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{file}: not a readable CSV \(.*{reason}"):
+        load(str(file))
+
+
+def test_a_header_alone_has_no_images(folder):
+    file = written(folder, [])
+    with pytest.raises(UserError, match=rf"^{file}: no training images"):
+        load(file)
+
+
+def test_a_bad_image_is_named_when_it_is_read_or_left_out(folder):
+    (folder / "b" / "8.jpg").write_text("text")
+    file = written(folder, ROWS)
+    with pytest.raises(UserError, match=rf"^{folder}/b/8\.jpg: not a readable image"):
+        load(file).query.image(4)
+    split = load(file, on_bad_image="skip")
+    assert split.query.names == ("a/4.png", "b/5.jpg", "a/6.png", "b/7.jpg")
+
+
+def test_a_class_of_one_image_is_refused_or_dropped(folder):
+    file = written(folder, changed(2, "a/2.png,rat,train"))
+    with pytest.raises(UserError, match=r"2 class\(es\) have a single image: cat, rat;"):
+        load(file)
+    assert load(file, on_small_class="drop").class_names == ("dog", "ant", "bee")

@@ -1,0 +1,38 @@
+import torch
+
+from src.detector import influence, knn, loss, random
+from src.relabel import vote
+
+SCORES = torch.zeros(2, 23, dtype=torch.float64)
+SCORES[:, :2] = torch.tensor([[1.0, -2.0], [3.0, -4.0]])
+
+
+def test_knn_is_one_minus_the_vote_for_the_current_label(toy):
+    training, _ = toy
+    votes = vote(training.z, training.labels, 5)
+    assert torch.equal(knn.suspicion(training, SCORES, votes), 1 - votes.own)
+
+
+def test_influence_is_the_mean_over_confusions(toy):
+    training, _ = toy
+    votes = vote(training.z, training.labels, 5)
+    assert influence.suspicion(training, SCORES, votes).tolist() == [2, 3] + [0] * 21
+    assert influence.suspicion(training, SCORES, votes, signed=True).tolist() == [2, -3] + [0] * 21
+    assert influence.suspicion(training, SCORES[:0], votes).tolist() == [0] * 23
+
+
+def test_loss_is_the_training_loss(toy):
+    training, _ = toy
+    want = training.loss(training.z, training.labels)
+    found = loss.suspicion(training, SCORES, vote(training.z, training.labels, 5))
+    torch.testing.assert_close(found, want)
+
+
+def test_random_is_seeded(toy):
+    training, _ = toy
+    votes = vote(training.z, training.labels, 5)
+    first, again = (random.suspicion(training, SCORES, votes, seed=1) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, random.suspicion(training, SCORES, votes, seed=2))
+    assert first.min() >= 0
+    assert first.max() < 1

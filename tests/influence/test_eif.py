@@ -1,0 +1,155 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from src.confusion import distance
+from src.errors import UserError
+from src.head import Targets, Training
+from src.influence.eif import scores
+from src.loss.proxynca import ProxyNCA
+from src.loss.softtriple import SoftTriple
+
+CODE = {"radius": None, "normalise": False}
+
+
+def slow(training, test, group, *, signs=(1,), radius=None, steps=50, step_size=1e-3, normalise=False):
+    """Eq. 6 by autograd on the whole weight matrix, one group, no low-rank form."""
+    a, b = test[group[:, 0]], test[group[:, 1]]
+
+    def d(weight):
+        return distance(a @ weight.T + training.bias, b @ weight.T + training.bias).mean()
+
+    def losses(weight):
+        return training.loss(training.features @ weight.T + training.bias, training.labels)
+
+    start, total = training.weight, 0
+    for sign in signs:
+        weight = start.clone()
+        for _ in range(steps):
+            leaf = weight.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(d(leaf), leaf)
+            if radius is None:
+                if (d(weight) - d(start)).abs() >= 1:
+                    break
+                weight = weight + sign * step_size * gradient
+            else:
+                length = radius * start.norm()
+                weight = weight + sign * length / steps * gradient / gradient.norm()
+        if radius is not None:
+            weight = start + length * (weight - start) / (weight - start).norm()
+        score = (d(weight) - d(start)) * (losses(weight) - losses(start))
+        total = total + (score / (weight - start).norm() if normalise else score)
+    return total / len(signs)
+
+
+GROUPS = (torch.tensor([[0, 1]]), torch.tensor([[2, 3], [4, 2], [5, 6]]), torch.tensor([[7, 8], [1, 7]]))
+
+
+@pytest.mark.parametrize("n_theta", [1, 2])
+@pytest.mark.parametrize("radius", [None, 0.05, 0.5])
+def test_equals_autograd_on_the_whole_weight(toy, n_theta, radius):
+    training, test = toy
+    settings = {"radius": radius, "steps": 20, "step_size": 0.01, "normalise": radius is not None}
+    found = scores(training, Targets(test, test, GROUPS), n_theta=n_theta, **settings)
+    want = [slow(training, test, group, signs=(1, -1)[:n_theta], **settings) for group in GROUPS]
+    torch.testing.assert_close(found, torch.stack(want), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_theta", [1, 2, 5])
+def test_chunk_and_tile_change_no_score(toy, n_theta):
+    training, test = toy
+    targets = Targets(test, test, GROUPS)
+    whole = scores(training, targets, n_theta=n_theta, radius=0.1)
+    for chunk, tile in ((1, 5), (2, 1), (3, 23)):
+        torch.testing.assert_close(
+            scores(training, targets, n_theta=n_theta, radius=0.1, chunk=chunk, tile=tile), whole
+        )
+
+
+def golden_side(data, name):
+    loss = (ProxyNCA if name == "proxynca" else SoftTriple)(40, 32)
+    loss.proxies.data = torch.from_numpy(data["proxies"])
+    tensors = [torch.from_numpy(data[key]) for key in ("train_features", "train_labels", "weight", "bias")]
+    return Training(*tensors, loss.requires_grad_(False)), torch.from_numpy(data["test_features"])
+
+
+def golden_groups(data):
+    neighbour, labels = data["nn_indices"], data["test_labels"]
+    groups = []
+    for c, confused in zip(data["group_classes"], json.loads(str(data["group_confused"])), strict=True):
+        query = np.flatnonzero((labels == c) & np.isin(labels[neighbour], confused))
+        groups.append(torch.from_numpy(np.stack([query, neighbour[query]], 1)))
+    return tuple(groups)
+
+
+@pytest.mark.parametrize("name", ["proxynca", "softtriple"])
+def test_golden_pairs_and_groups(golden, name):
+    data = golden(name)
+    training, test = golden_side(data, name)
+    pairs = Targets.pairs(test, test, torch.from_numpy(data["pairs"]))
+    cases = {
+        "eif_theta1": scores(training, pairs, **CODE),
+        "eif_theta2": scores(training, pairs, n_theta=2, **CODE),
+        "group_eif": scores(training, Targets(test, test, golden_groups(data)), **CODE),
+    }
+    for key, found in cases.items():
+        error = np.abs(found.numpy() - data[key]).max() / np.abs(data[key]).max()
+        assert error < 1e-5, key
+
+
+def test_a_sample_that_pulls_the_pair_together_is_harmful():
+    """Two test samples at +-45 degrees to axis 1. Raising d turns them away from it, so a training
+    sample on their middle, whose class's proxy is there, loses: d and l rise together, score > 0. One
+    whose proxy is a side's own direction gains: score < 0."""
+    test = torch.tensor([[1.0, 0.6], [1.0, -0.6]], dtype=torch.float64)
+    loss = ProxyNCA(2, 2).double()
+    loss.proxies.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    features = torch.tensor([[1.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
+    identity, zero = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    training = Training(features, torch.tensor([0, 1]), identity, zero, loss.requires_grad_(False))
+    found = scores(training, Targets.pairs(test, test, torch.tensor([[0, 1]])), radius=0.01)
+    assert found[0, 0] > 0
+    assert found[0, 1] < 0
+
+
+def test_thetas_beyond_two_are_at_right_angles_on_the_same_sphere(toy):
+    from src.head import chunks
+    from src.influence.eif import Space
+
+    training, test = toy
+    (sides,) = chunks(Targets(test, test, GROUPS), len(training), 3)
+    space = Space(training, sides)
+    length = 0.1 * training.weight.norm()
+    moves = [space.climb(+1, 10, length, 0, 1)]
+    for _ in range(4):
+        moves.append(space.orthogonal(moves, seed=3))
+    for b in range(3):
+        full = [move[b].T @ sides.features[b] for move in moves]  # (m, D) each
+        for i, one in enumerate(full):
+            assert one.norm().item() == pytest.approx(length.item(), rel=1e-9)
+            for other in full[:i]:
+                assert abs((one * other).sum().item()) < 1e-9
+
+
+def test_no_groups_and_coinciding_samples_give_zero_not_nan(toy):
+    training, test = toy
+    assert scores(training, Targets(test, test, ())).shape == (0, 23)
+    twice = Targets.pairs(test, test, torch.tensor([[3, 3]]))
+    assert scores(training, twice).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_theta": 0}, "influence.n_theta=0 is too small"),
+        ({"n_theta": 11}, "d depends on 10 directions"),
+        ({"radius": -1}, "influence.radius=-1 is not positive"),
+        ({"steps": 0}, "influence.steps=0 is too small"),
+    ],
+)
+def test_bad_settings_are_named(toy, settings, message):
+    training, test = toy
+    with pytest.raises(UserError, match=message):
+        scores(training, Targets.pairs(test, test, torch.tensor([[0, 1]])), **settings)

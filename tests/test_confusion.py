@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+
+from src.confusion import distance, distance_gradient, find, groups
+
+
+def test_find_by_hand_orders_by_distance_then_query():
+    angles = torch.tensor([0.0, 0.1, 1.0, 1.3, 3.0, 3.05])
+    z = torch.stack([angles.cos(), angles.sin()], 1) * torch.tensor([[1], [5], [2], [1], [3], [1.0]])
+    labels = torch.tensor([0, 1, 2, 2, 3, 4])
+    found = find(z, z, labels, labels, same=True)
+    assert found.pairs.tolist() == [[4, 5], [5, 4], [0, 1], [1, 0]]
+    want = [2 - 2 * np.cos(0.05)] * 2 + [2 - 2 * np.cos(0.1)] * 2
+    assert found.distance.tolist() == pytest.approx(want, rel=1e-3)
+
+
+def test_own_gallery_and_no_confusion():
+    query, gallery = torch.eye(3), torch.eye(3) + 0.01
+    labels = torch.arange(3)
+    found = find(query, gallery, labels, labels, same=False)
+    assert len(found) == 0
+    assert found.pairs.shape == (0, 2)
+    assert groups(found, labels) == []
+
+
+def test_groups_are_all_confusions_of_a_class_largest_first():
+    z = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) % 7
+    found = find(z, z, labels, labels, same=True)
+    sorted_groups = groups(found, labels)
+    sizes = [len(rows) for _, rows in sorted_groups]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sum(sizes) == len(found)
+    for c, rows in sorted_groups:
+        assert (labels[found.query[rows]] == c).all()
+
+
+def test_golden_distances(golden):
+    for name in ("proxynca", "softtriple"):
+        data = {
+            key: torch.from_numpy(value) for key, value in golden(name).items() if value.dtype.kind != "U"
+        }
+        z = data["test_features"] @ data["weight"].T + data["bias"]
+        a, b = data["pairs"].T
+        torch.testing.assert_close(distance(z[a], z[b]).double(), data["d0"], rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_equals_autograd():
+    a = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(3, 4, 5, dtype=torch.float64, requires_grad=True)
+    want = torch.autograd.grad(distance(a, b).sum(), (a, b))
+    for ours, theirs in zip(distance_gradient(a.detach(), b.detach()), want, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_distance_is_between_0_and_4():
+    a = torch.tensor([[2.0, 0], [2, 0], [2, 0]])
+    b = torch.tensor([[7.0, 0], [-1, 0], [0, 3]])
+    assert distance(a, b).tolist() == [0, 4, 2]

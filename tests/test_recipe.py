@@ -1,0 +1,91 @@
+import math
+
+import pytest
+
+from src.errors import UserError
+from src.recipe import Recipe
+
+GOOD = {
+    "epochs": 3,
+    "classes_per_batch": 5,
+    "per_class": 3,
+    "embedding_size": 7,
+    "optimizer": dict,
+    "lr_backbone": 1e-3,
+    "lr_head": 0,
+    "lr_proxies": 1.5,
+    "schedule": "cosine",
+    "warmup_epochs": 0.5,
+    "freeze_batchnorm": False,
+    "clip_norm": None,
+    "validate_every": 2,
+    "eval_batch_size": 11,
+}
+WHOLE = ["epochs", "validate_every", "classes_per_batch", "per_class", "embedding_size", "eval_batch_size"]
+RATES = ["lr_backbone", "lr_head", "lr_proxies", "warmup_epochs"]
+
+
+def made(**changes):
+    return Recipe(**{**GOOD, **changes})
+
+
+def test_good_numbers_are_kept_as_they_are():
+    assert vars(made()) == GOOD
+
+
+@pytest.mark.parametrize("key", WHOLE)
+def test_one_is_the_smallest_whole_number(key):
+    assert getattr(made(**{key: 1}), key) == 1
+    with pytest.raises(UserError, match=rf"^recipe\.{key}=0 is too small; give 1 or more$"):
+        made(**{key: 0})
+
+
+@pytest.mark.parametrize("key", WHOLE)
+@pytest.mark.parametrize("value", [2.5, 4.0])
+def test_counts_are_whole_numbers(key, value):
+    with pytest.raises(UserError, match=rf"^recipe\.{key}={value} is not a whole number$"):
+        made(**{key: value})
+
+
+@pytest.mark.parametrize("key", RATES)
+def test_zero_is_the_smallest_rate(key):
+    assert getattr(made(**{key: 0.0}), key) == 0
+    with pytest.raises(UserError, match=rf"^recipe\.{key}=-1e-09 is too small; give 0 or more$"):
+        made(**{key: -1e-9})
+
+
+@pytest.mark.parametrize("key", WHOLE + RATES)
+@pytest.mark.parametrize("value", ["many", None, True, math.nan])
+def test_what_is_no_number_is_refused_with_its_key(key, value):
+    with pytest.raises(UserError, match=rf"^recipe\.{key}={value} is not a number$"):
+        made(**{key: value})
+
+
+def test_the_schedule_is_one_of_two():
+    assert made(schedule="constant").schedule == "constant"
+    with pytest.raises(UserError) as caught:
+        made(schedule="cosin")
+    assert str(caught.value) == (
+        "recipe.schedule=cosin is not known; did you mean cosine? Valid: constant, cosine"
+    )
+
+
+def test_clip_norm_is_none_or_a_number_from_zero_on():
+    assert made(clip_norm=None).clip_norm is None
+    assert made(clip_norm=0.5).clip_norm == 0.5
+    with pytest.raises(UserError, match=r"^recipe\.clip_norm=-0\.5 is too small; give 0 or more$"):
+        made(clip_norm=-0.5)
+    with pytest.raises(UserError, match=r"^recipe\.clip_norm=1e is not a number$"):
+        made(clip_norm="1e")
+
+
+def test_a_recipe_is_not_changed_after_it_was_checked():
+    with pytest.raises(AttributeError):
+        made().epochs = 0
+
+
+@pytest.mark.parametrize("value", ["no", "off", 1, None])
+def test_freeze_batchnorm_is_true_or_false(value):
+    # On Hydra's command line only true and false are truth values: recipe.freeze_batchnorm=no is a word.
+    with pytest.raises(UserError, match=rf"recipe\.freeze_batchnorm={value}"):
+        made(freeze_batchnorm=value)

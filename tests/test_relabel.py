@@ -1,0 +1,86 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from src.errors import UserError
+from src.relabel import neighbourhood, recommended_right, vote
+
+
+def slow(z, labels, k, c):
+    result = np.zeros((len(z), c))
+    for i in range(len(z)):
+        found = sorted((np.linalg.norm(z[i] - z[j]), j) for j in range(len(z)) if j != i)[:k]
+        total = sum(math.exp(-d) for d, _ in found)
+        for d, j in found:
+            result[i, labels[j]] += math.exp(-d) / total
+    return result
+
+
+def dense(votes, c):
+    return torch.zeros(len(votes.own), c, dtype=votes.share.dtype).scatter(1, votes.classes, votes.share)
+
+
+@pytest.mark.parametrize("tile", [1, 5, 1024])
+def test_equals_algorithm_1_written_out(tile):
+    z = np.random.default_rng(0).normal(size=(23, 4))
+    labels = np.random.default_rng(1).integers(0, 5, 23)
+    want = slow(z, labels, 6, 5)
+    votes = vote(torch.from_numpy(z), torch.from_numpy(labels), 6, tile)
+    np.testing.assert_allclose(dense(votes, 5), want, atol=1e-9)
+    np.testing.assert_allclose(votes.own, want[np.arange(23), labels], atol=1e-9)
+    label, share = votes.best()
+    assert np.array_equal(label, want.argmax(1))
+    np.testing.assert_allclose(share, want.max(1), atol=1e-9)
+    without = want.copy()
+    without[np.arange(23), labels] = -1
+    other = without.max(1) > 0
+    assert np.array_equal(votes.best(but=torch.from_numpy(labels))[0][other], without.argmax(1)[other])
+
+
+def test_golden_votes(golden):
+    data = golden("softtriple")
+    z = torch.from_numpy(data["train_features"]) @ torch.from_numpy(data["weight"]).T
+    labels = torch.from_numpy(data["train_labels"])
+    assert neighbourhood(labels) == int(data["knn_k"])
+    votes = vote(z + torch.from_numpy(data["bias"]), labels)
+    assert np.abs(dense(votes, 40).numpy() - data["knn_prob"]).max() < 1e-5
+
+
+def test_far_neighbours_do_not_underflow():
+    z = torch.tensor([[0.0], [2000.0], [4100.0]])
+    votes = vote(z, torch.tensor([0, 1, 1]), 2)
+    assert torch.isfinite(votes.share).all()
+    assert votes.best()[0].tolist() == [1, 0, 1]
+
+
+def test_where_all_neighbours_agree_there_is_no_second_choice():
+    votes = vote(torch.randn(6, 2), torch.zeros(6, dtype=torch.long))
+    label, share = votes.best(but=torch.zeros(6, dtype=torch.long))
+    assert label.tolist() == [0] * 6
+    assert share.tolist() == [0] * 6
+
+
+def test_recommended_right_counts_as_table_2_does():
+    # Two tight clusters; sample 0 lies in cluster 0 but says 1, sample 3 lies in cluster 1 and says 0.
+    z = torch.tensor([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
+    labels, clean = torch.tensor([1, 0, 0, 0, 1, 1]), torch.tensor([0, 0, 0, 1, 1, 1])
+    votes = vote(z, labels, 2)
+    everything = torch.ones(6, dtype=torch.bool)
+    assert recommended_right(votes, labels, clean, everything) == 1.0
+    # Where the vote only repeats the flipped label, the second choice counts.
+    stubborn = vote(z, torch.tensor([1, 1, 0, 0, 1, 1]), 2)
+    assert recommended_right(stubborn, torch.tensor([1, 1, 0, 0, 1, 1]), clean, everything) == 1.0
+    assert recommended_right(votes, labels, clean, ~everything) is None
+    assert recommended_right(votes, clean, clean, everything) is None
+
+
+def test_one_sample_is_refused():
+    with pytest.raises(UserError, match="at least two"):
+        vote(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
+
+
+def test_neighbourhood_is_the_median_class_size_within_reason():
+    assert neighbourhood(torch.tensor([0, 0, 0, 2, 2, 5])) == 2
+    assert neighbourhood(torch.zeros(3, dtype=torch.long)) == 2

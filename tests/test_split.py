@@ -1,0 +1,352 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.errors import UserError
+from src.split import ArrayImages, FileImages, ImageSpec, build, readable
+
+SPEC = ImageSpec(8, 1, "none")
+
+
+def pixels(n, side=5, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, side, side), dtype=np.uint8)
+
+
+def made(samples, images=None, **options):
+    """A Split of 'class part' words, e.g. 'b train'."""
+    classes, parts = zip(*(sample.split() for sample in samples), strict=True)
+    images = ArrayImages(pixels(len(samples))) if images is None else images
+    names = options.pop("names", [f"{c}/{i}.png" for i, c in enumerate(classes)])
+    return build(images, classes, parts, names, source="dataset made", image=SPEC, **options)
+
+
+TWO_SIDES = ["m test", "b train", "a test", "z train", "m test", "b train", "a test", "z train", "z train"]
+
+
+def encoded(format, side=9, seed=0):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(3, side, seed).transpose(1, 2, 0)).save(buffer, format)
+    return buffer.getvalue()
+
+
+# --- build
+
+
+def test_class_ids_are_sorted_names_training_first():
+    split = made(TWO_SIDES)
+    assert split.class_names == ("b", "z", "a", "m")
+    assert split.num_classes == 2
+    assert split.train.labels.tolist() == [0, 1, 0, 1, 1]
+    assert split.query.labels.tolist() == [3, 2, 3, 2]
+    assert split.train.labels.dtype == np.int64
+
+
+def test_samples_keep_their_order_names_and_images():
+    images = ArrayImages(pixels(len(TWO_SIDES)))
+    split = made(TWO_SIDES, images)
+    assert split.train.rows.tolist() == [1, 3, 5, 7, 8]
+    assert split.train.names == ("b/1.png", "z/3.png", "b/5.png", "z/7.png", "z/8.png")
+    assert (len(split.train), len(split.query)) == (5, 4)
+    assert split.query.names == ("m/0.png", "a/2.png", "m/4.png", "a/6.png")
+    for i, row in enumerate([0, 2, 4, 6]):
+        np.testing.assert_array_equal(np.asarray(split.query.image(i)), images.pixels[row])
+
+
+def test_without_a_gallery_of_its_own_the_gallery_is_the_query():
+    split = made(TWO_SIDES)
+    assert split.gallery is split.query
+    assert split.shared_gallery
+
+
+def test_query_and_gallery_stay_apart_where_they_are_given():
+    rows = ["b train", "q query", "q gallery", "b train", "p gallery", "p query", "q gallery"]
+    split = made(rows)
+    assert not split.shared_gallery
+    assert split.query.names == ("q/1.png", "p/5.png")
+    assert split.gallery.names == ("q/2.png", "p/4.png", "q/6.png")
+    assert split.query.labels.tolist() == [2, 1]
+    assert split.gallery.labels.tolist() == [2, 1, 2]
+
+
+def test_no_sample_is_its_own_neighbour_where_test_is_mixed_with_query_and_gallery():
+    # A 'test' row would be query and gallery at once, while the gallery counts as another set.
+    rows = ["b train", "b train", "q query", "q gallery", "p test", "p test"]
+    with pytest.raises(UserError, match=r"dataset made.*test.*(query|gallery)"):
+        made(rows)
+
+
+def test_only_the_given_rows_are_taken():
+    split = made([*TWO_SIDES, "b test"], rows=np.array([8, 7, 2, 6, 1, 5]))
+    assert split.train.rows.tolist() == [8, 7, 1, 5]
+    assert split.query.rows.tolist() == [2, 6]
+    assert split.class_names == ("b", "z", "a")
+
+
+def test_a_class_on_both_sides_is_named():
+    rows = ["b train", "b train", "z train", "z train", "b test", "b test", "a test", "a test"]
+    with pytest.raises(UserError, match=r"^dataset made: 1 class\(es\) are in training and in test: b; "):
+        made(rows)
+
+
+def test_many_classes_on_both_sides_are_counted():
+    rows = [f"c{i} {part}" for i in range(7) for part in ("train", "train", "query", "gallery")]
+    with pytest.raises(UserError, match=r": 7 class\(es\) .* test: c0, c1, c2, c3, c4 and 2 more; "):
+        made(rows)
+
+
+SMALL = ["b train", "b train", "s train", "a test", "a test", "t test"]
+
+
+def test_a_class_with_one_image_is_refused_by_name():
+    with pytest.raises(UserError) as caught:
+        made(SMALL)
+    assert str(caught.value) == (
+        "dataset made: 2 class(es) have a single image: t, s; "
+        "add images, or leave them out with dataset.on_small_class=drop"
+    )
+
+
+def test_a_class_with_one_image_is_dropped_where_that_is_asked():
+    split = made(SMALL, on_small_class="drop")
+    assert split.class_names == ("b", "a")
+    assert split.num_classes == 1
+    assert split.train.rows.tolist() == [0, 1]
+    assert split.query.rows.tolist() == [3, 4]
+
+
+def test_one_image_on_each_of_two_sides_is_one_image_on_each():
+    rows = ["b train", "b train", "s train", "s test", "a test", "a test"]
+    with pytest.raises(UserError, match=r"2 class\(es\) have a single image: s, s;"):
+        made(rows)
+    assert made(rows, on_small_class="drop").class_names == ("b", "a")
+
+
+def test_one_query_and_one_gallery_image_are_enough():
+    split = made(["b train", "b train", "q query", "q gallery"])
+    assert split.class_names == ("b", "q")
+
+
+def test_a_class_name_may_hold_a_slash_and_any_letter():
+    rows = ["Μ/1 train", "Μ/1 train", "а/2/3 test", "а/2/3 test", "x/y train"]
+    with pytest.raises(UserError, match="single image: x/y;"):
+        made(rows)
+
+
+def test_the_word_for_small_classes_is_checked():
+    with pytest.raises(UserError, match=r"^dataset\.on_small_class=dorp is not known; did you mean drop\?"):
+        made(TWO_SIDES, on_small_class="dorp")
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        (["a test", "a test"], "training"),
+        (["b train", "b train"], "query"),
+        (["b train", "b train", "q query", "q query"], "gallery"),
+        (["b train", "b train", "q gallery", "q gallery"], "query"),
+        (["b train", "a test"], "training"),
+    ],
+)
+def test_an_empty_part_is_named(rows, what):
+    with pytest.raises(UserError, match=rf"^dataset made: no {what} images; give it at least two classes"):
+        made(rows, on_small_class="drop")
+
+
+def test_no_sample_at_all_is_an_empty_part():
+    with pytest.raises(UserError, match=r"^dataset made: no training images"):
+        made(TWO_SIDES, rows=np.arange(0))
+
+
+def test_an_unknown_split_word_is_answered_with_the_nearest():
+    with pytest.raises(UserError) as caught:
+        made([*TWO_SIDES, "b trian"])
+    assert str(caught.value) == (
+        "dataset made: split=trian is not known; did you mean train? Valid: gallery, query, test, train"
+    )
+
+
+def test_same_things_are_ids_of_this_split_in_groups_of_two_or_more():
+    groups = [["a", "b", "gone"], ["gone", "z"], ["m", "z"], []]
+    assert made(TWO_SIDES, same_things=groups).same_things == ((0, 2), (1, 3))
+
+
+# --- images
+
+
+def test_array_images_are_the_pixels():
+    images = ArrayImages(pixels(3))
+    assert len(images) == 3
+    assert images[2].mode == "L"
+    np.testing.assert_array_equal(np.asarray(images[2]), pixels(3)[2])
+    assert images.mark(1) == pixels(3)[1].tobytes()
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG"])
+def test_an_image_file_can_be_used_after_it_was_closed(tmp_path, format):
+    path = tmp_path / "x"
+    path.write_bytes(encoded(format))
+    with Image.open(path) as image:
+        expected = np.asarray(image.convert("RGB"))
+    image = FileImages([path])[0]
+    path.unlink()
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), expected)
+
+
+def test_a_missing_image_is_named_with_the_fix(tmp_path):
+    path = tmp_path / "gone.png"
+    with pytest.raises(UserError) as caught:
+        FileImages([path])[0]
+    assert str(caught.value) == f"{path}: the image is gone; restore it or take it off the list"
+
+
+BAD = {
+    "zero.png": b"",
+    "text.png": b"this is text, not a picture\n" * 9,
+    "half.jpg": encoded("JPEG", 99)[:-900],
+    "half.png": encoded("PNG", 99)[:-900],
+    "half.gif": encoded("GIF", 99)[:-900],
+    "half.bmp": encoded("BMP", 99)[:-900],
+    "head.png": encoded("PNG", 99)[:20],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_image_is_named_with_the_fix(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(BAD[name])
+    with pytest.raises(UserError) as caught:
+        FileImages([path])[0]
+    text = str(caught.value)
+    assert text.startswith(f"{path}: not a readable image (")
+    assert text.endswith("); replace it or set dataset.on_bad_image=skip")
+    assert "\n" not in text
+
+
+def test_a_folder_in_place_of_an_image_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"not a readable image \(.*directory"):
+        FileImages([tmp_path])[0]
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_an_image_cut_anywhere_is_refused(tmp_path, cut):
+    whole = encoded("PNG", 99)
+    path = tmp_path / "cut.png"
+    path.write_bytes(whole[: len(whole) * cut // 60])
+    with pytest.raises(UserError, match=r"cut\.png: not a readable image"):
+        FileImages([path])[0]
+
+
+def folder_of(tmp_path):
+    """Good and bad images in turn; returns them and the rows of the good ones."""
+    good = {f"good{i}.png": encoded("PNG", seed=i) for i in range(4)}
+    names = [
+        "good0.png",
+        "zero.png",
+        "good1.png",
+        "text.png",
+        "half.jpg",
+        "good2.png",
+        "good3.png",
+        "half.png",
+    ]
+    for name in names:
+        (tmp_path / name).write_bytes({**BAD, **good}[name])
+    return FileImages([tmp_path / name for name in names]), [0, 2, 5, 6]
+
+
+def test_skip_drops_exactly_the_bad_rows_and_says_which(tmp_path, capsys):
+    images, good = folder_of(tmp_path)
+    assert readable(images, "skip").tolist() == good
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0].rpartition("/")[2] for line in said] == [
+        "zero.png",
+        "text.png",
+        "half.jpg",
+        "half.png",
+    ]
+    assert all(line.startswith("skipped ") and "not a readable image" in line for line in said)
+
+
+def test_raise_keeps_all_rows_unread(tmp_path):
+    images, _ = folder_of(tmp_path)
+    assert readable(images, "raise").tolist() == list(range(8))
+    assert readable(FileImages([tmp_path / "gone.png"]), "raise").tolist() == [0]
+
+
+def test_skip_of_nothing_but_bad_images_leaves_none(tmp_path):
+    (tmp_path / "zero.png").write_bytes(b"")
+    rows = readable(FileImages([tmp_path / "zero.png"] * 3), "skip")
+    assert rows.tolist() == []
+    with pytest.raises(UserError, match="no training images"):
+        made(["a train", "a train", "b test"], rows=rows)
+
+
+def test_the_word_for_bad_images_is_checked(tmp_path):
+    with pytest.raises(UserError, match=r"^dataset\.on_bad_image=skipp is not known; did you mean skip\?"):
+        readable(FileImages([]), "skipp")
+
+
+# --- fingerprint
+
+
+def test_the_same_data_has_the_same_fingerprint():
+    assert made(TWO_SIDES).fingerprint() == made(TWO_SIDES).fingerprint()
+    assert len(made(TWO_SIDES).fingerprint()) == 64
+
+
+def test_fingerprint_changes_with_labels():
+    other = [*TWO_SIDES[:-1], "b train"]
+    names = [str(i) for i in range(len(TWO_SIDES))]
+    assert made(TWO_SIDES, names=names).fingerprint() != made(other, names=names).fingerprint()
+
+
+def test_fingerprint_changes_with_names():
+    names = [str(i) for i in range(len(TWO_SIDES))]
+    other = [*names[:-1], "nine"]
+    assert made(TWO_SIDES, names=names).fingerprint() != made(TWO_SIDES, names=other).fingerprint()
+
+
+@pytest.mark.parametrize("row", [0, 8])
+def test_fingerprint_changes_with_one_pixel(row):
+    other = pixels(len(TWO_SIDES))
+    other[row, 4, 4] ^= 1
+    assert made(TWO_SIDES).fingerprint() != made(TWO_SIDES, ArrayImages(other)).fingerprint()
+
+
+def test_fingerprint_changes_with_the_order_of_samples():
+    rows = np.arange(len(TWO_SIDES))
+    swapped = rows.copy()
+    swapped[[1, 5]] = swapped[[5, 1]]
+    assert made(TWO_SIDES, rows=rows).fingerprint() != made(TWO_SIDES, rows=swapped).fingerprint()
+
+
+def files_in(folder):
+    folder.mkdir(parents=True)
+    files = [folder / f"{i}.png" for i in range(len(TWO_SIDES))]
+    for i, file in enumerate(files):
+        file.write_bytes(encoded("PNG", seed=i))
+    return FileImages(files)
+
+
+def test_fingerprint_of_files_is_that_of_any_other_place(tmp_path):
+    here, there = files_in(tmp_path / "here"), files_in(tmp_path / "some" / "where" / "else")
+    assert made(TWO_SIDES, here).fingerprint() == made(TWO_SIDES, there).fingerprint()
+
+
+def test_fingerprint_of_files_changes_with_a_files_size(tmp_path):
+    images = files_in(tmp_path / "here")
+    before = made(TWO_SIDES, images).fingerprint()
+    with open(images.files[8], "ab") as file:
+        file.write(b"\0")
+    assert made(TWO_SIDES, images).fingerprint() != before
+
+
+def test_fingerprint_names_a_file_that_is_gone(tmp_path):
+    # dataset.on_bad_image=raise opens no image before the fingerprint does.
+    images = files_in(tmp_path / "here")
+    split = made(TWO_SIDES, images)
+    images.files[4].unlink()
+    with pytest.raises(UserError, match=r"here/4\.png: the image is gone"):
+        split.fingerprint()

@@ -1,0 +1,225 @@
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from src.artifacts import write_json
+from src.errors import UserError
+from src.tables import collect, main, markdown, over_seeds
+
+ROOT = Path(__file__).parents[1]
+CHOICES = {
+    "experiment": "None",
+    "logger": "csv",
+    "trainer": "auto",
+    "detector": "knn",
+    "influence": "eif",
+    "recipe": "small",
+    "noise": "flip_10",
+    "loss": "softtriple",
+    "model": "small_cnn",
+    "dataset": "glyphs",
+}
+
+
+def run(folder, seed, recall, *, noise=True, confusions=500, name=None, **choices):
+    """A finished run's metrics.json; the numbers of the noise report follow from recall."""
+    report = {
+        "choices": {**CHOICES, **({} if noise else {"noise": "none"}), **choices},
+        "seed": seed,
+        "retrieval": {"R@1": recall, "R@2": 0.99, "MAP@R": recall / 2},
+        "confusions": confusions,
+        "noise": {
+            "flipped": 192,
+            "detector": {"auroc": recall + 0.2, "average_precision": recall + 0.1},
+            "absolute_influence": {"auroc": recall + 0.05, "average_precision": recall - 0.05},
+            "recommended_right": recall - 0.1,
+        }
+        if noise
+        else None,
+    }
+    write_json(folder / (name or f"{choices.get('loss', 'softtriple')}-seed{seed}") / "metrics.json", report)
+
+
+SOFTTRIPLE, PROXYNCA = [0.701, 0.713, 0.728], [0.65, 0.66]
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Two settings, three and two seeds."""
+    for seed, recall in enumerate(SOFTTRIPLE):
+        run(tmp_path, seed, recall, confusions=500 + 7 * seed)
+    for seed, recall in enumerate(PROXYNCA):
+        run(tmp_path, seed, recall, loss="proxynca")
+    return tmp_path
+
+
+def spread(values, digits=3):
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
+def test_every_run_is_a_row_with_its_numbers(outputs):
+    runs = collect(outputs)
+    assert len(runs) == 5
+    row = runs[(runs["loss"] == "proxynca") & (runs["seed"] == 1)].iloc[0]
+    assert row["dataset"] == "glyphs"
+    assert row[["R@1", "MAP@R", "confusions"]].tolist() == [0.66, 0.33, 500]
+    measured = ["AUROC", "AP", "AUROC |influence|", "AP |influence|", "recommended right"]
+    assert row[measured].tolist() == pytest.approx([0.86, 0.76, 0.71, 0.61, 0.56])
+
+
+def test_a_setting_is_a_row_with_mean_and_standard_deviation_over_its_seeds(outputs):
+    table = over_seeds(collect(outputs)).set_index("loss")
+    assert list(table.index) == ["proxynca", "softtriple"]
+    assert table["runs"].tolist() == [2, 3]
+    for loss, recalls in (("proxynca", PROXYNCA), ("softtriple", SOFTTRIPLE)):
+        assert table.loc[loss, "R@1"] == spread(recalls)
+        assert table.loc[loss, "MAP@R"] == spread([r / 2 for r in recalls])
+        assert table.loc[loss, "AUROC"] == spread([r + 0.2 for r in recalls])
+        assert table.loc[loss, "AP |influence|"] == spread([r - 0.05 for r in recalls])
+    assert table.loc["softtriple", "R@1"] == "0.714 ± 0.014"
+    assert table.loc["softtriple", "confusions"] == "507 ± 7"
+    assert table.loc["proxynca", "confusions"] == "500 ± 0"
+
+
+def test_one_seed_has_no_spread(tmp_path):
+    run(tmp_path, 0, 0.7)
+    row = over_seeds(collect(tmp_path)).iloc[0]
+    assert row["runs"] == 1
+    assert row[["R@1", "confusions"]].tolist() == ["0.700", "500"]
+
+
+def test_what_was_not_measured_is_a_dash(tmp_path):
+    run(tmp_path, 0, 0.7, noise=False)
+    run(tmp_path, 1, 0.8, noise=False)
+    row = over_seeds(collect(tmp_path)).iloc[0]
+    assert row["R@1"] == "0.750 ± 0.071"
+    for column in ("AUROC", "AP", "AUROC |influence|", "AP |influence|", "recommended right"):
+        assert row[column] == "-"
+
+
+def test_a_setting_without_noise_stands_beside_one_with_it(outputs):
+    run(outputs, 0, 0.8, noise=False, name="clean")
+    table = over_seeds(collect(outputs)).set_index(["noise", "loss"])
+    assert table.loc[("none", "softtriple"), ["R@1", "AUROC"]].tolist() == ["0.800", "-"]
+    assert table.loc[("flip_10", "softtriple"), "runs"] == 3
+
+
+def test_a_number_that_one_run_lacks_is_the_mean_of_the_others(tmp_path):
+    # Without a confusion there is no influence to rank by.
+    for seed, recall in enumerate((0.7, 0.72, 0.9)):
+        run(tmp_path, seed, recall)
+    file = tmp_path / "softtriple-seed2" / "metrics.json"
+    report = pd.read_json(file, typ="series").to_dict()
+    report["noise"] = {**report["noise"], "absolute_influence": None, "recommended_right": None}
+    write_json(file, report)
+    row = over_seeds(collect(tmp_path)).iloc[0]
+    assert row["runs"] == 3
+    assert row["AUROC |influence|"] == spread([0.75, 0.77])
+    assert row["recommended right"] == spread([0.6, 0.62])
+
+
+def test_a_seed_is_counted_once_in_a_mean_over_seeds(tmp_path):
+    # The same choices with another number (recipe.epochs=30) are another setting, or refused: no second seed.
+    run(tmp_path, 0, 0.7, name="glyphs-seed0-aaaaaaaa")
+    run(tmp_path, 0, 0.9, name="glyphs-seed0-bbbbbbbb")
+    for name, epochs in (("glyphs-seed0-aaaaaaaa", 15), ("glyphs-seed0-bbbbbbbb", 30)):
+        (tmp_path / name / "config.yaml").write_text(f"seed: 0\nrecipe:\n  epochs: {epochs}\n")
+    try:
+        table = over_seeds(collect(tmp_path))
+    except UserError as error:
+        assert "seed" in str(error)
+    else:
+        assert table["runs"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("hidden", [".softtriple-seed0.123.partial", ".softtriple-seed0.before"])
+def test_what_a_killed_run_left_is_no_run(outputs, hidden):
+    run(outputs, 0, 0.1, name=hidden)
+    assert len(collect(outputs)) == 5
+
+
+def test_folders_that_are_no_runs_are_let_be(outputs):
+    (outputs / "checkpoints" / "a").mkdir(parents=True)
+    (outputs / "multirun").mkdir()
+    assert len(collect(outputs)) == 5
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_without_a_run_the_folder_is_named_with_the_fix(tmp_path, exists):
+    folder = tmp_path / "outputs"
+    if exists:
+        (folder / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError) as caught:
+        collect(folder)
+    assert str(caught.value) == (
+        f"{folder}: no finished run (no */metrics.json); make one with python -m src.run"
+    )
+
+
+def test_a_damaged_report_is_named(outputs):
+    path = outputs / "proxynca-seed0" / "metrics.json"
+    path.write_text(path.read_text()[:99])
+    with pytest.raises(UserError, match=rf"^{path}: not whole"):
+        collect(outputs)
+
+
+def test_markdown_says_once_what_all_rows_share_and_escapes_bars(outputs):
+    lines = markdown(over_seeds(collect(outputs))).splitlines()
+    assert lines[0] == (
+        "All rows: dataset glyphs, noise flip_10, model small_cnn, influence eif, detector knn."
+    )
+    assert lines[1] == ""
+    assert lines[2] == (
+        "| loss | runs | R@1 | MAP@R | confusions | AUROC | AP | AUROC \\|influence\\| | "
+        "AP \\|influence\\| | recommended right |"
+    )
+    assert lines[3] == "|" + " --- |" * 10
+    assert lines[4].startswith("| proxynca | 2 | 0.655 ± 0.007 | 0.328 ± 0.004 | 500 ± 0 | 0.855 ± 0.007 |")
+    assert lines[5].startswith("| softtriple | 3 | 0.714 ± 0.014 | 0.357 ± 0.007 | 507 ± 7 | 0.914 ± 0.014 |")
+    assert len(lines) == 6
+
+
+def test_markdown_of_one_setting_has_all_its_columns(tmp_path):
+    run(tmp_path, 0, 0.7)
+    lines = markdown(over_seeds(collect(tmp_path))).splitlines()
+    assert lines[0].startswith("| dataset | noise | model | loss | influence | detector | runs | R@1 |")
+    assert lines[2].startswith("| glyphs | flip_10 | small_cnn | softtriple | eif | knn | 1 | 0.700 |")
+
+
+def test_main_prints_and_writes_the_tables(outputs, capsys):
+    main([str(outputs)])
+    text = capsys.readouterr().out
+    folder = outputs / "tables"
+    assert sorted(path.name for path in folder.iterdir()) == ["runs.csv", "summary.csv", "summary.md"]
+    assert text == (folder / "summary.md").read_text(encoding="utf-8") + "\n"
+    summary = pd.read_csv(folder / "summary.csv")
+    assert summary["R@1"].tolist() == [spread(PROXYNCA), spread(SOFTTRIPLE)]
+    runs = pd.read_csv(folder / "runs.csv")
+    assert sorted(runs["R@1"]) == sorted(SOFTTRIPLE + PROXYNCA)
+
+
+def test_main_a_second_time_says_the_same(outputs, capsys):
+    main([str(outputs)])
+    first = capsys.readouterr().out
+    main([str(outputs)])
+    assert capsys.readouterr().out == first
+
+
+def test_the_module_runs_and_ends_in_one_line_where_there_is_nothing(outputs, tmp_path_factory):
+    def tables(folder):
+        command = [sys.executable, "-m", "src.tables", str(folder)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+
+    done = tables(outputs)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "| softtriple | 3 | 0.714 ± 0.014 |" in done.stdout
+    empty = tmp_path_factory.mktemp("empty")
+    done = tables(empty)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {empty}: no finished run (no */metrics.json); make one with python -m src.run\n"
+    )
