@@ -57,6 +57,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         for stale in path.parent.glob(f".{path.name}.*.partial"):
             if not _alive(stale.name.split(".")[-2]):
                 shutil.rmtree(stale, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
             yield partial
@@ -66,6 +67,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
             partial.rename(path)
             shutil.rmtree(before, ignore_errors=True)
         finally:
+            if before.exists() and not path.exists():
+                before.rename(path)
             shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -83,7 +86,9 @@ def _alive(pid: str) -> bool:
 def write_json(path: Path, value: Any) -> None:
     """Indented, keys in the order given; NaN is written as null."""
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        partial.write_text(
+            json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -99,7 +104,7 @@ def _plain(value: Any) -> Any:
 def read_json(path: Path) -> Any:
     """Raises UserError, naming the file, where it is missing or not whole."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (ValueError, OSError) as error:

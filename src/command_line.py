@@ -34,6 +34,10 @@ def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         return f"error: there is no {group}={choice}; {did_you_mean(choice, error.options)}", 1
+    if isinstance(error, OSError):
+        return f"error: {error}", 1
+    if isinstance(error, ValueError) and str(error).startswith("Config group override"):
+        return f"error: {_no_word(words)}", 1
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"error: {_configuration(str(error), words)}", 1
     return None, 1
@@ -45,30 +49,47 @@ def _last_line(text: str) -> str:
 
 
 def _configuration(text: str, words: list[str]) -> str:
-    """Hydra's words, with the valid keys or groups where one was misspelt."""
+    """Hydra's words, with the valid keys or choices where one was misspelt."""
     first = text.strip().splitlines()[0]
     override = re.match(r"Could not override '([^']+)'", first)
-    group = re.search(r"Could not find '([^']+)'|override '([^']+?)(?:=|'\.)", first)
     if override:
         return _key(override[1], words)
-    if group and "defaults list" in text:
-        name = group[1] or group[2]
-        groups = [path.name for path in CONF.iterdir() if path.is_dir()]
-        return f"there is no choice {name}; {did_you_mean(name, groups)}"
     return first
+
+
+def _no_word(words: list[str]) -> str:
+    """Which choice was given something that is no word; Hydra does not say."""
+    names = {path.name for path in CONF.iterdir() if path.is_dir()}
+    given = [word for word in words if word.partition("=")[0] in names]
+    return f"a choice is one word, such as dataset=glyphs; look at {' '.join(given)}"
 
 
 def _key(key: str, words: list[str]) -> str:
     """What could have been meant by a key that is not in the configuration."""
-    *parents, last = key.split(".")
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    chosen = [word for word in words if word.partition("=")[0] in groups and "," not in word]
+    names = {path.name for path in CONF.iterdir() if path.is_dir()}
+    chosen = [word for word in words if word.partition("=")[0] in names]
+    try:
+        config = _composed(chosen)
+    except (HydraException, OmegaConfBaseException, ValueError):  # a sweep's words are no choices
+        config = _composed([])
+    above: list[str] = []
+    for step in key.split("."):
+        found = OmegaConf.select(config, ".".join(above)) if above else config
+        valid = [str(name) for name in found if not str(name).startswith("_")] if _is_dict(found) else []
+        if step not in valid:
+            break
+        above.append(step)
+    if not valid:
+        return f"there is no key {key}; {'.'.join(above)} has none below it"
+    near = did_you_mean(step, valid if above else {*valid, *names})
+    return f"there is no key {key}; {near}" + (f" (in {'.'.join(above)})" if above else "")
+
+
+def _is_dict(found: object) -> bool:
+    return isinstance(found, DictConfig)
+
+
+def _composed(words: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=chosen)
-    found = OmegaConf.select(config, ".".join(parents)) if parents else config
-    if not isinstance(found, DictConfig):
-        return f"there is no key {key}; {did_you_mean(parents[0], [str(name) for name in config])}"
-    valid = [str(name) for name in found if not str(name).startswith("_")]
-    near = did_you_mean(last, valid)
-    return f"there is no key {key}; {near}" + (f" (in {'.'.join(parents)})" if parents else "")
+        return compose("config", overrides=words)

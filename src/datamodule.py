@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import InterpolationMode, v2
 
-from src.errors import count, one_of
+from src.errors import count
 from src.recipe import Recipe
 from src.split import ImageSpec, Part, Split
 
@@ -19,11 +19,10 @@ BILINEAR = InterpolationMode.BILINEAR
 
 def transforms(spec: ImageSpec, mean, std) -> tuple[v2.Transform, v2.Transform]:
     """(training, evaluation) transforms: PIL image -> normalised (channels, size, size) float32."""
-    one_of("dataset.augment", spec.augment, ("drawing", "photo", "none"))
     size = spec.size
     tensor = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
     whole = [v2.Resize((size, size), BILINEAR)]
-    larger = [v2.Resize(math.ceil(size * 1.143), BILINEAR), v2.CenterCrop(size)]
+    larger = [v2.Resize(round(size * 8 / 7), BILINEAR), v2.CenterCrop(size)]  # 224 of 256
     if spec.augment == "drawing":  # strokes: move and turn a little, never mirror
         moved = v2.RandomAffine(8, translate=(0.06, 0.06), scale=(0.9, 1.1), shear=6, interpolation=BILINEAR)
         return v2.Compose([*whole, moved, *tensor]), v2.Compose([*whole, *tensor])
@@ -31,6 +30,13 @@ def transforms(spec: ImageSpec, mean, std) -> tuple[v2.Transform, v2.Transform]:
         crop = v2.RandomResizedCrop(size, scale=(0.2, 1.0), interpolation=BILINEAR)
         return v2.Compose([crop, v2.RandomHorizontalFlip(), *tensor]), v2.Compose([*larger, *tensor])
     return v2.Compose([*whole, *tensor]), v2.Compose([*whole, *tensor])
+
+
+def as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image as L or RGB; 16 bits a pixel are scaled to 8, where Pillow alone would clip them."""
+    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    return image.convert(mode)
 
 
 class Images(Dataset):
@@ -48,7 +54,7 @@ class Images(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int, int]:
         i, seed = key if isinstance(key, tuple) else (key, 0)
-        image: Image.Image = self.part.image(i).convert(self.mode)
+        image = as_mode(self.part.image(i), self.mode)
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(seed)
             return self.transform(image), int(self.labels[i]), i
@@ -70,6 +76,11 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
 
     def __len__(self) -> int:
         return self.batches
+
+    @property
+    def sampler(self) -> "BalancedBatches":
+        """Where Lightning looks for set_epoch: it asks a batch sampler's sampler, never itself."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of each epoch."""
@@ -104,17 +115,16 @@ class DataModule(pl.LightningDataModule):
         self.split, self.labels, self.recipe = split, labels, recipe
         self.num_workers, self.seed = count("num_workers", num_workers, 0), seed
         self.training, self.evaluation = transforms(split.image, backbone.mean, backbone.std)
+        self.first_epoch = 0  # where a resumed run goes on
 
     def train_dataloader(self) -> DataLoader:
-        """Balanced batches; on resume they start at the trainer's epoch, not at 0.
+        """Balanced batches; on resume they start at first_epoch.
 
         Lightning 2.6 sets a sampler's epoch only after worker processes have drawn their first
         batches (its issue 21938), so the sampler is born with the right one.
         """
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        batches = BalancedBatches(
-            self.labels, self.recipe.classes_per_batch, self.recipe.per_class, self.seed, epoch
-        )
+        sizes = self.recipe.classes_per_batch, self.recipe.per_class
+        batches = BalancedBatches(self.labels, *sizes, self.seed, self.first_epoch)
         images = Images(self.split.train, self.labels, self.training, self.split.image.channels)
         return DataLoader(
             images,

@@ -38,6 +38,13 @@ def number(key: str, value: object) -> float:
     return value
 
 
+def flag(key: str, value: object) -> bool:
+    """Return value, or raise UserError unless it is true or false (Hydra reads `no` as a word)."""
+    if not isinstance(value, bool):
+        raise UserError(f"{key}={value} is neither true nor false")
+    return value
+
+
 def within(key: str, value: float, low: float, high: float, *, open_end: bool = False) -> float:
     """Return value, or raise UserError if it is outside [low, high] ([low, high) with open_end)."""
     good = low <= number(key, value) < high if open_end else low <= number(key, value) <= high

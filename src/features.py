@@ -14,11 +14,11 @@ from src.progress import console, track
 
 
 def extract(model: Embedder, loader: DataLoader, what: str) -> Float[Tensor, "n D"]:
-    """phi of every sample of a loader, in its order, in eval mode, on the model's device."""
+    """phi of every sample of a loader, in its order, in eval mode, on the model's device; a CPU tensor."""
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         batches = track(loader, f"features ({what})", len(loader))
-        return torch.cat([model.backbone(images.to(model.device)).cpu() for images, _, _ in batches]).clone()
+        return torch.cat([model.backbone(images.to(model.device)).cpu() for images, _, _ in batches])
 
 
 def find_or_extract(

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 T = TypeVar("T")
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def wanted() -> bool:

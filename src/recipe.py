@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from src.errors import at_least, count, one_of
+import torch
+
+from src.errors import UserError, at_least, count, flag, one_of
 
 
 @dataclass(frozen=True)
@@ -37,5 +39,10 @@ class Recipe:
         for key in ("lr_backbone", "lr_head", "lr_proxies", "warmup_epochs"):
             at_least(f"recipe.{key}", getattr(self, key), 0)
         one_of("recipe.schedule", self.schedule, ("cosine", "constant"))
+        flag("recipe.freeze_batchnorm", self.freeze_batchnorm)
+        try:
+            self.optimizer([torch.nn.Parameter(torch.zeros(1))])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"recipe.optimizer: {error}") from None
         if self.clip_norm is not None:
             at_least("recipe.clip_norm", self.clip_norm, 0)

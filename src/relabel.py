@@ -9,6 +9,8 @@ from torch import Tensor
 from src.errors import UserError
 from src.retrieval import nearest
 
+TILE_BYTES = 64 * 2**20  # of votes held at once; never n x c
+
 
 @dataclass(frozen=True)
 class Votes:
@@ -40,12 +42,12 @@ def neighbourhood(labels: Int[Tensor, " n"]) -> int:
 
 
 def vote(
-    embeddings: Float[Tensor, "n m"], labels: Int[Tensor, " n"], k: int | None = None, tile: int = 1024
+    embeddings: Float[Tensor, "n m"], labels: Int[Tensor, " n"], k: int | None = None, tile: int | None = None
 ) -> Votes:
     """P(y = l) = sum_i exp(-d_i) [y_i = l] / sum_i exp(-d_i) over the k nearest other samples.
 
     Algorithm 1, with d the Euclidean distance of the embeddings as they are given. k: by default the
-    median class size. Raises UserError for fewer than two samples.
+    median class size. tile: samples at a time (by memory). Raises UserError for fewer than two samples.
     """
     if len(labels) < 2:
         raise UserError("relabelling needs at least two training samples")
@@ -55,11 +57,12 @@ def vote(
     weight = torch.exp(distance[:, :1] - distance)
     weight = weight / weight.sum(1, keepdim=True)
     classes = labels[index]
-    share = torch.empty_like(weight)
+    share, c = torch.empty_like(weight), int(labels.max()) + 1
+    tile = tile or max(1, TILE_BYTES // (4 * c))
     for start in range(0, len(labels), tile):
         some = slice(start, start + tile)
-        equal = classes[some, :, None] == classes[some, None, :]  # (t, k, k)
-        share[some] = (equal * weight[some, None, :]).sum(2)
+        total = weight.new_zeros(len(weight[some]), c).scatter_add_(1, classes[some], weight[some])  # (t, c)
+        share[some] = total.gather(1, classes[some])
     own = (weight * (classes == labels[:, None])).sum(1)
     return Votes(classes, share, own)
 

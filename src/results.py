@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.artifacts import write_array, write_csv, write_json
-from src.confusion import Confusions
+from src.confusion import Confusions, groups
 from src.noise import NoisyLabels
 from src.relabel import Votes, recommended_right
 from src.split import Split
@@ -26,13 +26,21 @@ COLUMNS = {
         "distance": "squared distance of the normalised embeddings, in [0, 4]",
         "same_thing": "True where the data set knows the two classes to look alike",
     },
+    "groups.csv": {
+        "class": "a test class with confusions, a confusion group; largest first",
+        "confusions": "how many of its queries are nearest to another class",
+        "queries": "how many queries it has",
+        "confused_with": "the class they are nearest to most often",
+        "distance": "mean squared distance of its confusion pairs, in [0, 4]",
+    },
     "samples.csv": {
         "sample": "column of influence.npy: position in the training set",
         "path": "name of the training image",
         "class": "the label that training believed",
         "influence_mean": "mean score over all confusions; sign: > 0 harmful (fitting it more brings "
-        "confused pairs closer), < 0 helpful; empty where there was no confusion",
-        "influence_abs_mean": "mean absolute score over all confusions, >= 0; how much the sample matters",
+        "confused pairs closer), < 0 helpful; unit: the method's (see influence_index.json); empty where "
+        "there was no confusion",
+        "influence_abs_mean": "mean absolute score over all confusions, >= 0, same unit; how much it matters",
         "harmful_share": "share of the confusions on which the sample scores > 0, in [0, 1]",
         "suspicion": "of the chosen detector; higher = more likely mislabelled",
         "vote_current": "neighbours' vote for the current label, in [0, 1] (Algorithm 1)",
@@ -95,6 +103,19 @@ def confusion_table(found: Findings) -> pd.DataFrame:
         },
         columns=list(COLUMNS["confusions.csv"]),
     )
+
+
+def group_table(found: Findings) -> pd.DataFrame:
+    """One row per confusion group: all confusions whose query has one test class."""
+    split, pairs = found.split, found.confusions
+    labels, near = torch.from_numpy(split.query.labels), split.gallery.labels[pairs.neighbour.numpy()]
+    rows = []
+    for c, members in groups(pairs, labels):
+        with_whom = np.bincount(near[members.numpy()]).argmax()
+        distance = pairs.distance[members].mean().item()
+        sizes = len(members), int((split.query.labels == c).sum())
+        rows.append((split.class_names[c], *sizes, split.class_names[with_whom], distance))
+    return pd.DataFrame(rows, columns=list(COLUMNS["groups.csv"]))
 
 
 def sample_table(found: Findings) -> pd.DataFrame:
@@ -165,11 +186,24 @@ def noise_report(found: Findings) -> dict | None:
     }
 
 
-def write(folder: Path, found: Findings, method: str) -> dict[str, pd.DataFrame]:
+def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str, float]) -> dict:
+    """The numbers that the summary and metrics.json tell."""
+    return {
+        "retrieval": retrieval,
+        "queries": len(found.split.query),
+        "confusions": len(found.confusions),
+        "confused_most": class_pairs(tables["confusions.csv"]),
+        "noise": noise_report(found),
+        "relabels": len(tables["relabels.csv"]),
+    }
+
+
+def write(folder: Path, found: Findings, method: str, unit: str) -> dict[str, pd.DataFrame]:
     """Write the tables and scores into a folder, and return the tables by file name."""
     samples = sample_table(found)
     tables = {
         "confusions.csv": confusion_table(found),
+        "groups.csv": group_table(found),
         "samples.csv": samples,
         "relabels.csv": relabel_table(samples),
     }
@@ -185,6 +219,7 @@ def write(folder: Path, found: Findings, method: str) -> dict[str, pd.DataFrame]
             "rows": "confusion of confusions.csv",
             "columns": "sample of samples.csv",
             "sign": "> 0 harmful: fitting the sample more brings the confused pair closer",
+            "unit": unit,
         },
     )
     described = {

@@ -31,6 +31,11 @@ def nearest(
             own = torch.arange(start, start + len(rows), device=rows.device)
             squared[own - start, own] = torch.inf
         value, index = squared.topk(k, largest=False, sorted=True)
+        # topk takes any of several equals at the k-th place: such rows are sorted whole.
+        tied = torch.nonzero((squared <= value[:, -1:]).sum(1) > k)[:, 0]
+        if len(tied):
+            index[tied] = torch.argsort(squared[tied], dim=1, stable=True)[:, :k]
+            value[tied] = squared[tied].gather(1, index[tied])
         order = torch.argsort(index, dim=1)
         order = order.gather(1, torch.argsort(value.gather(1, order), dim=1, stable=True))
         distances.append((value.gather(1, order) + rows.square().sum(1, keepdim=True)).clamp_min(0))

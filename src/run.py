@@ -11,29 +11,36 @@ from pathlib import Path
 import hydra
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import command_line, results, summary, tracker
-from src.artifacts import file_hash, short_hash, whole_folder, write_json
+from src.artifacts import disk, file_hash, short_hash, whole_folder, write_json
 from src.confusion import find
 from src.datamodule import DataModule
 from src.embedder import Embedder
-from src.errors import count
+from src.errors import UserError, count, within
 from src.features import find_or_extract
 from src.head import Targets, Training
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
 from src.retrieval import metrics
-from src.train import find_or_train
+from src.train import device, find_or_train
 
 # What a model's weights depend on; everything else is looked at afterwards.
-TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "seed")
-# What changes neither weights nor findings.
-COSMETIC_KEYS = ("output_dir", "num_workers", "logger")
+TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
+LOOKING_KEYS = ("influence", "detector", "neighbours")
+# Settings below those that change no weight: the data's fingerprint sees what they lead to.
+NOT_IN_WEIGHTS = (
+    *("root", "csv", "download", "on_bad_image", "on_small_class"),
+    *("eval_batch_size", "validate_every"),
+    *("accelerator", "log_every_n_steps"),
+)
+TRAINING_FORMAT = 1  # raised when the code trains other weights from the same settings
 
 
 failures: list[str] = []  # jobs of this process that ended with an error, in their own words
@@ -54,14 +61,14 @@ def main(cfg: DictConfig) -> None:
 
 
 def run(cfg: DictConfig) -> None:
-    """Run once with one configuration; see `python -m src.run --help`."""
-    clock = Clock()
+    """The whole story with one configuration; see `python -m src.run --help`."""
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     chosen = HydraConfig.get().runtime.choices.items()
     choices = {group: choice for group, choice in chosen if "/" not in group and choice is not None}
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with torch 2.14
-    pl.seed_everything(count("seed", cfg.seed, 0), verbose=False)
+    pl.seed_everything(int(within("seed", count("seed", cfg.seed, 0), 0, 2**32 - 1)), verbose=False)
+    clock = Clock()
 
     # The data, and a model for it.
     split = instantiate(cfg.dataset)
@@ -82,39 +89,38 @@ def run(cfg: DictConfig) -> None:
 
     # Train, or find the checkpoint that these settings lead to.
     home, name = places(settings, choices, split.fingerprint())
-    logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
-    checkpoint, reused = find_or_train(model, data, home, instantiate(cfg.trainer), logger)
+    trainer = instantiate(cfg.trainer)
+    with disk(home):
+        logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
+        checkpoint, reused = find_or_train(model, data, home, trainer, logger)
     console.print(f"{'reusing' if reused else 'trained'} {checkpoint}")
     clock.lap("training")
 
     # One pass of the frozen backbone; from here on everything is a function of features.
     parts = {"train": split.train, "query": split.query}
     parts |= {} if split.shared_gallery else {"gallery": split.gallery}
-    features = find_or_extract(
-        model.eval(), {name: data.in_order(part) for name, part in parts.items()}, checkpoint
+    loaders = {part: data.in_order(samples) for part, samples in parts.items()}
+    features = find_or_extract(model.float().to(device(trainer)), loaders, checkpoint)
+    model.cpu().requires_grad_(False)
+    training = Training(
+        features["train"], torch.from_numpy(noisy.labels), model.head.weight, model.head.bias, model.loss
     )
+    query, gallery = features["query"], features.get("gallery", features["query"])
     clock.lap("features")
 
-    # Who is taken for whom.
-    head = model.head.weight.detach().cpu(), model.head.bias.detach().cpu()
-    query = torch.nn.functional.linear(features["query"], *head)
-    gallery = query if split.shared_gallery else torch.nn.functional.linear(features["gallery"], *head)
-    labels = torch.from_numpy(split.query.labels), torch.from_numpy(split.gallery.labels)
-    confusions = find(query, gallery, *labels, same=split.shared_gallery)
-    unit = torch.nn.functional.normalize(query, dim=1), torch.nn.functional.normalize(gallery, dim=1)
-    retrieval = metrics(*unit, *labels, same=split.shared_gallery)
+    # Who is taken for whom, and how often.
+    z = [F.normalize(model.head(part), dim=1) for part in (query, gallery)]
+    labels = [torch.from_numpy(part.labels) for part in (split.query, split.gallery)]
+    confusions = find(*z, *labels, same=split.shared_gallery)
+    retrieval = metrics(*z, *labels, same=split.shared_gallery)
     clock.lap("confusions")
 
     # Which training samples are to blame.
-    training = Training(
-        features["train"], torch.from_numpy(noisy.labels), *head, model.loss.cpu().requires_grad_(False)
-    )
-    targets = Targets.pairs(features["query"], features.get("gallery", features["query"]), confusions.pairs)
-    influence = explainer(training, targets)
+    influence = explainer(training, Targets.pairs(query, gallery, confusions.pairs))
     clock.lap("influence")
 
     # Which labels look wrong, and what they should be.
-    votes = vote(torch.nn.functional.normalize(training.z, dim=1), training.labels, cfg.neighbours)
+    votes = vote(F.normalize(training.z, dim=1), training.labels, cfg.neighbours)
     suspicion = detector(training, influence, votes)
     found = Findings(split, noisy, confusions, influence, suspicion, votes)
     clock.lap("relabelling")
@@ -122,17 +128,12 @@ def run(cfg: DictConfig) -> None:
     # Keep it, and say it.
     folder = Path(cfg.output_dir) / name
     with whole_folder(folder) as partial:
-        tables = results.write(partial, found, choices["influence"])
+        tables = results.write(partial, found, choices["influence"], unit_of(explainer))
         report = {
             "choices": choices,
             "seed": cfg.seed,
             "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
-            "retrieval": retrieval,
-            "queries": len(query),
-            "confusions": len(confusions),
-            "confused_most": results.class_pairs(tables["confusions.csv"]),
-            "noise": results.noise_report(found),
-            "relabels": len(tables["relabels.csv"]),
+            **results.report(found, tables, retrieval),
             "checkpoint": {"path": str(checkpoint), "sha256": file_hash(checkpoint), "reused": reused},
             "seconds": clock.laps,
             "versions": {
@@ -140,7 +141,7 @@ def run(cfg: DictConfig) -> None:
             },
         }
         write_json(partial / "metrics.json", report)
-        (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
     tracker.publish(logger, report, tables)
     summary.show(report, str(folder), Console(highlight=False))
 
@@ -152,26 +153,42 @@ def rehearse(model: Embedder, explainer, detector, neighbours: int | None) -> No
     weight, bias = model.head.weight.detach(), model.head.bias.detach()
     phi = torch.randn(4, weight.shape[1], generator=torch.Generator().manual_seed(0))
     training = Training(phi, torch.zeros(4, dtype=torch.long), weight, bias, model.loss)
-    influence = explainer(training, Targets.pairs(phi, phi, torch.tensor([[0, 1]])))
-    detector(training, influence, vote(training.z, training.labels, 1))
+    try:
+        influence = explainer(training, Targets.pairs(phi, phi, torch.tensor([[0, 1]])))
+        detector(training, influence, vote(training.z, training.labels, 1))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"influence or detector: {str(error).splitlines()[0]} (check the keys under them)"
+        ) from error
+
+
+def unit_of(explainer) -> str:
+    """What an influence method's docstring says of its unit."""
+    text = " ".join((sys.modules[explainer.func.__module__].__doc__ or "").split())
+    return text.partition("Unit: ")[2].partition(". ")[0].rstrip(".") or "not stated"
 
 
 def places(settings: dict, choices: dict[str, str], data: str) -> tuple[Path, str]:
-    """(the checkpoint's folder, the run's name).
+    """(the checkpoint's folder, the run's name); both end in a hash.
 
-    Both names end in a hash: of everything the weights depend on (the settings under TRAINING_KEYS, the
-    data's fingerprint, the precision), and of that and how the model is looked at.
+    The checkpoint's hash is of everything the weights depend on, and of nothing else: the settings
+    under TRAINING_KEYS, the trainer's, the data's fingerprint. The run's is of that and of how the model
+    is looked at.
     """
-    weights = {key: settings[key] for key in TRAINING_KEYS}
-    weights["dataset"] = {
-        key: value for key, value in weights["dataset"].items() if key not in ("root", "csv")
+    weights = {
+        key: {name: value for name, value in settings[key].items() if name not in NOT_IN_WEIGHTS}
+        if isinstance(settings[key], dict)
+        else settings[key]
+        for key in TRAINING_KEYS
     }
-    weights |= {"data": data, "precision": settings["trainer"]["precision"]}
-    key = short_hash(weights)
+    if settings["noise"]["ratio"] == 0:
+        weights["noise"] = None
+    key = short_hash([TRAINING_FORMAT, data, weights])
     words = [choices[group] for group in ("dataset", "noise", "model", "loss")]
-    looks = {key: value for key, value in settings.items() if key not in (*TRAINING_KEYS, *COSMETIC_KEYS)}
-    seed = f"seed{settings['seed']}"
-    home = Path(settings["output_dir"]) / "checkpoints" / "-".join([*words, seed, key])
+    seed, checkpoints = f"seed{settings['seed']}", Path(settings["output_dir"]) / "checkpoints"
+    there = sorted(checkpoints.glob(f"*-{key}"))
+    home = there[0] if there else checkpoints / "-".join([*words, seed, key])
+    looks = {name: settings[name] for name in LOOKING_KEYS}
     asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks])]
     return home, "-".join([*words, *asked])
 

@@ -1,6 +1,7 @@
 """A data set as the rest of the project sees it: train, query and gallery images with labels."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from src.errors import UserError, one_of, shorten
+from src.errors import UserError, count, one_of, shorten
 from src.progress import console, track
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -22,6 +23,11 @@ class ImageSpec:
     size: int
     channels: int
     augment: str
+
+    def __post_init__(self):
+        count("dataset.image_size", self.size, 8)
+        one_of("dataset.channels", self.channels, (1, 3))
+        one_of("dataset.augment", self.augment, ("drawing", "photo", "none"))
 
 
 class FileImages(Sequence):
@@ -40,7 +46,7 @@ class FileImages(Sequence):
                 image.load()
                 return image
         except FileNotFoundError:
-            raise UserError(f"{path}: the image is gone; restore it or take it off the list") from None
+            raise _gone(path) from None
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
@@ -48,8 +54,25 @@ class FileImages(Sequence):
             ) from None
 
     def mark(self, i: int) -> bytes:
-        """What changes when file i changes, without reading it: its size in bytes."""
-        return str(self.files[i].stat().st_size).encode()
+        """What changes when file i changes: its size, its first and its last 4,096 bytes."""
+        path = self.files[i]
+        try:
+            with open(path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - 4096))
+                tail = file.read()
+                file.seek(0)
+                return str(size).encode() + file.read(4096) + tail
+        except FileNotFoundError:
+            raise _gone(path) from None
+        except OSError as error:
+            raise UserError(
+                f"{path}: can't be read ({error.strerror}); mend it or take it off the list"
+            ) from None
+
+
+def _gone(path: Path) -> UserError:
+    return UserError(f"{path}: the image is gone; restore it or take it off the list")
 
 
 class ArrayImages(Sequence):
@@ -162,6 +185,7 @@ def build(
     classes, parts = np.asarray(classes, dtype=object), np.asarray(parts, dtype=object)
     for part in sorted({str(parts[i]) for i in rows}):
         one_of(f"{source}: split", part, ("train", "test", "query", "gallery"))
+    _check_names(rows, parts, names, source)
     rows = _without_small(rows, classes, parts, source, on_small_class)
     is_train = parts[rows] == "train"
     train_names, test_names = sorted(set(classes[rows[is_train]])), sorted(set(classes[rows[~is_train]]))
@@ -196,6 +220,26 @@ def build(
         image,
         tuple(group for group in known if len(group) > 1),
     )
+
+
+def _check_names(rows: np.ndarray, parts: np.ndarray, names: Sequence[str], source: str) -> None:
+    """Refuse what would make a sample its own neighbour, and names that no table could hold."""
+    words = {str(parts[i]) for i in rows}
+    if "test" in words and words & {"query", "gallery"}:
+        raise UserError(
+            f"{source}: test rows beside query or gallery rows; "
+            "say test for samples that are both, or query and gallery for all"
+        )
+    seen: set[str] = set()
+    for i in rows:
+        name = names[i]
+        if name in seen:
+            raise UserError(f"{source}: {name} is listed twice; keep one")
+        seen.add(name)
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
 
 
 def _without_small(rows, classes, parts, source: str, on_small_class: str) -> np.ndarray:

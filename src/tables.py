@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
-from src.artifacts import read_json, whole_file, write_csv
+from src.artifacts import read_json, short_hash, whole_file, write_csv
 from src.errors import UserError
 
 SETTING = ["dataset", "noise", "model", "loss", "influence", "detector"]
@@ -19,13 +20,14 @@ SETTING = ["dataset", "noise", "model", "loss", "influence", "detector"]
 def collect(folder: Path) -> pd.DataFrame:
     """One row per finished run below folder; raises UserError where there is none."""
     rows = []
-    for path in sorted(folder.glob("*/metrics.json")):
+    for path in sorted(folder.glob("[!.]*/metrics.json")):
         report = read_json(path)
         noise = report["noise"] or {}
         by_detector, by_influence = noise.get("detector") or {}, noise.get("absolute_influence") or {}
         rows.append(
             {
                 **{group: report["choices"][group] for group in SETTING},
+                "setting": _setting(path.with_name("config.yaml"), report["seed"]),
                 "seed": report["seed"],
                 "R@1": report["retrieval"]["R@1"],
                 "MAP@R": report["retrieval"]["MAP@R"],
@@ -42,9 +44,24 @@ def collect(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _setting(config: Path, seed: int) -> str:
+    """A hash of every number of a run but its seed: equal for runs that differ in nothing else."""
+    if not config.exists():
+        return ""
+    return short_hash(_without(yaml.safe_load(config.read_text("utf-8")), seed))
+
+
+def _without(value, seed: int):
+    """The settings without seeds that follow the run's, and without what changes no finding."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: item for key, item in value.items() if key not in ("output_dir", "num_workers", "logger")}
+    return {key: _without(item, seed) for key, item in kept.items() if not (key == "seed" and item == seed)}
+
+
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean ± standard deviation (n - 1) over the runs of each setting; '-' where nothing was measured."""
-    measured = [column for column in runs if column not in (*SETTING, "seed")]
+    measured = [column for column in runs if column not in (*SETTING, "setting", "seed")]
 
     def cell(values: pd.Series) -> str:
         values = values.astype(float).dropna()
@@ -54,10 +71,10 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
         spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
         return f"{values.mean():.{digits}f}{spread}"
 
-    groups = runs.groupby(SETTING, sort=True)
+    groups = runs.groupby([*SETTING, "setting"], sort=True)
     table = groups[measured].agg(cell)
     table.insert(0, "runs", groups.size())
-    return table.reset_index()
+    return table.reset_index().drop(columns="setting")
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -81,7 +98,7 @@ def main(words: list[str]) -> None:
     write_csv(folder / "tables" / "runs.csv", runs)
     write_csv(folder / "tables" / "summary.csv", table)
     with whole_file(folder / "tables" / "summary.md") as partial:
-        partial.write_text(text)
+        partial.write_text(text, "utf-8")
     print(text)
 
 

@@ -27,12 +27,14 @@ def csv(folder: Path, name: str, config: dict) -> Logger:
 def wandb(folder: Path, name: str, config: dict, project: str, patience: float = 20) -> Logger:
     """A W&B run: online where the user is logged in, else offline; never asks, never waits for long.
 
-    WANDB_MODE decides where it is set. patience: seconds to wait for the server before going offline.
+    WANDB_MODE decides where a key is at hand. patience: seconds to wait for the server before going offline.
     """
     import wandb as library
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
-    mode = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    mode = os.environ.get("WANDB_MODE") or "online"
+    if mode not in ("offline", "disabled", "dryrun") and not _logged_in(library):
+        mode = "offline"  # whatever else was asked for: without a key W&B would ask for one
     arguments = {
         "project": os.environ.get("WANDB_PROJECT", project),
         "name": name,
@@ -53,11 +55,11 @@ def wandb(folder: Path, name: str, config: dict, project: str, patience: float =
     return WandbLogger(experiment=run, save_dir=folder)
 
 
-def _logged_in() -> bool:
-    """True where an API key is at hand, in the environment or in netrc."""
+def _logged_in(library) -> bool:
+    """True where an API key is at hand for W&B's server, in the environment or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlparse(library.setup().settings.base_url).hostname or ""
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):

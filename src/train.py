@@ -1,11 +1,13 @@
 """Find the checkpoint that belongs to a configuration, or train it."""
 
+import io
 import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from src.artifacts import whole_file
@@ -32,11 +34,10 @@ def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logg
     unfinished = folder / RESUME
     resume = unfinished if unfinished.exists() else None
     if resume:
-        read(resume)
+        data.first_epoch = read(resume)["epoch"] + 1
         console.print(f"resuming training from {resume}")
     fit(model, data, folder, trainer, logger, resume)
-    with whole_file(final) as partial:
-        torch.save(model.state_dict(), partial)
+    save(model.state_dict(), final)
     unfinished.unlink(missing_ok=True)
     return final, False
 
@@ -54,6 +55,7 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
     )
     made = _trainer(
         trainer,
+        plugins=[WholeFiles()],
         max_epochs=recipe.epochs,
         gradient_clip_val=recipe.clip_norm,
         check_val_every_n_epoch=recipe.validate_every,
@@ -86,6 +88,27 @@ def _trainer(trainer, **settings) -> pl.Trainer:
         return trainer(**settings)
     except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
         raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+
+
+def save(content: dict, path: Path) -> None:
+    """Write a checkpoint whole or not at all."""
+    memory = io.BytesIO()  # torch's own writer turns a full disk into an assertion
+    torch.save(content, memory)
+    with whole_file(path) as partial:
+        partial.write_bytes(memory.getbuffer())
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning writes elsewhere and moves, which between file systems is a copy that can be cut short."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
+        """Write beside the target, then rename."""
+        save(checkpoint, Path(path))
+
+
+def device(trainer) -> torch.device:
+    """The device that a partial of Lightning's Trainer works on."""
+    return _trainer(trainer, logger=False, enable_checkpointing=False).strategy.root_device
 
 
 def read(path: Path) -> dict:

@@ -1,6 +1,5 @@
 import math
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -336,17 +335,12 @@ def test_grey_is_the_weighted_mean_of_the_colours_and_rgb_of_grey_repeats_it(tmp
     np.testing.assert_allclose(single(tmp_path / "g.png", 3), np.full((3, 8, 8), 77 / 255), atol=1e-6)
 
 
-def test_sixteen_bit_grey_keeps_its_shades_or_is_refused(tmp_path):
+def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
     # Microscopes and X-rays; cut off at 255, nearly every pixel would be white.
     path = tmp_path / "deep.png"
     pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1040
     Image.fromarray(pixels).save(path)
-    try:
-        result = single(path, 1)
-    except UserError as error:
-        assert "deep.png" in str(error)
-    else:
-        np.testing.assert_allclose(result[0], pixels / 65535, atol=1 / 255)
+    np.testing.assert_allclose(single(path, 1)[0], pixels / 65535, atol=1 / 255)
 
 
 # --- DataModule
@@ -354,7 +348,7 @@ def test_sixteen_bit_grey_keeps_its_shades_or_is_refused(tmp_path):
 
 def recipe(**changes):
     good = {
-        "epochs": 3,
+        "epochs": 2,
         "classes_per_batch": 3,
         "per_class": 2,
         "embedding_size": 4,
@@ -366,7 +360,7 @@ def recipe(**changes):
         "warmup_epochs": 0,
         "freeze_batchnorm": False,
         "clip_norm": None,
-        "validate_every": 3,
+        "validate_every": 9,
         "eval_batch_size": 5,
     }
     return Recipe(**{**good, **changes})
@@ -439,7 +433,9 @@ def test_the_last_evaluation_batch_is_what_is_left():
     assert [len(rows) for _, _, rows in loader] == [5, 5, 3]
 
 
-@pytest.mark.parametrize(("workers", "words"), [(-1, "is too small; give 0 or more"), (1.5, "is not a whole number")])
+@pytest.mark.parametrize(
+    ("workers", "words"), [(-1, "is too small; give 0 or more"), (1.5, "is not a whole number")]
+)
 def test_the_number_of_workers_is_checked(workers, words):
     with pytest.raises(UserError, match=rf"^num_workers={workers} {words}$"):
         made(workers)
@@ -447,7 +443,7 @@ def test_the_number_of_workers_is_checked(workers, words):
 
 def test_a_resumed_training_starts_with_the_batches_of_its_epoch():
     data, _ = made()
-    data.trainer = SimpleNamespace(current_epoch=2)
+    data.first_epoch = 2
     rows = [rows.tolist() for _, _, rows in data.train_dataloader()]
     assert rows == rows_of(BalancedBatches(data.labels, 3, 2, 5, 2))
 
@@ -473,7 +469,7 @@ def trained(folder, workers):
 def test_training_sees_each_epochs_own_batches(tmp_path, workers):
     data, seen = trained(tmp_path, workers)
     images = Images(data.split.train, data.labels, data.training, 1)
-    assert sorted(seen) == [0, 1, 2]
+    assert sorted(seen) == [0, 1]
     for epoch, steps in seen.items():
         wanted = list(BalancedBatches(data.labels, 3, 2, 5, epoch))
         assert [rows for rows, _ in steps] == rows_of(wanted), f"epoch {epoch}"

@@ -1,6 +1,8 @@
 import math
+from functools import partial
 
 import pytest
+import torch
 
 from src.errors import UserError
 from src.recipe import Recipe
@@ -10,7 +12,7 @@ GOOD = {
     "classes_per_batch": 5,
     "per_class": 3,
     "embedding_size": 7,
-    "optimizer": dict,
+    "optimizer": torch.optim.SGD,
     "lr_backbone": 1e-3,
     "lr_head": 0,
     "lr_proxies": 1.5,
@@ -89,3 +91,8 @@ def test_freeze_batchnorm_is_true_or_false(value):
     # On Hydra's command line only true and false are truth values: recipe.freeze_batchnorm=no is a word.
     with pytest.raises(UserError, match=rf"recipe\.freeze_batchnorm={value}"):
         made(freeze_batchnorm=value)
+
+
+def test_an_optimizer_that_can_not_be_made_is_named():
+    with pytest.raises(UserError, match=r"^recipe\.optimizer: Invalid weight_decay value: -1"):
+        made(optimizer=partial(torch.optim.SGD, weight_decay=-1))

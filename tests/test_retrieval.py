@@ -40,6 +40,14 @@ def test_ties_go_to_the_smaller_index_and_k_is_capped():
     assert index.shape == (4, 3)
 
 
+def test_more_ties_than_k_still_go_to_the_smaller_index():
+    points = torch.zeros(100, 3)
+    _, index = nearest(points, points, 5, same=True)
+    assert index[0].tolist() == [1, 2, 3, 4, 5]
+    assert index[3].tolist() == [0, 1, 2, 4, 5]
+    assert nearest(points, points, 1, same=True)[1][:, 0].tolist() == [1] + [0] * 99
+
+
 def test_golden_neighbours(golden):
     data = golden("proxynca")
     z = torch.from_numpy(data["test_features"]) @ torch.from_numpy(data["weight"]).T

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from PIL import Image
 
-from src.command_line import CONF
+from src.command_line import CONF, explain
 from src.errors import UserError
 from src.run import run
 from tests.conftest import ROOT
@@ -29,7 +31,14 @@ TINY = [
     "recipe.embedding_size=8",
     "recipe.classes_per_batch=4",
 ]
-SMALL_TABLES = ("confusions.csv", "samples.csv", "relabels.csv", "influence.npy", "columns.json")
+SMALL_TABLES = (
+    "confusions.csv",
+    "groups.csv",
+    "samples.csv",
+    "relabels.csv",
+    "influence.npy",
+    "columns.json",
+)
 
 
 def go(output, *words):
@@ -89,13 +98,14 @@ def test_the_tables_fit_the_scores_and_each_other(noisy):
 
 def test_every_column_is_described_with_its_sign(noisy):
     described = json.loads((noisy / "columns.json").read_text())
-    for name in ("confusions.csv", "samples.csv", "relabels.csv"):
+    for name in ("confusions.csv", "groups.csv", "samples.csv", "relabels.csv"):
         assert list(described[name]) == list(pd.read_csv(noisy / name))
     assert "> 0 harmful" in described["samples.csv"]["influence_mean"]
     assert "higher = more likely mislabelled" in described["samples.csv"]["suspicion"]
     index = json.loads((noisy / "influence_index.json").read_text())
     assert index["shape"] == list(np.load(noisy / "influence.npy").shape)
     assert "> 0 harmful" in index["sign"]
+    assert index["unit"] == "d times nats, divided by the length of the move in W if `normalise`"
     assert yaml.safe_load((noisy / "config.yaml").read_text())["noise"]["ratio"] == 0.25
 
 
@@ -125,9 +135,13 @@ def test_only_what_the_weights_depend_on_trains_again(tmp_path):
     other = go(tmp_path, *TINY, "influence.radius=0.3", "detector=loss", "neighbours=3")
     assert other != first
     assert checkpoints() == [one]
-    go(tmp_path, *TINY, "influence=eif_code", "trainer=cpu", "logger=none")
+    go(tmp_path, *TINY, "influence=eif_code", "trainer=cpu", "logger=none", "recipe.eval_batch_size=7")
     assert checkpoints() == [one]
-    for word in ("seed=1", "noise=flip_5", "loss=proxynca", "recipe.lr_head=0.1", "dataset.seed=3"):
+    # No label is flipped, however it would have been: the same model under another word.
+    go(tmp_path, *TINY, "noise=flip_5", "noise.ratio=0.0", "noise.kind=shift")
+    assert checkpoints() == [one]
+    changes = ("seed=1", "noise=flip_5", "loss=proxynca", "recipe.lr_head=0.1", "dataset.seed=3")
+    for word in (*changes, "+trainer.limit_train_batches=2"):
         before = len(checkpoints())
         go(tmp_path, *TINY, word)
         assert len(checkpoints()) == before + 1, word
@@ -198,6 +212,26 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
     folder = go(tmp_path / "b", *FOLDER, f"dataset.root={root}", "dataset.on_bad_image=skip")
     names = pd.concat([pd.read_csv(folder / "samples.csv")["path"]])
     assert "class 0/1.png" not in set(names)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("influence.n_theta=0", r"influence.n_theta=0 is too small"),
+        ("influence.radius=abc", r"influence.radius=abc is not a number"),
+        ("+influence.foo=1", r"influence or detector: .*foo"),
+        ("neighbours=0", r"neighbours=0 is too small"),
+        ("seed=99999999999", r"seed=99999999999 is out of range"),
+        ("noise.ratio=1.5", r"noise.ratio=1.5 is out of range"),
+        ("dataset.image_size=4", r"dataset.image_size=4 is too small"),
+        ("recipe.optimizer.weight_decay=-1", r"recipe.optimizer: Invalid weight_decay"),
+    ],
+)
+def test_a_bad_value_is_named_before_anything_is_trained(tmp_path, word, message):
+    with pytest.raises((UserError, InstantiationException)) as caught:
+        go(tmp_path, *TINY, word)
+    assert re.search(message, explain(caught.value, [])[0])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -36,6 +36,12 @@ def load(
     if paths.keys() != labels.keys():
         raise UserError(f"{base}: images.txt and image_class_labels.txt list different images; unpack again")
     ids = sorted(paths, key=int)
+    wrong = next((i for i in ids if not labels[i].isdigit()), None)
+    if wrong is not None:
+        raise UserError(
+            f"{base / 'image_class_labels.txt'}: image {wrong} has the class {labels[wrong]!r}, which is no "
+            "number; unpack the archive again"
+        )
     names = [paths[i] for i in ids]
     images = FileImages([base / "images" / name for name in names])
     return build(
@@ -55,4 +61,6 @@ def _pairs(path: Path) -> dict[str, str]:
     lines = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
     if any(len(line) != 2 for line in lines):
         raise UserError(f"{path}: every line must be 'id value'; unpack the archive again")
+    if not all(key.isdigit() for key, _ in lines):
+        raise UserError(f"{path}: every line must start with an image's number; unpack the archive again")
     return {key: value.strip() for key, value in lines}

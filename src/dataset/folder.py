@@ -28,9 +28,7 @@ def load(
             f"dataset folder: looked in {base.absolute()} and it is no folder; "
             "it needs one sub-folder of images per class; set dataset.root=FOLDER"
         )
-    files = sorted(
-        path for path in base.glob("*/**/*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    files = sorted(path for path in base.glob("*/**/*") if _is_image(path, base))
     if not files:
         raise UserError(
             f"dataset folder: {base.absolute()} has no images in sub-folders; "
@@ -52,11 +50,19 @@ def load(
     )
 
 
+def _is_image(path: Path, base: Path) -> bool:
+    """An image that a person put there: nothing hidden, nothing from an archive's bookkeeping."""
+    steps = path.relative_to(base).parts
+    hidden = any(step.startswith(".") or step == "__MACOSX" for step in steps)
+    return not hidden and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+
+
 def _test_classes(classes: list[str], wanted, seed: int, base: Path) -> set[str]:
     if isinstance(wanted, (int, float)):
         within("dataset.test_classes", wanted, 0.0, 1.0)
         order = np.random.default_rng(seed).permutation(len(classes))
         return {classes[i] for i in order[: round(wanted * len(classes))]}
+    wanted = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
     for name in wanted:
         if name not in classes:
             raise UserError(f"dataset.test_classes: no class {name} in {base}; {did_you_mean(name, classes)}")

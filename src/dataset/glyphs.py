@@ -90,7 +90,7 @@ def load(classes: int = 240, image_size: int = 32, seed: int = 0, augment: str =
     """
     alphabet = letters()
     within("dataset.classes", count("dataset.classes", classes, 4), 4, len(alphabet))
-    count("dataset.image_size", image_size, 8)
+    image = ImageSpec(image_size, 1, augment)
     random = np.random.default_rng(seed)
     chosen = [alphabet[i] for i in random.permutation(len(alphabet))[:classes]]
     pixels, names, labels, parts = [], [], [], []
@@ -108,6 +108,6 @@ def load(classes: int = 240, image_size: int = 32, seed: int = 0, augment: str =
         parts,
         names,
         source="dataset glyphs",
-        image=ImageSpec(image_size, 1, augment),
+        image=image,
         same_things=[[readable_name(letter) for letter in group] for group in HOMOGLYPHS],
     )

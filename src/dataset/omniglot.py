@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import Omniglot
 
-from src.errors import UserError, did_you_mean
+from src.errors import UserError, did_you_mean, flag
 from src.split import ArrayImages, ImageSpec, Split, build
 
 ARCHIVES = ("images_background_small1.zip", "images_background_small2.zip", "images_background.zip")
@@ -31,12 +31,15 @@ def load(
 
     Raises UserError where files are missing or damaged, or an alphabet is not in them.
     """
+    flag("dataset.download", download)
     drawings = _read(_archives(Path(root), download))
     alphabets = {name.split("/")[0] for name in drawings}
     for alphabet in (*train, *test):
         if alphabet not in alphabets:
+            absent = [name for name in ARCHIVES[:2] if not (Path(root) / name).is_file()]
+            also = f" ({' and '.join(absent)} is missing there)" if absent else ""
             raise UserError(
-                f"omniglot: no alphabet {alphabet} in {root}; {did_you_mean(alphabet, alphabets)}"
+                f"omniglot: no alphabet {alphabet} in {root}{also}; {did_you_mean(alphabet, alphabets)}"
             )
     side = {**dict.fromkeys(train, "train"), **dict.fromkeys(test, "test")}
     both = sorted(set(train) & set(test))
@@ -80,6 +83,6 @@ def _read(archives: list[Path]) -> dict[str, np.ndarray]:
                         name = member.split("/", 1)[1]
                         image = Image.open(io.BytesIO(file.read(member))).convert("L")
                         drawings[name] = 255 - np.asarray(image)
-        except (zipfile.BadZipFile, OSError) as error:
+        except Exception as error:  # zipfile, zlib and Pillow each have their own for a damaged archive
             raise UserError(f"{archive}: damaged ({error}); fetch it again") from None
     return drawings

@@ -1,5 +1,6 @@
 """Your own images as a CSV with the columns path, label and split (train, test, query, gallery)."""
 
+import csv
 from pathlib import Path
 
 import pandas as pd
@@ -29,16 +30,7 @@ def load(
             f"dataset table: looked for {file.absolute()} and found no file; "
             f"it needs the columns {', '.join(COLUMNS)}; set dataset.csv=FILE.csv"
         )
-    try:
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file}: not a readable CSV ({str(error).splitlines()[0]})") from None
-    missing = [column for column in COLUMNS if column not in rows]
-    if missing:
-        raise UserError(f"{file}: no column {shorten(missing)}; it has {', '.join(rows.columns)}")
-    empty = rows[(rows[list(COLUMNS)] == "").any(axis=1)]
-    if len(empty):
-        raise UserError(f"{file}: line {empty.index[0] + 2} has an empty cell; fill it or delete the line")
+    rows = _rows(file)
     base = Path(root) if root else file.parent
     files = [base / path for path in rows["path"]]
     absent = [path for path in files if not path.is_file()]
@@ -55,3 +47,30 @@ def load(
         rows=readable(images, on_bad_image),
         on_small_class=on_small_class,
     )
+
+
+def _rows(file: Path) -> pd.DataFrame:
+    """The CSV's rows as text, every cell of COLUMNS filled; errors name the line in the file."""
+    found = []
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as text:
+            reader = csv.DictReader(text, strict=True)
+            header = reader.fieldnames or []
+            missing = [column for column in COLUMNS if column not in header]
+            if missing:
+                raise UserError(f"{file}: no column {shorten(missing)}; it has {', '.join(header)}")
+            for row in reader:
+                if None in row or None in row.values():
+                    saw = sum(value is not None for value in row.values()) + len(row.get(None, [""])) - 1
+                    raise UserError(
+                        f"{file}: not a readable CSV (Expected {len(header)} fields in line {reader.line_num}, "
+                        f"saw {saw})"
+                    )
+                if not all(row[column] for column in COLUMNS):
+                    raise UserError(
+                        f"{file}: line {reader.line_num} has an empty cell; fill it or delete the line"
+                    )
+                found.append(row)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{file}: not a readable CSV ({str(error).splitlines()[0]})") from None
+    return pd.DataFrame(found, columns=header)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from src.errors import flag
 from src.head import Training
 from src.relabel import Votes
 
@@ -16,6 +17,7 @@ def suspicion(
     Higher = more likely mislabelled. Absolute by default: the paper's Figure 2 finds flipped
     samples at both ends, as harmful ones and as helpful ones that the model ignores.
     """
+    flag("detector.signed", signed)
     if len(influence) == 0:
         return torch.zeros(influence.shape[1], dtype=influence.dtype, device=influence.device)
     return influence.mean(0) if signed else influence.abs().mean(0)

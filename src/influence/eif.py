@@ -4,8 +4,8 @@
 
 each divided by ||theta - theta_0|| if `normalise`. Theta holds theta_max, where gradient ascent on
 d leads, theta_min, where descent leads, and further ones orthogonal to those taken.
-Sign: > 0 harmful, fitting x more brings the confused pair closer. Unit: d times nats (per unit of
-weight, if divided).
+Sign: > 0 harmful, fitting x more brings the confused pair closer. Unit: d times nats, divided by the
+length of the move in W if `normalise`.
 """
 
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.confusion import distance, distance_gradient
-from src.errors import UserError, count
+from src.errors import UserError, count, flag, number
 from src.head import Sides, Targets, Training, chunks, loss_change
 from src.progress import track
 
@@ -24,7 +24,7 @@ def scores(
     *,
     n_theta: int = 1,
     steps: int = 50,
-    radius: float | None = 0.1,
+    radius: float | None = 0.02,
     step_size: float = 1e-3,
     max_change: float = 1.0,
     normalise: bool = True,
@@ -41,8 +41,9 @@ def scores(
     """
     count("influence.n_theta", n_theta, 1)
     count("influence.steps", steps, 1)
-    if radius is not None and radius <= 0:
-        raise UserError(f"influence.radius={radius} is not positive; give a share of ||W|| such as 0.1")
+    flag("influence.normalise", normalise)
+    if radius is not None and number("influence.radius", radius) <= 0:
+        raise UserError(f"influence.radius={radius} is not positive; give a share of ||W|| such as 0.02")
     length = None if radius is None else radius * training.weight.double().norm()
     result = torch.zeros(len(targets), len(training), dtype=training.z.dtype, device=training.z.device)
     parts = list(chunks(targets, len(training), chunk))

@@ -40,7 +40,8 @@ class TimmBackbone(nn.Module):
                 f"model.name={name}: timm could not fetch the ImageNet weights ({reason}); "
                 "connect to the network once, or train from scratch with model.weights=none"
             ) from None
-        self.num_features = self.network.num_features
+        # Some networks (MobileNetV3, VGG) have another layer behind num_features.
+        self.num_features = getattr(self.network, "head_hidden_size", None) or self.network.num_features
         self.norm = nn.LayerNorm(self.num_features, elementwise_affine=False)
         data = timm.data.resolve_model_data_config(self.network)
         self.mean, self.std = data["mean"][:in_channels], data["std"][:in_channels]

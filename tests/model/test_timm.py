@@ -41,3 +41,10 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch):
     with pytest.raises(UserError, match=r"could not fetch .*not known.*model.weights=none") as caught:
         TimmBackbone("resnet18")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "size"), [("mobilenetv3_small_050", 1024), ("ghostnet_050", 1280)])
+def test_networks_with_a_layer_behind_num_features(name, size):
+    backbone = TimmBackbone(name, weights="none").eval()
+    assert backbone.num_features == size
+    assert backbone(torch.randn(1, 3, 64, 64)).shape == (1, size)

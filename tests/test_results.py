@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from src import results
+from src.confusion import Confusions
+from src.noise import NoisyLabels
+from src.relabel import Votes
+from src.results import Findings
+from src.split import ArrayImages, ImageSpec, Part, Split
+
+
+@pytest.fixture
+def found():
+    """Five training samples of classes a, b, c; three confusions among the test classes x, y, z."""
+    images = ArrayImages(np.zeros((11, 8, 8), np.uint8))
+    names = tuple(f"{i}.png" for i in range(11))
+    train = Part(images, np.arange(5), np.array([0, 0, 1, 1, 2]), names[:5])
+    query = Part(images, np.arange(5, 11), np.array([3, 3, 4, 4, 5, 5]), names[5:])
+    classes = ("a", "b", "c", "x", "y", "z")
+    split = Split(train, query, query, classes, 3, ImageSpec(8, 1, "none"), same_things=((3, 4),))
+    confusions = Confusions(torch.tensor([0, 2, 1]), torch.tensor([2, 0, 4]), torch.tensor([0.1, 0.1, 0.5]))
+    influence = torch.tensor([[1.0, -2, 3, 0, 1], [2, -1, 0, 0, 1], [3, 0, -9, 0, 1]])
+    # Flipped: sample 0 (c, says a), sample 2 (a, says b), sample 4 (b, says c).
+    noisy = NoisyLabels(np.array([0, 0, 1, 1, 2]), np.array([2, 0, 0, 1, 1]))
+    votes = Votes(
+        torch.tensor([[2, 0], [0, 1], [0, 1], [1, 0], [2, 0]]),
+        torch.tensor([[0.7, 0.3], [0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.6, 0.4]]),
+        torch.tensor([0.3, 0.9, 0.4, 0.8, 0.6]),
+    )
+    return Findings(split, noisy, confusions, influence, 1 - votes.own, votes)
+
+
+def test_confusions(found):
+    table = results.confusion_table(found)
+    assert table["query_class"].tolist() == ["x", "y", "x"]
+    assert table["neighbour_class"].tolist() == ["y", "x", "z"]
+    assert table["same_thing"].tolist() == [True, True, False]
+    assert table["query"].tolist() == ["5.png", "7.png", "6.png"]
+
+
+def test_groups_are_classes_with_their_confusions(found):
+    table = results.group_table(found)
+    assert table["class"].tolist() == ["x", "y"]
+    assert table["confusions"].tolist() == [2, 1]
+    assert table["queries"].tolist() == [2, 2]
+    assert table["confused_with"].tolist() == ["y", "x"]
+    assert table["distance"].tolist() == pytest.approx([0.3, 0.1])
+
+
+def test_samples_and_relabels(found):
+    samples = results.sample_table(found)
+    assert samples["influence_mean"].tolist() == pytest.approx([2, -1, -2, 0, 1])
+    assert samples["influence_abs_mean"].tolist() == pytest.approx([2, 1, 4, 0, 1])
+    assert samples["harmful_share"].tolist() == pytest.approx([1, 0, 1 / 3, 0, 1])
+    assert samples["recommended"].tolist() == ["c", "a", "a", "b", "c"]
+    assert samples["true_class"].tolist() == ["c", "a", "a", "b", "b"]
+    # Harmful and voted elsewhere: sample 0 alone (2 is helpful on average, 4 keeps its label).
+    assert results.relabel_table(samples)["sample"].tolist() == [0]
+
+
+def test_class_pairs_count_both_directions(found):
+    assert results.class_pairs(results.confusion_table(found)) == [
+        {"classes": ["x", "y"], "confusions": 2, "same_thing": True},
+        {"classes": ["x", "z"], "confusions": 1, "same_thing": False},
+    ]
+
+
+def test_noise_report(found):
+    report = results.noise_report(found)
+    assert report["flipped"] == 3
+    # Suspicions 0.7 0.1 0.6 0.2 0.4, flipped 0, 2 and 4: all three lead.
+    assert report["detector"] == {"auroc": 1.0, "average_precision": 1.0}
+    # |influence| 2 1 4 0 1: 2 and 0 lead, 4 and 1 tie behind them.
+    assert report["absolute_influence"]["auroc"] == pytest.approx(5.5 / 6)
+    # Harmful and flipped: 0 (its vote is right) and 4 (its vote repeats the label, the second says a).
+    assert report["recommended_right"] == 0.5
+    assert (report["relabels"], report["relabels_right"]) == (1, 1)
+
+
+def test_nothing_flipped_is_no_report(found):
+    clean = NoisyLabels(found.noisy.labels, found.noisy.labels)
+    quiet = Findings(found.split, clean, found.confusions, found.influence, found.suspicion, found.votes)
+    assert results.noise_report(quiet) is None
+    assert "flipped" not in results.sample_table(quiet)
+
+
+def test_written_tables_are_those_of_the_functions(found, tmp_path):
+    tables = results.write(tmp_path, found, "eif", "nats")
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name), table, check_dtype=False, rtol=1e-5)
+    assert np.array_equal(np.load(tmp_path / "influence.npy"), found.influence.numpy())

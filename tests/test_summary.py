@@ -1,0 +1,57 @@
+import io
+
+from rich.console import Console
+
+from src.summary import show
+
+METRICS = {
+    "choices": {"detector": "knn"},
+    "retrieval": {"R@1": 0.7328, "R@2": 0.85, "MAP@R": 0.384},
+    "queries": 1920,
+    "confusions": 513,
+    "confused_most": [
+        {"classes": ["Κ Greek Kappa", "К Cyrillic Ka"], "confusions": 22, "same_thing": True},
+        {"classes": ["a[b]", "c"], "confusions": 3, "same_thing": False},
+    ],
+    "noise": {
+        "flipped": 192,
+        "detector": {"auroc": 0.9935, "average_precision": 0.9374},
+        "absolute_influence": {"auroc": 0.9497, "average_precision": 0.7148},
+        "recommended_right": 0.699,
+        "relabels": 373,
+        "relabels_right": 78,
+    },
+    "relabels": 373,
+    "seconds": {"training": 89.4, "influence": 0.5},
+}
+
+
+def shown(**changes):
+    console = Console(file=io.StringIO(), width=60, highlight=False)
+    show({**METRICS, **changes}, "outputs/" + "x" * 90, console)
+    return console.file.getvalue().splitlines()[1:]
+
+
+def test_every_number_is_said_with_its_name():
+    assert shown() == [
+        "Recall@1           0.733   (R@2 0.850  MAP@R 0.384)",
+        "Confusions         513 of 1920 queries are nearest to another class",
+        "Confused most       22 x Κ Greek Kappa / К Cyrillic Ka  (known to look alike)",
+        "                     3 x a[b] / c",
+        "192 flipped found  AUROC 0.994  AP 0.937  by knn",
+        "                   AUROC 0.950  AP 0.715  by |influence|",
+        "Recommended right  69.9% of those that score harmful",
+        "Relabels           373 harmful samples recommended another label",
+        "Time               training 89 s, influence 0 s",
+        f"Results            outputs/{'x' * 90}/",
+    ]
+
+
+def test_without_noise_and_without_confusions():
+    lines = shown(noise=None, confused_most=[], confusions=0)
+    assert not [line for line in lines if "flipped" in line or "most" in line]
+
+
+def test_where_no_flipped_sample_scored_harmful():
+    noise = {**METRICS["noise"], "recommended_right": None}
+    assert "Recommended right  none of them scored harmful" in shown(noise=noise)
