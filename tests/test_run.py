@@ -218,7 +218,7 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
     ("word", "message"),
     [
         ("influence.n_theta=0", r"influence.n_theta=0 is too small"),
-        ("influence.radius=abc", r"influence.radius=abc is not a number"),
+        ("influence.radius=-1", r"influence.radius=-1 is not positive"),
         ("+influence.foo=1", r"influence or detector: .*foo"),
         ("neighbours=0", r"neighbours=0 is too small"),
         ("seed=99999999999", r"seed=99999999999 is out of range"),

@@ -16,6 +16,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from src.errors import count, within
+from src.progress import track
 from src.split import ArrayImages, ImageSpec, Split, build
 
 FACES = tuple(
@@ -94,7 +95,7 @@ def load(classes: int = 240, image_size: int = 32, seed: int = 0, augment: str =
     random = np.random.default_rng(seed)
     chosen = [alphabet[i] for i in random.permutation(len(alphabet))[:classes]]
     pixels, names, labels, parts = [], [], [], []
-    for i, letter in enumerate(chosen):
+    for i, letter in enumerate(track(chosen, "drawing letters", len(chosen))):
         for face in FACES:
             scale, degrees = random.uniform(0.5, 0.62), random.uniform(-8, 8)
             shift = tuple(random.uniform(-0.05, 0.05, 2))

@@ -56,15 +56,17 @@ def _rows(file: Path) -> pd.DataFrame:
         with open(file, encoding="utf-8-sig", newline="") as text:
             reader = csv.DictReader(text, strict=True)
             header = reader.fieldnames or []
+            if not header:
+                raise UserError(f"{file}: not a readable CSV (No columns; the file is empty)")
             missing = [column for column in COLUMNS if column not in header]
             if missing:
                 raise UserError(f"{file}: no column {shorten(missing)}; it has {', '.join(header)}")
             for row in reader:
-                if None in row or None in row.values():
-                    saw = sum(value is not None for value in row.values()) + len(row.get(None, [""])) - 1
+                if None in row:
+                    saw = len(header) + len(row[None])
                     raise UserError(
-                        f"{file}: not a readable CSV (Expected {len(header)} fields in line {reader.line_num}, "
-                        f"saw {saw})"
+                        f"{file}: not a readable CSV "
+                        f"(Expected {len(header)} fields in line {reader.line_num}, saw {saw})"
                     )
                 if not all(row[column] for column in COLUMNS):
                     raise UserError(
