@@ -14,6 +14,8 @@ import yaml
 from src.artifacts import read_json, short_hash, whole_file, write_csv
 from src.errors import UserError
 
+NO_SETTING = ("seed", "output_dir", "num_workers", "logger")  # what changes no finding, and the seed
+SEEDED = {"noise", "influence", "detector"}  # whose seed follows the run's
 SETTING = ["dataset", "noise", "model", "loss", "influence", "detector"]
 
 
@@ -48,15 +50,12 @@ def _setting(config: Path, seed: int) -> str:
     """A hash of every number of a run but its seed: equal for runs that differ in nothing else."""
     if not config.exists():
         return ""
-    return short_hash(_without(yaml.safe_load(config.read_text("utf-8")), seed))
-
-
-def _without(value, seed: int):
-    """The settings without seeds that follow the run's, and without what changes no finding."""
-    if not isinstance(value, dict):
-        return value
-    kept = {key: item for key, item in value.items() if key not in ("output_dir", "num_workers", "logger")}
-    return {key: _without(item, seed) for key, item in kept.items() if not (key == "seed" and item == seed)}
+    settings = yaml.safe_load(config.read_text("utf-8"))
+    settings = {key: value for key, value in settings.items() if key not in NO_SETTING}
+    for group in SEEDED & settings.keys():  # dataset.seed is no follower: it says which data
+        kept = settings[group].items()
+        settings[group] = {key: value for key, value in kept if not (key == "seed" and value == seed)}
+    return short_hash(settings)
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:

@@ -220,3 +220,13 @@ def test_the_module_runs_and_ends_in_one_line_where_there_is_nothing(outputs, tm
     assert done.stderr == (
         f"error: {empty}: no finished run (no */metrics.json); make one with python -m src.run\n"
     )
+
+
+def test_seeds_that_follow_the_runs_are_no_setting_and_the_data_sets_is(tmp_path):
+    for seed, data, recall in ((0, 0, 0.7), (1, 0, 0.8), (1, 1, 0.1)):
+        name = f"glyphs-seed{seed}-{data}"
+        run(tmp_path, seed, recall, name=name)
+        (tmp_path / name / "config.yaml").write_text(
+            f"seed: {seed}\noutput_dir: o{seed}\ndataset: {{seed: {data}}}\nnoise: {{ratio: 0.1, seed: {seed}}}\n"
+        )
+    assert over_seeds(collect(tmp_path))["runs"].tolist() in ([2, 1], [1, 2])
