@@ -227,6 +227,7 @@ def test_seeds_that_follow_the_runs_are_no_setting_and_the_data_sets_is(tmp_path
         name = f"glyphs-seed{seed}-{data}"
         run(tmp_path, seed, recall, name=name)
         (tmp_path / name / "config.yaml").write_text(
-            f"seed: {seed}\noutput_dir: o{seed}\ndataset: {{seed: {data}}}\nnoise: {{ratio: 0.1, seed: {seed}}}\n"
+            f"seed: {seed}\noutput_dir: o{seed}\ndataset: {{seed: {data}}}\n"
+            f"noise: {{ratio: 0.1, seed: {seed}}}\n"
         )
     assert over_seeds(collect(tmp_path))["runs"].tolist() in ([2, 1], [1, 2])
