@@ -70,3 +70,13 @@ def distance_gradient(
         -2 * (e_b - cosine * e_a) / a.norm(dim=-1, keepdim=True),
         -2 * (e_a - cosine * e_b) / b.norm(dim=-1, keepdim=True),
     )
+
+
+def mean_distance(z: Float[Tensor, "b r m"], share: Float[Tensor, "b q"]) -> Float[Tensor, " b"]:
+    """d of groups: z holds first the q = r/2 queries of each, then their neighbours; share weighs pairs."""
+    return (share * distance(*z.chunk(2, dim=1))).sum(1)
+
+
+def mean_distance_gradient(z: Float[Tensor, "b r m"], share: Float[Tensor, "b q"]) -> Float[Tensor, "b r m"]:
+    """G = d(mean_distance)/dz; with the sides' features U (b, r, D), the gradient in W is G^T U."""
+    return torch.cat(distance_gradient(*z.chunk(2, dim=1)), 1) * share.repeat(1, 2)[..., None]

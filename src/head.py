@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from src.confusion import mean_distance_gradient
+
 TILE_BYTES = 2**20  # of logits held at once: what a core's cache takes
 CHUNK_BYTES = 256 * 2**20  # of phi U^T held at once
 
@@ -112,6 +114,22 @@ def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]
         yield Sides(features, inside / sizes[:, None].to(features.dtype), rows)
 
 
+def weight_gradient(training: Training, sides: Sides) -> tuple[Float[Tensor, "b r m"], Float[Tensor, "b m D"]]:
+    """(G, G^T U): the gradient of each group's d in its sides' z, and in W."""
+    z = F.linear(sides.features, training.weight, training.bias)
+    g = mean_distance_gradient(z, sides.share)
+    return g, g.transpose(1, 2) @ sides.features
+
+
+def along(
+    training: Training, gradients: Float[Tensor, "n m"], x: Float[Tensor, "b m D"]
+) -> Float[Tensor, "b n"]:
+    """<x, g_k> for every training sample's rank-one gradient g_k = r_k phi_k^T: (x phi_k) . r_k."""
+    b, m, _ = x.shape
+    moved = (training.features @ x.flatten(0, 1).T).view(len(training), b, m)
+    return torch.einsum("nbm,nm->bn", moved, gradients)
+
+
 def loss_change(
     training: Training, sides: Float[Tensor, "b r D"], move: Float[Tensor, "b r m"], tile: int | None = None
 ) -> Float[Tensor, "b n"]:
@@ -130,8 +148,8 @@ def loss_change(
             moved = torch.addmm(training.z, reach[i], move[i])
             change[i] = training.loss(moved, training.labels).detach() - training.losses
         return change
-    along = (training.z @ move.flatten(0, 1).T).view(n, b, r).transpose(0, 1)  # (b, n, r): A z
-    squared = training.squared_norms + ((2 * along + reach @ (move @ move.transpose(1, 2))) * reach).sum(-1)
+    drift = (training.z @ move.flatten(0, 1).T).view(n, b, r).transpose(0, 1)  # (b, n, r): A z
+    squared = training.squared_norms + ((2 * drift + reach @ (move @ move.transpose(1, 2))) * reach).sum(-1)
     shrink = squared.rsqrt()  # (b, n): 1/||z'||
     pull = move @ training.proxies.T  # (b, r, ck)
     tile = tile or max(1, TILE_BYTES // (4 * pull.shape[2]))

@@ -58,3 +58,54 @@ def toy(request):
     labels = torch.randint(0, 4, (23,), generator=generator)
     training = Training(draw(23, 11), labels, draw(5, 11) / 3, draw(5) / 3, loss.requires_grad_(False))
     return training, draw(9, 11)
+
+
+@pytest.fixture
+def toy_convex():
+    """A head trained to convergence with weight decay on a softmax loss: (training, test, retrain(k)).
+
+    The objective is mean loss + 0.05/2 ||W||^2, so its Hessian is H + 0.05 I; retrain(k) leaves k out.
+    """
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    labels = (features[:, 0] + 0.5 * torch.randn(40, generator=generator, dtype=torch.float64) > 0).long()
+    proxies = torch.eye(3, dtype=torch.float64)[:2]
+    bias = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+
+    class Linear(torch.nn.Module):
+        """Plain softmax on z . p: convex in W."""
+
+        def __init__(self):
+            super().__init__()
+            self.proxies = torch.nn.Parameter(proxies, requires_grad=False)
+
+        def forward(self, z, y):
+            return torch.nn.functional.cross_entropy(z @ self.proxies.T, y, reduction="none")
+
+    loss = Linear()
+
+    def solve(weights):
+        weight = torch.zeros(3, 6, dtype=torch.float64, requires_grad=True)
+        optimiser = torch.optim.LBFGS(
+            [weight], lr=1, max_iter=1000, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+        )
+
+        def objective():
+            optimiser.zero_grad()
+            value = (weights * loss(features @ weight.T + bias, labels)).sum()
+            value = value + 0.05 / 2 * weight.square().sum()
+            value.backward()
+            return value
+
+        optimiser.step(objective)
+        return weight.detach()
+
+    even = torch.full((40,), 1 / 40, dtype=torch.float64)
+
+    def retrain(k):
+        weights = even.clone()
+        weights[k] = 0
+        return solve(weights)
+
+    test = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    return Training(features, labels, solve(even), bias, loss), test, retrain

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.confusion import distance, distance_gradient
+from src.confusion import mean_distance, mean_distance_gradient
 from src.errors import UserError, count, flag, number
 from src.head import Sides, Targets, Training, chunks, loss_change
 from src.progress import track
@@ -75,14 +75,11 @@ class Space:
         self.rows, self.share = sides.rows, sides.share.double()
         self.gram = u @ u.transpose(1, 2)  # K (b, 2q, 2q)
         self.z = u @ training.weight.double().T + training.bias.double()  # (b, 2q, m)
-        self.start = self._mean_distance(self.z)
-
-    def _mean_distance(self, z: Float[Tensor, "b r m"]) -> Float[Tensor, " b"]:
-        return (self.share * distance(*z.chunk(2, dim=1))).sum(1)
+        self.start = mean_distance(self.z, self.share)
 
     def change(self, move: Float[Tensor, "b r m"]) -> Float[Tensor, " b"]:
         """d(W + A^T U) - d(W), the mean over a group's pairs."""
-        return self._mean_distance(self.z + self.gram @ move) - self.start
+        return mean_distance(self.z + self.gram @ move, self.share) - self.start
 
     def norm(self, move: Float[Tensor, "b r m"]) -> Float[Tensor, " b"]:
         """||A^T U||."""
@@ -93,10 +90,9 @@ class Space:
         move = torch.zeros_like(self.z)
         for _ in range(steps):
             z = self.z + self.gram @ move
-            to_query, to_neighbour = distance_gradient(*z.chunk(2, dim=1))
-            gradient = torch.cat([to_query, to_neighbour], 1) * self.share.repeat(1, 2)[..., None]
+            gradient = mean_distance_gradient(z, self.share)
             if length is None:
-                going = ((self._mean_distance(z) - self.start).abs() < max_change).double()
+                going = ((mean_distance(z, self.share) - self.start).abs() < max_change).double()
                 move = move + sign * step_size * going[:, None, None] * gradient
             else:
                 move = move + sign * length / steps * self._unit(gradient)

@@ -1,0 +1,48 @@
+"""Influence functions with an EKFAC curvature (Grosse et al., 2023, section 2.2) on the head.
+
+    I(x, P) = grad d(P)^T (F + lambda I)^-1 grad l(x)
+
+F: the Fisher matrix in eigenvalue-corrected Kronecker form, positive semi-definite, inverted in closed
+form. Sign: > 0 harmful. Unit: as influence=if.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from src.curvature import gradient_z
+from src.errors import at_least
+from src.head import Targets, Training, along, chunks, weight_gradient
+from src.kronecker import fit
+from src.progress import track
+
+BLOCK_BYTES = 256 * 2**20
+
+
+def scores(
+    training: Training,
+    targets: Targets,
+    *,
+    damping: float = 1e-2,
+    relative: bool = False,
+    seed: int = 0,
+    chunk: int | None = None,
+) -> Float[Tensor, "g n"]:
+    """EKFAC influence of every training sample on every group; damping in units of F's largest eigenvalue.
+
+    relative: divide by ||(F + lambda I)^-1 grad l(x)||, theta-RelatIF (Barshan et al., AISTATS 2020, eq. 9):
+    the influence per unit of how far the sample moves the head, so outliers do not lead every list.
+    """
+    at_least("influence.damping", damping, 0)
+    gradients, factors = gradient_z(training, training.z), fit(training, seed)
+    value = damping * factors.values.max().item()
+    norms = factors.squared_norms(gradients, training.features, value).sqrt() if relative else None
+    result = torch.zeros(len(targets), len(training), dtype=training.z.dtype, device=training.z.device)
+    parts = list(chunks(targets, len(training), chunk or max(1, BLOCK_BYTES // (4 * training.weight.nbytes))))
+    for sides in track(parts, "influence (ekfac)", len(parts)):
+        x = factors.solve(weight_gradient(training, sides)[1], value)
+        found = along(training, gradients, x)
+        if norms is not None:
+            found = torch.where(norms > 0, found / norms, 0.0)
+        result[sides.rows.start : sides.rows.stop] = found
+    return result

@@ -1,0 +1,13 @@
+"""Seeded random numbers: what every method has to beat."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from src.head import Targets, Training
+
+
+def scores(training: Training, targets: Targets, *, seed: int = 0) -> Float[Tensor, "g n"]:
+    """Standard normal scores; signs mean nothing."""
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(len(targets), len(training), generator=random).to(training.z)

@@ -1,0 +1,27 @@
+import torch
+
+from src.curvature import gradient_z
+from src.head import Targets, weight_gradient, chunks
+from src.influence.ekfac import scores
+from src.kronecker import fit
+from tests.influence.test_eif import GROUPS
+
+
+def dense(factors, damping):
+    """(F + damping I)^-1 as a matrix over W flattened (m D)."""
+    basis = torch.kron(factors.outputs, factors.inputs)
+    return basis @ torch.diag(1 / (factors.values + damping).flatten()) @ basis.T
+
+
+def test_equals_the_dense_inverse_and_any_chunk(toy):
+    training, test = toy
+    factors, targets = fit(training, seed=3), Targets(test, test, GROUPS)
+    inverse = dense(factors, 0.1 * factors.values.max())
+    gradients = torch.einsum("nm,nd->nmd", gradient_z(training, training.z), training.features).flatten(1)
+    v = torch.cat([weight_gradient(training, sides)[1] for sides in chunks(targets, 23, 1)]).flatten(1)
+    want = v @ inverse @ gradients.T
+    for chunk in (None, 1, 2):
+        found = scores(training, targets, damping=0.1, seed=3, chunk=chunk)
+        torch.testing.assert_close(found, want, rtol=1e-8, atol=1e-11)
+    relative = scores(training, targets, damping=0.1, seed=3, relative=True)
+    torch.testing.assert_close(relative, want / (gradients @ inverse).norm(dim=1), rtol=1e-8, atol=1e-11)

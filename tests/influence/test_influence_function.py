@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+
+from src.confusion import distance
+from src.errors import UserError
+from src.head import Targets, Training
+from src.influence.influence_function import scores
+from tests.influence.test_eif import GROUPS, golden_groups, golden_side
+
+
+def mean_d(training, test, weight, group):
+    z = test @ weight.T + training.bias
+    return distance(z[group[:, 0]], z[group[:, 1]]).mean()
+
+
+def slow(training, test, damping):
+    """Eq. 4, negated, with autograd's Hessian as a matrix."""
+    weight = training.weight
+
+    def losses(w):
+        return training.loss(training.features @ w.T + training.bias, training.labels)
+
+    h = torch.autograd.functional.hessian(lambda w: losses(w).mean(), weight).reshape(55, 55)
+    gradients = torch.autograd.functional.jacobian(losses, weight).reshape(23, 55)
+    inverse = torch.linalg.inv(h + damping * torch.eye(55))
+    rows = []
+    for group in GROUPS:
+        v = torch.autograd.functional.jacobian(lambda w, g=group: mean_d(training, test, w, g), weight)
+        rows.append(gradients @ inverse @ v.reshape(55))
+    return torch.stack(rows)
+
+
+def test_explicit_equals_eq_4_written_out(toy):
+    training, test = toy
+    found = scores(
+        training, Targets(test, test, GROUPS), solver="explicit", damping=5.0, damping_unit="absolute"
+    )
+    torch.testing.assert_close(found, slow(training, test, 5.0), rtol=1e-8, atol=1e-10)
+
+
+def test_cg_equals_explicit(toy):
+    training, test = toy
+    settings = {"damping": 5.0, "damping_unit": "absolute"}
+    targets = Targets(test, test, GROUPS)
+    exact = scores(training, targets, solver="explicit", **settings)
+    for chunk in (1, 2, 3):
+        found = scores(training, targets, solver="cg", tolerance=1e-12, chunk=chunk, **settings)
+        assert (found - exact).abs().max() <= 1e-8 * exact.abs().max()
+
+
+@pytest.mark.parametrize("name", ["proxynca", "softtriple"])
+def test_golden_lissa(golden, name):
+    """The recorded scores have Eq. 4's own sign, > 0 helpful."""
+    data = golden(name)
+    training, test = golden_side(data, name)
+    code = {"solver": "lissa", "scale": 500.0, "damping": 0.01, "batch": 1}
+    cases = {
+        "if_lissa": Targets.pairs(test, test, torch.from_numpy(data["pairs"])),
+        "group_if_lissa": Targets(test, test, golden_groups(data)),
+    }
+    for key, targets in cases.items():
+        found = -scores(training, targets, **code).numpy()
+        assert np.abs(found - data[key]).max() / np.abs(data[key]).max() < 1e-4, key
+
+
+def test_value_and_sign_are_the_change_of_d_when_a_sample_weighs_more(toy):
+    """Weigh one sample by eps more, solve the damped problem again to convergence, look at d."""
+    training, test = toy
+    damping, eps = 3.0, 1e-4
+    start = training.weight
+
+    def solve(weights):
+        weight = start.clone().requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [weight], lr=1, max_iter=500, tolerance_grad=1e-13, tolerance_change=0, line_search_fn="strong_wolfe"
+        )
+
+        def objective():
+            optimiser.zero_grad()
+            losses = training.loss(training.features @ weight.T + training.bias, training.labels)
+            # The damping that makes `start` a minimum: its own slope is taken off.
+            value = (weights * losses).sum() + damping / 2 * (weight - start).square().sum()
+            value = value - (slope * (weight - start)).sum()
+            value.backward()
+            return value
+
+        optimiser.step(objective)
+        return weight.detach()
+
+    even = torch.full((23,), 1 / 23, dtype=torch.float64)
+    leaf = start.clone().requires_grad_()
+    losses = training.loss(training.features @ leaf.T + training.bias, training.labels)
+    (slope,) = torch.autograd.grad((even * losses).sum(), leaf)
+    found = scores(
+        training, Targets(test, test, GROUPS), solver="explicit", damping=damping, damping_unit="absolute"
+    )
+    for k in (0, 5, 11, 22):
+        nudge = torch.zeros(23, dtype=torch.float64)
+        nudge[k] = eps
+        up, down = solve(even + nudge), solve(even - nudge)
+        for g, group in enumerate(GROUPS):
+            change = mean_d(training, test, up, group) - mean_d(training, test, down, group)
+            # More weight on a harmful sample shrinks d.
+            assert -change.item() / (2 * eps) == pytest.approx(found[g, k].item(), rel=2e-3, abs=1e-6)
+
+
+def test_leave_one_out_retraining_agrees(toy_convex):
+    training, test, retrain = toy_convex
+    targets = Targets.pairs(test, test, torch.tensor([[0, 1], [2, 3], [4, 5]]))
+    found = scores(training, targets, solver="explicit", damping=0.05, damping_unit="absolute")
+    from scipy.stats import spearmanr
+
+    for g, group in enumerate(targets.groups):
+        base = mean_d(training, test, training.weight, group)
+        change = [
+            (mean_d(training, test, retrain(k), group) - base).item() for k in range(len(training))
+        ]
+        # Leaving a harmful sample out raises d.
+        assert spearmanr(found[g], change).statistic > 0.9
+
+
+def test_no_groups_and_bad_settings(toy):
+    training, test = toy
+    assert scores(training, Targets(test, test, ())).shape == (0, 23)
+    with pytest.raises(UserError, match=r"influence.solver=foo is not known"):
+        scores(training, Targets(test, test, GROUPS), solver="foo")
