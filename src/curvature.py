@@ -92,9 +92,7 @@ def spectrum(training: Training, iterations: int = 30, seed: int = 0) -> Spectru
     return Spectrum(values[-1].item(), values[0].item())
 
 
-def damping_of(
-    training: Training, damping: float, unit: str, seed: int = 0
-) -> tuple[float, Spectrum]:
+def damping_of(training: Training, damping: float, unit: str, seed: int = 0) -> tuple[float, Spectrum]:
     """(lambda, spectrum): damping as given (absolute), or times H's largest eigenvalue (relative).
 
     Says once what the spectrum is, and warns where H + lambda I is not positive definite.
@@ -104,7 +102,8 @@ def damping_of(
     ends = spectrum(training, seed=seed)
     value = damping * ends.largest if unit == "relative" else damping
     console.print(
-        f"Hessian of the head: eigenvalues from {ends.smallest:.3g} to {ends.largest:.3g}, damping {value:.3g}"
+        f"Hessian of the head: eigenvalues from {ends.smallest:.3g} to {ends.largest:.3g}, "
+        f"damping {value:.3g}"
     )
     if ends.smallest + value <= 0:
         console.print(
@@ -169,7 +168,7 @@ def lissa(
             h = v + (1 - damping) * h - torch.einsum("btm,td->bmd", bent, phi) / (t * scale)
             if not torch.isfinite(h).all():
                 raise UserError(
-                    f"LiSSA diverged at sample {start}; raise influence.scale (now {scale:g}) above the largest "
-                    "eigenvalue of a sample's Hessian, or use influence.solver=cg"
+                    f"LiSSA diverged at sample {start}; raise influence.scale (now {scale:g}) above the "
+                    "largest eigenvalue of a sample's Hessian, or use influence.solver=cg"
                 )
     return h / scale

@@ -114,7 +114,9 @@ def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]
         yield Sides(features, inside / sizes[:, None].to(features.dtype), rows)
 
 
-def weight_gradient(training: Training, sides: Sides) -> tuple[Float[Tensor, "b r m"], Float[Tensor, "b m D"]]:
+def weight_gradient(
+    training: Training, sides: Sides
+) -> tuple[Float[Tensor, "b r m"], Float[Tensor, "b m D"]]:
     """(G, G^T U): the gradient of each group's d in its sides' z, and in W."""
     z = F.linear(sides.features, training.weight, training.bias)
     g = mean_distance_gradient(z, sides.share)

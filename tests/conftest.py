@@ -10,7 +10,10 @@ from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401 - the hook looks it up by name
 
-MATHS = "confusion detector embedder features head influence loss model relabel retrieval statistics".split()
+MATHS = (
+    "confusion curvature detector embedder features head influence kronecker loss model relabel retrieval "
+    "statistics"
+).split()
 install_import_hook([f"src.{name}" for name in MATHS], "tests.typechecker.check")
 
 import pytest
@@ -87,7 +90,12 @@ def toy_convex():
     def solve(weights):
         weight = torch.zeros(3, 6, dtype=torch.float64, requires_grad=True)
         optimiser = torch.optim.LBFGS(
-            [weight], lr=1, max_iter=1000, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+            [weight],
+            lr=1,
+            max_iter=1000,
+            tolerance_grad=1e-12,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
         )
 
         def objective():

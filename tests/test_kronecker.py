@@ -38,7 +38,9 @@ def test_solve_and_norms_equal_the_dense_matrix(toy):
     basis = torch.kron(factors.outputs, factors.inputs)
     inverse = basis @ torch.diag(1 / (factors.values + 0.3).flatten()) @ basis.T
     v = torch.randn(2, 5, 11, dtype=torch.float64)
-    torch.testing.assert_close(factors.solve(v, 0.3).flatten(1), v.flatten(1) @ inverse, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(
+        factors.solve(v, 0.3).flatten(1), v.flatten(1) @ inverse, rtol=1e-9, atol=1e-10
+    )
     r = gradient_z(training, training.z)
     g = torch.einsum("nm,nd->nmd", r, training.features).flatten(1)
     found = factors.squared_norms(r, training.features, 0.3)

@@ -1,6 +1,8 @@
 import torch
 
-from src.detector import influence, knn, loss, random
+from src.curvature import gradient_z
+from src.detector import influence, knn, loss, margin, random, self_influence
+from src.kronecker import fit
 from src.relabel import vote
 
 SCORES = torch.zeros(2, 23, dtype=torch.float64)
@@ -36,3 +38,26 @@ def test_random_is_seeded(toy):
     assert not torch.equal(first, random.suspicion(training, SCORES, votes, seed=2))
     assert first.min() >= 0
     assert first.max() < 1
+
+
+def test_margin_is_the_closest_other_proxy_less_the_own(toy):
+    training, _ = toy
+    found = margin.suspicion(training, SCORES, vote(training.z, training.labels, 5))
+    centres = len(training.proxies) // 4
+    for i in range(23):
+        z = training.z[i] / training.z[i].norm()
+        cosines = [max((z @ p).item() for p in part) for part in training.proxies.split(centres)]
+        y = training.labels[i].item()
+        want = max(value for c, value in enumerate(cosines) if c != y) - cosines[y]
+        assert abs(found[i].item() - want) < 1e-12
+
+
+def test_self_influence_is_the_quadratic_form_of_the_dense_inverse(toy):
+    training, _ = toy
+    found = self_influence.suspicion(training, SCORES, vote(training.z, training.labels, 5), damping=0.1)
+    factors = fit(training, 0)
+    basis = torch.kron(factors.outputs, factors.inputs)
+    values = (factors.values + 0.1 * factors.values.max()).flatten()
+    g = torch.einsum("nm,nd->nmd", gradient_z(training, training.z), training.features).flatten(1)
+    want = ((g @ basis).square() / values).sum(1)
+    torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-12)

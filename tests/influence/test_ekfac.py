@@ -1,7 +1,7 @@
 import torch
 
 from src.curvature import gradient_z
-from src.head import Targets, weight_gradient, chunks
+from src.head import Targets, chunks, weight_gradient
 from src.influence.ekfac import scores
 from src.kronecker import fit
 from tests.influence.test_eif import GROUPS

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from src.confusion import distance
 from src.errors import UserError
-from src.head import Targets, Training
+from src.head import Targets
+from src.influence import eif, tracin
 from src.influence.influence_function import scores
 from tests.influence.test_eif import GROUPS, golden_groups, golden_side
 
@@ -34,14 +36,14 @@ def slow(training, test, damping):
 def test_explicit_equals_eq_4_written_out(toy):
     training, test = toy
     found = scores(
-        training, Targets(test, test, GROUPS), solver="explicit", damping=5.0, damping_unit="absolute"
+        training, Targets(test, test, GROUPS), solver="explicit", damping=30.0, damping_unit="absolute"
     )
-    torch.testing.assert_close(found, slow(training, test, 5.0), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(found, slow(training, test, 30.0), rtol=1e-8, atol=1e-10)
 
 
 def test_cg_equals_explicit(toy):
     training, test = toy
-    settings = {"damping": 5.0, "damping_unit": "absolute"}
+    settings = {"damping": 30.0, "damping_unit": "absolute"}
     targets = Targets(test, test, GROUPS)
     exact = scores(training, targets, solver="explicit", **settings)
     for chunk in (1, 2, 3):
@@ -67,13 +69,18 @@ def test_golden_lissa(golden, name):
 def test_value_and_sign_are_the_change_of_d_when_a_sample_weighs_more(toy):
     """Weigh one sample by eps more, solve the damped problem again to convergence, look at d."""
     training, test = toy
-    damping, eps = 3.0, 1e-4
+    damping, eps = 30.0, 1e-3
     start = training.weight
 
     def solve(weights):
         weight = start.clone().requires_grad_()
         optimiser = torch.optim.LBFGS(
-            [weight], lr=1, max_iter=500, tolerance_grad=1e-13, tolerance_change=0, line_search_fn="strong_wolfe"
+            [weight],
+            lr=1,
+            max_iter=500,
+            tolerance_grad=1e-13,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
         )
 
         def objective():
@@ -106,18 +113,18 @@ def test_value_and_sign_are_the_change_of_d_when_a_sample_weighs_more(toy):
 
 
 def test_leave_one_out_retraining_agrees(toy_convex):
+    """The other methods' correlations are in docs/influence.md: lower bounds here keep them true."""
     training, test, retrain = toy_convex
     targets = Targets.pairs(test, test, torch.tensor([[0, 1], [2, 3], [4, 5]]))
     found = scores(training, targets, solver="explicit", damping=0.05, damping_unit="absolute")
-    from scipy.stats import spearmanr
-
+    others = {0.80: eif.scores(training, targets), 0.81: tracin.scores(training, targets)}
     for g, group in enumerate(targets.groups):
         base = mean_d(training, test, training.weight, group)
-        change = [
-            (mean_d(training, test, retrain(k), group) - base).item() for k in range(len(training))
-        ]
+        change = [(mean_d(training, test, retrain(k), group) - base).item() for k in range(len(training))]
         # Leaving a harmful sample out raises d.
-        assert spearmanr(found[g], change).statistic > 0.9
+        assert spearmanr(found[g], change).statistic > 0.99
+        for least, other in others.items():
+            assert spearmanr(other[g], change).statistic > least - 0.01
 
 
 def test_no_groups_and_bad_settings(toy):

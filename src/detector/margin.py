@@ -1,0 +1,22 @@
+"""Suspicion = how much closer another class's proxy is than the label's own."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from src.head import Training
+from src.relabel import Votes
+
+
+def suspicion(training: Training, influence: Float[Tensor, "p n"], votes: Votes) -> Float[Tensor, " n"]:
+    """max_{j != y} cos(z, p_j) - cos(z, p_y), in [-2, 2]; higher = more likely mislabelled.
+
+    With several proxies per class the closest one counts. Needs a loss with proxies, rows grouped by class.
+    """
+    classes = int(getattr(training.loss, "num_classes", len(training.proxies)))
+    cosine = training.similarity * training.squared_norms.rsqrt()[:, None]
+    cosine = cosine.unflatten(1, (classes, -1)).amax(2)  # (n, c)
+    own = cosine.gather(1, training.labels[:, None])
+    if classes == 1:
+        return -own[:, 0]
+    return cosine.scatter(1, training.labels[:, None], -torch.inf).amax(1) - own[:, 0]

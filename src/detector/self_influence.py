@@ -1,0 +1,24 @@
+"""Suspicion = a sample's influence on its own loss (Koh and Liang, ICML 2017, section 5.4)."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from src.curvature import gradient_z
+from src.errors import at_least
+from src.head import Training
+from src.kronecker import fit
+from src.relabel import Votes
+
+
+def suspicion(
+    training: Training, influence: Float[Tensor, "p n"], votes: Votes, damping: float = 1e-2, seed: int = 0
+) -> Float[Tensor, " n"]:
+    """g^T (F + lambda I)^-1 g >= 0, g = dl/dW of the sample; higher = more likely mislabelled.
+
+    F: the head's Fisher matrix in EKFAC form; lambda: damping in units of its largest eigenvalue.
+    """
+    at_least("detector.damping", damping, 0)
+    factors = fit(training, seed)
+    r = (gradient_z(training, training.z) @ factors.outputs).square()
+    phi = (training.features @ factors.inputs).square()
+    return ((r @ (factors.values + damping * factors.values.max()).reciprocal()) * phi).sum(1)
