@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import InterpolationMode, v2
 
@@ -33,7 +33,8 @@ def transforms(spec: ImageSpec, mean, std) -> tuple[v2.Transform, v2.Transform]:
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """The image as L or RGB; 16 bits a pixel are scaled to 8, where Pillow alone would clip them."""
+    """The image as L or RGB, upright; 16 bits a pixel are scaled to 8, where Pillow would clip them."""
+    image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
         image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
     return image.convert(mode)

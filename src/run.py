@@ -153,6 +153,7 @@ def rehearse(model: Embedder, explainer, detector, neighbours: int | None) -> No
     weight, bias = model.head.weight.detach(), model.head.bias.detach()
     phi = torch.randn(4, weight.shape[1], generator=torch.Generator().manual_seed(0))
     training = Training(phi, torch.zeros(4, dtype=torch.long), weight, bias, model.loss)
+    console.quiet = True  # what is said of made-up samples would only mislead
     try:
         influence = explainer(training, Targets.pairs(phi, phi, torch.tensor([[0, 1]])))
         detector(training, influence, vote(training.z, training.labels, 1))
@@ -160,6 +161,8 @@ def rehearse(model: Embedder, explainer, detector, neighbours: int | None) -> No
         raise UserError(
             f"influence or detector: {str(error).splitlines()[0]} (check the keys under them)"
         ) from error
+    finally:
+        console.quiet = False
 
 
 def unit_of(explainer) -> str:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from src.datamodule import BalancedBatches, DataModule, Images, transforms
+from src.datamodule import BalancedBatches, DataModule, Images, as_mode, transforms
 from src.embedder import Embedder
 from src.errors import UserError
 from src.loss.proxynca import ProxyNCA
@@ -196,6 +196,15 @@ def test_evaluation_of_a_photo_is_the_middle_224_of_256():
     pixels = np.random.default_rng(0).integers(0, 256, (256, 300), dtype=np.uint8)
     result = evaluated(ImageSpec(224, 1, "photo"), Image.fromarray(pixels), (0.0,), (1.0,))
     np.testing.assert_allclose(result[0].numpy(), pixels[16:240, 38:262].astype(np.float32) / 255, atol=1e-6)
+
+
+def test_a_photo_taken_sideways_is_turned_upright():
+    image = Image.new("L", (4, 2))
+    image.putpixel((0, 0), 255)
+    image.getexif()[0x0112] = 6  # the camera was turned by 90 degrees
+    upright = as_mode(image, "L")
+    assert upright.size == (2, 4)
+    assert upright.getpixel((1, 0)) == 255
 
 
 def test_evaluation_of_a_photo_keeps_its_proportions():
