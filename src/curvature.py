@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from src.errors import UserError, at_least, one_of
-from src.head import Training
+from src.head import TILE_BYTES, Training
 from src.progress import console
 
 LARGEST_EXPLICIT = 4096  # weights; H has their square
@@ -36,13 +37,70 @@ def hessian_product_z(
     return torch.func.grad(lambda z: (gradient_z(training, z, labels) * direction).sum())(z)
 
 
-def hvp(training: Training, v: Float[Tensor, "b m D"]) -> Float[Tensor, "b m D"]:
-    """H V for b matrices at once; 4 b n m D operations."""
+def hvp(training: Training, v: Float[Tensor, "b m D"], bend: "Bend | None" = None) -> Float[Tensor, "b m D"]:
+    """H V for b matrices at once; 4 b n m (D + c) operations.
+
+    bend: the pieces of a softmax loss's second derivative, from `bend_of`; None: autograd, any loss.
+    """
     b, m, _ = v.shape
     s = training.features @ v.flatten(0, 1).T  # (n, b m)
-    parts = [hessian_product_z(training, training.z, each) for each in s.split(m, dim=1)]
-    t = torch.cat(parts, 1) if b > 1 else parts[0]
+    if bend is not None:
+        t = bend.product(s.view(-1, b, m)).flatten(1)
+    else:
+        t = torch.cat([hessian_product_z(training, training.z, each) for each in s.split(m, dim=1)], 1)
     return (t.T @ training.features / len(training)).view(v.shape)
+
+
+@dataclass(frozen=True)
+class Bend:
+    """d^2l/dz^2 of l = -log softmax_j(a (cos_j - b [j = y]))_y, in pieces that no product recomputes.
+
+    unit (n, m): e = z/||z||; shrink (n,): 1/||z||; share (n, c): the softmax q; pull (n, m):
+    v = dl/de = a (q - onehot) P; along (n,): v . e. Then dl/dz = (v - (v . e) e) / ||z||.
+    """
+
+    a: float
+    proxies: Float[Tensor, "c m"]
+    unit: Float[Tensor, "n m"]
+    shrink: Float[Tensor, " n"]
+    share: Float[Tensor, "n c"]
+    pull: Float[Tensor, "n m"]
+    along: Float[Tensor, " n"]
+
+    def product(self, s: Float[Tensor, "n b m"]) -> Float[Tensor, "n b m"]:
+        """T = d^2l/dz^2 . S by the chain rule, in tiles of training samples.
+
+        e' = (s - (s.e) e)/||z||, q' = a q (P e' - q . P e'), v' = a q' P, and
+        T = (v' - (v'.e + v.e') e - (v.e) e')/||z|| - (v - (v.e) e) (s.e)/||z||^2.
+        """
+        n, b, _ = s.shape
+        result = torch.empty_like(s)
+        tile = max(1, TILE_BYTES // (4 * b * len(self.proxies)))
+        for start in range(0, n, tile):
+            rows = slice(start, start + tile)
+            e, v, q = self.unit[rows, None], self.pull[rows, None], self.share[rows, None]
+            shrink, along = self.shrink[rows, None, None], self.along[rows, None, None]
+            inside = (s[rows] * e).sum(2, keepdim=True)
+            turn = (s[rows] - inside * e) * shrink  # e'
+            logits = turn @ self.proxies.T
+            bent = q * (logits - (q * logits).sum(2, keepdim=True))
+            change = (self.a**2 * bent) @ self.proxies  # v'
+            back = ((change * e).sum(2, keepdim=True) + (v * turn).sum(2, keepdim=True)) * e
+            result[rows] = (change - back - along * turn) * shrink - (v - along * e) * inside * shrink**2
+        return result
+
+
+def bend_of(training: Training) -> Bend | None:
+    """The closed form of the loss's second derivative, or None where it is no softmax of cosines."""
+    form = training.loss.softmax() if hasattr(training.loss, "softmax") else None
+    if form is None:
+        return None
+    a, margin = form
+    shrink = training.squared_norms.rsqrt()
+    own = F.one_hot(training.labels, len(training.proxies)).to(training.z.dtype)
+    share = F.softmax(a * (training.similarity * shrink[:, None] - margin * own), dim=1)
+    unit, pull = training.z * shrink[:, None], a * (share - own) @ training.proxies
+    return Bend(a, training.proxies, unit, shrink, share, pull, (pull * unit).sum(1))
 
 
 def explicit(training: Training) -> Float[Tensor, "mD mD"]:
@@ -53,8 +111,9 @@ def explicit(training: Training) -> Float[Tensor, "mD mD"]:
             f"influence.solver=explicit needs at most {LARGEST_EXPLICIT} weights, the head has {m * dims}; "
             "use influence.solver=cg"
         )
+    bend = bend_of(training)
     basis = torch.eye(m * dims, dtype=training.z.dtype, device=training.z.device).view(-1, m, dims)
-    h = torch.cat([hvp(training, part).flatten(1) for part in basis.split(256)])
+    h = torch.cat([hvp(training, part, bend).flatten(1) for part in basis.split(256)])
     return (h + h.T) / 2
 
 
@@ -76,8 +135,9 @@ def spectrum(training: Training, iterations: int = 30, seed: int = 0) -> Spectru
     random = torch.Generator().manual_seed(seed)
     q = torch.randn(shape, generator=random, dtype=torch.float64).to(training.weight)
     basis, alpha, beta = [q / q.norm()], [], []
+    bend = bend_of(training)
     for _ in range(iterations):
-        w = hvp(training, basis[-1][None])[0]
+        w = hvp(training, basis[-1][None], bend)[0]
         alpha.append((w * basis[-1]).sum().item())
         for other in basis:
             w = w - (w * other).sum() * other
@@ -127,24 +187,25 @@ def conjugate_gradient(
     """
     precondition = precondition or (lambda r: r)
     dot = lambda a, b: (a * b).sum((1, 2), keepdim=True)  # noqa: E731
-    x, r = torch.zeros_like(v), v.clone()
-    y = precondition(r)
-    p, rho, goal = y.clone(), dot(r, y), tolerance * v.norm(dim=(1, 2), keepdim=True)
+    x, goal = torch.zeros_like(v), tolerance * v.norm(dim=(1, 2), keepdim=True)
+    r = v.clone()
+    p = precondition(r)
+    rho = dot(r, p)
+    open_ = torch.nonzero(r.norm(dim=(1, 2)) > goal[:, 0, 0])[:, 0]  # rows that are not solved yet
+    r, p, rho = r[open_], p[open_], rho[open_]
     for _ in range(most):
-        going = r.norm(dim=(1, 2), keepdim=True) > goal
-        if not going.any():
+        if not len(open_):
             break
         ap = product(p)
         curvature = dot(p, ap)
-        going &= curvature > 0
-        step = torch.where(going, rho / torch.where(going, curvature, 1.0), 0.0)
-        x, r = x + step * p, r - step * ap
+        step = torch.where(curvature > 0, rho / curvature, 0.0)
+        x[open_] += step * p
+        r = r - step * ap
         y = precondition(r)
         new = dot(r, y)
-        p = torch.where(going, y + new / torch.where(rho > 0, rho, 1.0) * p, 0.0)
-        rho = new
-        if not going.any():
-            break
+        p, rho = y + new / rho * p, new
+        going = ((curvature > 0) & (r.norm(dim=(1, 2), keepdim=True) > goal[open_]))[:, 0, 0]
+        open_, r, p, rho = open_[going], r[going], p[going], rho[going]
     return x
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from src.curvature import (
+    bend_of,
     conjugate_gradient,
     damping_of,
     explicit,
@@ -39,6 +40,17 @@ def test_explicit_and_products_are_autograds_hessian(toy):
     torch.testing.assert_close(explicit(training), want, rtol=1e-8, atol=1e-10)
     v = torch.randn(3, 5, 11, dtype=torch.float64)
     torch.testing.assert_close(hvp(training, v).flatten(1), v.flatten(1) @ want, rtol=1e-8, atol=1e-10)
+
+
+def test_the_closed_form_is_autograds(toy):
+    training, _ = toy
+    v = torch.randn(3, 5, 11, dtype=torch.float64)
+    bend = bend_of(training)
+    assert (bend is None) == (training.loss.softmax() is None)
+    if bend is not None:
+        torch.testing.assert_close(hvp(training, v, bend), hvp(training, v), rtol=1e-9, atol=1e-11)
+        ours = (bend.pull - bend.along[:, None] * bend.unit) * bend.shrink[:, None]
+        torch.testing.assert_close(ours, gradient_z(training, training.z))
 
 
 def test_spectrum_finds_both_ends(toy):

@@ -7,13 +7,16 @@ the project's sign: > 0 harmful, as giving x more weight moves the head by -(H +
 which then shrinks d. Unit: d per unit of a sample's weight in the mean loss (n times its weight).
 """
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.curvature import conjugate_gradient, damping_of, explicit, gradient_z, hvp, lissa
-from src.errors import count, one_of
+from src.curvature import bend_of, conjugate_gradient, damping_of, explicit, gradient_z, hvp, lissa
+from src.errors import count, flag, one_of
 from src.head import Targets, Training, along, chunks, weight_gradient
+from src.kronecker import fit
 from src.progress import console, track
 
 BLOCK_BYTES = 256 * 2**20  # of right sides solved side by side
@@ -28,6 +31,7 @@ def scores(
     damping_unit: str = "relative",
     tolerance: float = 1e-3,
     max_products: int = 100,
+    precondition: bool = True,
     scale: float = 500.0,
     batch: int = 1,
     seed: int = 0,
@@ -35,29 +39,36 @@ def scores(
 ) -> Float[Tensor, "g n"]:
     """IF of every training sample on every group.
 
-    solver: cg (until the residual is below tolerance), explicit (H as a matrix, small heads), lissa
-    (one pass; damping is then LiSSA's own: lambda = damping * scale). damping_unit: relative, to H's
-    largest eigenvalue, or absolute. Says the largest relative residual of the solves.
+    solver: cg (until the residual is below tolerance; `precondition` helps it with EKFAC factors),
+    explicit (H as a matrix, small heads) or lissa (one pass; damping is then LiSSA's own: lambda =
+    damping * scale). damping_unit: relative, to H's largest eigenvalue, or absolute. Says the largest
+    relative residual of the solves.
     """
     one_of("influence.solver", solver, ("cg", "explicit", "lissa"))
     count("influence.max_products", max_products, 1)
     count("influence.batch", batch, 1)
-    gradients = gradient_z(training, training.z)
+    flag("influence.precondition", precondition)
+    gradients, bend = gradient_z(training, training.z), bend_of(training)
     value = damping * scale if solver == "lissa" else damping_of(training, damping, damping_unit, seed)[0]
     inverse = _inverse(training, value) if solver == "explicit" else None
 
     def product(x: Tensor) -> Tensor:
-        return hvp(training, x) + value * x
+        return hvp(training, x, bend) + value * x
+
+    helper = None
+    if solver == "cg" and precondition and value > 0:
+        helper = partial(fit(training, seed).solve, damping=value)
 
     def solve(v: Tensor) -> Tensor:
         if solver == "lissa":
             return lissa(training, v, scale, damping, batch)
         if solver == "explicit":
             return (v.flatten(1) @ inverse).view_as(v)
-        return conjugate_gradient(product, v, tolerance, max_products)
+        return conjugate_gradient(product, v, tolerance, max_products, helper)
 
     result = torch.zeros(len(targets), len(training), dtype=training.z.dtype, device=training.z.device)
-    size = chunk or max(1, BLOCK_BYTES // (6 * training.weight.nbytes))
+    wide = 6 * training.weight.nbytes + 3 * training.z.nbytes  # of one right side, while it is solved
+    size = chunk or max(1, BLOCK_BYTES // wide)
     parts, worst = list(chunks(targets, len(training), size)), 0.0
     for sides in track(parts, f"influence (if, {solver})", len(parts)):
         _, v = weight_gradient(training, sides)

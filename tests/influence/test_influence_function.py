@@ -46,7 +46,8 @@ def test_cg_equals_explicit(toy):
     settings = {"damping": 30.0, "damping_unit": "absolute"}
     targets = Targets(test, test, GROUPS)
     exact = scores(training, targets, solver="explicit", **settings)
-    for chunk in (1, 2, 3):
+    for chunk, helped in ((1, True), (2, False), (3, True)):
+        settings["precondition"] = helped
         found = scores(training, targets, solver="cg", tolerance=1e-12, chunk=chunk, **settings)
         assert (found - exact).abs().max() <= 1e-8 * exact.abs().max()
 
