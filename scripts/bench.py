@@ -1,31 +1,48 @@
-"""Measure the core against the direct way: python -m scripts.bench. Ratios from one run, no verdict.
+"""Measure the core: python -m scripts.bench. Ratios from one run, beside what was aimed at.
 
-Direct: move W, pass all cached features through it, take every loss again. Random features, float32.
+Random features, float32. Direct is: move W, pass all cached features through it, take every loss again.
+Writes benchmarks/results.json and benchmarks/ratios.png.
 """
 
+import multiprocessing
+import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 
+from src.artifacts import whole_file, write_json
+from src.curvature import bend_of, hvp
 from src.head import Targets, Training
-from src.influence import eif
+from src.influence import eif, influence_function, tracin
 from src.loss.proxynca import ProxyNCA
+from src.progress import console
 
-# name, training samples n, features D, embedding m, classes c, pairs, direct passes to measure
-CASES = (("CUB size", 5864, 2048, 512, 100, 100, 5), ("In-shop size", 25882, 2048, 512, 3997, 10, 3))
+CUB = {"n": 5864, "D": 2048, "m": 512, "c": 100}
+INSHOP = {"n": 25882, "D": 2048, "m": 512, "c": 3997}
+GOLDEN = {"n": 480, "D": 196, "m": 32, "c": 40}
+FOLDER = Path("benchmarks")
 
 
 def made(n: int, D: int, m: int, c: int) -> Training:
     """A training side of random numbers."""
     torch.manual_seed(0)
-    labels = torch.randint(0, c, (n,))
-    weight, bias = torch.randn(m, D) / D**0.5, torch.zeros(m)
-    return Training(torch.randn(n, D), labels, weight, bias, ProxyNCA(c, m).requires_grad_(False))
+    labels, weight = torch.randint(0, c, (n,)), torch.randn(m, D) / D**0.5
+    loss = ProxyNCA(c, m).requires_grad_(False)
+    return Training(torch.randn(n, D), labels, weight, torch.zeros(m), loss)
 
 
-def seconds(work: Callable[[], object], times: int) -> float:
+def groups(training: Training, number: int, size: int = 1) -> Targets:
+    """Groups of `size` pairs of random test samples."""
+    test = torch.randn(2 * number * size, training.features.shape[1])
+    rows = torch.arange(2 * number * size).view(number, size, 2)
+    return Targets(test, test, tuple(rows.unbind(0)))
+
+
+def seconds(work: Callable[[], object], times: int = 3) -> float:
     """The median of several runs, after one that is not counted."""
     work()
     laps = []
@@ -36,25 +53,122 @@ def seconds(work: Callable[[], object], times: int) -> float:
     return statistics.median(laps)
 
 
+def direct(training: Training) -> float:
+    """Seconds of one direct pass."""
+    moved = training.weight + 1e-3 * torch.randn_like(training.weight)
+
+    def work() -> torch.Tensor:
+        z = torch.nn.functional.linear(training.features, moved, training.bias)
+        return training.loss(z, training.labels)
+
+    return seconds(work)
+
+
+def peak(result: multiprocessing.Queue) -> None:
+    """Largest memory of EIF at In-shop size, beyond features and scores, in GiB."""
+    training = made(**INSHOP)
+    targets = groups(training, 100)
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the features
+    scores = eif.scores(training, targets)
+    result.put(_status("VmHWM") - before - scores.nbytes / 2**30)
+
+
+def _status(key: str) -> float:
+    """A line of /proc/self/status, in GiB (Linux only)."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[key].split()[0]) / 2**20
+
+
+def measure() -> list[dict]:
+    """One row per case: name, value, unit, what was aimed at and whether less or more is better."""
+    rows = []
+
+    def add(case: str, value: float, unit: str, aim: str) -> None:
+        rows.append({"case": case, "value": value, "unit": unit, "aim": aim})
+        print(f"{case:<46}{value:>10.3g} {unit:<22} aim {aim}", flush=True)
+
+    cub = made(**CUB)
+    slow = direct(cub)
+    pair = seconds(lambda: eif.scores(cub, groups(cub, 100))) / 100
+    add("EIF, 100 pairs, CUB size", slow / pair, "x direct", ">= 100")
+    add("  per pair", 1e3 * pair, "ms", "2.46 (a quick version)")
+    grouped = seconds(lambda: eif.scores(cub, groups(cub, 30, 50)), 1) / 30
+    add("EIF, 30 groups of 50 pairs, CUB size", grouped / pair, "x a pair, each", "<= 20")
+    some = groups(cub, 100)
+    product = seconds(lambda: cub.features @ some.query.T)
+    add(
+        "TracIn, 100 pairs, CUB size",
+        seconds(lambda: tracin.scores(cub, some)) / product,
+        "x phi U",
+        "<= 1.5",
+    )
+    bend, few = bend_of(cub), groups(cub, 8)
+    once = seconds(lambda: hvp(cub, torch.ones(1, *cub.weight.shape), bend))
+    solved = seconds(lambda: influence_function.scores(cub, few, damping=1e-2), 1) / 8
+    add("IF by CG to 1e-3, damping 1e-2, 8 pairs", solved / once, "HVPs per pair", "<= 8")
+    del cub
+    golden = made(**GOLDEN)
+    add(
+        "EIF, golden size, per pair",
+        1e3 * seconds(lambda: eif.scores(golden, groups(golden, 8))) / 8,
+        "ms",
+        "-",
+    )
+    shop = made(**INSHOP)
+    slow = direct(shop)
+    pair = seconds(lambda: eif.scores(shop, groups(shop, 10)), 1) / 10
+    add("EIF, 10 pairs, In-shop size", slow / pair, "x direct", ">= 20")
+    add("  per pair", pair, "s", "0.11 (a quick version)")
+    del shop
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=peak, args=(queue,))
+    process.start()
+    add("EIF, 100 pairs, In-shop size: memory", queue.get(), "GiB", "<= 1")
+    process.join()
+    per_row = []
+    for n in (10**4, 10**5, 10**6):
+        long = made(n=n, D=256, m=64, c=100)
+        per_row.append(1e9 * seconds(lambda long=long: eif.scores(long, groups(long, 10))) / n / 10)
+        add(f"EIF, n = {n:,}, D 256, c 100", per_row[-1], "ns per row and pair", "flat within 10 %")
+    add("  slowest to fastest", max(per_row) / min(per_row), "x", "<= 1.1")
+    return rows
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Bars of the ratios that have an aim, as a multiple of it: right of 1 is better."""
+    shown = []
+    for row in rows:
+        sign, _, aim = row["aim"].partition("= ")
+        if sign in (">", "<"):
+            ratio = row["value"] / float(aim)
+            shown.append((row["case"].strip(), ratio if sign == ">" else 1 / ratio))
+    figure, axes = plt.subplots(figsize=(8, 0.5 * len(shown) + 1.2))
+    axes.barh([name for name, _ in shown], [value for _, value in shown], color="#3b6ea5")
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xlabel("measured, as a multiple of the aim (right of 1: reached)")
+    axes.invert_yaxis()
+    figure.tight_layout()
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
+
+
 def main() -> None:
-    """Print one line per case."""
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds per pair, medians")
-    print(f"{'case':<14}{'direct':>10}{'low rank':>10}{'ratio':>8}")
-    for name, n, D, m, c, pairs, times in CASES:
-        training = made(n, D, m, c)
-        test = torch.randn(2 * pairs, D)
-        targets = Targets.pairs(test, test, torch.arange(2 * pairs).view(pairs, 2))
-        moved = training.weight + 1e-3 * torch.randn(m, D)
-
-        def direct(training=training, moved=moved) -> torch.Tensor:
-            z = torch.nn.functional.linear(training.features, moved, training.bias)
-            return training.loss(z, training.labels)
-
-        def low_rank(training=training, targets=targets) -> torch.Tensor:
-            return eif.scores(training, targets)
-
-        slow, fast = 1e3 * seconds(direct, times), 1e3 * seconds(low_rank, 3) / pairs
-        print(f"{name:<14}{slow:>10.2f}{fast:>10.2f}{slow / fast:>7.0f}x")
+    """Measure, print, write."""
+    console.quiet = True
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    print(f"torch {machine['torch']}, {machine['threads']} threads; medians")
+    rows = measure()
+    write_json(FOLDER / "results.json", {"machine": machine, "rows": rows})
+    draw(rows, FOLDER / "ratios.png")
+    print(f"written to {FOLDER}/results.json and {FOLDER}/ratios.png")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from src.confusion import mean_distance_gradient
 
-TILE_BYTES = 2**20  # of logits held at once: what a core's cache takes
+TILE_BYTES = 4 * 2**20  # of logits held at once: fits a cache, and is worth a call; measured by make bench
 CHUNK_BYTES = 256 * 2**20  # of phi U^T held at once
 
 
@@ -61,8 +61,13 @@ class Training:
             if not hasattr(self.loss, "from_cosine"):
                 return self.loss(self.z, self.labels)
             # The way that loss_change takes, so that rounding cancels in the difference.
-            shrink = self.squared_norms.rsqrt()[None]
-            return _losses(self, self.similarity.clone()[None], shrink, slice(None))[0]
+            shrink, result = self.squared_norms.rsqrt()[None], torch.empty_like(self.squared_norms)
+            tile = max(1, TILE_BYTES // (4 * self.similarity.shape[1]))
+            for start in range(0, len(self), tile):
+                rows = slice(start, start + tile)
+                near = self.similarity[rows].clone()[None]
+                result[rows] = _losses(self, near, shrink[:, rows], rows)[0]
+            return result
 
 
 @dataclass(frozen=True)
@@ -114,13 +119,14 @@ def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]
         yield Sides(features, inside / sizes[:, None].to(features.dtype), rows)
 
 
-def weight_gradient(
-    training: Training, sides: Sides
-) -> tuple[Float[Tensor, "b r m"], Float[Tensor, "b m D"]]:
-    """(G, G^T U): the gradient of each group's d in its sides' z, and in W."""
-    z = F.linear(sides.features, training.weight, training.bias)
-    g = mean_distance_gradient(z, sides.share)
-    return g, g.transpose(1, 2) @ sides.features
+def side_gradient(training: Training, sides: Sides) -> Float[Tensor, "b r m"]:
+    """G: the gradient of each group's d in the z of its sides."""
+    return mean_distance_gradient(F.linear(sides.features, training.weight, training.bias), sides.share)
+
+
+def weight_gradient(training: Training, sides: Sides) -> Float[Tensor, "b m D"]:
+    """G^T U: the gradient of each group's d in W."""
+    return side_gradient(training, sides).transpose(1, 2) @ sides.features
 
 
 def along(

@@ -40,7 +40,7 @@ def scores(
     result = torch.zeros(len(targets), len(training), dtype=training.z.dtype, device=training.z.device)
     parts = list(chunks(targets, len(training), chunk or max(1, BLOCK_BYTES // (4 * training.weight.nbytes))))
     for sides in track(parts, "influence (ekfac)", len(parts)):
-        x = factors.solve(weight_gradient(training, sides)[1], value)
+        x = factors.solve(weight_gradient(training, sides), value)
         found = along(training, gradients, x)
         if norms is not None:
             found = torch.where(norms > 0, found / norms, 0.0)

@@ -71,7 +71,7 @@ def scores(
     size = chunk or max(1, BLOCK_BYTES // wide)
     parts, worst = list(chunks(targets, len(training), size)), 0.0
     for sides in track(parts, f"influence (if, {solver})", len(parts)):
-        _, v = weight_gradient(training, sides)
+        v = weight_gradient(training, sides)
         x = solve(v)
         norms = v.norm(dim=(1, 2)).clamp_min(1e-30)
         worst = max(worst, ((product(x) - v).norm(dim=(1, 2)) / norms).max().item())

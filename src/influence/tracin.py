@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.curvature import gradient_z
-from src.head import Targets, Training, chunks, weight_gradient
+from src.head import Targets, Training, chunks, side_gradient
 from src.progress import track
 
 
@@ -22,7 +22,7 @@ def scores(training: Training, targets: Targets, *, chunk: int | None = None) ->
     result = torch.zeros(len(targets), len(training), dtype=training.z.dtype, device=training.z.device)
     parts = list(chunks(targets, len(training), chunk))
     for sides in track(parts, "influence (tracin)", len(parts)):
-        g, _ = weight_gradient(training, sides)
+        g = side_gradient(training, sides)
         b, r, _ = g.shape
         reach = training.features @ sides.features.flatten(0, 1).T  # (n, b r)
         pull = gradients @ g.flatten(0, 1).T  # (n, b r)

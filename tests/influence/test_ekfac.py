@@ -18,7 +18,7 @@ def test_equals_the_dense_inverse_and_any_chunk(toy):
     factors, targets = fit(training, seed=3), Targets(test, test, GROUPS)
     inverse = dense(factors, 0.1 * factors.values.max())
     gradients = torch.einsum("nm,nd->nmd", gradient_z(training, training.z), training.features).flatten(1)
-    v = torch.cat([weight_gradient(training, sides)[1] for sides in chunks(targets, 23, 1)]).flatten(1)
+    v = torch.cat([weight_gradient(training, sides) for sides in chunks(targets, 23, 1)]).flatten(1)
     want = v @ inverse @ gradients.T
     for chunk in (None, 1, 2):
         found = scores(training, targets, damping=0.1, seed=3, chunk=chunk)
