@@ -1,9 +1,8 @@
-import json
-
 import numpy as np
 import pytest
 import torch
 
+from scripts.check_golden import groups as golden_groups
 from src.confusion import distance
 from src.errors import UserError
 from src.head import Targets, Training
@@ -73,15 +72,6 @@ def golden_side(data, name):
     loss.proxies.data = torch.from_numpy(data["proxies"])
     tensors = [torch.from_numpy(data[key]) for key in ("train_features", "train_labels", "weight", "bias")]
     return Training(*tensors, loss.requires_grad_(False)), torch.from_numpy(data["test_features"])
-
-
-def golden_groups(data):
-    neighbour, labels = data["nn_indices"], data["test_labels"]
-    groups = []
-    for c, confused in zip(data["group_classes"], json.loads(str(data["group_confused"])), strict=True):
-        query = np.flatnonzero((labels == c) & np.isin(labels[neighbour], confused))
-        groups.append(torch.from_numpy(np.stack([query, neighbour[query]], 1)))
-    return tuple(groups)
 
 
 @pytest.mark.parametrize("name", ["proxynca", "softtriple"])
