@@ -12,6 +12,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from src.errors import UserError, did_you_mean
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
 
 
 def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
@@ -59,15 +60,13 @@ def _configuration(text: str, words: list[str]) -> str:
 
 def _no_word(words: list[str]) -> str:
     """Which choice was given something that is no word; Hydra does not say."""
-    names = {path.name for path in CONF.iterdir() if path.is_dir()}
-    given = [word for word in words if word.partition("=")[0] in names]
+    given = [word for word in words if word.partition("=")[0] in GROUPS]
     return f"a choice is one word, such as dataset=glyphs; look at {' '.join(given)}"
 
 
 def _key(key: str, words: list[str]) -> str:
     """What could have been meant by a key that is not in the configuration."""
-    names = {path.name for path in CONF.iterdir() if path.is_dir()}
-    chosen = [word for word in words if word.partition("=")[0] in names]
+    chosen = [word for word in words if word.partition("=")[0] in GROUPS]
     try:
         config = _composed(chosen)
     except (HydraException, OmegaConfBaseException, ValueError):  # a sweep's words are no choices
@@ -75,18 +74,15 @@ def _key(key: str, words: list[str]) -> str:
     above: list[str] = []
     for step in key.split("."):
         found = OmegaConf.select(config, ".".join(above)) if above else config
-        valid = [str(name) for name in found if not str(name).startswith("_")] if _is_dict(found) else []
+        below = found if isinstance(found, DictConfig) else ()
+        valid = [str(name) for name in below if not str(name).startswith("_")]
         if step not in valid:
             break
         above.append(step)
     if not valid:
         return f"there is no key {key}; {'.'.join(above)} has none below it"
-    near = did_you_mean(step, valid if above else {*valid, *names})
+    near = did_you_mean(step, valid if above else {*valid, *GROUPS})
     return f"there is no key {key}; {near}" + (f" (in {'.'.join(above)})" if above else "")
-
-
-def _is_dict(found: object) -> bool:
-    return isinstance(found, DictConfig)
 
 
 def _composed(words: list[str]) -> DictConfig:

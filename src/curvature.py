@@ -92,10 +92,9 @@ class Bend:
 
 def bend_of(training: Training) -> Bend | None:
     """The closed form of the loss's second derivative, or None where it is no softmax of cosines."""
-    form = training.loss.softmax() if hasattr(training.loss, "softmax") else None
-    if form is None:
+    if training.softmax is None:
         return None
-    a, margin = form
+    a, margin = training.softmax
     shrink = training.squared_norms.rsqrt()
     own = F.one_hot(training.labels, len(training.proxies)).to(training.z.dtype)
     share = F.softmax(a * (training.similarity * shrink[:, None] - margin * own), dim=1)

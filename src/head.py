@@ -6,7 +6,7 @@ is needed of the n training samples follows from phi U^T (n, 2q).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src.confusion import mean_distance_gradient
+from src.progress import track
 
 TILE_BYTES = 4 * 2**20  # of logits held at once: fits a cache, and is worth a call; measured by make bench
 CHUNK_BYTES = 256 * 2**20  # of phi U^T held at once
@@ -53,6 +54,11 @@ class Training:
     def similarity(self) -> Float[Tensor, "n ck"]:
         """z . p for each proxy; cosines times ||z||."""
         return self.z @ self.proxies.T
+
+    @property
+    def softmax(self) -> tuple[float, float] | None:
+        """(a, b) where the loss is -log softmax_j(a (cos_j - b [j = y]))_y, else None."""
+        return self.loss.softmax() if hasattr(self.loss, "softmax") else None
 
     @cached_property
     def losses(self) -> Float[Tensor, " n"]:
@@ -104,10 +110,15 @@ class Sides:
     rows: range
 
 
-def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]:
-    """Cut the groups into chunks of `size` (by memory: phi U^T of a chunk is (n, b 2q))."""
+def chunk_size(targets: Targets, n: int) -> int:
+    """How many groups a chunk takes by memory: its phi U^T is (n, b 2q)."""
     longest = max((len(group) for group in targets.groups), default=1)
-    size = size or max(1, CHUNK_BYTES // (4 * n * 2 * longest))
+    return max(1, CHUNK_BYTES // (4 * n * 2 * longest))
+
+
+def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]:
+    """Cut the groups into chunks of `size` (by memory)."""
+    size = size or chunk_size(targets, n)
     for start in range(0, len(targets), size):
         rows = range(start, min(start + size, len(targets)))
         some = [targets.groups[i] for i in rows]
@@ -117,6 +128,22 @@ def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]
         inside = torch.arange(q, device=index.device) < sizes[:, None]
         features = torch.cat([targets.query[index[..., 0]], targets.gallery[index[..., 1]]], dim=1)
         yield Sides(features, inside / sizes[:, None].to(features.dtype), rows)
+
+
+def score_chunks(
+    training: Training,
+    targets: Targets,
+    what: str,
+    score: Callable[[Sides], Float[Tensor, "b n"]],
+    size: int | None = None,
+) -> Float[Tensor, "g n"]:
+    """The scores of all groups, `score` giving those of one chunk; a bar says `what` is going on."""
+    n = len(training)
+    size = size or chunk_size(targets, n)
+    result = torch.zeros(len(targets), n, dtype=training.z.dtype, device=training.z.device)
+    for sides in track(chunks(targets, n, size), f"influence ({what})", math.ceil(len(targets) / size)):
+        result[sides.rows.start : sides.rows.stop] = score(sides)
+    return result
 
 
 def side_gradient(training: Training, sides: Sides) -> Float[Tensor, "b r m"]:
@@ -179,7 +206,7 @@ def _losses(training: Training, similarity: Tensor, shrink: Tensor, rows: slice)
     and the own class's share is corrected for the margin afterwards.
     """
     labels = training.labels[rows]
-    form = training.loss.softmax() if hasattr(training.loss, "softmax") else None
+    form = training.softmax
     if form is None or form[0] > 40 or form[0] * form[1] > 1:
         cosine = similarity.mul_(shrink[..., None])
         moved = training.loss.from_cosine(cosine.flatten(0, 1), labels.repeat(len(similarity)))

@@ -32,9 +32,15 @@ class Factors:
     def squared_norms(
         self, gradients: Float[Tensor, "n m"], features: Float[Tensor, "n D"], damping: float
     ) -> Float[Tensor, " n"]:
-        """||(F + damping I)^-1 g_k||^2 of every rank-one g_k = r_k phi_k^T, without forming one."""
+        """||(F + damping I)^-1 g_k||^2 of every rank-one g_k = r_k phi_k^T."""
+        return self.quadratic_form(gradients, features, damping, power=2)
+
+    def quadratic_form(
+        self, gradients: Float[Tensor, "n m"], features: Float[Tensor, "n D"], damping: float, power: int
+    ) -> Float[Tensor, " n"]:
+        """g_k^T (F + damping I)^-power g_k of every rank-one g_k = r_k phi_k^T, without forming one."""
         r, phi = (gradients @ self.outputs).square(), (features @ self.inputs).square()
-        return ((r @ (self.values + damping).pow(-2)) * phi).sum(1)
+        return ((r @ (self.values + damping).pow(-power)) * phi).sum(1)
 
 
 def fit(training: Training, seed: int = 0) -> Factors:
@@ -52,10 +58,9 @@ def fit(training: Training, seed: int = 0) -> Factors:
 
 
 def _labels(training: Training, seed: int) -> Int[Tensor, " n"]:
-    form = training.loss.softmax() if hasattr(training.loss, "softmax") else None
-    if form is None:
+    if training.softmax is None:
         return training.labels
-    logits = form[0] * training.similarity * training.squared_norms.rsqrt()[:, None]
+    logits = training.softmax[0] * training.similarity * training.squared_norms.rsqrt()[:, None]
     # On the CPU, so that every device draws the same.
     random = torch.Generator().manual_seed(seed)
     drawn = torch.multinomial(F.softmax(logits, dim=1).cpu(), 1, generator=random)

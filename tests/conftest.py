@@ -22,6 +22,7 @@ import torch
 from src.head import Training
 from src.loss.proxynca import ProxyNCA
 from src.loss.softtriple import SoftTriple
+from tests.minimise import minimise
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -88,25 +89,11 @@ def toy_convex():
     loss = Linear()
 
     def solve(weights):
-        weight = torch.zeros(3, 6, dtype=torch.float64, requires_grad=True)
-        optimiser = torch.optim.LBFGS(
-            [weight],
-            lr=1,
-            max_iter=1000,
-            tolerance_grad=1e-12,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe",
-        )
-
-        def objective():
-            optimiser.zero_grad()
+        def objective(weight):
             value = (weights * loss(features @ weight.T + bias, labels)).sum()
-            value = value + 0.05 / 2 * weight.square().sum()
-            value.backward()
-            return value
+            return value + 0.05 / 2 * weight.square().sum()
 
-        optimiser.step(objective)
-        return weight.detach()
+        return minimise(objective, torch.zeros(3, 6, dtype=torch.float64))
 
     even = torch.full((40,), 1 / 40, dtype=torch.float64)
 

@@ -19,6 +19,5 @@ def suspicion(
     """
     at_least("detector.damping", damping, 0)
     factors = fit(training, seed)
-    r = (gradient_z(training, training.z) @ factors.outputs).square()
-    phi = (training.features @ factors.inputs).square()
-    return ((r @ (factors.values + damping * factors.values.max()).reciprocal()) * phi).sum(1)
+    value = damping * factors.values.max().item()
+    return factors.quadratic_form(gradient_z(training, training.z), training.features, value, power=1)

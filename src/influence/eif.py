@@ -14,8 +14,7 @@ from torch import Tensor
 
 from src.confusion import mean_distance, mean_distance_gradient
 from src.errors import UserError, count, flag, number
-from src.head import Sides, Targets, Training, chunks, loss_change
-from src.progress import track
+from src.head import Sides, Targets, Training, loss_change, score_chunks
 
 
 def scores(
@@ -45,23 +44,25 @@ def scores(
     if radius is not None and number("influence.radius", radius) <= 0:
         raise UserError(f"influence.radius={radius} is not positive; give a share of ||W|| such as 0.02")
     length = None if radius is None else radius * training.weight.double().norm()
-    result = torch.zeros(len(targets), len(training), dtype=training.z.dtype, device=training.z.device)
-    parts = list(chunks(targets, len(training), chunk))
-    for sides in track(parts, "influence (eif)", len(parts)):
+
+    def score(sides: Sides) -> Tensor:
         space = Space(training, sides)
         moves = [space.climb(+1, steps, length, step_size, max_change)]
         if n_theta > 1:
             moves.append(space.climb(-1, steps, length, step_size, max_change))
         while len(moves) < n_theta:
             moves.append(space.orthogonal(moves, seed))
+        total = torch.zeros((), dtype=training.z.dtype, device=training.z.device)
         for move in moves:
             weight = space.change(move) / n_theta  # (b,)
             if normalise:
                 norm = space.norm(move)
                 weight = torch.where(norm > 0, weight / norm, 0.0)
             change = loss_change(training, sides.features, move.to(training.z.dtype), tile)
-            result[sides.rows.start : sides.rows.stop] += weight[:, None].to(change.dtype) * change
-    return result
+            total = total + weight[:, None].to(change.dtype) * change
+        return total
+
+    return score_chunks(training, targets, "eif", score, chunk)
 
 
 class Space:

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from src.curvature import gradient_z
 from src.errors import at_least
-from src.head import Targets, Training, along, chunks, weight_gradient
+from src.head import Sides, Targets, Training, along, score_chunks, weight_gradient
 from src.kronecker import fit
-from src.progress import track
 
 BLOCK_BYTES = 256 * 2**20
 
@@ -37,12 +36,11 @@ def scores(
     gradients, factors = gradient_z(training, training.z), fit(training, seed)
     value = damping * factors.values.max().item()
     norms = factors.squared_norms(gradients, training.features, value).sqrt() if relative else None
-    result = torch.zeros(len(targets), len(training), dtype=training.z.dtype, device=training.z.device)
-    parts = list(chunks(targets, len(training), chunk or max(1, BLOCK_BYTES // (4 * training.weight.nbytes))))
-    for sides in track(parts, "influence (ekfac)", len(parts)):
+
+    def score(sides: Sides) -> Tensor:
         x = factors.solve(weight_gradient(training, sides), value)
         found = along(training, gradients, x)
-        if norms is not None:
-            found = torch.where(norms > 0, found / norms, 0.0)
-        result[sides.rows.start : sides.rows.stop] = found
-    return result
+        return found if norms is None else torch.where(norms > 0, found / norms, 0.0)
+
+    size = chunk or max(1, BLOCK_BYTES // (4 * training.weight.nbytes))
+    return score_chunks(training, targets, "ekfac", score, size)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from src.curvature import bend_of, conjugate_gradient, damping_of, explicit, gradient_z, hvp, lissa
 from src.errors import count, flag, one_of
-from src.head import Targets, Training, along, chunks, weight_gradient
+from src.head import Sides, Targets, Training, along, score_chunks, weight_gradient
 from src.kronecker import fit
-from src.progress import console, track
+from src.progress import console
 
 BLOCK_BYTES = 256 * 2**20  # of right sides solved side by side
 
@@ -66,17 +66,19 @@ def scores(
             return (v.flatten(1) @ inverse).view_as(v)
         return conjugate_gradient(product, v, tolerance, max_products, helper)
 
-    result = torch.zeros(len(targets), len(training), dtype=training.z.dtype, device=training.z.device)
-    wide = 6 * training.weight.nbytes + 3 * training.z.nbytes  # of one right side, while it is solved
-    size = chunk or max(1, BLOCK_BYTES // wide)
-    parts, worst = list(chunks(targets, len(training), size)), 0.0
-    for sides in track(parts, f"influence (if, {solver})", len(parts)):
+    worst = 0.0
+
+    def score(sides: Sides) -> Tensor:
+        nonlocal worst
         v = weight_gradient(training, sides)
         x = solve(v)
         norms = v.norm(dim=(1, 2)).clamp_min(1e-30)
         worst = max(worst, ((product(x) - v).norm(dim=(1, 2)) / norms).max().item())
-        result[sides.rows.start : sides.rows.stop] = along(training, gradients, x)
-    if parts:
+        return along(training, gradients, x)
+
+    wide = 6 * training.weight.nbytes + 3 * training.z.nbytes  # of one right side, while it is solved
+    result = score_chunks(training, targets, f"if, {solver}", score, chunk or max(1, BLOCK_BYTES // wide))
+    if len(targets):
         console.print(f"solved with {solver}: largest relative residual {worst:.2g}")
     return result
 

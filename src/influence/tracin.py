@@ -7,24 +7,22 @@ the confused pair closer. Unit: d per unit of learning rate. On the head both gr
 grad d = G^T U and grad l = r phi^T, so a score is (r . G)(U^T phi): no solve, one pass over phi.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from src.curvature import gradient_z
-from src.head import Targets, Training, chunks, side_gradient
-from src.progress import track
+from src.head import Sides, Targets, Training, score_chunks, side_gradient
 
 
 def scores(training: Training, targets: Targets, *, chunk: int | None = None) -> Float[Tensor, "g n"]:
     """TracIn of every training sample on every group."""
     gradients = gradient_z(training, training.z)
-    result = torch.zeros(len(targets), len(training), dtype=training.z.dtype, device=training.z.device)
-    parts = list(chunks(targets, len(training), chunk))
-    for sides in track(parts, "influence (tracin)", len(parts)):
+
+    def score(sides: Sides) -> Tensor:
         g = side_gradient(training, sides)
         b, r, _ = g.shape
         reach = training.features @ sides.features.flatten(0, 1).T  # (n, b r)
         pull = gradients @ g.flatten(0, 1).T  # (n, b r)
-        result[sides.rows.start : sides.rows.stop] = reach.mul_(pull).view(-1, b, r).sum(2).T
-    return result
+        return reach.mul_(pull).view(-1, b, r).sum(2).T
+
+    return score_chunks(training, targets, "tracin", score, chunk)

@@ -9,6 +9,7 @@ from src.head import Targets
 from src.influence import eif, tracin
 from src.influence.influence_function import scores
 from tests.influence.test_eif import GROUPS, golden_groups, golden_side
+from tests.minimise import minimise
 
 
 def mean_d(training, test, weight, group):
@@ -74,27 +75,13 @@ def test_value_and_sign_are_the_change_of_d_when_a_sample_weighs_more(toy):
     start = training.weight
 
     def solve(weights):
-        weight = start.clone().requires_grad_()
-        optimiser = torch.optim.LBFGS(
-            [weight],
-            lr=1,
-            max_iter=500,
-            tolerance_grad=1e-13,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe",
-        )
-
-        def objective():
-            optimiser.zero_grad()
+        def objective(weight):
             losses = training.loss(training.features @ weight.T + training.bias, training.labels)
             # The damping that makes `start` a minimum: its own slope is taken off.
             value = (weights * losses).sum() + damping / 2 * (weight - start).square().sum()
-            value = value - (slope * (weight - start)).sum()
-            value.backward()
-            return value
+            return value - (slope * (weight - start)).sum()
 
-        optimiser.step(objective)
-        return weight.detach()
+        return minimise(objective, start)
 
     even = torch.full((23,), 1 / 23, dtype=torch.float64)
     leaf = start.clone().requires_grad_()
