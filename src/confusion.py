@@ -1,4 +1,4 @@
-"""Who is taken for whom: confusion pairs, groups of them, and the distance d that is explained."""
+"""Who is taken for whom: confusion pairs, groups of them, mis-similar pairs, and the distance d."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from src.retrieval import nearest
 
 
 @dataclass(frozen=True)
-class Confusions:
-    """p confusion pairs (Definition 2.1), closest first, ties by query.
+class Pairs:
+    """p pairs of a query and a gallery sample.
 
     query (p,) and neighbour (p,): rows of query and gallery; distance (p,): d in [0, 4].
     """
@@ -37,18 +37,76 @@ def find(
     gallery_labels: Int[Tensor, " g"],
     *,
     same: bool,
-) -> Confusions:
-    """Queries whose nearest gallery sample, by the distance of normalised z, has another class."""
+) -> Pairs:
+    """Confusion pairs (Definition 2.1), closest first, ties by query.
+
+    They are the queries whose nearest gallery sample, by the distance of normalised z, has another class.
+    """
     query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
     index = nearest(query, gallery, 1, same=same)[1][:, 0]
     wrong = torch.nonzero(query_labels != gallery_labels[index])[:, 0]
     # (a - b)^2 rather than 2 - 2ab: exact for pairs that almost coincide.
     distance = (query[wrong] - gallery[index[wrong]]).square().sum(1)
     order = torch.argsort(distance, stable=True)
-    return Confusions(wrong[order], index[wrong][order], distance[order])
+    return Pairs(wrong[order], index[wrong][order], distance[order])
 
 
-def groups(confusions: Confusions, query_labels: Int[Tensor, " q"]) -> list[tuple[int, Int[Tensor, " s"]]]:
+def mis_similar(
+    query: Float[Tensor, "q m"],
+    gallery: Float[Tensor, "g m"],
+    query_labels: Int[Tensor, " q"],
+    gallery_labels: Int[Tensor, " g"],
+    *,
+    same: bool,
+) -> Pairs:
+    """Each query with the farthest gallery sample of its own class (Section 5).
+
+    Farthest first, ties by query. same: query and gallery are the same rows; a pair that both its samples
+    name is told once.
+    """
+    query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
+    order = torch.argsort(gallery_labels, stable=True)
+    labels, sizes = torch.unique_consecutive(gallery_labels[order], return_counts=True)
+    rows, far, distance = [], [], []
+    for label, members in zip(labels.tolist(), order.split(sizes.tolist()), strict=True):
+        mine = torch.nonzero(query_labels == label)[:, 0]
+        if not len(mine):
+            continue
+        other = members[(query[mine] @ gallery[members].T).argmin(1)]
+        rows, far = [*rows, mine], [*far, other]
+        distance.append((query[mine] - gallery[other]).square().sum(1))
+    if not rows:
+        none = torch.empty(0, dtype=torch.int64)
+        return Pairs(none, none, query.new_empty(0))
+    a, b, d = torch.cat(rows), torch.cat(far), torch.cat(distance)
+    if same:
+        real = a != b  # a class of one sample has no pair
+        a, b, d = a[real], b[real], d[real]
+        named = set(zip(a.tolist(), b.tolist(), strict=True))
+        once = [x < y or (y, x) not in named for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+        keep = torch.tensor(once, dtype=torch.bool)
+        a, b, d = a[keep], b[keep], d[keep]
+    by_query = torch.argsort(a, stable=True)
+    a, b, d = a[by_query], b[by_query], d[by_query]
+    order = torch.argsort(d, descending=True, stable=True)
+    return Pairs(a[order], b[order], d[order])
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What a run explains: groups of (query row, gallery row), a single pair being a group of one.
+
+    sign: +1 where harm is a pair that comes closer (confusions), -1 where it is one that moves apart
+    (mis-similar pairs). table: the file whose rows the groups are, in order; pairs: as that file lists them.
+    """
+
+    groups: tuple[Int[Tensor, "_ 2"], ...]
+    sign: float
+    table: str
+    pairs: Pairs
+
+
+def groups(confusions: Pairs, query_labels: Int[Tensor, " q"]) -> list[tuple[int, Int[Tensor, " s"]]]:
     """(test class, its confusions' rows) for each class with a confusion; largest first, ties by class."""
     classes = query_labels[confusions.query]
     members = [(c, torch.nonzero(classes == c)[:, 0]) for c in classes.unique().tolist()]

@@ -27,6 +27,14 @@ def gradient_z(
     return torch.func.grad(lambda z: training.loss(z, labels).sum())(z)
 
 
+def sample_gradients(training: Training, bend: "Bend | None" = None) -> Float[Tensor, "n m"]:
+    """dl/dz of each sample at W: in closed form where the loss is a softmax of cosines, else by autograd."""
+    bend = bend or bend_of(training)
+    if bend is None:
+        return gradient_z(training, training.z)
+    return (bend.pull - bend.along[:, None] * bend.unit) * bend.shrink[:, None]
+
+
 def hessian_product_z(
     training: Training,
     z: Float[Tensor, "n m"],
@@ -124,46 +132,53 @@ class Spectrum:
     smallest: float
 
 
-def spectrum(training: Training, iterations: int = 30, seed: int = 0) -> Spectrum:
-    """Both ends of H's spectrum by Lanczos with full reorthogonalisation.
+def spectrum(
+    product: Callable[[Tensor], Tensor], like: Float[Tensor, "m D"], most: int = 30, seed: int = 0
+) -> Spectrum:
+    """Both ends of a symmetric matrix's spectrum by Lanczos with full reorthogonalisation.
 
-    largest is right to a per cent after some ten iterations; smallest is an upper bound.
+    product: (1, m, D) -> (1, m, D); like: a tensor of the shape and type that the matrix acts on. Ends once
+    two products more moved neither end by 0.2 % of the largest, or after `most`. largest is then right to
+    a per cent or better; smallest is an upper bound.
     """
-    shape = training.weight.shape
-    iterations = min(iterations, training.weight.numel())
     random = torch.Generator().manual_seed(seed)
-    q = torch.randn(shape, generator=random, dtype=torch.float64).to(training.weight)
-    basis, alpha, beta = [q / q.norm()], [], []
-    bend = bend_of(training)
-    for _ in range(iterations):
-        w = hvp(training, basis[-1][None], bend)[0]
+    q = torch.randn(like.shape, generator=random, dtype=torch.float64).to(like)
+    basis, alpha, beta, ends = [q / q.norm()], [], [], []
+    for _ in range(min(most, like.numel())):
+        w = product(basis[-1][None])[0]
         alpha.append((w * basis[-1]).sum().item())
         for other in basis:
             w = w - (w * other).sum() * other
+        off = torch.diag(torch.tensor(beta, dtype=torch.float64), 1)
+        t = torch.diag(torch.tensor(alpha, dtype=torch.float64)) + off + off.T
+        values = torch.linalg.eigvalsh(t)
+        ends.append(values[[0, -1]])
         beta.append(w.norm().item())
-        if beta[-1] <= 1e-6 * max(map(abs, alpha)):
+        still = len(ends) > 4 and (ends[-1] - ends[-3]).abs().max() <= 2e-3 * ends[-1].abs().max()
+        if still or beta[-1] <= 1e-6 * max(map(abs, alpha)):
             break
         basis.append(w / w.norm())
-    k = len(alpha)
-    off = torch.tensor(beta[: k - 1], dtype=torch.float64)
-    t = torch.diag(torch.tensor(alpha, dtype=torch.float64)) + torch.diag(off, 1) + torch.diag(off, -1)
-    values = torch.linalg.eigvalsh(t)
-    return Spectrum(values[-1].item(), values[0].item())
+    return Spectrum(ends[-1][1].item(), ends[-1][0].item())
 
 
-def damping_of(training: Training, damping: float, unit: str, seed: int = 0) -> tuple[float, Spectrum]:
+def damping_of(
+    product: Callable[[Tensor], Tensor],
+    like: Float[Tensor, "m D"],
+    damping: float,
+    unit: str,
+    seed: int = 0,
+    most: int = 30,
+) -> tuple[float, Spectrum]:
     """(lambda, spectrum): damping as given (absolute), or times H's largest eigenvalue (relative).
 
-    Says once what the spectrum is, and warns where H + lambda I is not positive definite.
+    product and like: as of `spectrum`. Says once what the spectrum is, and warns where H + lambda I is not
+    positive definite.
     """
     at_least("influence.damping", damping, 0)
     one_of("influence.damping_unit", unit, ("relative", "absolute"))
-    ends = spectrum(training, seed=seed)
+    ends = spectrum(product, like, most, seed)
     value = damping * ends.largest if unit == "relative" else damping
-    console.print(
-        f"Hessian of the head: eigenvalues from {ends.smallest:.3g} to {ends.largest:.3g}, "
-        f"damping {value:.3g}"
-    )
+    console.print(f"Hessian: eigenvalues from {ends.smallest:.3g} to {ends.largest:.3g}, damping {value:.3g}")
     if ends.smallest + value <= 0:
         console.print(
             "warning: the damped Hessian is indefinite, so its inverse turns some directions around; "

@@ -139,11 +139,17 @@ class DataModule(pl.LightningDataModule):
         parts = [self.split.query] if self.split.shared_gallery else [self.split.query, self.split.gallery]
         return [self.in_order(part) for part in parts]
 
+    def item(self, part: Part, i: int) -> torch.Tensor:
+        """The i-th image of a part, without augmentation."""
+        return self._still(part)[i][0]
+
+    def _still(self, part: Part) -> Images:
+        return Images(part, part.labels, self.evaluation, self.split.image.channels)
+
     def in_order(self, part: Part) -> DataLoader:
         """A part without augmentation, in its own order."""
-        images = Images(part, part.labels, self.evaluation, self.split.image.channels)
         return DataLoader(
-            images,
+            self._still(part),
             batch_size=self.recipe.eval_batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

@@ -25,7 +25,7 @@ def find_or_extract(
     model: Embedder, loaders: dict[str, DataLoader], checkpoint: Path
 ) -> dict[str, Float[Tensor, "n D"]]:
     """Features by loader name, from the file beside the checkpoint if it was made with this one."""
-    path = checkpoint.with_name("features.npz")
+    path = checkpoint.with_suffix(".features.npz")
     made_with = file_hash(checkpoint)
     if path.exists():
         try:

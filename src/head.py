@@ -81,12 +81,14 @@ class Targets:
     """What is explained: g groups of confusion pairs; a single pair is a group of one.
 
     query and gallery: features of the test samples; groups: (q_i, 2) rows of (query, gallery) each.
-    A group's d is the mean over its pairs.
+    A group's d is the mean over its pairs. sign: -1 where it is -d that is explained, as for mis-similar
+    pairs, which harm moves apart.
     """
 
     query: Float[Tensor, "q D"]
     gallery: Float[Tensor, "g D"]
     groups: tuple[Int[Tensor, "_ 2"], ...]
+    sign: float = 1.0
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -101,7 +103,7 @@ class Targets:
 class Sides:
     """A chunk of b groups, padded to the same number of pairs q, r = 2q sides.
 
-    features U (b, r, D): first the queries, then their neighbours; share (b, q): 1/size for a pair,
+    features U (b, r, D): first the queries, then their neighbours; share (b, q): sign/size for a pair,
     0 for padding; rows: which groups these are.
     """
 
@@ -127,7 +129,7 @@ def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]
         sizes = torch.tensor([len(group) for group in some], device=index.device)
         inside = torch.arange(q, device=index.device) < sizes[:, None]
         features = torch.cat([targets.query[index[..., 0]], targets.gallery[index[..., 1]]], dim=1)
-        yield Sides(features, inside / sizes[:, None].to(features.dtype), rows)
+        yield Sides(features, targets.sign * inside / sizes[:, None].to(features.dtype), rows)
 
 
 def score_chunks(

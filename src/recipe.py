@@ -14,7 +14,8 @@ class Recipe:
 
     A batch holds classes_per_batch x per_class images. lr_*: learning rate of each parameter group.
     schedule: cosine (to 0) or constant, after warmup_epochs of linear warm-up.
-    clip_norm: largest gradient norm, null for none.
+    clip_norm: largest gradient norm, null for none. checkpoints: how many are kept, evenly over the epochs,
+    the last one included; influence=tracin sums over them.
     """
 
     epochs: int
@@ -31,10 +32,11 @@ class Recipe:
     clip_norm: float | None
     validate_every: int
     eval_batch_size: int
+    checkpoints: int = 1
 
     def __post_init__(self):
         sizes = ("classes_per_batch", "per_class", "embedding_size", "eval_batch_size")
-        for key in ("epochs", "validate_every", *sizes):
+        for key in ("epochs", "validate_every", "checkpoints", *sizes):
             count(f"recipe.{key}", getattr(self, key), 1)
         for key in ("lr_backbone", "lr_head", "lr_proxies", "warmup_epochs"):
             at_least(f"recipe.{key}", getattr(self, key), 0)
@@ -46,3 +48,9 @@ class Recipe:
             raise UserError(f"recipe.optimizer: {error}") from None
         if self.clip_norm is not None:
             at_least("recipe.clip_norm", self.clip_norm, 0)
+
+    @property
+    def kept_epochs(self) -> set[int]:
+        """The epochs, counted from 1, after which a checkpoint is kept; the last epoch is always one."""
+        number = min(self.checkpoints, self.epochs)
+        return {round(self.epochs * i / number) for i in range(1, number + 1)}

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.artifacts import write_array, write_csv, write_json
-from src.confusion import Confusions, groups
+from src.confusion import Explained, Pairs, groups
 from src.noise import NoisyLabels
 from src.relabel import Votes, recommended_right
 from src.split import Split
@@ -18,7 +18,7 @@ from src.statistics import detection
 
 COLUMNS = {
     "confusions.csv": {
-        "confusion": "row of influence.npy; 0 is the closest, most confusing pair",
+        "confusion": "0 is the closest, most confusing pair",
         "query": "name of the query image",
         "query_class": "its class",
         "neighbour": "name of its nearest gallery image",
@@ -27,21 +27,34 @@ COLUMNS = {
         "same_thing": "True where the data set knows the two classes to look alike",
     },
     "groups.csv": {
+        "group": "0 is the class with most confusions",
         "class": "a test class with confusions, a confusion group; largest first",
         "confusions": "how many of its queries are nearest to another class",
         "queries": "how many queries it has",
         "confused_with": "the class they are nearest to most often",
         "distance": "mean squared distance of its confusion pairs, in [0, 4]",
     },
+    "mis_similar.csv": {
+        "pair": "0 is the pair that is farthest apart",
+        "query": "name of the query image",
+        "neighbour": "name of the farthest gallery image of its class",
+        "class": "the class of both",
+        "distance": "squared distance of the normalised embeddings, in [0, 4]",
+    },
+    "counterfactual.csv": {
+        "row": "row of influence.npy",
+        "lds": "linear datamodeling score: rank correlation of its scores, summed over random subsets, with "
+        "the real change of d when the head is trained without them; in [-1, 1], 1 = predicted right",
+    },
     "samples.csv": {
         "sample": "column of influence.npy: position in the training set",
         "path": "name of the training image",
         "class": "the label that training believed",
-        "influence_mean": "mean score over all confusions; sign: > 0 harmful (fitting it more brings "
-        "confused pairs closer), < 0 helpful; unit: the method's (see influence_index.json); empty where "
-        "there was no confusion",
-        "influence_abs_mean": "mean absolute score over all confusions, >= 0, same unit; how much it matters",
-        "harmful_share": "share of the confusions on which the sample scores > 0, in [0, 1]",
+        "influence_mean": "mean score over all that was explained; sign: > 0 harmful (fitting it more brings "
+        "confused pairs closer, or moves mis-similar ones apart), < 0 helpful; influence_index.json says "
+        "what was explained, and the unit; empty where nothing was",
+        "influence_abs_mean": "mean absolute score over the same, >= 0, same unit; how much it matters",
+        "harmful_share": "share of the same on which the sample scores > 0, in [0, 1]",
         "suspicion": "of the chosen detector; higher = more likely mislabelled",
         "vote_current": "neighbours' vote for the current label, in [0, 1] (Algorithm 1)",
         "recommended": "class with the largest vote",
@@ -57,11 +70,16 @@ COLUMNS = {
         "recommended": "label to give instead",
         "vote_recommended": "neighbours' vote for it, in [0, 1]",
         "vote_current": "neighbours' vote for the current label, in [0, 1]",
-        "influence_mean": "mean score over all confusions; > 0 harmful: all rows here are",
+        "influence_mean": "as in samples.csv; > 0 harmful: all rows here are",
         "suspicion": "of the chosen detector; higher = more likely mislabelled",
         "flipped": "True where noise= changed the label (only with noise)",
         "true_class": "the label before it was flipped (only with noise)",
     },
+}
+
+SIGNS = {
+    1.0: "> 0 harmful: fitting the sample more brings the confused pair closer",
+    -1.0: "> 0 harmful: fitting the sample more moves the mis-similar pair further apart",
 }
 
 
@@ -69,19 +87,22 @@ COLUMNS = {
 class Findings:
     """Everything a run found out, before it is written.
 
-    influence (p, n): > 0 harmful; suspicion (n,): higher = more likely mislabelled.
+    influence (e, n): of what was explained, > 0 harmful; suspicion (n,): higher = more likely mislabelled.
+    lds (e,): how well the scores predict retraining without random subsets, in [-1, 1]; None: not measured.
     """
 
     split: Split
     noisy: NoisyLabels
-    confusions: Confusions
-    influence: Float[Tensor, "p n"]
+    confusions: Pairs
+    explained: Explained
+    influence: Float[Tensor, "e n"]
     suspicion: Float[Tensor, " n"]
     votes: Votes
+    lds: Float[np.ndarray, " e"] | None = None
 
     @property
     def influence_mean(self) -> Float[Tensor, " n"]:
-        """Mean over the confusions; NaN where there is none."""
+        """Mean over what was explained; NaN where that is nothing."""
         return self.influence.mean(0)
 
 
@@ -110,12 +131,27 @@ def group_table(found: Findings) -> pd.DataFrame:
     split, pairs = found.split, found.confusions
     labels, near = torch.from_numpy(split.query.labels), split.gallery.labels[pairs.neighbour.numpy()]
     rows = []
-    for c, members in groups(pairs, labels):
+    for i, (c, members) in enumerate(groups(pairs, labels)):
         with_whom = np.bincount(near[members.numpy()]).argmax()
         distance = pairs.distance[members].mean().item()
         sizes = len(members), int((split.query.labels == c).sum())
-        rows.append((split.class_names[c], *sizes, split.class_names[with_whom], distance))
+        rows.append((i, split.class_names[c], *sizes, split.class_names[with_whom], distance))
     return pd.DataFrame(rows, columns=list(COLUMNS["groups.csv"]))
+
+
+def mis_similar_table(found: Findings) -> pd.DataFrame:
+    """One row per explained mis-similar pair, farthest first."""
+    split, pairs = found.split, found.explained.pairs
+    query, neighbour = pairs.query.numpy(), pairs.neighbour.numpy()
+    return pd.DataFrame(
+        {
+            "pair": np.arange(len(pairs)),
+            "query": [split.query.names[i] for i in query],
+            "neighbour": [split.gallery.names[i] for i in neighbour],
+            "class": [split.class_names[c] for c in split.query.labels[query]],
+            "distance": pairs.distance.numpy(),
+        }
+    )
 
 
 def sample_table(found: Findings) -> pd.DataFrame:
@@ -192,6 +228,7 @@ def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str
         "retrieval": retrieval,
         "queries": len(found.split.query),
         "confusions": len(found.confusions),
+        "explained": {"table": found.explained.table, "rows": len(found.explained.groups)},
         "confused_most": class_pairs(tables["confusions.csv"]),
         "noise": noise_report(found),
         "relabels": len(tables["relabels.csv"]),
@@ -207,6 +244,10 @@ def write(folder: Path, found: Findings, method: str, unit: str) -> dict[str, pd
         "samples.csv": samples,
         "relabels.csv": relabel_table(samples),
     }
+    if found.explained.table == "mis_similar.csv":
+        tables["mis_similar.csv"] = mis_similar_table(found)
+    if found.lds is not None:
+        tables["counterfactual.csv"] = pd.DataFrame({"row": np.arange(len(found.lds)), "lds": found.lds})
     for name, table in tables.items():
         write_csv(folder / name, table)
     write_array(folder / "influence.npy", found.influence.numpy())
@@ -216,9 +257,9 @@ def write(folder: Path, found: Findings, method: str, unit: str) -> dict[str, pd
             "file": "influence.npy",
             "method": method,
             "shape": list(found.influence.shape),
-            "rows": "confusion of confusions.csv",
+            "rows": f"the first {len(found.influence)} rows of {found.explained.table}, in order",
             "columns": "sample of samples.csv",
-            "sign": "> 0 harmful: fitting the sample more brings the confused pair closer",
+            "sign": SIGNS[found.explained.sign],
             "unit": unit,
         },
     )

@@ -17,23 +17,23 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src import command_line, results, summary, tracker
+from src import attribute, command_line, counterfactual, results, summary, tables, tracker
 from src.artifacts import disk, file_hash, short_hash, whole_folder, write_json
 from src.confusion import find
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError, count, within
-from src.features import find_or_extract
 from src.head import Targets, Training
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
 from src.retrieval import metrics
-from src.train import device, find_or_train
+from src.split import ImageSpec
+from src.train import device, find_or_train, kept
 
 # What a model's weights depend on; everything else is looked at afterwards.
 TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
-LOOKING_KEYS = ("influence", "detector", "neighbours")
+LOOKING_KEYS = ("target", "params", "influence", "detector", "neighbours", "counterfactual")
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
 NOT_IN_WEIGHTS = (
     *("root", "csv", "download", "on_bad_image", "on_small_class"),
@@ -44,6 +44,7 @@ TRAINING_FORMAT = 1  # raised when the code trains other weights from the same s
 
 
 failures: list[str] = []  # jobs of this process that ended with an error, in their own words
+finished: list[Path] = []  # the folders of those that did not
 
 
 @hydra.main(version_base="1.3", config_path=str(command_line.CONF), config_name="config")
@@ -84,8 +85,10 @@ def run(cfg: DictConfig) -> None:
     )
 
     # What is asked of the model later is tried on made-up samples now, not after an hour of training.
-    explainer, detector = instantiate(cfg.influence), instantiate(cfg.detector)
-    rehearse(model, explainer, detector, cfg.neighbours)
+    target, explainer, detector = (instantiate(cfg[key]) for key in ("target", "influence", "detector"))
+    attribute.check(explainer, choices["influence"], cfg.params)
+    plan = counterfactual.Plan(**cfg.counterfactual)
+    rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
     # Train, or find the checkpoint that these settings lead to.
     home, name = places(settings, choices, split.fingerprint())
@@ -97,43 +100,47 @@ def run(cfg: DictConfig) -> None:
     clock.lap("training")
 
     # One pass of the frozen backbone; from here on everything is a function of features.
-    parts = {"train": split.train, "query": split.query}
-    parts |= {} if split.shared_gallery else {"gallery": split.gallery}
-    loaders = {part: data.in_order(samples) for part, samples in parts.items()}
-    features = find_or_extract(model.float().to(device(trainer)), loaders, checkpoint)
-    model.cpu().requires_grad_(False)
-    training = Training(
-        features["train"], torch.from_numpy(noisy.labels), model.head.weight, model.head.bias, model.loss
-    )
-    query, gallery = features["query"], features.get("gallery", features["query"])
+    where = device(trainer)
+    frozen = attribute.freeze(model, data, checkpoint, where)
     clock.lap("features")
 
     # Who is taken for whom, and how often.
-    z = [F.normalize(model.head(part), dim=1) for part in (query, gallery)]
-    labels = [torch.from_numpy(part.labels) for part in (split.query, split.gallery)]
-    confusions = find(*z, *labels, same=split.shared_gallery)
-    retrieval = metrics(*z, *labels, same=split.shared_gallery)
+    z = [F.normalize(model.head(part), dim=1) for part in (frozen.query, frozen.gallery)]
+    test = *z, *(torch.from_numpy(part.labels) for part in (split.query, split.gallery))
+    confusions = find(*test, same=split.shared_gallery)
+    retrieval = metrics(*test, same=split.shared_gallery)
     clock.lap("confusions")
 
     # Which training samples are to blame.
-    influence = explainer(training, Targets.pairs(query, gallery, confusions.pairs))
+    explained = target(confusions, *test, same=split.shared_gallery)
+    influence = attribute.attribute(
+        explainer, explained, frozen, model, data, cfg.params, where, kept(checkpoint)
+    )
     clock.lap("influence")
+
+    # Do the scores say what really happens?
+    training = frozen.training
+    targets = Targets(frozen.query, frozen.gallery, explained.groups, explained.sign)
+    lds = counterfactual.check(training, targets, influence, plan, checkpoint)
+    clock.lap("counterfactual")
 
     # Which labels look wrong, and what they should be.
     votes = vote(F.normalize(training.z, dim=1), training.labels, cfg.neighbours)
     suspicion = detector(training, influence, votes)
-    found = Findings(split, noisy, confusions, influence, suspicion, votes)
+    found = Findings(split, noisy, confusions, explained, influence, suspicion, votes, lds)
     clock.lap("relabelling")
 
     # Keep it, and say it.
     folder = Path(cfg.output_dir) / name
     with whole_folder(folder) as partial:
-        tables = results.write(partial, found, choices["influence"], unit_of(explainer))
+        written = results.write(partial, found, choices["influence"], unit_of(explainer))
         report = {
             "choices": choices,
+            "params": cfg.params,
             "seed": cfg.seed,
             "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
-            **results.report(found, tables, retrieval),
+            **results.report(found, written, retrieval),
+            "counterfactual": counterfactual.report(lds, plan),
             "checkpoint": {"path": str(checkpoint), "sha256": file_hash(checkpoint), "reused": reused},
             "seconds": clock.laps,
             "versions": {
@@ -142,24 +149,27 @@ def run(cfg: DictConfig) -> None:
         }
         write_json(partial / "metrics.json", report)
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
-    tracker.publish(logger, report, tables)
+    tracker.publish(logger, report, written)
     summary.show(report, str(folder), Console(highlight=False))
+    finished.append(folder)
 
 
-def rehearse(model: Embedder, explainer, detector, neighbours: int | None) -> None:
-    """Explain one pair by four made-up samples with the untrained head: bad settings show at once."""
+def rehearse(
+    model: Embedder, target, explainer, detector, params: str, neighbours: int | None, image: ImageSpec
+) -> None:
+    """Explain one pair by four made-up samples with the untrained model: bad settings show at once."""
     if neighbours is not None:
         count("neighbours", neighbours, 1)
-    weight, bias = model.head.weight.detach(), model.head.bias.detach()
-    phi = torch.randn(4, weight.shape[1], generator=torch.Generator().manual_seed(0))
-    training = Training(phi, torch.zeros(4, dtype=torch.long), weight, bias, model.loss)
+    phi, labels = torch.eye(4, model.head.in_features), torch.zeros(4, dtype=torch.long)
+    training = Training(phi, labels, model.head.weight.detach(), model.head.bias.detach(), model.loss)
     console.quiet = True  # what is said of made-up samples would only mislead
     try:
-        influence = explainer(training, Targets.pairs(phi, phi, torch.tensor([[0, 1]])))
-        detector(training, influence, vote(training.z, training.labels, 1))
+        target(find(phi, phi, labels, labels, same=True), phi, phi, labels, labels, same=True)
+        attribute.rehearse(explainer, model, params, image.channels, image.size)
+        detector(training, torch.zeros(1, 4), vote(training.z, labels, 1))
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"influence or detector: {str(error).splitlines()[0]} (check the keys under them)"
+            f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"
         ) from error
     finally:
         console.quiet = False
@@ -193,6 +203,10 @@ def places(settings: dict, choices: dict[str, str], data: str) -> tuple[Path, st
     home = there[0] if there else checkpoints / "-".join([*words, seed, key])
     looks = {name: settings[name] for name in LOOKING_KEYS}
     asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks])]
+    if settings["params"] != "head":
+        asked = [settings["params"], *asked]
+    if choices["target"] != "all":
+        asked = [choices["target"], *asked]
     return home, "-".join([*words, *asked])
 
 
@@ -222,6 +236,8 @@ if __name__ == "__main__":
             raise
         print(message, file=sys.stderr)
         sys.exit(code)
-    if failures and {"-m", "--multirun"} & set(sys.argv):
+    if len(set(finished)) > 1:
+        print("\n" + tables.show(finished))
+    if failures and len(failures) + len(finished) > 1:
         print(f"error: {len(failures)} job(s) failed: {'; '.join(failures)}", file=sys.stderr)
     sys.exit(1 if failures else 0)

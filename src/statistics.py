@@ -1,7 +1,8 @@
-"""How well a ranking finds what it should."""
+"""How well a ranking finds what it should, and how sure a mean is."""
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.stats import t
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 
@@ -17,3 +18,16 @@ def detection(suspicion: Float[np.ndarray, " n"], flipped: Bool[np.ndarray, " n"
         "auroc": float(roc_auc_score(flipped, suspicion)),
         "average_precision": float(average_precision_score(flipped, suspicion)),
     }
+
+
+def mean_interval(values: Float[np.ndarray, " n"], level: float = 0.95) -> dict[str, float] | None:
+    """Mean and Student's interval of it, mean ± t sd / sqrt(n); None without two finite values.
+
+    Right for independent values; those of one model share its training set, so other models may differ more.
+    """
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return None
+    half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    mean = float(values.mean())
+    return {"mean": mean, "low": mean - float(half), "high": mean + float(half), "n": len(values)}

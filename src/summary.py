@@ -29,6 +29,13 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
         left, right = pair["classes"]
         text = f"{pair['confusions']:3d} x {left} / {right}{known}"
         lines.append(("" if i else "Confused most", text))
+    lines.append(("Explained", _explained(metrics)))
+    lds = metrics["counterfactual"]
+    if lds:
+        text = (
+            f"LDS {lds['mean']:.3f} [{lds['low']:.3f}, {lds['high']:.3f}]  retrained without {lds['subsets']}"
+        )
+        lines.append(("Counterfactual", f"{text} random subsets of {lds['share']:.0%}"))
     noise = metrics["noise"]
     if noise:
         lines += _noise(noise, metrics["choices"]["detector"])
@@ -36,6 +43,17 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     seconds = metrics["seconds"]
     lines.append(("Time", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
     return lines
+
+
+def _explained(metrics: dict) -> str:
+    things = {
+        "confusions.csv": "confusion pairs",
+        "groups.csv": "confusion groups",
+        "mis_similar.csv": "mis-similar pairs",
+    }
+    what, params = metrics["explained"], metrics["params"].replace("_", " ")
+    of = {"head": "the head", "last block": "the last block", "all": "all parameters"}[params]
+    return f"{what['rows']} {things[what['table']]}, by {metrics['choices']['influence']} on {of}"
 
 
 def _noise(noise: dict, detector: str) -> list[tuple[str, str]]:

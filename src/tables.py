@@ -15,20 +15,31 @@ from src.artifacts import read_json, short_hash, whole_file, write_csv
 from src.errors import UserError
 
 NO_SETTING = ("seed", "output_dir", "num_workers", "logger")  # what changes no finding, and the seed
-SEEDED = {"noise", "influence", "detector"}  # whose seed follows the run's
-SETTING = ["dataset", "noise", "model", "loss", "influence", "detector"]
+SEEDED = {"noise", "influence", "detector", "counterfactual"}  # whose seed follows the run's
+MODEL_FINDINGS = ["R@1", "MAP@R", "confusions", "AUROC", "AP"]  # of a model, whichever way it is looked at
+ONE_MODEL = ["dataset", "noise", "model", "loss"]
+SETTING = ["dataset", "noise", "model", "loss", "target", "params", "influence", "detector"]
 
 
-def collect(folder: Path) -> pd.DataFrame:
-    """One row per finished run below folder; raises UserError where there is none."""
+def find(folder: Path) -> list[Path]:
+    """The finished runs below a folder; raises UserError where there is none."""
+    runs = [path.parent for path in sorted(folder.glob("[!.]*/metrics.json"))]
+    if not runs:
+        raise UserError(f"{folder}: no finished run (no */metrics.json); make one with python -m src.run")
+    return runs
+
+
+def collect(runs: list[Path]) -> pd.DataFrame:
+    """One row per finished run, in the order given."""
     rows = []
-    for path in sorted(folder.glob("[!.]*/metrics.json")):
+    for path in dict.fromkeys(run / "metrics.json" for run in runs):
         report = read_json(path)
         noise = report["noise"] or {}
+        lds = report["counterfactual"] or {}
         by_detector, by_influence = noise.get("detector") or {}, noise.get("absolute_influence") or {}
         rows.append(
             {
-                **{group: report["choices"][group] for group in SETTING},
+                **{group: report["choices"].get(group, report.get(group)) for group in SETTING},
                 "setting": _setting(path.with_name("config.yaml"), report["seed"]),
                 "seed": report["seed"],
                 "R@1": report["retrieval"]["R@1"],
@@ -39,10 +50,10 @@ def collect(folder: Path) -> pd.DataFrame:
                 "AUROC |influence|": by_influence.get("auroc"),
                 "AP |influence|": by_influence.get("average_precision"),
                 "recommended right": noise.get("recommended_right"),
+                "LDS": lds.get("mean"),
+                "LDS ±": (lds["high"] - lds["low"]) / 2 if lds else None,
             }
         )
-    if not rows:
-        raise UserError(f"{folder}: no finished run (no */metrics.json); make one with python -m src.run")
     return pd.DataFrame(rows)
 
 
@@ -77,13 +88,23 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A Markdown table; a column with one value for all rows is said once, above."""
-    same = [name for name in SETTING if table[name].nunique() == 1 and len(table) > 1]
-    rest = table.drop(columns=same)
-    above = ", ".join(f"{name} {table[name].iloc[0]}" for name in same)
+    """A Markdown table; a setting with one value for all rows is said once, above, and so is what sweeping
+    the way of looking leaves as it is. LDS ±: half of the 95 % interval over what was explained."""
+    one = [name for name in table if table[name].nunique() == 1 and len(table) > 1]
+    nothing = [name for name in table if name.startswith("LDS") and (table[name] == "-").all()]
+    shown = [name for name in SETTING if name in one]
+    if len({*table[ONE_MODEL].itertuples(index=False)}) == 1:  # one model, looked at in several ways
+        shown += [name for name in MODEL_FINDINGS if name in one]
+    rest = table.drop(columns=[*shown, *nothing])
+    above = ", ".join(f"{name} {table[name].iloc[0]}" for name in shown)
     cells = [list(rest.columns), ["---"] * len(rest.columns), *rest.astype(str).values.tolist()]
     lines = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in cells]
     return "\n".join([f"All rows: {above}.", ""] * bool(above) + lines) + "\n"
+
+
+def show(runs: list[Path]) -> str:
+    """The table of some runs, such as those of a sweep."""
+    return markdown(over_seeds(collect(runs)))
 
 
 def main(words: list[str]) -> None:
@@ -91,7 +112,7 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m src.tables", description=__doc__)
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="where the runs are")
     folder = parser.parse_args(words).folder
-    runs = collect(folder)
+    runs = collect(find(folder))
     table = over_seeds(runs)
     text = markdown(table)
     write_csv(folder / "tables" / "runs.csv", runs)

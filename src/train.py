@@ -11,6 +11,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from src.artifacts import whole_file
+from src.callback.keep import Keep
 from src.callback.progress import Progress
 from src.callback.retrieval import Retrieval
 from src.datamodule import DataModule
@@ -59,7 +60,14 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
         max_epochs=recipe.epochs,
         gradient_clip_val=recipe.clip_norm,
         check_val_every_n_epoch=recipe.validate_every,
-        callbacks=[Retrieval(data.split, folder / "history.csv"), Progress(), keeper],
+        callbacks=[
+            Retrieval(data.split, folder / "history.csv"),
+            Keep(
+                recipe.kept_epochs - {recipe.epochs}, lambda state, epoch: save(state, _kept(folder, epoch))
+            ),
+            Progress(),
+            keeper,
+        ],
         logger=logger or False,
         default_root_dir=folder,
         enable_progress_bar=False,
@@ -80,6 +88,15 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
             raise KeyboardInterrupt from None
     if made.interrupted:
         raise KeyboardInterrupt
+
+
+def _kept(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch_{epoch:04d}.ckpt"
+
+
+def kept(checkpoint: Path) -> list[Path]:
+    """The checkpoints kept before the last one, in the order they were made."""
+    return sorted(checkpoint.parent.glob("epoch_*.ckpt"))
 
 
 def _trainer(trainer, **settings) -> pl.Trainer:

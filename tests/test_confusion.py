@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.confusion import distance, distance_gradient, find, groups
+from src.confusion import distance, distance_gradient, find, groups, mis_similar
 
 
 def test_find_by_hand_orders_by_distance_then_query():
@@ -58,3 +58,39 @@ def test_distance_is_between_0_and_4():
     a = torch.tensor([[2.0, 0], [2, 0], [2, 0]])
     b = torch.tensor([[7.0, 0], [-1, 0], [0, 3]])
     assert distance(a, b).tolist() == [0, 4, 2]
+
+
+def slow_mis_similar(query, gallery, query_labels, gallery_labels, same):
+    """Every query's farthest gallery row of its class, by a loop."""
+    rows = []
+    for i, label in enumerate(query_labels.tolist()):
+        mine = [j for j in range(len(gallery)) if gallery_labels[j] == label and not (same and i == j)]
+        if mine:
+            d = [distance(query[i], gallery[j]).item() for j in mine]
+            j = mine[int(np.argmax(d))]
+            if not (same and (j, i) in [row[1:] for row in rows]):
+                rows.append((-max(d), i, j))
+    return [row[1:] for row in sorted(rows)]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_mis_similar_pairs_are_the_farthest_of_each_class(same):
+    random = torch.Generator().manual_seed(2)
+    query = torch.randn(23, 3, generator=random, dtype=torch.float64)
+    labels = torch.randint(0, 5, (23,), generator=random)
+    labels[4] = 9  # alone in its class
+    gallery = query if same else torch.randn(31, 3, generator=random, dtype=torch.float64)
+    gallery_labels = labels if same else torch.randint(0, 5, (31,), generator=random)
+    found = mis_similar(query, gallery, labels, gallery_labels, same=same)
+    assert [tuple(pair) for pair in found.pairs.tolist()] == slow_mis_similar(
+        query, gallery, labels, gallery_labels, same
+    )
+    a, b = found.pairs.T
+    torch.testing.assert_close(found.distance, distance(query[a], gallery[b]))
+    assert 4 not in found.query.tolist()
+
+
+def test_no_mis_similar_pair_where_every_class_has_one_sample():
+    z, labels = torch.eye(3), torch.arange(3)
+    assert mis_similar(z, z, labels, labels, same=True).pairs.shape == (0, 2)
+    assert mis_similar(z, z, labels, labels + 3, same=False).pairs.shape == (0, 2)

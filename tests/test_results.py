@@ -1,10 +1,13 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from src import results
-from src.confusion import Confusions
+from src.confusion import Explained, Pairs
 from src.noise import NoisyLabels
 from src.relabel import Votes
 from src.results import Findings
@@ -20,7 +23,7 @@ def found():
     query = Part(images, np.arange(5, 11), np.array([3, 3, 4, 4, 5, 5]), names[5:])
     classes = ("a", "b", "c", "x", "y", "z")
     split = Split(train, query, query, classes, 3, ImageSpec(8, 1, "none"), same_things=((3, 4),))
-    confusions = Confusions(torch.tensor([0, 2, 1]), torch.tensor([2, 0, 4]), torch.tensor([0.1, 0.1, 0.5]))
+    confusions = Pairs(torch.tensor([0, 2, 1]), torch.tensor([2, 0, 4]), torch.tensor([0.1, 0.1, 0.5]))
     influence = torch.tensor([[1.0, -2, 3, 0, 1], [2, -1, 0, 0, 1], [3, 0, -9, 0, 1]])
     # Flipped: sample 0 (c, says a), sample 2 (a, says b), sample 4 (b, says c).
     noisy = NoisyLabels(np.array([0, 0, 1, 1, 2]), np.array([2, 0, 0, 1, 1]))
@@ -29,7 +32,8 @@ def found():
         torch.tensor([[0.7, 0.3], [0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.6, 0.4]]),
         torch.tensor([0.3, 0.9, 0.4, 0.8, 0.6]),
     )
-    return Findings(split, noisy, confusions, influence, 1 - votes.own, votes)
+    explained = Explained(tuple(confusions.pairs[:, None].unbind(0)), 1.0, "confusions.csv", confusions)
+    return Findings(split, noisy, confusions, explained, influence, 1 - votes.own, votes)
 
 
 def test_confusions(found):
@@ -81,7 +85,7 @@ def test_noise_report(found):
 
 def test_nothing_flipped_is_no_report(found):
     clean = NoisyLabels(found.noisy.labels, found.noisy.labels)
-    quiet = Findings(found.split, clean, found.confusions, found.influence, found.suspicion, found.votes)
+    quiet = replace(found, noisy=clean)
     assert results.noise_report(quiet) is None
     assert "flipped" not in results.sample_table(quiet)
 
@@ -91,3 +95,19 @@ def test_written_tables_are_those_of_the_functions(found, tmp_path):
     for name, table in tables.items():
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name), table, check_dtype=False, rtol=1e-5)
     assert np.array_equal(np.load(tmp_path / "influence.npy"), found.influence.numpy())
+
+
+def test_mis_similar_pairs_have_a_table_of_their_own(found, tmp_path):
+    pairs = Pairs(torch.tensor([0, 4]), torch.tensor([1, 5]), torch.tensor([0.9, 0.4]))
+    explained = Explained(tuple(pairs.pairs[:, None].unbind(0)), -1.0, "mis_similar.csv", pairs)
+    other = replace(found, explained=explained, influence=found.influence[:2], lds=np.array([0.5, np.nan]))
+    tables = results.write(tmp_path, other, "eif", "nats")
+    assert tables["mis_similar.csv"].values.tolist()[0][:4] == [0, "5.png", "6.png", "x"]
+    assert tables["mis_similar.csv"]["class"].tolist() == ["x", "z"]
+    assert len(tables["confusions.csv"]) == 3
+    index = json.loads((tmp_path / "influence_index.json").read_text())
+    assert index["rows"] == "the first 2 rows of mis_similar.csv, in order"
+    assert "further apart" in index["sign"]
+    assert pd.read_csv(tmp_path / "counterfactual.csv")["lds"].tolist()[0] == 0.5
+    described = json.loads((tmp_path / "columns.json").read_text())
+    assert list(described["mis_similar.csv"]) == list(tables["mis_similar.csv"])

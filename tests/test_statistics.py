@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.statistics import detection
+from src.statistics import detection, mean_interval
 
 
 def test_by_hand():
@@ -13,3 +13,13 @@ def test_by_hand():
 def test_undefined_without_both_kinds():
     assert detection(np.arange(3.0), np.zeros(3, bool)) is None
     assert detection(np.arange(3.0), np.ones(3, bool)) is None
+
+
+def test_the_interval_is_students():
+    found = mean_interval(np.array([1.0, 2.0, 3.0, 4.0, np.nan]))
+    # sd = sqrt(5/3), t(0.975, 3) = 3.182446: half = 3.182446 * 1.290994 / 2
+    assert found["mean"] == 2.5
+    assert found["high"] - found["mean"] == pytest.approx(2.054260, rel=1e-5)
+    assert found["mean"] - found["low"] == pytest.approx(2.054260, rel=1e-5)
+    assert found["n"] == 4
+    assert mean_interval(np.array([1.0, np.nan])) is None

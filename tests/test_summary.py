@@ -5,7 +5,10 @@ from rich.console import Console
 from src.summary import show
 
 METRICS = {
-    "choices": {"detector": "knn"},
+    "choices": {"detector": "knn", "influence": "eif"},
+    "params": "last_block",
+    "explained": {"table": "groups.csv", "rows": 30},
+    "counterfactual": None,
     "retrieval": {"R@1": 0.7328, "R@2": 0.85, "MAP@R": 0.384},
     "queries": 1920,
     "confusions": 513,
@@ -38,6 +41,7 @@ def test_every_number_is_said_with_its_name():
         "Confusions         513 of 1920 queries are nearest to another class",
         "Confused most       22 x Κ Greek Kappa / К Cyrillic Ka  (known to look alike)",
         "                     3 x a[b] / c",
+        "Explained          30 confusion groups, by eif on the last block",
         "192 flipped found  AUROC 0.994  AP 0.937  by knn",
         "                   AUROC 0.950  AP 0.715  by |influence|",
         "Recommended right  69.9% of those that score harmful",
@@ -55,3 +59,9 @@ def test_without_noise_and_without_confusions():
 def test_where_no_flipped_sample_scored_harmful():
     noise = {**METRICS["noise"], "recommended_right": None}
     assert "Recommended right  none of them scored harmful" in shown(noise=noise)
+
+
+def test_what_the_counterfactual_check_found():
+    found = {"mean": 0.8123, "low": 0.8, "high": 0.8246, "n": 100, "subsets": 64, "share": 0.5}
+    lines = shown(counterfactual=found)
+    assert "Counterfactual     LDS 0.812 [0.800, 0.825]  retrained without 64 random subsets of 50%" in lines

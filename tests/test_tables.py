@@ -8,7 +8,7 @@ import pytest
 
 from src.artifacts import write_json
 from src.errors import UserError
-from src.tables import collect, main, markdown, over_seeds
+from src.tables import collect, find, main, markdown, over_seeds, show
 
 ROOT = Path(__file__).parents[1]
 CHOICES = {
@@ -22,14 +22,17 @@ CHOICES = {
     "loss": "softtriple",
     "model": "small_cnn",
     "dataset": "glyphs",
+    "target": "all",
 }
 
 
-def run(folder, seed, recall, *, noise=True, confusions=500, name=None, **choices):
+def run(folder, seed, recall, *, noise=True, confusions=500, name=None, lds=None, **choices):
     """A finished run's metrics.json; the numbers of the noise report follow from recall."""
     report = {
         "choices": {**CHOICES, **({} if noise else {"noise": "none"}), **choices},
         "seed": seed,
+        "params": "head",
+        "counterfactual": None if lds is None else {"mean": lds, "low": lds - 0.02, "high": lds + 0.02},
         "retrieval": {"R@1": recall, "R@2": 0.99, "MAP@R": recall / 2},
         "confusions": confusions,
         "noise": {
@@ -62,7 +65,7 @@ def spread(values, digits=3):
 
 
 def test_every_run_is_a_row_with_its_numbers(outputs):
-    runs = collect(outputs)
+    runs = collect(find(outputs))
     assert len(runs) == 5
     row = runs[(runs["loss"] == "proxynca") & (runs["seed"] == 1)].iloc[0]
     assert row["dataset"] == "glyphs"
@@ -72,7 +75,7 @@ def test_every_run_is_a_row_with_its_numbers(outputs):
 
 
 def test_a_setting_is_a_row_with_mean_and_standard_deviation_over_its_seeds(outputs):
-    table = over_seeds(collect(outputs)).set_index("loss")
+    table = over_seeds(collect(find(outputs))).set_index("loss")
     assert list(table.index) == ["proxynca", "softtriple"]
     assert table["runs"].tolist() == [2, 3]
     for loss, recalls in (("proxynca", PROXYNCA), ("softtriple", SOFTTRIPLE)):
@@ -87,7 +90,7 @@ def test_a_setting_is_a_row_with_mean_and_standard_deviation_over_its_seeds(outp
 
 def test_one_seed_has_no_spread(tmp_path):
     run(tmp_path, 0, 0.7)
-    row = over_seeds(collect(tmp_path)).iloc[0]
+    row = over_seeds(collect(find(tmp_path))).iloc[0]
     assert row["runs"] == 1
     assert row[["R@1", "confusions"]].tolist() == ["0.700", "500"]
 
@@ -95,7 +98,7 @@ def test_one_seed_has_no_spread(tmp_path):
 def test_what_was_not_measured_is_a_dash(tmp_path):
     run(tmp_path, 0, 0.7, noise=False)
     run(tmp_path, 1, 0.8, noise=False)
-    row = over_seeds(collect(tmp_path)).iloc[0]
+    row = over_seeds(collect(find(tmp_path))).iloc[0]
     assert row["R@1"] == "0.750 ± 0.071"
     for column in ("AUROC", "AP", "AUROC |influence|", "AP |influence|", "recommended right"):
         assert row[column] == "-"
@@ -103,7 +106,7 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
 
 def test_a_setting_without_noise_stands_beside_one_with_it(outputs):
     run(outputs, 0, 0.8, noise=False, name="clean")
-    table = over_seeds(collect(outputs)).set_index(["noise", "loss"])
+    table = over_seeds(collect(find(outputs))).set_index(["noise", "loss"])
     assert table.loc[("none", "softtriple"), ["R@1", "AUROC"]].tolist() == ["0.800", "-"]
     assert table.loc[("flip_10", "softtriple"), "runs"] == 3
 
@@ -116,7 +119,7 @@ def test_a_number_that_one_run_lacks_is_the_mean_of_the_others(tmp_path):
     report = pd.read_json(file, typ="series").to_dict()
     report["noise"] = {**report["noise"], "absolute_influence": None, "recommended_right": None}
     write_json(file, report)
-    row = over_seeds(collect(tmp_path)).iloc[0]
+    row = over_seeds(collect(find(tmp_path))).iloc[0]
     assert row["runs"] == 3
     assert row["AUROC |influence|"] == spread([0.75, 0.77])
     assert row["recommended right"] == spread([0.6, 0.62])
@@ -128,7 +131,7 @@ def test_a_seed_is_counted_once_in_a_mean_over_seeds(tmp_path):
     run(tmp_path, 0, 0.9, name="glyphs-seed0-bbbbbbbb")
     for name, epochs in (("glyphs-seed0-aaaaaaaa", 15), ("glyphs-seed0-bbbbbbbb", 30)):
         (tmp_path / name / "config.yaml").write_text(f"seed: 0\nrecipe:\n  epochs: {epochs}\n")
-    table = over_seeds(collect(tmp_path))
+    table = over_seeds(collect(find(tmp_path)))
     assert table["runs"].tolist() == [1, 1]
     assert table["R@1"].tolist() == ["0.700", "0.900"]
 
@@ -136,13 +139,13 @@ def test_a_seed_is_counted_once_in_a_mean_over_seeds(tmp_path):
 @pytest.mark.parametrize("hidden", [".softtriple-seed0.123.partial", ".softtriple-seed0.before"])
 def test_what_a_killed_run_left_is_no_run(outputs, hidden):
     run(outputs, 0, 0.1, name=hidden)
-    assert len(collect(outputs)) == 5
+    assert len(collect(find(outputs))) == 5
 
 
 def test_folders_that_are_no_runs_are_let_be(outputs):
     (outputs / "checkpoints" / "a").mkdir(parents=True)
     (outputs / "multirun").mkdir()
-    assert len(collect(outputs)) == 5
+    assert len(collect(find(outputs))) == 5
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -151,7 +154,7 @@ def test_without_a_run_the_folder_is_named_with_the_fix(tmp_path, exists):
     if exists:
         (folder / "checkpoints").mkdir(parents=True)
     with pytest.raises(UserError) as caught:
-        collect(folder)
+        find(folder)
     assert str(caught.value) == (
         f"{folder}: no finished run (no */metrics.json); make one with python -m src.run"
     )
@@ -161,13 +164,14 @@ def test_a_damaged_report_is_named(outputs):
     path = outputs / "proxynca-seed0" / "metrics.json"
     path.write_text(path.read_text()[:99])
     with pytest.raises(UserError, match=rf"^{path}: not whole"):
-        collect(outputs)
+        collect(find(outputs))
 
 
 def test_markdown_says_once_what_all_rows_share_and_escapes_bars(outputs):
-    lines = markdown(over_seeds(collect(outputs))).splitlines()
+    lines = markdown(over_seeds(collect(find(outputs)))).splitlines()
     assert lines[0] == (
-        "All rows: dataset glyphs, noise flip_10, model small_cnn, influence eif, detector knn."
+        "All rows: dataset glyphs, noise flip_10, model small_cnn, target all, params head, influence eif, "
+        "detector knn."
     )
     assert lines[1] == ""
     assert lines[2] == (
@@ -182,9 +186,13 @@ def test_markdown_says_once_what_all_rows_share_and_escapes_bars(outputs):
 
 def test_markdown_of_one_setting_has_all_its_columns(tmp_path):
     run(tmp_path, 0, 0.7)
-    lines = markdown(over_seeds(collect(tmp_path))).splitlines()
-    assert lines[0].startswith("| dataset | noise | model | loss | influence | detector | runs | R@1 |")
-    assert lines[2].startswith("| glyphs | flip_10 | small_cnn | softtriple | eif | knn | 1 | 0.700 |")
+    lines = markdown(over_seeds(collect(find(tmp_path)))).splitlines()
+    assert lines[0].startswith(
+        "| dataset | noise | model | loss | target | params | influence | detector | runs | R@1 |"
+    )
+    assert lines[2].startswith(
+        "| glyphs | flip_10 | small_cnn | softtriple | all | head | eif | knn | 1 | 0.700 |"
+    )
 
 
 def test_main_prints_and_writes_the_tables(outputs, capsys):
@@ -230,4 +238,20 @@ def test_seeds_that_follow_the_runs_are_no_setting_and_the_data_sets_is(tmp_path
             f"seed: {seed}\noutput_dir: o{seed}\ndataset: {{seed: {data}}}\n"
             f"noise: {{ratio: 0.1, seed: {seed}}}\n"
         )
-    assert over_seeds(collect(tmp_path))["runs"].tolist() in ([2, 1], [1, 2])
+    assert over_seeds(collect(find(tmp_path)))["runs"].tolist() in ([2, 1], [1, 2])
+
+
+def test_a_sweep_over_methods_says_once_what_is_the_models(tmp_path):
+    for influence, lds in (("if", 0.81), ("random", 0.0)):
+        run(tmp_path, 0, 0.701, name=influence, influence=influence, lds=lds)
+    lines = show(find(tmp_path)).splitlines()
+    assert "noise flip_10" in lines[0]
+    assert "R@1 0.701" in lines[0]
+    header, first, second = (
+        [cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")]
+        for line in (lines[2], *lines[4:])
+    )
+    assert "R@1" not in header
+    one, other = dict(zip(header, first, strict=True)), dict(zip(header, second, strict=True))
+    assert (one["influence"], one["LDS"], one["LDS ±"]) == ("if", "0.810", "0.020")
+    assert (other["influence"], other["LDS"], other["LDS ±"]) == ("random", "0.000", "0.020")

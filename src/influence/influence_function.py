@@ -2,28 +2,40 @@
 
     I(x, P) = grad d(P)^T (H + lambda I)^-1 grad l(x)
 
-H: Hessian of the mean training loss in the head's weight. This is the negative of Eq. 4, so that it has
-the project's sign: > 0 harmful, as giving x more weight moves the head by -(H + lambda I)^-1 grad l(x),
-which then shrinks d. Unit: d per unit of a sample's weight in the mean loss (n times its weight).
+H: Hessian of the mean training loss in what is attributed, the head's weight or more. This is the
+negative of Eq. 4, so that it has the project's sign: > 0 harmful, as giving x more weight moves theta by
+-(H + lambda I)^-1 grad l(x), which then shrinks d. Unit: d per unit of a sample's weight in the mean loss
+(n times its weight).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.curvature import bend_of, conjugate_gradient, damping_of, explicit, gradient_z, hvp, lissa
-from src.errors import count, flag, one_of
+from src.curvature import (
+    bend_of,
+    conjugate_gradient,
+    damping_of,
+    explicit,
+    hvp,
+    lissa,
+    sample_gradients,
+)
+from src.errors import UserError, count, flag, one_of
 from src.head import Sides, Targets, Training, along, score_chunks, weight_gradient
 from src.kronecker import fit
+from src.network import Network, score_groups
 from src.progress import console
 
 BLOCK_BYTES = 256 * 2**20  # of right sides solved side by side
+WHOLE_LANCZOS = 12  # vectors as long as theta, held at once
 
 
 def scores(
-    training: Training,
+    training: Training | Network,
     targets: Targets,
     *,
     solver: str = "cg",
@@ -42,18 +54,27 @@ def scores(
     solver: cg (until the residual is below tolerance; `precondition` helps it with EKFAC factors),
     explicit (H as a matrix, small heads) or lissa (one pass; damping is then LiSSA's own: lambda =
     damping * scale). damping_unit: relative, to H's largest eigenvalue, or absolute. Says the largest
-    relative residual of the solves.
+    relative residual of the solves. Raises UserError for another solver than cg where theta is more than
+    the head.
     """
     one_of("influence.solver", solver, ("cg", "explicit", "lissa"))
     count("influence.max_products", max_products, 1)
     count("influence.batch", batch, 1)
     flag("influence.precondition", precondition)
-    gradients, bend = gradient_z(training, training.z), bend_of(training)
-    value = damping * scale if solver == "lissa" else damping_of(training, damping, damping_unit, seed)[0]
+    if isinstance(training, Network):
+        if solver != "cg":
+            raise UserError(f"influence.solver={solver} works with params=head; use influence.solver=cg")
+        return _whole(training, targets, damping, damping_unit, tolerance, max_products, seed)
+    bend = bend_of(training)
+    gradients = sample_gradients(training, bend)
+    hessian = partial(hvp, training, bend=bend)
+    value = damping * scale
+    if solver != "lissa":
+        value, _ = damping_of(hessian, training.weight, damping, damping_unit, seed)
     inverse = _inverse(training, value) if solver == "explicit" else None
 
     def product(x: Tensor) -> Tensor:
-        return hvp(training, x, bend) + value * x
+        return hessian(x) + value * x
 
     helper = None
     if solver == "cg" and precondition and value > 0:
@@ -72,14 +93,53 @@ def scores(
         nonlocal worst
         v = weight_gradient(training, sides)
         x = solve(v)
-        norms = v.norm(dim=(1, 2)).clamp_min(1e-30)
-        worst = max(worst, ((product(x) - v).norm(dim=(1, 2)) / norms).max().item())
+        worst = max(worst, _residual(product, x, v))
         return along(training, gradients, x)
 
     wide = 6 * training.weight.nbytes + 3 * training.z.nbytes  # of one right side, while it is solved
     result = score_chunks(training, targets, f"if, {solver}", score, chunk or max(1, BLOCK_BYTES // wide))
     if len(targets):
         console.print(f"solved with {solver}: largest relative residual {worst:.2g}")
+    return result
+
+
+def _residual(product: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> float:
+    """The largest ||A x - v|| / ||v||."""
+    norms = v.norm(dim=(1, 2)).clamp_min(1e-30)
+    return ((product(x) - v).norm(dim=(1, 2)) / norms).max().item()
+
+
+def _whole(
+    network: Network,
+    targets: Targets,
+    damping: float,
+    damping_unit: str,
+    tolerance: float,
+    max_products: int,
+    seed: int,
+) -> Float[Tensor, "g n"]:
+    """IF where theta is more than the head; each product of the solve passes all training samples."""
+
+    def hessian(x: Tensor) -> Tensor:
+        return network.hessian_product(x[0, 0])[None, None]
+
+    like = network.theta[None]
+    value, _ = damping_of(hessian, like, damping, damping_unit, seed, most=WHOLE_LANCZOS)
+    worst = 0.0
+
+    def product(x: Tensor) -> Tensor:
+        return hessian(x) + value * x
+
+    def score(i: int) -> Tensor:
+        nonlocal worst
+        v = network.distance_gradient(network.theta, *network.sides(targets, i))[None, None]
+        x = conjugate_gradient(product, v, tolerance, max_products)
+        worst = max(worst, _residual(product, x, v))
+        return network.along(x[0, 0])
+
+    result = score_groups(network, targets, "if, cg", score)
+    if len(targets):
+        console.print(f"solved with cg: largest relative residual {worst:.2g}")
     return result
 
 

@@ -1,22 +1,45 @@
-"""TracIn (Pruthi et al., NeurIPS 2020) on the head, at one checkpoint.
+"""TracIn (Pruthi et al., NeurIPS 2020, eq. 4 with equal learning rates) over the checkpoints kept.
 
-    I(x, P) = grad d(P) . grad l(x)
+    I(x, P) = sum over checkpoints of  grad d(P) . grad l(x)
 
-A step of gradient descent on x changes d by -rate times this. Sign: > 0 harmful: fitting x more brings
-the confused pair closer. Unit: d per unit of learning rate. On the head both gradients are low rank,
-grad d = G^T U and grad l = r phi^T, so a score is (r . G)(U^T phi): no solve, one pass over phi.
+A step of gradient descent on x changes d by -rate times its term. Sign: > 0 harmful: fitting x more brings
+the confused pair closer. Unit: d per unit of learning rate, summed over checkpoints. On the head both
+gradients are low rank, grad d = G^T U and grad l = r phi^T, so a term is (r . G)(U^T phi): no solve, one
+pass over phi.
 """
+
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor
 
-from src.curvature import gradient_z
+from src.curvature import sample_gradients
 from src.head import Sides, Targets, Training, score_chunks, side_gradient
+from src.network import Network, score_groups
 
 
-def scores(training: Training, targets: Targets, *, chunk: int | None = None) -> Float[Tensor, "g n"]:
-    """TracIn of every training sample on every group."""
-    gradients = gradient_z(training, training.z)
+def scores(
+    training: Training | Network,
+    targets: Targets,
+    *,
+    earlier: Sequence[tuple[Training | Network, Targets]] = (),
+    chunk: int | None = None,
+) -> Float[Tensor, "g n"]:
+    """TracIn of every training sample on every group; earlier: the same at checkpoints kept before."""
+    total = _term(training, targets, chunk)
+    for past in earlier:
+        total += _term(*past, chunk)
+    return total
+
+
+def _term(training: Training | Network, targets: Targets, chunk: int | None) -> Float[Tensor, "g n"]:
+    if isinstance(training, Network):
+
+        def whole(i: int) -> Tensor:
+            return training.along(training.distance_gradient(training.theta, *training.sides(targets, i)))
+
+        return score_groups(training, targets, "tracin", whole)
+    gradients = sample_gradients(training)
 
     def score(sides: Sides) -> Tensor:
         g = side_gradient(training, sides)

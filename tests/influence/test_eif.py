@@ -56,6 +56,19 @@ def test_equals_autograd_on_the_whole_weight(toy, n_theta, radius):
     torch.testing.assert_close(found, torch.stack(want), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("radius", [None, 0.3])
+def test_the_climb_in_coordinates_of_the_span_is_the_climb(toy, radius):
+    from src.head import chunks
+    from src.influence.eif import Path, Space, climb
+
+    training, test = toy
+    pairs = Targets.pairs(test, test, torch.tensor([[0, 1], [2, 3], [4, 4]]))
+    (sides,) = chunks(pairs, len(training), 3)
+    space, path = Space.of(training, sides), Path(20, radius, 0.01, 0.2)
+    assert space.z.shape == (3, 2, 5)  # two sides, five dimensions: the span is smaller
+    torch.testing.assert_close(space.climb(-1, path), climb(space, -1, path), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("n_theta", [1, 2, 5])
 def test_chunk_and_tile_change_no_score(toy, n_theta):
     training, test = toy
@@ -106,15 +119,15 @@ def test_a_sample_that_pulls_the_pair_together_is_harmful():
 
 def test_thetas_beyond_two_are_at_right_angles_on_the_same_sphere(toy):
     from src.head import chunks
-    from src.influence.eif import Space
+    from src.influence.eif import Path, Space
 
     training, test = toy
     (sides,) = chunks(Targets(test, test, GROUPS), len(training), 3)
-    space = Space(training, sides)
+    space = Space.of(training, sides)
     length = 0.1 * training.weight.norm()
-    moves = [space.climb(+1, 10, length, 0, 1)]
+    moves = [space.climb(+1, Path(10, length.item(), 0, 1))]
     for _ in range(4):
-        moves.append(space.orthogonal(moves, seed=3))
+        moves.append(space.orthogonal(moves, 3, sides.rows))
     for b in range(3):
         full = [move[b].T @ sides.features[b] for move in moves]  # (m, D) each
         for i, one in enumerate(full):

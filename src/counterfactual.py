@@ -1,0 +1,120 @@
+"""Does a score predict what really happens? Train the head again without random subsets, and see.
+
+The linear datamodeling score (Park et al., ICML 2023, section 2) of a confusion P: leave out random subsets
+S of the training set, train the head again without each, and take Spearman's rank correlation, over the
+subsets, of the real change of d(P) with the sum of the method's scores over S. In [-1, 1]; a harmful sample
+(score > 0) should raise d by its absence, so a method that is right has a score near 1.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from src.artifacts import read_arrays, short_hash, write_arrays
+from src.curvature import bend_of, hvp, spectrum
+from src.errors import UserError, count, within
+from src.head import Targets, Training
+from src.progress import console, track
+from src.retrain import distances, retrain
+from src.statistics import mean_interval
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How it is measured: `subsets` random ones, each `share` of the training set, trained for `steps`."""
+
+    subsets: int
+    share: float
+    steps: int
+    seed: int
+
+    def __post_init__(self):
+        if count("counterfactual.subsets", self.subsets, 0) in (1, 2):
+            raise UserError(
+                f"counterfactual.subsets={self.subsets} ranks nothing; take 0 for none, or 3 and more"
+            )
+        within("counterfactual.share", self.share, 0, 1)
+        count("counterfactual.steps", self.steps, 1)
+        count("counterfactual.seed", self.seed, 0)
+
+
+def draw(plan: Plan, n: int) -> Bool[Tensor, "s n"]:
+    """The subsets that are left out, as masks; each has the same size, at least one and not all."""
+    random, size = np.random.default_rng(plan.seed), min(max(1, round(plan.share * n)), n - 1)
+    masks = np.zeros((plan.subsets, n), dtype=bool)
+    for mask in masks:
+        mask[random.choice(n, size, replace=False)] = True
+    return torch.from_numpy(masks)
+
+
+def measure(
+    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: Plan
+) -> Float[Tensor, "s g"]:
+    """The change of every group's d when the head is trained without each subset, beside training with all.
+
+    Both start at the trained head and take the same steps.
+    """
+    bend = bend_of(training)
+    largest = spectrum(lambda x: hvp(training, x, bend), training.weight, seed=plan.seed).largest
+    if largest <= 0:
+        raise UserError(
+            "the head's Hessian has no positive eigenvalue, so it can't be trained again from here"
+        )
+
+    def after(inside: Tensor) -> Tensor:
+        share = inside.to(training.z) / inside.sum()
+        return distances(training, targets, retrain(training, share, plan.steps, 1 / largest))
+
+    base = after(torch.ones_like(left_out[0]))
+    rows = track(left_out, "training the head without subsets", len(left_out))
+    return torch.stack([after(~mask) - base for mask in rows])
+
+
+def find_or_measure(
+    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: Plan, checkpoint: Path
+) -> Float[Tensor, "s g"]:
+    """`measure`, or what lies beside the checkpoint from a run with the same plan and targets."""
+    groups = [group.tolist() for group in targets.groups]
+    key = short_hash([plan.subsets, plan.share, plan.steps, plan.seed, targets.sign, groups])
+    path = checkpoint.with_suffix(f".counterfactual-{key}.npz")
+    if path.exists():
+        try:
+            return torch.from_numpy(read_arrays(path)["changes"])
+        except (UserError, KeyError) as error:
+            console.print(f"measuring again: {error}")
+    changes = measure(training, targets, left_out, plan)
+    write_arrays(path, changes=changes.cpu().numpy(), left_out=left_out.numpy())
+    return changes
+
+
+def linear_datamodeling_scores(
+    influence: Float[Tensor, "g n"], left_out: Bool[Tensor, "s n"], changes: Float[Tensor, "s g"]
+) -> Float[np.ndarray, " g"]:
+    """Spearman's rank correlation over the subsets, for each group; NaN where one side never changes."""
+    predicted = (left_out.to(influence) @ influence.T).double().numpy()  # (s, g)
+    ranks = [rankdata(side, axis=0) for side in (predicted, changes.double().numpy())]
+    a, b = (rank - rank.mean(0) for rank in ranks)
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0))
+
+
+def check(
+    training: Training, targets: Targets, influence: Float[Tensor, "g n"], plan: Plan, checkpoint: Path
+) -> Float[np.ndarray, " g"] | None:
+    """The score of each group; None where the plan has no subsets, or nothing was explained."""
+    if not plan.subsets or not len(targets):
+        return None
+    left_out = draw(plan, len(training))
+    changes = find_or_measure(training, targets, left_out, plan, checkpoint)
+    return linear_datamodeling_scores(influence, left_out, changes)
+
+
+def report(scores: Float[np.ndarray, " g"] | None, plan: Plan) -> dict | None:
+    """Mean and 95 % interval over the groups, and how it was measured."""
+    found = None if scores is None else mean_interval(scores)
+    return found and {**found, **asdict(plan)}

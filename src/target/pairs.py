@@ -1,0 +1,24 @@
+"""Explain confusion pairs, each on its own: a query and its nearest neighbour of another class."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from src.confusion import Explained, Pairs
+from src.errors import count
+
+
+def choose(
+    confusions: Pairs,
+    query: Float[Tensor, "q m"],
+    gallery: Float[Tensor, "g m"],
+    query_labels: Int[Tensor, " q"],
+    gallery_labels: Int[Tensor, " g"],
+    *,
+    same: bool,
+    most: int | None = None,
+) -> Explained:
+    """The `most` closest confusion pairs (all). A score > 0: fitting the sample more brings them closer."""
+    if most is not None:
+        count("target.most", most, 1)
+    chosen = tuple(confusions.pairs[:most, None, :].unbind(0))
+    return Explained(chosen, 1.0, "confusions.csv", confusions)
