@@ -28,6 +28,7 @@ def recipe(**changes) -> Recipe:
         "clip_norm": None,
         "validate_every": 1,
         "eval_batch_size": 50,
+        "checkpoints": 1,
     }
     return Recipe(**{**settings, **changes})
 

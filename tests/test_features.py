@@ -33,7 +33,7 @@ def test_the_second_time_they_come_from_the_file(tmp_path, monkeypatch):
 
 def test_another_checkpoint_or_a_damaged_file_means_another_pass(tmp_path):
     model, loaders, checkpoint, _ = side(tmp_path)
-    path = tmp_path / "features.npz"
+    path = tmp_path / "model.features.npz"
     first = find_or_extract(model, loaders, checkpoint)["train"]
     path.write_bytes(path.read_bytes()[:-100])
     assert torch.equal(find_or_extract(model, loaders, checkpoint)["train"], first)

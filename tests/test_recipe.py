@@ -22,8 +22,12 @@ GOOD = {
     "clip_norm": None,
     "validate_every": 2,
     "eval_batch_size": 11,
+    "checkpoints": 2,
 }
-WHOLE = ["epochs", "validate_every", "classes_per_batch", "per_class", "embedding_size", "eval_batch_size"]
+WHOLE = [
+    *("epochs", "validate_every", "classes_per_batch", "per_class", "embedding_size", "eval_batch_size"),
+    "checkpoints",
+]
 RATES = ["lr_backbone", "lr_head", "lr_proxies", "warmup_epochs"]
 
 
@@ -96,3 +100,16 @@ def test_freeze_batchnorm_is_true_or_false(value):
 def test_an_optimizer_that_can_not_be_made_is_named():
     with pytest.raises(UserError, match=r"^recipe\.optimizer: Invalid weight_decay value: -1"):
         made(optimizer=partial(torch.optim.SGD, weight_decay=-1))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "checkpoints", "kept"),
+    [
+        (15, 5, {3, 6, 9, 12, 15}),
+        (15, 1, {15}),
+        (3, 5, {1, 2, 3}),
+        (20, 3, {7, 13, 20}),
+    ],
+)
+def test_checkpoints_are_kept_evenly_and_the_last_epoch_always(epochs, checkpoints, kept):
+    assert made(epochs=epochs, checkpoints=checkpoints).kept_epochs == kept

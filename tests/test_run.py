@@ -147,6 +147,51 @@ def test_only_what_the_weights_depend_on_trains_again(tmp_path):
         assert len(checkpoints()) == before + 1, word
 
 
+@pytest.mark.parametrize(
+    ("words", "table"),
+    [
+        (["target=groups", "target.most=3"], "groups.csv"),
+        (["target=mis_similar"], "mis_similar.csv"),
+        (["target=pairs", "target.most=7"], "confusions.csv"),
+        (["target=pairs", "target.most=3", "params=all", "influence=tracin"], "confusions.csv"),
+        (["target=pairs", "target.most=2", "params=last_block", "influence.steps=3"], "confusions.csv"),
+    ],
+)
+def test_what_is_explained_is_a_choice(noisy, words, table):
+    folder = go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25", *words)
+    scores, samples = np.load(folder / "influence.npy"), pd.read_csv(folder / "samples.csv")
+    most = next((int(word.split("=")[1]) for word in words if "most" in word), 999)
+    assert report(folder)["checkpoint"]["reused"]
+    assert report(folder)["explained"] == {"table": table, "rows": len(scores)}
+    assert len(scores) == min(most, len(pd.read_csv(folder / table)), 100)
+    assert np.abs(scores).max(1).min() > 0
+    np.testing.assert_allclose(samples["influence_mean"], scores.mean(0), rtol=1e-3, atol=1e-5)
+
+
+def test_tracin_is_the_sum_over_the_checkpoints_kept(tmp_path, monkeypatch):
+    words = [*TINY, "influence=tracin", "recipe.epochs=3", "recipe.checkpoints=3"]
+    total = np.load(go(tmp_path, *words) / "influence.npy")
+    (home,) = (tmp_path / "checkpoints").iterdir()
+    assert sorted(path.name for path in home.glob("*.ckpt")) == [
+        *("epoch_0001.ckpt", "epoch_0002.ckpt", "model.ckpt"),
+    ]
+    # Without the kept ones the last term is left.
+    monkeypatch.setattr("src.run.kept", lambda checkpoint: [])
+    last = np.load(go(tmp_path, *words) / "influence.npy")
+    assert np.abs(total - last).max() > 0.1 * np.abs(total).max()
+
+
+def test_the_counterfactual_check_ends_in_the_report(noisy):
+    words = ["counterfactual.subsets=5", "counterfactual.steps=3", "target=pairs", "influence=if"]
+    folder = go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25", *words)
+    lds = pd.read_csv(folder / "counterfactual.csv")["lds"]
+    found = report(folder)["counterfactual"]
+    assert len(lds) == len(np.load(folder / "influence.npy"))
+    assert lds.between(-1, 1).all()
+    assert found["mean"] == pytest.approx(lds.mean(), abs=1e-6)
+    assert (found["subsets"], found["steps"]) == (5, 3)
+
+
 def solid_folder(root, classes=4, images=3, side=8):
     """Every class is one picture: nothing to confuse."""
     for c in range(classes):
@@ -219,7 +264,10 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
     [
         ("influence.n_theta=0", r"influence.n_theta=0 is too small"),
         ("influence.radius=-1", r"influence.radius=-1 is not positive"),
-        ("+influence.foo=1", r"influence or detector: .*foo"),
+        ("+influence.foo=1", r"target, influence or detector: .*foo"),
+        ("target.most=0", r"target.most=0 is too small"),
+        ("params=al", r"params=al is not known; did you mean all"),
+        ("counterfactual.subsets=1", r"counterfactual.subsets=1 ranks nothing"),
         ("neighbours=0", r"neighbours=0 is too small"),
         ("seed=99999999999", r"seed=99999999999 is out of range"),
         ("noise.ratio=1.5", r"noise.ratio=1.5 is out of range"),
@@ -232,6 +280,37 @@ def test_a_bad_value_is_named_before_anything_is_trained(tmp_path, word, message
         go(tmp_path, *TINY, word)
     assert re.search(message, explain(caught.value, [])[0])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["influence=ekfac", "params=all"], r"influence=ekfac works on the head only; take params=head"),
+        (["influence.n_theta=3", "params=all"], r"influence.n_theta=3: .* take 1 or 2"),
+        (
+            ["influence=if", "influence.solver=lissa", "params=last_block"],
+            r"solver=lissa works with params=head",
+        ),
+    ],
+)
+def test_what_a_method_can_not_do_is_said_before_anything_is_trained(tmp_path, words, message):
+    with pytest.raises(UserError, match=message):
+        go(tmp_path, *TINY, *words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_with_its_table(tmp_path):
+    words = [
+        "experiment=counterfactual",
+        "hydra.sweeper.params.influence='if,random'",
+        f"output_dir={tmp_path}",
+    ]
+    done = command(*TINY, *words, "counterfactual.subsets=4", "counterfactual.steps=2")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert [line.split("|")[1].strip() for line in lines[-4:]] == ["influence", "---", "if", "random"]
+    assert "LDS ±" in lines[-4]
 
 
 @pytest.mark.slow

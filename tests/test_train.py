@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 
 from src.errors import UserError
-from src.train import find_or_train, load
+from src.train import find_or_train, kept, load
 from tests.made import model_and_data
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
@@ -51,6 +51,20 @@ def test_training_that_was_interrupted_ends_with_the_same_bits(tmp_path, workers
     third, data = model_and_data()
     assert find_or_train(third, data, tmp_path / "cut", TRAINER, None) == (checkpoint, True)
     assert torch.equal(third.head.weight, whole.head.weight)
+
+
+def test_checkpoints_kept_are_the_weights_of_their_epochs(tmp_path):
+    """Training for fewer epochs at a constant rate passes through the same weights."""
+    rates = {"schedule": "constant", "warmup_epochs": 0.0}
+    model, data = model_and_data(epochs=4, checkpoints=2, **rates)
+    checkpoint, _ = find_or_train(model, data, tmp_path / "four", TRAINER, None)
+    assert [path.name for path in kept(checkpoint)] == ["epoch_0002.ckpt"]
+    half, data = model_and_data(epochs=2, **rates)
+    other, _ = find_or_train(half, data, tmp_path / "two", TRAINER, None)
+    assert kept(other) == []
+    load(model, kept(checkpoint)[0])
+    for name, tensor in half.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
 
 
 def test_history_has_each_epochs_loss_and_retrieval(tmp_path):
