@@ -34,7 +34,7 @@ class Layout:
             raise UserError(
                 f"dataset {self.dataset}: looked in {base.absolute()} for {', '.join(self.ways[least])} and "
                 f"found no {', '.join(missing[least])}; they come in {self.origin}; "
-                "unpack it and set dataset.root=FOLDER"
+                f"unpack with python -m scripts.prepare {self.dataset} FILES, or set dataset.root=FOLDER"
             )
         return [base / name for name in self.ways[least]]
 

@@ -121,6 +121,8 @@ def _tar(archive: Path) -> Iterator[Member]:
                 yield Member(info.name, "link", target=_beside(info.name, info.linkname), done=raw.tell())
             else:
                 yield Member(info.name, "other")
+        while file.fileobj.read(MEGABYTE):  # the checksum comes last, behind what tar takes for the end
+            pass
 
 
 def _zip(archive: Path) -> Iterator[Member]:

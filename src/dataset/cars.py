@@ -98,7 +98,7 @@ def _read(path: Path, key: str) -> np.ndarray:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a readable .mat file ({reason}); unpack the archive again") from None
     if key not in content:
-        raise UserError(f"{path}: no variable {key}; it should be the authors' file")
+        raise UserError(f"{path}: no variable {key}; it is cut short, or not the authors' file")
     return content[key]
 
 
@@ -107,7 +107,7 @@ def _columns(path: Path, name: str) -> np.ndarray:
     rows = np.atleast_1d(_read(path, "annotations"))
     missing = [field for field in (name, "class", *EDGES) if field not in (rows.dtype.names or ())]
     if missing:
-        raise UserError(f"{path}: annotations have no {', '.join(missing)}; it should be the authors' file")
+        raise UserError(f"{path}: annotations have no {', '.join(missing)}; it is not the authors' file")
     return rows
 
 

@@ -62,7 +62,7 @@ def _arrays(place: Path) -> dict[str, np.ndarray]:
             f"{place}: not a whole .npz file; give one that numpy.savez wrote, or a folder with "
             f"{', '.join(f'{key}.npy' for key in NEEDED)}"
         )
-    with _readable(place, lambda: np.load(place)) as file:
+    with open(place, "rb") as raw, _readable(place, lambda: np.load(raw)) as file:
         _check_needed(place, file.files, "")
         wanted = [key for key in (*NEEDED, *OPTIONAL) if key in file.files]
         return {key: _readable(f"{place}, {key}", lambda key=key: file[key]) for key in wanted}
