@@ -86,4 +86,5 @@ if __name__ == "__main__":
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; nothing was kept")
+        print("\ninterrupted; nothing was kept", file=sys.stderr)
+        sys.exit(130)
