@@ -16,14 +16,17 @@ from src.errors import UserError
 
 
 @contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write below path into one line for the user."""
+def disk(path: Path, option: str = "output_dir=FOLDER") -> Iterator[None]:
+    """Turn an operating system's refusal to write below path into one line for the user.
+
+    option: the words that choose another place.
+    """
     try:
         yield
     except OSError as error:
         raise UserError(
             f"could not write {path} ({error.strerror or error}); nothing there was changed; "
-            "free some space, or choose another place with output_dir=FOLDER"
+            f"free some space, or choose another place with {option}"
         ) from error
 
 
@@ -43,14 +46,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, option: str = "output_dir=FOLDER") -> Iterator[Path]:
     """A temporary folder to write to; it takes the place of `path` only when the block ends well.
 
     The folder that was there before is kept until then, and put back if the exchange was cut short.
+    option: the words that choose another place, for the user of a full disk.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     before = path.with_name(f".{path.name}.before")
-    with disk(path):
+    with disk(path, option):
         path.parent.mkdir(parents=True, exist_ok=True)
         if before.exists() and not path.exists():
             before.rename(path)

@@ -98,7 +98,7 @@ def check(explainer: Callable, method: str, params: str) -> None:
         )
 
 
-def rehearse(explainer: Callable, model: Embedder, params: str, channels: int, size: int) -> None:
+def rehearse(explainer: Callable, model: Embedder, params: str, shape: tuple[int, ...]) -> None:
     """Explain one pair by four made-up samples: bad settings and missing derivatives show at once."""
     random = torch.Generator().manual_seed(0)
     phi = torch.randn(4, model.head.in_features, generator=random)
@@ -110,7 +110,7 @@ def rehearse(explainer: Callable, model: Embedder, params: str, channels: int, s
         side = _made_up(head, model.loss, ("weight",), labels, phi)
     explainer(side, Targets.pairs(phi, phi, pair))
     if params != "head":
-        images = torch.randn(4, channels, size, size, generator=random)
+        images = torch.randn(4, *shape, generator=random)
         still = copy.deepcopy(model).cpu().eval().requires_grad_(False)
         network = _made_up(still, model.loss, parameter_names(model, params), labels, images)
         slope = network.distance_gradient(network.theta, *network.sides(Targets.pairs(phi, phi, pair), 0))

@@ -12,7 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from src.errors import count
 from src.recipe import Recipe
-from src.split import ImageSpec, Part, Split
+from src.split import ImageSpec, Part, RowSpec, Split
 
 BILINEAR = InterpolationMode.BILINEAR
 
@@ -59,6 +59,20 @@ class Images(Dataset):
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(seed)
             return self.transform(image), int(self.labels[i]), i
+
+
+class Rows(Dataset):
+    """Item i, or (i, seed) -> (row of features, label, i); nothing about it is random."""
+
+    def __init__(self, part: Part, labels: np.ndarray):
+        self.part, self.labels = part, labels
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int, int]:
+        i = key[0] if isinstance(key, tuple) else key
+        return torch.from_numpy(self.part.image(i)), int(self.labels[i]), i
 
 
 class BalancedBatches(Sampler[list[tuple[int, int]]]):
@@ -115,7 +129,9 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         self.split, self.labels, self.recipe = split, labels, recipe
         self.num_workers, self.seed = count("num_workers", num_workers, 0), seed
-        self.training, self.evaluation = transforms(split.image, backbone.mean, backbone.std)
+        self.training = self.evaluation = None  # rows of features are fed as they are
+        if isinstance(split.image, ImageSpec):
+            self.training, self.evaluation = transforms(split.image, backbone.mean, backbone.std)
         self.first_epoch = 0  # where a resumed run goes on
 
     def train_dataloader(self) -> DataLoader:
@@ -126,9 +142,8 @@ class DataModule(pl.LightningDataModule):
         """
         sizes = self.recipe.classes_per_batch, self.recipe.per_class
         batches = BalancedBatches(self.labels, *sizes, self.seed, self.first_epoch)
-        images = Images(self.split.train, self.labels, self.training, self.split.image.channels)
         return DataLoader(
-            images,
+            self._samples(self.split.train, self.labels, self.training),
             batch_sampler=batches,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -140,17 +155,19 @@ class DataModule(pl.LightningDataModule):
         return [self.in_order(part) for part in parts]
 
     def item(self, part: Part, i: int) -> torch.Tensor:
-        """The i-th image of a part, without augmentation."""
-        return self._still(part)[i][0]
-
-    def _still(self, part: Part) -> Images:
-        return Images(part, part.labels, self.evaluation, self.split.image.channels)
+        """The i-th input of a part, without augmentation."""
+        return self._samples(part, part.labels, self.evaluation)[i][0]
 
     def in_order(self, part: Part) -> DataLoader:
         """A part without augmentation, in its own order."""
         return DataLoader(
-            self._still(part),
+            self._samples(part, part.labels, self.evaluation),
             batch_size=self.recipe.eval_batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
+
+    def _samples(self, part: Part, labels: np.ndarray, transform: v2.Transform | None) -> Dataset:
+        if isinstance(self.split.image, RowSpec):
+            return Rows(part, labels)
+        return Images(part, labels, transform, self.split.image.channels)

@@ -23,9 +23,9 @@ class Embedder(pl.LightningModule):
         self.backbone, self.loss, self.recipe = backbone, loss, recipe
         self.head = nn.Linear(backbone.num_features, recipe.embedding_size)
 
-    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B m"]:
+    def forward(self, inputs: Float[Tensor, "B *input"]) -> Float[Tensor, "B m"]:
         """Embeddings, not normalised."""
-        return self.head(self.backbone(images))
+        return self.head(self.backbone(inputs))
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """Mean loss of a balanced batch (images, labels, indices); UserError where it is not finite."""

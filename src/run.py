@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 
 import hydra
@@ -13,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -28,7 +29,7 @@ from src.progress import console
 from src.relabel import vote
 from src.results import Findings
 from src.retrieval import metrics
-from src.split import ImageSpec
+from src.split import ImageSpec, RowSpec
 from src.train import device, find_or_train, kept
 
 # What a model's weights depend on; everything else is looked at afterwards.
@@ -37,6 +38,7 @@ LOOKING_KEYS = ("target", "params", "influence", "detector", "neighbours", "coun
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
 NOT_IN_WEIGHTS = (
     *("root", "csv", "download", "on_bad_image", "on_small_class"),
+    *("dataset.path", "dataset.crop_box"),
     *("eval_batch_size", "validate_every"),
     *("accelerator", "log_every_n_steps"),
 )
@@ -75,7 +77,7 @@ def run(cfg: DictConfig) -> None:
     split = instantiate(cfg.dataset)
     noisy = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
     recipe = instantiate(cfg.recipe)
-    backbone = instantiate(cfg.model, in_channels=split.image.channels)
+    backbone = instantiate(cfg.model, **input_size(split.image, cfg.model, choices))
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     model = Embedder(backbone, loss, recipe)
     data = DataModule(split, noisy.labels, backbone, recipe, cfg.num_workers, cfg.seed)
@@ -154,8 +156,26 @@ def run(cfg: DictConfig) -> None:
     finished.append(folder)
 
 
+def input_size(spec: ImageSpec | RowSpec, model: DictConfig, choices: dict[str, str]) -> dict[str, int]:
+    """The keyword that tells the model how large an input is; UserError where it takes another kind."""
+    if not spec.model_size.keys() <= signature(get_object(model._target_)).parameters.keys():
+        data, chosen = f"dataset={choices['dataset']}", f"model={choices['model']}"
+        if isinstance(spec, RowSpec):
+            raise UserError(f"{data} has no images for {chosen}; add model=identity")
+        raise UserError(
+            f"{data} has images, which {chosen} does not take; add model=small_cnn or model=resnet50"
+        )
+    return spec.model_size
+
+
 def rehearse(
-    model: Embedder, target, explainer, detector, params: str, neighbours: int | None, image: ImageSpec
+    model: Embedder,
+    target,
+    explainer,
+    detector,
+    params: str,
+    neighbours: int | None,
+    spec: ImageSpec | RowSpec,
 ) -> None:
     """Explain one pair by four made-up samples with the untrained model: bad settings show at once."""
     if neighbours is not None:
@@ -165,7 +185,7 @@ def rehearse(
     console.quiet = True  # what is said of made-up samples would only mislead
     try:
         target(find(phi, phi, labels, labels, same=True), phi, phi, labels, labels, same=True)
-        attribute.rehearse(explainer, model, params, image.channels, image.size)
+        attribute.rehearse(explainer, model, params, spec.shape)
         detector(training, torch.zeros(1, 4), vote(training.z, labels, 1))
     except (TypeError, ValueError) as error:
         raise UserError(
@@ -189,7 +209,11 @@ def places(settings: dict, choices: dict[str, str], data: str) -> tuple[Path, st
     is looked at.
     """
     weights = {
-        key: {name: value for name, value in settings[key].items() if name not in NOT_IN_WEIGHTS}
+        key: {
+            name: value
+            for name, value in settings[key].items()
+            if not {name, f"{key}.{name}"} & set(NOT_IN_WEIGHTS)
+        }
         if isinstance(settings[key], dict)
         else settings[key]
         for key in TRAINING_KEYS

@@ -1,4 +1,4 @@
-"""A data set as the rest of the project sees it: train, query and gallery images with labels."""
+"""A data set as the rest of the project sees it: train, query and gallery samples with labels."""
 
 import hashlib
 import os
@@ -29,12 +29,47 @@ class ImageSpec:
         one_of("dataset.channels", self.channels, (1, 3))
         one_of("dataset.augment", self.augment, ("drawing", "photo", "none"))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input: channels, height, width."""
+        return (self.channels, self.size, self.size)
+
+    @property
+    def model_size(self) -> dict[str, int]:
+        """What a backbone for such images is told of their size."""
+        return {"in_channels": self.channels}
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """Inputs that are no images: rows of D finished features, fed as they are."""
+
+    features: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input."""
+        return (self.features,)
+
+    @property
+    def model_size(self) -> dict[str, int]:
+        """What a backbone for such rows is told of their size."""
+        return {"in_features": self.features}
+
 
 class FileImages(Sequence):
-    """Images on disk; item i opens file i and raises UserError with its path if it can't be read."""
+    """Images on disk; item i opens file i and raises UserError with its path if it can't be read.
 
-    def __init__(self, files: Sequence[Path]):
-        self.files = list(files)
+    boxes (n, 4): left, top, right and bottom edge in pixels of the file, counted from 0, right and bottom
+    exclusive; images are cut to them. An edge beyond the image's is moved onto it.
+    """
+
+    def __init__(self, files: Sequence[Path], boxes: np.ndarray | None = None):
+        self.files, self.boxes = list(files), boxes
+        if boxes is not None:
+            good = np.isfinite(boxes).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+            for i in np.flatnonzero(~good)[:1]:
+                raise _bad_box(self.files[i], boxes[i], "has no area")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -44,7 +79,7 @@ class FileImages(Sequence):
         try:
             with Image.open(path) as image:
                 image.load()
-                return image
+                return image if self.boxes is None else _cut(image, self.boxes[i], path)
         except FileNotFoundError:
             raise _gone(path) from None
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -54,15 +89,15 @@ class FileImages(Sequence):
             ) from None
 
     def mark(self, i: int) -> bytes:
-        """What changes when file i changes: its size, its first and its last 4,096 bytes."""
+        """What changes when file i changes: its size, first and last 4,096 bytes, and its box."""
         path = self.files[i]
+        box = b"" if self.boxes is None else self.boxes[i].astype("<f8").tobytes()
         try:
-            with open(path, "rb") as file:
-                size = file.seek(0, os.SEEK_END)
+            with open(path, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                head = file.read(4096)
                 file.seek(max(0, size - 4096))
-                tail = file.read()
-                file.seek(0)
-                return str(size).encode() + file.read(4096) + tail
+                return str(size).encode() + head + file.read(4096) + box
         except FileNotFoundError:
             raise _gone(path) from None
         except OSError as error:
@@ -73,6 +108,26 @@ class FileImages(Sequence):
 
 def _gone(path: Path) -> UserError:
     return UserError(f"{path}: the image is gone; restore it or take it off the list")
+
+
+def _cut(image: Image.Image, box: np.ndarray, path: Path) -> Image.Image:
+    """The part of the image in the box; UserError where less than half of the box is in the image."""
+    left, top, right, bottom = box
+    inside = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
+    width, height = max(inside[2] - inside[0], 0), max(inside[3] - inside[1], 0)
+    if width * height < 0.5 * (right - left) * (bottom - top):
+        raise _bad_box(path, box, f"lies outside the image, {image.width} x {image.height} pixels")
+    # Whole pixels, and at least the one that the middle of a thin box is in.
+    left, top = (min(round(edge), size - 1) for edge, size in zip(inside[:2], image.size, strict=True))
+    return image.crop((left, top, max(round(inside[2]), left + 1), max(round(inside[3]), top + 1)))
+
+
+def _bad_box(path: Path, box: np.ndarray, what: str) -> UserError:
+    edges = ", ".join(f"{edge:g}" for edge in box)
+    return UserError(
+        f"{path}: the box ({edges}), left, top, right, bottom, {what}; "
+        "correct it or set dataset.crop_box=false"
+    )
 
 
 class ArrayImages(Sequence):
@@ -92,6 +147,26 @@ class ArrayImages(Sequence):
         return self.pixels[i].tobytes()
 
 
+class FeatureRows(Sequence):
+    """Finished features in place of images, (n, D) of any real type; item i is row i, (D,) float32.
+
+    The array may be a file that is mapped into memory: only the rows that are asked for are read.
+    """
+
+    def __init__(self, values: np.ndarray):
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return np.array(self.values[i], dtype=np.float32)
+
+    def mark(self, i: int) -> bytes:
+        """The numbers themselves."""
+        return self[i].tobytes()
+
+
 @dataclass(frozen=True)
 class Part:
     """n samples: `images[rows[i]]`, its class id `labels[i]` and its name `names[i]` (a path)."""
@@ -104,8 +179,8 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def image(self, i: int) -> Image.Image:
-        """The i-th sample's picture."""
+    def image(self, i: int) -> Image.Image | np.ndarray:
+        """The i-th sample's picture, or its row of features."""
         return self.images[int(self.rows[i])]
 
 
@@ -123,7 +198,7 @@ class Split:
     gallery: Part
     class_names: tuple[str, ...]
     num_classes: int
-    image: ImageSpec
+    image: ImageSpec | RowSpec
     same_things: tuple[tuple[int, ...], ...] = ()
 
     @property
@@ -136,7 +211,7 @@ class Split:
         digest = hashlib.sha256()
         for part in (self.train, self.query, self.gallery):
             digest.update("\0".join(part.names).encode() + part.labels.tobytes())
-            for row in part.rows:
+            for row in track(part.rows, "looking whether the data changed", len(part)):
                 digest.update(part.images.mark(int(row)))
         return digest.hexdigest()
 
@@ -169,7 +244,7 @@ def build(
     names: Sequence[str],
     *,
     source: str,
-    image: ImageSpec,
+    image: ImageSpec | RowSpec,
     rows: np.ndarray | None = None,
     same_things: Sequence[Sequence[str]] = (),
     on_small_class: str = "raise",
@@ -177,10 +252,12 @@ def build(
     """Sort samples into a Split and check it.
 
     classes, parts and names go with images; a part is train, test, query or gallery (test: query
-    and gallery at once). rows: which samples to take (all).
-    Raises UserError for an empty part, a class in both train and test, a class with one sample.
+    and gallery at once). rows: which samples to take (all). on_small_class: raise, drop or keep classes
+    that have a single sample on their side.
+    Raises UserError for an empty part, a class in both train and test, and, with raise, a class with one
+    sample.
     """
-    one_of("dataset.on_small_class", on_small_class, ("raise", "drop"))
+    one_of("dataset.on_small_class", on_small_class, ("raise", "drop", "keep"))
     rows = np.arange(len(images)) if rows is None else rows
     classes, parts = np.asarray(classes, dtype=object), np.asarray(parts, dtype=object)
     for part in sorted({str(parts[i]) for i in rows}):
@@ -244,6 +321,8 @@ def _check_names(rows: np.ndarray, parts: np.ndarray, names: Sequence[str], sour
 
 def _without_small(rows, classes, parts, source: str, on_small_class: str) -> np.ndarray:
     """Drop, or refuse, classes with a single sample: nothing of their own could ever be retrieved."""
+    if on_small_class == "keep":
+        return rows
     side = np.where(parts[rows] == "train", "train", "test")
     keys = [f"{s}/{c}" for s, c in zip(side, classes[rows], strict=True)]
     unique, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)

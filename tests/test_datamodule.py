@@ -7,13 +7,14 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from src.datamodule import BalancedBatches, DataModule, Images, as_mode, transforms
+from src.datamodule import BalancedBatches, DataModule, Images, Rows, as_mode, transforms
 from src.embedder import Embedder
 from src.errors import UserError
 from src.loss.proxynca import ProxyNCA
+from src.model.identity import Identity
 from src.model.small_cnn import SmallCNN
 from src.recipe import Recipe
-from src.split import ArrayImages, FileImages, ImageSpec, Part, build
+from src.split import ArrayImages, FeatureRows, FileImages, ImageSpec, Part, RowSpec, build
 from src.train import fit
 
 SIZES = [1, 3, 7, 23]
@@ -352,6 +353,20 @@ def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
     np.testing.assert_allclose(single(path, 1)[0], pixels / 65535, atol=1 / 255)
 
 
+# --- Rows
+
+
+def test_a_row_is_fed_as_it_is_whatever_the_seed():
+    values = np.random.default_rng(0).normal(size=(7, 3))
+    part = Part(FeatureRows(values), np.array([6, 2, 4]), np.array([1, 0, 1]), ("a", "b", "c"))
+    rows = Rows(part, np.array([9, 8, 7]))
+    assert len(rows) == 3
+    for key in (1, (1, 5), (1, 2**61)):
+        row, label, i = rows[key]
+        assert row.dtype == torch.float32
+        assert (row.tolist(), label, i) == (values[2].astype(np.float32).tolist(), 8, 1)
+
+
 # --- DataModule
 
 
@@ -455,6 +470,21 @@ def test_a_resumed_training_starts_with_the_batches_of_its_epoch():
     data.first_epoch = 2
     rows = [rows.tolist() for _, _, rows in data.train_dataloader()]
     assert rows == rows_of(BalancedBatches(data.labels, 3, 2, 5, 2))
+
+
+def test_rows_of_features_are_batched_like_images_and_need_no_transform():
+    values = np.random.default_rng(0).normal(size=(33, 5)).astype(np.float32)
+    labels, parts = [f"{i // 20}{i % 4}" for i in range(33)], ["train"] * 20 + ["test"] * 13
+    names = [str(i) for i in range(33)]
+    split = build(FeatureRows(values), labels, parts, names, source="made", image=RowSpec(5))
+    data = DataModule(split, split.train.labels, Identity(5), recipe(), 0, 5)
+    wanted = rows_of(BalancedBatches(data.labels, 3, 2, 5, 0))
+    for (shown, given, rows), keys in zip(data.train_dataloader(), wanted, strict=True):
+        assert rows.tolist() == keys
+        np.testing.assert_array_equal(shown.numpy(), values[keys])
+        assert given.tolist() == data.labels[keys].tolist()
+    (loader,) = data.val_dataloader()
+    np.testing.assert_array_equal(torch.cat([shown for shown, _, _ in loader]).numpy(), values[20:])
 
 
 class Witness(Embedder):

@@ -20,7 +20,7 @@ from PIL import Image
 
 from src.command_line import CONF, explain
 from src.errors import UserError
-from src.run import run
+from src.run import places, run
 from tests.conftest import ROOT
 
 TINY = [
@@ -192,6 +192,22 @@ def test_the_counterfactual_check_ends_in_the_report(noisy):
     assert (found["subsets"], found["steps"]) == (5, 3)
 
 
+def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
+    settings = {key: {} for key in ("dataset", "model", "loss", "recipe", "trainer", "influence", "detector")}
+    settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "output_dir": "out"}
+    choices = dict.fromkeys(("dataset", "noise", "model", "loss", "influence", "detector"), "x")
+
+    def home(data, **changes):
+        return places({**settings, **changes}, choices, data)[0]
+
+    one = home("a", dataset={"root": "here", "image_size": 224})
+    assert home("a", dataset={"root": "there", "crop_box": False, "path": "x", "image_size": 224}) == one
+    assert home("b", dataset={"root": "here", "image_size": 224}) != one
+    assert home("a", dataset={"root": "here", "image_size": 99}) != one
+    # The same words elsewhere are other things.
+    assert home("a", model={"path": "x"}) != home("a", model={"path": "y"})
+
+
 def solid_folder(root, classes=4, images=3, side=8):
     """Every class is one picture: nothing to confuse."""
     for c in range(classes):
@@ -232,6 +248,93 @@ def test_a_query_and_gallery_of_their_own(tmp_path):
         ["class 2/0.png", "class 2/2.png", "c2", "c3"],
         ["class 2/1.png", "class 2/2.png", "c2", "c3"],
     ]
+
+
+def test_in_shop_keeps_its_queries_and_its_gallery(tmp_path):
+    # Every item looks like itself alone, but the gallery pictures of the last two change places.
+    looks = {
+        f"id_{c:08}": np.random.default_rng(c).integers(0, 255, (2, 2, 3), np.uint8) for c in range(1, 6)
+    }
+    parts = {
+        **{item: ["train"] * 3 for item in list(looks)[:3]},
+        "id_00000004": ["query", "query", "gallery"],
+    }
+    parts["id_00000005"] = ["query", "gallery"]
+    swapped = {"id_00000004": "id_00000005", "id_00000005": "id_00000004"}
+    rows = []
+    for item, mine in parts.items():
+        for k, part in enumerate(mine):
+            name = f"img/WOMEN/Dresses/{item}/{k + 1:02}_1_front.jpg"
+            file = tmp_path / "shop" / "Img" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shown = looks[swapped[item] if part == "gallery" else item]
+            Image.fromarray(shown).resize((18, 16), Image.Resampling.NEAREST).save(file)
+            rows.append(f"{name} {item} {part}")
+    lists = tmp_path / "shop" / "Eval" / "list_eval_partition.txt"
+    lists.parent.mkdir()
+    lists.write_text("\n".join([str(len(rows)), "image_name item_id evaluation_status", *rows]))
+    words = ["dataset=inshop", f"dataset.root={tmp_path / 'shop'}", *FOLDER[1:]]
+    folder = go(tmp_path / "out", *words)
+    found = pd.read_csv(folder / "confusions.csv")
+    assert sorted(found[["query", "neighbour"]].map(lambda name: name[18:]).values.tolist()) == [
+        ["id_00000004/01_1_front.jpg", "id_00000005/02_1_front.jpg"],
+        ["id_00000004/02_1_front.jpg", "id_00000005/02_1_front.jpg"],
+        ["id_00000005/01_1_front.jpg", "id_00000004/03_1_front.jpg"],
+    ]
+    assert found["distance"].abs().max() == 0
+    assert report(folder)["retrieval"]["R@1"] == 0
+    assert report(folder)["retrieval"]["R@2"] == 1
+    assert np.load(folder / "influence.npy").shape == (3, 9)
+
+
+def rows_of_features(path, seed=0, n=84, dimension=7):
+    """Six classes in a cloud each, the last three test."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % 6
+    features = random.normal(size=(6, dimension))[labels] + 0.8 * random.normal(size=(n, dimension))
+    np.savez(path, features=features, labels=labels, split=np.where(labels < 3, "train", "test"))
+    return features
+
+
+FEATURES = ["dataset=features", "model=identity", *TINY[3:], "recipe.classes_per_batch=3"]
+
+
+def test_features_are_the_rows_that_were_given_and_moving_them_trains_nothing_again(tmp_path):
+    features = rows_of_features(tmp_path / "data.npz")
+    labels = np.arange(84) % 6
+    folder = go(tmp_path / "out", *FEATURES, f"dataset.path={tmp_path / 'data.npz'}", "noise=flip_10")
+    with np.load(next(tmp_path.glob("out/checkpoints/*/features.npz"))) as kept:
+        np.testing.assert_array_equal(kept["train"], features[labels < 3].astype(np.float32))
+        np.testing.assert_array_equal(kept["query"], features[labels >= 3].astype(np.float32))
+    samples = pd.read_csv(folder / "samples.csv")
+    assert samples["path"].tolist() == [f"row {i}" for i in np.flatnonzero(labels < 3)]
+    assert samples["flipped"].sum() == 4
+    assert report(folder)["noise"]["detector"]["auroc"] > 0.9
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    with np.load(tmp_path / "data.npz") as arrays:
+        for key in arrays.files:
+            np.save(home / f"{key}.npy", arrays[key])
+    again = go(tmp_path / "out", *FEATURES, f"dataset.path={home}", "noise=flip_10", "influence=tracin")
+    assert report(again)["checkpoint"]["reused"]
+    assert len(np.load(again / "influence.npy")) == report(folder)["confusions"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model=small_cnn"], r"^dataset=features has no images for model=small_cnn; add model=identity$"),
+        (
+            ["dataset=glyphs", "dataset.classes=12"],
+            r"^dataset=glyphs has images, which model=identity does not",
+        ),
+    ],
+)
+def test_images_and_features_each_have_their_models(tmp_path, words, message):
+    rows_of_features(tmp_path / "data.npz")
+    path = [] if "dataset=glyphs" in words else [f"dataset.path={tmp_path / 'data.npz'}"]
+    with pytest.raises(UserError, match=message):
+        go(tmp_path / "out", *FEATURES, *words, *path)
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_last_result(noisy, monkeypatch):

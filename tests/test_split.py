@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from src.errors import UserError
-from src.split import ArrayImages, FileImages, ImageSpec, build, readable
+from src.split import ArrayImages, FeatureRows, FileImages, ImageSpec, RowSpec, build, readable
 
 SPEC = ImageSpec(8, 1, "none")
 
@@ -132,6 +132,13 @@ def test_a_class_name_may_hold_a_slash_and_any_letter():
     rows = ["Μ/1 train", "Μ/1 train", "а/2/3 test", "а/2/3 test", "x/y train"]
     with pytest.raises(UserError, match="single image: x/y;"):
         made(rows)
+
+
+def test_a_class_with_one_image_is_kept_where_that_is_asked():
+    split = made(SMALL, on_small_class="keep")
+    assert split.class_names == ("b", "s", "a", "t")
+    assert split.train.rows.tolist() == [0, 1, 2]
+    assert split.query.rows.tolist() == [3, 4, 5]
 
 
 def test_the_word_for_small_classes_is_checked():
@@ -288,6 +295,77 @@ def test_the_word_for_bad_images_is_checked(tmp_path):
         readable(FileImages([]), "skipp")
 
 
+# --- boxes
+
+
+def boxed(tmp_path, box, size=(9, 7)):
+    """One image of other numbers everywhere, and its box."""
+    path = tmp_path / "bird.png"
+    pixels = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size[1], size[0])
+    Image.fromarray(pixels).save(path)
+    return FileImages([path], np.array([box], dtype=float)), pixels
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        ((2, 1, 5, 6), slice(1, 6), slice(2, 5)),
+        ((0, 0, 9, 7), slice(0, 7), slice(0, 9)),
+        ((1.6, 0.4, 4.4, 3.6), slice(0, 4), slice(2, 4)),
+        ((-1, -1, 5, 8), slice(0, 7), slice(0, 5)),  # past the edge, by less than half
+        ((8, 6, 9, 7), slice(6, 7), slice(8, 9)),
+        ((3.1, 2.1, 3.2, 2.2), slice(2, 3), slice(3, 4)),  # thinner than a pixel
+        ((8.6, 6.6, 9, 7), slice(6, 7), slice(8, 9)),
+    ],
+)
+def test_an_image_is_cut_to_its_box(tmp_path, box, rows, columns):
+    images, pixels = boxed(tmp_path, box)
+    np.testing.assert_array_equal(np.asarray(images[0]), pixels[rows, columns])
+
+
+@pytest.mark.parametrize("box", [(9, 0, 12, 7), (0, 7, 9, 9), (-5, 0, 0, 7), (5, 0, 14, 7), (0, -8, 9, 7)])
+def test_a_box_outside_its_image_is_named_when_it_is_read(tmp_path, box):
+    images, _ = boxed(tmp_path, box)
+    edges = ", ".join(map(str, box))
+    with pytest.raises(UserError) as caught:
+        images[0]
+    assert str(caught.value) == (
+        f"{tmp_path}/bird.png: the box ({edges}), left, top, right, bottom, lies outside the image, 9 x 7 "
+        "pixels; correct it or set dataset.crop_box=false"
+    )
+    assert readable(images, "skip").tolist() == []
+
+
+@pytest.mark.parametrize("box", [(3, 1, 3, 5), (3, 5, 6, 5), (6, 1, 3, 5), (3, 6, 5, 2), (0, 0, np.nan, 7)])
+def test_a_box_of_no_area_is_named_before_anything_is_read(tmp_path, box):
+    with pytest.raises(
+        UserError, match=r"bird\.png: the box \(.*\), left, top, right, bottom, has no area; "
+    ):
+        boxed(tmp_path, box)
+
+
+# --- rows of features
+
+
+def test_rows_are_float32_whatever_is_stored(tmp_path):
+    for dtype in (np.float64, np.float16, np.int32):
+        values = np.arange(15).reshape(5, 3).astype(dtype)
+        rows = FeatureRows(values)
+        assert (len(rows), rows[3].dtype, rows[3].tolist()) == (5, np.float32, [9, 10, 11])
+        assert rows.mark(4) == np.array([12, 13, 14], dtype=np.float32).tobytes()
+
+
+def test_what_is_done_to_a_row_changes_nothing_stored():
+    values = np.ones((2, 3), dtype=np.float32)
+    FeatureRows(values)[0][:] = 7
+    assert (values == 1).all()
+
+
+def test_a_spec_says_how_large_an_input_is_by_the_keyword_of_its_kind():
+    assert ImageSpec(16, 3, "none").model_size == {"in_channels": 3}
+    assert RowSpec(20).model_size == {"in_features": 20}
+
+
 # --- fingerprint
 
 
@@ -350,3 +428,24 @@ def test_fingerprint_names_a_file_that_is_gone(tmp_path):
     images.files[4].unlink()
     with pytest.raises(UserError, match=r"here/4\.png: the image is gone"):
         split.fingerprint()
+
+
+def test_fingerprint_is_of_a_files_size_its_two_ends_and_its_box(tmp_path):
+    path = tmp_path / "long.jpg"
+    content = np.random.default_rng(0).bytes(20011)
+    path.write_bytes(content)
+    assert FileImages([path]).mark(0) == b"20011" + content[:4096] + content[-4096:]
+    short = tmp_path / "short.jpg"
+    short.write_bytes(content[:77])
+    assert FileImages([short]).mark(0) == b"77" + content[:77] * 2
+    box = np.array([[1.0, 2.0, 3.0, 4.5]])
+    assert FileImages([short], box).mark(0) == b"77" + content[:77] * 2 + box.tobytes()
+
+
+def test_fingerprint_changes_with_a_box(tmp_path):
+    files = files_in(tmp_path / "here").files
+    boxes = np.tile([0.0, 0, 5, 5], (len(files), 1))
+    other = boxes.copy()
+    other[8, 2] = 4
+    marks = {made(TWO_SIDES, FileImages(files, box)).fingerprint() for box in (None, boxes, other)}
+    assert len(marks) == 3

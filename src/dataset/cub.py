@@ -5,10 +5,19 @@ The first 100 classes train (5,864 images), the last 100 test (5,924), as the fi
 
 from pathlib import Path
 
-from src.errors import UserError
+import numpy as np
+
+from src.errors import UserError, flag
+from src.layout import Layout, lines
 from src.split import FileImages, ImageSpec, Split, build, readable
 
-NEEDED = ("images.txt", "image_class_labels.txt", "images")
+LAYOUT = Layout(
+    "cub",
+    "CUB_200_2011",
+    (("images.txt", "image_class_labels.txt", "images"),),
+    "CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011/",
+    {"train": (5864, 100), "test": (5924, 100)},
+)
 TRAINING_CLASSES = 100
 
 
@@ -17,21 +26,17 @@ def load(
     image_size: int = 224,
     channels: int = 3,
     augment: str = "photo",
+    crop_box: bool = False,
     on_bad_image: str = "raise",
     on_small_class: str = "raise",
 ) -> Split:
     """Read the folder CUB_200_2011 as its authors distribute it.
 
+    crop_box: cut the images to the birds' boxes (bounding_boxes.txt).
     Raises UserError, naming the folder and the files it needs, where one is missing.
     """
     base = Path(root)
-    missing = [name for name in NEEDED if not (base / name).exists()]
-    if missing:
-        raise UserError(
-            f"dataset cub: looked in {base.absolute()} for {', '.join(NEEDED)} and found no "
-            f"{', '.join(missing)}; they come in CUB_200_2011.tgz from "
-            "https://www.vision.caltech.edu/datasets/cub_200_2011/; unpack it and set dataset.root=FOLDER"
-        )
+    LAYOUT.find(base)
     paths, labels = _pairs(base / "images.txt"), _pairs(base / "image_class_labels.txt")
     if paths.keys() != labels.keys():
         raise UserError(f"{base}: images.txt and image_class_labels.txt list different images; unpack again")
@@ -43,7 +48,8 @@ def load(
             "number; unpack the archive again"
         )
     names = [paths[i] for i in ids]
-    images = FileImages([base / "images" / name for name in names])
+    boxes = _boxes(base / "bounding_boxes.txt", ids) if flag("dataset.crop_box", crop_box) else None
+    images = FileImages([base / "images" / name for name in names], boxes)
     return build(
         images,
         [name.split("/")[0] for name in names],
@@ -58,9 +64,25 @@ def load(
 
 def _pairs(path: Path) -> dict[str, str]:
     """The lines 'key value' of a text file."""
-    lines = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
-    if any(len(line) != 2 for line in lines):
+    pairs = [line.split(maxsplit=1) for line in lines(path)]
+    if any(len(pair) != 2 for pair in pairs):
         raise UserError(f"{path}: every line must be 'id value'; unpack the archive again")
-    if not all(key.isdigit() for key, _ in lines):
+    if not all(key.isdigit() for key, _ in pairs):
         raise UserError(f"{path}: every line must start with an image's number; unpack the archive again")
-    return {key: value.strip() for key, value in lines}
+    return {key: value.strip() for key, value in pairs}
+
+
+def _boxes(path: Path, ids: list[str]) -> np.ndarray:
+    """(n, 4) left, top, right, bottom of each image, from the lines 'id left top width height'."""
+    listed = _pairs(path)
+    boxes = np.zeros((len(ids), 4))
+    for row, i in enumerate(ids):
+        try:
+            left, top, width, height = (float(word) for word in listed[i].split())
+        except (KeyError, ValueError):
+            raise UserError(
+                f"{path}: image {i} has no box of four numbers; unpack the archive again, or set "
+                "dataset.crop_box=false"
+            ) from None
+        boxes[row] = left, top, left + width, top + height
+    return boxes

@@ -65,7 +65,8 @@ def test_a_missing_folder_is_named_with_what_belongs_in_it_and_its_source(tmp_pa
     assert str(caught.value) == (
         f"dataset cub: looked in {tmp_path}/data/CUB_200_2011 for images.txt, image_class_labels.txt, images "
         "and found no images.txt, image_class_labels.txt, images; they come in CUB_200_2011.tgz from "
-        "https://www.vision.caltech.edu/datasets/cub_200_2011/; unpack it and set dataset.root=FOLDER"
+        "https://www.vision.caltech.edu/datasets/cub_200_2011/; "
+        "unpack with python -m scripts.prepare cub FILES, or set dataset.root=FOLDER"
     )
 
 
@@ -134,3 +135,61 @@ def test_moving_the_folder_keeps_the_fingerprint(birds, tmp_path):
     before = load(str(birds)).fingerprint()
     birds.rename(tmp_path / "moved")
     assert load(str(tmp_path / "moved")).fingerprint() == before
+
+
+# --- boxes
+
+
+@pytest.fixture
+def boxed(birds):
+    """The same folder with boxes: left, top, width and height as the authors write them."""
+    lines = [f"{i} {1 + i % 3}.0 {i % 4}.0 {5 + i % 5}.0 {7 + i % 2}.0" for i in range(17, 7, -1)]
+    (birds / "bounding_boxes.txt").write_text("\n".join(lines) + "\n")
+    return birds
+
+
+def test_images_are_cut_to_their_boxes_where_that_is_asked(boxed):
+    whole, cut = load(str(boxed)), load(str(boxed), crop_box=True)
+    for part, other in ((cut.train, whole.train), (cut.query, whole.query)):
+        for k, name in enumerate(part.names):
+            i = int(name.removesuffix(".jpg").rsplit("_", 1)[1])
+            left, top = 1 + i % 3, i % 4
+            expected = np.asarray(other.image(k))[top : top + 7 + i % 2, left : left + 5 + i % 5]
+            np.testing.assert_array_equal(np.asarray(part.image(k)), expected)
+
+
+def test_a_box_belongs_to_what_was_trained_on(boxed):
+    whole, cut = load(str(boxed)).fingerprint(), load(str(boxed), crop_box=True).fingerprint()
+    text = (boxed / "bounding_boxes.txt").read_text()
+    (boxed / "bounding_boxes.txt").write_text(text.replace("8 3.0", "8 4.0"))
+    assert len({whole, cut, load(str(boxed), crop_box=True).fingerprint()}) == 3
+    assert load(str(boxed)).fingerprint() == whole
+
+
+@pytest.mark.parametrize("line", ["8 1.0 2.0 3.0", "8 1.0 2.0 x 4.0", "7 1.0 2.0 3.0 4.0"])
+def test_an_image_without_a_box_is_named(boxed, line):
+    text = (boxed / "bounding_boxes.txt").read_text().splitlines()
+    (boxed / "bounding_boxes.txt").write_text("\n".join([*text[:-1], line]))
+    with pytest.raises(
+        UserError, match=r"bounding_boxes\.txt: image 8 has no box of four numbers; .*crop_box=false$"
+    ):
+        load(str(boxed), crop_box=True)
+    load(str(boxed))
+
+
+def test_boxes_that_were_not_unpacked_are_missed(birds):
+    with pytest.raises(UserError, match=r"bounding_boxes\.txt: can't be read \(No such file"):
+        load(str(birds), crop_box=True)
+
+
+def test_the_word_for_boxes_is_checked(birds):
+    with pytest.raises(UserError, match=r"^dataset\.crop_box=no is neither true nor false$"):
+        load(str(birds), crop_box="no")
+
+
+def test_a_list_in_another_encoding_is_one_line(birds):
+    (birds / "images.txt").write_bytes(
+        (birds / "images.txt").read_bytes().replace(b"Ovenbird", b"Ovenb\xefrd")
+    )
+    with pytest.raises(UserError, match=r"images\.txt: can't be read \(it is no UTF-8 text\)"):
+        load(str(birds))

@@ -1,0 +1,90 @@
+"""Unpack a data set and check that it is whole: python -m scripts.prepare cub CUB_200_2011.tgz [--into data].
+
+Takes the archives and files that the authors distribute, or a folder that is unpacked already. What was
+read is counted: fewer images or classes than the authors' are an error.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from src.artifacts import whole_folder
+from src.dataset import cars, cub, inshop, sop
+from src.errors import UserError, one_of
+from src.layout import counts
+from src.split import Split
+from src.unpack import unpack
+
+DATASETS = {"cars": cars, "cub": cub, "inshop": inshop, "sop": sop}
+
+
+def main(words: list[str]) -> None:
+    """Check, and unpack where that is needed; print what was found and the command to go on with."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.prepare", description=__doc__)
+    parser.add_argument("dataset", help=", ".join(DATASETS))
+    parser.add_argument("paths", nargs="+", type=Path, help="its archives and files, or its folder")
+    parser.add_argument("--into", default="data", type=Path, help="where its folder is made (data)")
+    args = parser.parse_args(words)
+    one_of("data set", args.dataset, DATASETS)
+    for path in args.paths:
+        if not path.exists():
+            raise UserError(f"{path.absolute()}: no such file or folder")
+    folders = [path for path in args.paths if path.is_dir()]
+    if folders and len(args.paths) > 1:
+        raise UserError(f"{folders[0]} is a folder: give either one unpacked folder or archives")
+    option = DATASETS[args.dataset]
+    if folders:
+        root = option.LAYOUT.locate(folders[0])
+        split = checked(option, root)
+    else:
+        root = args.into / option.LAYOUT.folder
+        split = install(option, args.paths, root)
+    print(f"{args.dataset} in {root}")
+    for part, (images, classes) in counts(split).items():
+        print(f"  {part:<8}{images:>7,} images of {classes:>6,} classes")
+    print(f"whole: python -m src.run dataset={args.dataset} dataset.root={root} model=resnet50 recipe=photo")
+
+
+def checked(option, root: Path) -> Split:
+    """The data set as the project reads it; UserError unless it is all of it."""
+    split = option.load(str(root))
+    option.LAYOUT.check(root, split)
+    return split
+
+
+def install(option, archives: list[Path], target: Path) -> Split:
+    """Unpack beside the target, check, and only then take its name. Nothing is kept where that fails."""
+    if target.exists():
+        raise UserError(
+            f"{target} is there already; check it with python -m scripts.prepare {option.LAYOUT.dataset} "
+            f"{target}, or move it away, or choose another place with --into FOLDER"
+        )
+    with whole_folder(target, "--into FOLDER") as partial:
+        unpacked = partial / ".unpacked"
+        unpacked.mkdir()
+        try:
+            for archive in archives:
+                unpack(archive, unpacked)
+            root = option.LAYOUT.locate(unpacked)
+            split = checked(option, root)
+        except UserError as error:
+            # The folder is gone when this is read: say which archive its files are from.
+            source = archives[0].name if len(archives) == 1 else "the archives"
+            raise UserError(
+                str(error).replace(str(unpacked.absolute()), source).replace(str(unpacked), source)
+            ) from None
+        for path in root.iterdir():
+            path.rename(partial / path.name)
+        shutil.rmtree(unpacked)
+    return split
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was kept", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,137 @@
+"""Features you have already: head and proxies are trained on them, no image is opened.
+
+An .npz file, or a folder of .npy files, with the arrays features (n, D), labels (n,), split (n,) and, if
+wanted, paths (n,), the names of the samples.
+"""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from src.errors import UserError
+from src.progress import track
+from src.split import FeatureRows, RowSpec, Split, build
+
+NEEDED = ("features", "labels", "split")
+OPTIONAL = ("paths",)
+CHECKED_BYTES = 64 * 2**20  # of features looked at at once
+
+
+def load(path: str, on_small_class: str = "raise") -> Split:
+    """Read the arrays; a folder's features.npy stays on disk, mapped into memory.
+
+    labels: whole numbers or strings; split: train and test, or train, query and gallery.
+    Raises UserError where an array is missing, damaged, of another type or length, or not finite.
+    """
+    place = Path(path)
+    arrays = _arrays(place)
+    features = arrays["features"]
+    _check_shapes(place, arrays)
+    _check_finite(place, features)
+    return build(
+        FeatureRows(features),
+        _words(place, "labels", arrays["labels"]),
+        _words(place, "split", arrays["split"]),
+        _words(place, "paths", arrays["paths"])
+        if "paths" in arrays
+        else [f"row {i}" for i in range(len(features))],
+        source=f"dataset features in {path}",
+        image=RowSpec(features.shape[1]),
+        on_small_class=on_small_class,
+    )
+
+
+def _arrays(place: Path) -> dict[str, np.ndarray]:
+    """The arrays by name; features as they are stored, of a folder not read yet."""
+    if place.is_dir():
+        there = {key: place / f"{key}.npy" for key in (*NEEDED, *OPTIONAL)}
+        there = {key: file for key, file in there.items() if file.is_file()}
+        _check_needed(place, there, ".npy")
+        return {
+            key: _readable(file, lambda file=file, key=key: np.load(file, "r" if key == "features" else None))
+            for key, file in there.items()
+        }
+    if not place.is_file():
+        raise UserError(
+            f"dataset features: looked for {place.absolute()} and found neither an .npz file nor a folder; "
+            f"it needs the arrays {', '.join(NEEDED)}; set dataset.path=FILE.npz or FOLDER"
+        )
+    if not zipfile.is_zipfile(place):
+        raise UserError(
+            f"{place}: not a whole .npz file; give one that numpy.savez wrote, or a folder with "
+            f"{', '.join(f'{key}.npy' for key in NEEDED)}"
+        )
+    with open(place, "rb") as raw, _readable(place, lambda: np.load(raw)) as file:
+        _check_needed(place, file.files, "")
+        wanted = [key for key in (*NEEDED, *OPTIONAL) if key in file.files]
+        return {key: _readable(f"{place}, {key}", lambda key=key: file[key]) for key in wanted}
+
+
+def _readable(what: Path | str, read):
+    """What `read` returns; numpy and zip have errors of their own for damaged files and Python objects."""
+    try:
+        return read()
+    except Exception as error:
+        if "allow_pickle" in str(error):
+            raise UserError(
+                f"{what}: holds Python objects; save it as an array of numbers or of str"
+            ) from None
+        raise UserError(f"{what}: not a whole array ({str(error).splitlines()[0]}); save it again") from None
+
+
+def _check_needed(place: Path, there, suffix: str) -> None:
+    missing = [key + suffix for key in NEEDED if key not in there]
+    if missing:
+        raise UserError(
+            f"{place}: no {', '.join(missing)}; it needs {', '.join(key + suffix for key in NEEDED)} "
+            f"and may have {', '.join(key + suffix for key in OPTIONAL)}"
+        )
+
+
+def _check_shapes(place: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raise UserError unless features are (n, D) real numbers and the others (n,)."""
+    features = arrays["features"]
+    if features.ndim != 2 or features.shape[1] == 0 or features.dtype.kind not in "fiu":
+        raise UserError(
+            f"{place}: features are {features.dtype} of shape {features.shape}; "
+            "give real numbers of shape (samples, D)"
+        )
+    for key, array in arrays.items():
+        if key != "features" and array.shape != features.shape[:1]:
+            raise UserError(
+                f"{place}: {key} has shape {array.shape}, for {len(features)} rows of features it must be "
+                f"({len(features)},)"
+            )
+
+
+def _check_finite(place: Path, features: np.ndarray) -> None:
+    """Raise UserError, naming the row, where a number is not finite as float32."""
+    step = max(1, CHECKED_BYTES // (4 * features.shape[1]))
+    starts = range(0, len(features), step)
+    for start in track(starts, "checking features", len(starts)):
+        with np.errstate(over="ignore"):
+            rows = features[start : start + step].astype(np.float32)
+        bad = np.argwhere(~np.isfinite(rows))
+        if len(bad):
+            row, column = bad[0]
+            raise UserError(
+                f"{place}: features[{start + row}, {column}] is {features[start + row, column]}; "
+                "every number must be finite as float32; mend or leave out that row"
+            )
+
+
+def _words(place: Path, key: str, array: np.ndarray) -> list[str]:
+    """Strings as they are, whole numbers as they are written; UserError for anything else."""
+    kinds = "iuUS" if key == "labels" else "US"
+    if array.dtype.kind not in kinds:
+        raise UserError(
+            f"{place}: {key} are {array.dtype}; give {'whole numbers or ' if key == 'labels' else ''}strings"
+        )
+    try:
+        words = [item.decode() if isinstance(item, bytes) else str(item) for item in array.tolist()]
+    except UnicodeDecodeError:
+        raise UserError(f"{place}: {key} are bytes that are no UTF-8; save them as str") from None
+    if "" in words:
+        raise UserError(f"{place}: {key}[{words.index('')}] is empty; fill it or leave out that row")
+    return words

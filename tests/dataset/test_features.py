@@ -1,0 +1,191 @@
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.dataset.features import load
+from src.errors import UserError
+
+N, D = 11, 3
+SPLIT = np.array(["train"] * 5 + ["test"] * 6)
+LABELS = np.array([7, 7, 10, 10, 10, 2, 2, 1, 1, 1, 2])
+FEATURES = np.random.default_rng(0).normal(size=(N, D))
+GOOD = {"features": FEATURES, "labels": LABELS, "split": SPLIT}
+
+
+def npz(folder, **changes):
+    arrays = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
+    np.savez(folder / "data.npz", **arrays)
+    return str(folder / "data.npz")
+
+
+def npy(folder, **changes):
+    home = folder / "data"
+    home.mkdir(exist_ok=True)
+    for key, value in {**GOOD, **changes}.items():
+        if value is not None:
+            np.save(home / f"{key}.npy", value)
+    return str(home)
+
+
+@pytest.mark.parametrize("saved", [npz, npy])
+def test_rows_become_samples_in_their_order(tmp_path, saved):
+    split = load(saved(tmp_path))
+    assert split.image.features == D
+    assert split.class_names == ("10", "7", "1", "2")
+    assert split.num_classes == 2
+    assert split.train.labels.tolist() == [1, 1, 0, 0, 0]
+    assert split.query.labels.tolist() == [3, 3, 2, 2, 2, 3]
+    assert split.query.names == tuple(f"row {i}" for i in range(5, 11))
+    assert split.shared_gallery
+    for i in range(6):
+        np.testing.assert_array_equal(split.query.image(i), FEATURES[5 + i].astype(np.float32))
+        assert split.query.image(i).dtype == np.float32
+
+
+def test_a_file_and_a_folder_of_the_same_numbers_are_the_same_data(tmp_path):
+    one = load(npz(tmp_path)).fingerprint()
+    assert load(npy(tmp_path)).fingerprint() == one
+    assert load(npy(tmp_path, features=FEATURES.astype(np.float32))).fingerprint() == one
+    other = FEATURES.copy()
+    other[10, 2] += 1e-3
+    assert load(npy(tmp_path, features=other)).fingerprint() != one
+
+
+def test_a_folders_features_stay_on_disk(tmp_path):
+    split = load(npy(tmp_path))
+    assert isinstance(split.train.images.values, np.memmap)
+
+
+def test_a_gallery_of_its_own_and_names(tmp_path):
+    part = np.array(["train"] * 5 + ["query", "gallery"] * 3)
+    paths = np.array([f"a/{i}.jpg" for i in range(N)])
+    labels = np.array(list("xxyyy") + list("ppqqqq"))
+    split = load(npz(tmp_path, split=part, paths=paths, labels=labels))
+    assert not split.shared_gallery
+    assert split.query.names == ("a/5.jpg", "a/7.jpg", "a/9.jpg")
+    assert [split.class_names[c] for c in split.gallery.labels] == ["p", "q", "q"]
+
+
+def test_words_may_be_bytes(tmp_path):
+    split = load(npz(tmp_path, split=SPLIT.astype("S"), labels=LABELS.astype("S")))
+    assert split.class_names == ("10", "7", "1", "2")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.uint32])
+def test_other_real_numbers_become_float32(tmp_path, dtype):
+    values = np.arange(N * D).reshape(N, D).astype(dtype)
+    np.testing.assert_array_equal(load(npy(tmp_path, features=values)).query.image(5), [30, 31, 32])
+
+
+# --- errors
+
+
+def test_a_missing_place_is_named_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load("data.npz")
+    assert str(caught.value) == (
+        f"dataset features: looked for {tmp_path}/data.npz and found neither an .npz file nor a folder; it "
+        "needs the arrays features, labels, split; set dataset.path=FILE.npz or FOLDER"
+    )
+
+
+def test_missing_arrays_are_named(tmp_path):
+    with pytest.raises(
+        UserError, match=r"data\.npz: no labels, split; it needs features, labels, split and may"
+    ):
+        load(npz(tmp_path, labels=None, split=None))
+    with pytest.raises(UserError, match=r"data: no labels\.npy; it needs features\.npy, .* have paths\.npy$"):
+        load(npy(tmp_path, labels=None))
+
+
+@pytest.mark.parametrize("saved", [npz, npy])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features": FEATURES[:, 0]}, r"features are float64 of shape \(11,\); give real numbers"),
+        ({"features": FEATURES[:, :0]}, r"features are float64 of shape \(11, 0\)"),
+        ({"features": FEATURES.astype(complex)}, r"features are complex128 of shape"),
+        ({"features": FEATURES.astype(str)}, r"features are <U\d+ of shape"),
+        ({"labels": LABELS[:-1]}, r"labels has shape \(10,\), for 11 rows of features it must be \(11,\)"),
+        ({"split": SPLIT[:, None]}, r"split has shape \(11, 1\), for 11 rows"),
+        ({"paths": np.array(["a"])}, r"paths has shape \(1,\)"),
+        ({"labels": LABELS + 0.5}, r"labels are float64; give whole numbers or strings"),
+        ({"labels": LABELS > 5}, r"labels are bool; give whole numbers or strings"),
+        ({"split": LABELS}, r"split are int64; give strings"),
+        ({"labels": np.array(["a"] * 10 + [""])}, r"labels\[10\] is empty; fill it"),
+        ({"labels": np.array([b"\xff"] * 11)}, r"labels are bytes that are no UTF-8"),
+        ({"split": np.array(["trian"] * 11)}, r"split=trian is not known; did you mean train"),
+        ({"paths": np.array(["same"] * 11)}, r"same is listed twice; keep one"),
+        ({"labels": LABELS * 0}, r"are in training and in test: 0"),
+        ({"labels": np.arange(11)}, r"11 class\(es\) have a single image"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, saved, changes, message):
+    with pytest.raises(UserError, match=message):
+        load(saved(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("saved", [npz, npy])
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (-np.inf, "-inf"), (1e39, r"1e\+39")])
+def test_a_number_that_is_not_finite_as_float32_is_found_by_its_place(
+    tmp_path, monkeypatch, saved, value, word
+):
+    monkeypatch.setattr("src.dataset.features.CHECKED_BYTES", 4 * D * 4)  # four rows at a time
+    features = FEATURES.copy()
+    features[9, 1] = value
+    with pytest.raises(
+        UserError, match=rf"features\[9, 1\] is {word}; every number must be finite as float32"
+    ):
+        load(saved(tmp_path, features=features))
+
+
+@pytest.mark.parametrize("saved", [npz, npy])
+def test_python_objects_are_never_unpickled(tmp_path, saved):
+    labels = np.array([LABELS.tolist()[i] for i in range(N)], dtype=object)
+    with pytest.raises(UserError, match=r"labels.*: holds Python objects; save it as an array"):
+        load(saved(tmp_path, labels=labels))
+
+
+@pytest.mark.parametrize("part", range(1, 10))
+def test_a_cut_file_is_refused_wherever_it_ends(tmp_path, part):
+    whole = Path(npz(tmp_path)).read_bytes()
+    (tmp_path / "data.npz").write_bytes(whole[: len(whole) * part // 10])
+    with pytest.raises(UserError, match=r"data\.npz: not a whole \.npz file"):
+        load(str(tmp_path / "data.npz"))
+
+
+@pytest.mark.parametrize("name", ["features", "labels", "split"])
+def test_a_cut_array_is_refused_with_its_name(tmp_path, name):
+    home = npy(tmp_path)
+    file = tmp_path / "data" / f"{name}.npy"
+    whole = file.read_bytes()
+    for length in (0, 7, len(whole) - 3):
+        file.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=rf"^{file}: not a whole array \(.+\); save it again$"):
+            load(home)
+
+
+def test_an_array_damaged_inside_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, FEATURES)
+    path = tmp_path / "data.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("features.npy", buffer.getvalue()[:-9])
+        for key in ("labels", "split"):
+            buffer = io.BytesIO()
+            np.save(buffer, GOOD[key])
+            file.writestr(f"{key}.npy", buffer.getvalue())
+    with pytest.raises(UserError, match=r"data\.npz, features: not a whole array"):
+        load(str(path))
+
+
+def test_a_single_array_is_not_enough(tmp_path):
+    np.save(tmp_path / "features.npy", FEATURES)
+    with pytest.raises(
+        UserError, match=r"features\.npy: not a whole \.npz file; give one that numpy\.savez wrote"
+    ):
+        load(str(tmp_path / "features.npy"))
