@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from src.errors import UserError, at_least, count, one_of
+from src.errors import UserError, at_least, count, one_of, within
 from src.head import Training
 from src.progress import console, track
 from src.relabel import Votes
@@ -50,6 +50,7 @@ def suspicion(
     count("detector.folds", folds, 2)
     one_of("detector.method", method, METHODS)
     at_least("detector.C", C, 1e-6)
+    within("detector.seed", count("detector.seed", seed, 0), 0, 2**32 - 1)
     _, classes, sizes = np.unique(training.labels.cpu().numpy(), return_inverse=True, return_counts=True)
     judged = sizes[classes] > 1
     result = np.zeros(len(training))

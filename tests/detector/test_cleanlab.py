@@ -124,6 +124,7 @@ def test_a_regression_that_did_not_converge_is_said_once(monkeypatch, capsys):
     [
         ({"folds": 1}, r"detector.folds=1 is too small"),
         ({"C": 0.0}, r"detector.C=0.0 is too small"),
+        ({"seed": 2**32}, r"detector.seed=4294967296 is out of range"),
         ({"method": "margins"}, r"detector.method=margins is not known; .*normalized_margin"),
     ],
 )
