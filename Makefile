@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench tables
+.PHONY: help setup oracles run test lint bench tables
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -15,6 +15,13 @@ $(VENV)/installed: pyproject.toml
 	@echo "installing into $(VENV): several gigabytes with torch, a few minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+oracles: $(VENV)/oracles ## Install what the tests compare influence functions with, else they skip
+
+$(VENV)/oracles: $(VENV)/installed
+	@echo "installing dattri and captum into $(VENV)"
+	@$(VENV)/bin/pip install --quiet --editable '.[dev,oracles]'
 	@touch $@
 
 run: setup ## Train on drawn letters with 10 % flipped labels, and find out who is to blame

@@ -5,7 +5,7 @@ from scipy.stats import spearmanr
 
 from src.confusion import distance
 from src.errors import UserError
-from src.head import Targets
+from src.head import Targets, Training
 from src.influence import eif, tracin
 from src.influence.influence_function import scores
 from tests.influence.test_eif import GROUPS, golden_groups, golden_side
@@ -51,6 +51,23 @@ def test_cg_equals_explicit(toy):
         settings["precondition"] = helped
         found = scores(training, targets, solver="cg", tolerance=1e-12, chunk=chunk, **settings)
         assert (found - exact).abs().max() <= 1e-8 * exact.abs().max()
+
+
+def test_lissa_that_has_converged_equals_explicit_at_its_damping(toy, capsys):
+    """The set 150 times over, in batches of the set: one pass is 150 steps, and the mean loss stays."""
+    training, test = toy
+    often = Training(
+        training.features.repeat(150, 1),
+        training.labels.repeat(150),
+        training.weight,
+        training.bias,
+        training.loss,
+    )
+    targets = Targets(test, test, GROUPS)
+    found = scores(often, targets, solver="lissa", scale=60.0, damping=0.5, batch=23)[:, :23]
+    assert float(capsys.readouterr().err.rpartition("residual ")[2]) < 1e-9
+    exact = scores(training, targets, solver="explicit", damping=30.0, damping_unit="absolute")
+    assert (found - exact).abs().max() <= 1e-8 * exact.abs().max()
 
 
 @pytest.mark.parametrize("name", ["proxynca", "softtriple"])
