@@ -104,9 +104,14 @@ def bend_of(training: Training) -> Bend | None:
         return None
     a, margin = training.softmax
     shrink = training.squared_norms.rsqrt()
-    own = F.one_hot(training.labels, len(training.proxies)).to(training.z.dtype)
-    share = F.softmax(a * (training.similarity * shrink[:, None] - margin * own), dim=1)
-    unit, pull = training.z * shrink[:, None], a * (share - own) @ training.proxies
+    logits = training.similarity * (a * shrink)[:, None]
+    if margin:
+        logits[torch.arange(len(training)), training.labels] -= a * margin
+    share = F.softmax(logits, dim=1)
+    unit, pull = (
+        training.z * shrink[:, None],
+        a * (share @ training.proxies - training.proxies[training.labels]),
+    )
     return Bend(a, training.proxies, unit, shrink, share, pull, (pull * unit).sum(1))
 
 

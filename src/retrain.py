@@ -1,12 +1,14 @@
 """Train the head again with other weights on the training samples, and see how the distances change."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from src.confusion import mean_distance
-from src.curvature import gradient_z
+from src.curvature import sample_gradients
 from src.head import Targets, Training, chunks
 
 MOMENTUM = 0.9
@@ -21,8 +23,8 @@ def retrain(training: Training, share: Float[Tensor, " n"], steps: int, rate: fl
     weight, velocity = training.weight, torch.zeros_like(training.weight)
     for _ in range(steps):
         ahead = weight + MOMENTUM * velocity
-        z = F.linear(training.features, ahead, training.bias)
-        slope = (share[:, None] * gradient_z(training, z)).T @ training.features
+        gradients = sample_gradients(replace(training, weight=ahead))
+        slope = (share[:, None] * gradients).T @ training.features
         velocity = MOMENTUM * velocity - rate * slope
         weight = weight + velocity
     return weight
