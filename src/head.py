@@ -178,25 +178,32 @@ def loss_change(
     """
     b, r, _ = sides.shape
     n = len(training)
-    reach = (training.features @ sides.flatten(0, 1).T).view(n, b, r).transpose(0, 1)  # (b, n, r)
+    reach = (training.features @ sides.flatten(0, 1).T).T.contiguous().view(b, r, n)
     change = torch.empty(b, n, dtype=training.z.dtype, device=training.z.device)
     if not hasattr(training.loss, "from_cosine"):  # any other loss: one full z' per move
         for i in range(b):
-            moved = torch.addmm(training.z, reach[i], move[i])
+            moved = torch.addmm(training.z, reach[i].T, move[i])
             change[i] = training.loss(moved, training.labels).detach() - training.losses
         return change
-    drift = (training.z @ move.flatten(0, 1).T).view(n, b, r).transpose(0, 1)  # (b, n, r): A z
-    squared = training.squared_norms + ((2 * drift + reach @ (move @ move.transpose(1, 2))) * reach).sum(-1)
-    shrink = squared.rsqrt()  # (b, n): 1/||z'||
+    drift = (training.z @ move.flatten(0, 1).T).T.contiguous().view(b, r, n)  # A z
+    squared = training.squared_norms + ((2 * drift + (move @ move.transpose(1, 2)) @ reach) * reach).sum(1)
+    shrink = squared.rsqrt_()  # (b, n): 1/||z'||
     pull = move @ training.proxies.T  # (b, r, ck)
-    tile = tile or max(1, TILE_BYTES // (4 * pull.shape[2]))
-    block = max(1, TILE_BYTES // (4 * pull.shape[2] * min(tile, n)))
+    ck = pull.shape[2]
+    tile = min(n, tile or max(1, TILE_BYTES // (4 * ck)))
+    block = min(b, max(1, TILE_BYTES // (4 * ck * tile)))
+    room = torch.empty(block * tile * ck, dtype=pull.dtype, device=pull.device)
     for start in range(0, n, tile):
         rows = slice(start, start + tile)
         for first in range(0, b, block):
             some = slice(first, first + block)
-            near = training.similarity[rows].expand(len(pull[some]), -1, -1)
-            near = torch.baddbmm(near, reach[some, rows], pull[some])  # (b, t, ck): z'.p
+            near = room[: shrink[some, rows].numel() * ck].view(*shrink[some, rows].shape, ck)
+            torch.baddbmm(  # (b, t, ck): z'.p
+                training.similarity[rows].expand_as(near),
+                reach[some, :, rows].transpose(1, 2),
+                pull[some],
+                out=near,
+            )
             change[some, rows] = _losses(training, near, shrink[some, rows], rows) - training.losses[rows]
     return change
 
