@@ -1,11 +1,14 @@
 """Any timm backbone by name, pooled and normalised as Proxy-NCA++ does (Teh et al., ECCV 2020)."""
 
 import logging
+from pathlib import Path
 
 import timm
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from src import weights as weights_file
+from src.artifacts import file_hash
 from src.errors import UserError, did_you_mean, one_of
 from src.progress import console
 
@@ -14,13 +17,18 @@ class TimmBackbone(nn.Module):
     """timm's network without its classifier, global max pooling, LayerNorm without parameters.
 
     images (B, in_channels, H, W) -> features (B, D), D from timm.
-    weights: imagenet (timm's pretrained ones, through the hub) or none.
+    weights: imagenet (timm's pretrained ones, through the hub), none, or a .pth, .pt or .safetensors
+    file of this network's, whose input is normalised as timm normalises the pretrained ones'.
+    fingerprint: SHA-256 of that file, "" without one; a checkpoint depends on it.
     Raises UserError for an unknown name or weights that can't be had.
     """
 
     def __init__(self, name: str, in_channels: int = 3, weights: str = "imagenet", pool: str = "max"):
         super().__init__()
-        one_of("model.weights", weights, ("imagenet", "none"))
+        from_file = Path(str(weights)).suffix in weights_file.SUFFIXES
+        if not from_file:
+            files = [f"FILE{suffix}" for suffix in weights_file.SUFFIXES]
+            one_of("model.weights", weights, ("imagenet", "none", *files))
         if not timm.is_model(name):
             raise UserError(f"model.name={name} is no timm model; {did_you_mean(name, _similar(name))}")
         if weights == "imagenet":
@@ -38,13 +46,23 @@ class TimmBackbone(nn.Module):
             reason = str(error).strip().splitlines()[0][:120]
             raise UserError(
                 f"model.name={name}: timm could not fetch the ImageNet weights ({reason}); "
-                "connect to the network once, or train from scratch with model.weights=none"
+                "connect to the network once, give a file with model.weights=FILE.pth, take "
+                "model=efficientnet_lite0, or train from scratch with model.weights=none"
             ) from None
         # Some networks (MobileNetV3, VGG) have another layer behind num_features.
         self.num_features = getattr(self.network, "head_hidden_size", None) or self.network.num_features
         self.norm = nn.LayerNorm(self.num_features, elementwise_affine=False)
         data = timm.data.resolve_model_data_config(self.network)
         self.mean, self.std = data["mean"][:in_channels], data["std"][:in_channels]
+        self.fingerprint = ""
+        if from_file:
+            file = Path(weights).expanduser()
+            self.start_from(weights_file.read(file), file, in_channels)
+
+    def start_from(self, tensors: dict[str, Tensor], file: Path, in_channels: int) -> None:
+        """Take the weights of a file, its tensors already read; UserError where they do not fit."""
+        self.network.load_state_dict(weights_file.fit(tensors, self.network, in_channels, file))
+        self.fingerprint = file_hash(file)
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Features before the linear head."""
