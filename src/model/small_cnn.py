@@ -31,6 +31,11 @@ class SmallCNN(nn.Module):
         self.num_features = sizes[-1]
         self.mean, self.std = (MEAN,) * in_channels, (STD,) * in_channels
 
+    @property
+    def last_block(self) -> list[str]:
+        """Names of the parameters of the last convolution and its batch norm."""
+        return [name for name, _ in self.named_parameters()][-3:]
+
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Features before the linear head."""
         return self.blocks(images.contiguous(memory_format=torch.channels_last)).amax(dim=(2, 3))

@@ -64,9 +64,45 @@ class TimmBackbone(nn.Module):
         self.network.load_state_dict(weights_file.fit(tensors, self.network, in_channels, file))
         self.fingerprint = file_hash(file)
 
+    @property
+    def last_block(self) -> list[str]:
+        """Names of the parameters of the last block and of all that is defined after it.
+
+        The last block: of the network's children, the last list (plain nn.Sequential or nn.ModuleList)
+        that has a weight matrix or kernel and is no mere stem, that is, a hundredth of the network or more
+        (where there is none, the last child that has a matrix); in a list, its last such element; and
+        further down as long as that is a list, or a stage with a list named `blocks`.
+        resnet18: layer4.1. vit_tiny_patch16_224: blocks.11 and norm. Parameters that belong to no child
+        (class token, position embedding) are never among them, nor those shared with an earlier block.
+        """
+        last = set(_last_block(self.network, "network."))
+        return [name for name, _ in self.named_parameters() if name in last]
+
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Features before the linear head."""
         return self.norm(self.network(images))
+
+
+def _last_block(module: nn.Module, prefix: str) -> list[str]:
+    """The names in a module's last block and after it, with the prefix."""
+    children = [(name, child) for name, child in module.named_children() if list(child.parameters())]
+    heavy = [i for i, (_, child) in enumerate(children) if any(p.ndim > 1 for p in child.parameters())]
+    lists = [i for i in heavy if _is_list(children[i][1]) and 100 * _numel(children[i][1]) >= _numel(module)]
+    start = heavy[-1] if _is_list(module) or not lists else lists[-1]
+    name, block = children[start]
+    if _is_list(block) or _is_list(getattr(block, "blocks", None)):
+        names = _last_block(block, f"{prefix}{name}.")
+    else:
+        names = [f"{prefix}{name}.{own}" for own, _ in block.named_parameters()]
+    return names + [f"{prefix}{n}.{own}" for n, c in children[start + 1 :] for own, _ in c.named_parameters()]
+
+
+def _numel(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _is_list(module: nn.Module | None) -> bool:
+    return type(module) in (nn.Sequential, nn.ModuleList)
 
 
 def _similar(name: str) -> list[str]:
