@@ -10,6 +10,8 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -145,6 +147,19 @@ def test_only_what_the_weights_depend_on_trains_again(tmp_path):
         before = len(checkpoints())
         go(tmp_path, *TINY, word)
         assert len(checkpoints()) == before + 1, word
+
+
+def test_other_bytes_in_the_file_of_weights_train_again(tmp_path):
+    words = [word for word in TINY if "width" not in word]
+    words += ["model=timm", "model.name=test_resnet", f"model.weights={tmp_path / 'start.pth'}"]
+    trained = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "start.pth")
+        found = report(go(tmp_path / "out", *words))
+        trained.append(not found["checkpoint"]["reused"])
+    assert trained == [True, False, True]
+    assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 2
 
 
 def solid_folder(root, classes=4, images=3, side=8):
