@@ -93,7 +93,7 @@ def run(cfg: DictConfig) -> None:
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
     # Train, or find the checkpoint that these settings lead to.
-    home, name = places(settings, choices, split.fingerprint())
+    home, name = places(settings, choices, split.fingerprint() + getattr(backbone, "fingerprint", ""))
     trainer = instantiate(cfg.trainer)
     with disk(home):
         logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
@@ -205,8 +205,8 @@ def places(settings: dict, choices: dict[str, str], data: str) -> tuple[Path, st
     """(the checkpoint's folder, the run's name); both end in a hash.
 
     The checkpoint's hash is of everything the weights depend on, and of nothing else: the settings
-    under TRAINING_KEYS, the trainer's, the data's fingerprint. The run's is of that and of how the model
-    is looked at.
+    under TRAINING_KEYS, the trainer's, the fingerprints of the data and of a file of weights that training
+    starts from. The run's is of that and of how the model is looked at.
     """
     weights = {
         key: {

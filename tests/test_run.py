@@ -10,6 +10,8 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -193,9 +195,10 @@ def test_the_counterfactual_check_ends_in_the_report(noisy):
 
 
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
-    settings = {key: {} for key in ("dataset", "model", "loss", "recipe", "trainer", "influence", "detector")}
-    settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "output_dir": "out"}
-    choices = dict.fromkeys(("dataset", "noise", "model", "loss", "influence", "detector"), "x")
+    groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
+    settings = {key: {} for key in (*groups, "counterfactual")}
+    settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
+    choices = dict.fromkeys(("noise", *groups), "x")
 
     def home(data, **changes):
         return places({**settings, **changes}, choices, data)[0]
@@ -206,6 +209,19 @@ def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_a
     assert home("a", dataset={"root": "here", "image_size": 99}) != one
     # The same words elsewhere are other things.
     assert home("a", model={"path": "x"}) != home("a", model={"path": "y"})
+
+
+def test_other_bytes_in_the_file_of_weights_train_again(tmp_path):
+    words = [word for word in TINY if "width" not in word]
+    words += ["model=timm", "model.name=test_resnet", f"model.weights={tmp_path / 'start.pth'}"]
+    trained = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "start.pth")
+        found = report(go(tmp_path / "out", *words))
+        trained.append(not found["checkpoint"]["reused"])
+    assert trained == [True, False, True]
+    assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 2
 
 
 def solid_folder(root, classes=4, images=3, side=8):

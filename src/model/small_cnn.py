@@ -30,8 +30,11 @@ class SmallCNN(nn.Module):
         self.blocks = nn.Sequential(*blocks).to(memory_format=torch.channels_last)
         self.num_features = sizes[-1]
         self.mean, self.std = (MEAN,) * in_channels, (STD,) * in_channels
-        last = max(i for i, layer in enumerate(self.blocks) if isinstance(layer, nn.Conv2d))
-        self.last_block = [name for name, _ in self.named_parameters() if int(name.split(".")[1]) >= last]
+
+    @property
+    def last_block(self) -> list[str]:
+        """Names of the parameters of the last convolution and its batch norm."""
+        return [name for name, _ in self.named_parameters()][-3:]
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Features before the linear head."""

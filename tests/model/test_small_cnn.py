@@ -31,3 +31,9 @@ def test_number_of_weights_at_the_default_width():
 def test_width_is_checked():
     with pytest.raises(UserError, match=r"model.width=1 is too small"):
         SmallCNN(1, width=1)
+
+
+def test_the_last_block_is_the_last_convolution_and_its_batch_norm():
+    network = SmallCNN(3, width=4)
+    shapes = {name: tuple(dict(network.named_parameters())[name].shape) for name in network.last_block}
+    assert shapes == {"blocks.12.weight": (16, 8, 3, 3), "blocks.13.weight": (16,), "blocks.13.bias": (16,)}

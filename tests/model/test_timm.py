@@ -1,6 +1,8 @@
 import pytest
+import timm
 import torch
 
+from src.artifacts import file_hash
 from src.errors import UserError
 from src.model.timm import TimmBackbone
 
@@ -29,8 +31,9 @@ def test_grey_images():
 def test_an_unknown_name_is_answered_with_near_ones():
     with pytest.raises(UserError, match="did you mean resnet50"):
         TimmBackbone("resnet500", weights="none")
-    with pytest.raises(UserError, match=r"model.weights=imagenett is not known"):
-        TimmBackbone("resnet18", weights="imagenett")
+    for word in ("imagenett", "weights/resnet18", "a.pickle"):
+        with pytest.raises(UserError, match=rf"model.weights={word} is not known.*FILE.pth.*imagenet, none"):
+            TimmBackbone("resnet18", weights=word)
 
 
 def test_weights_that_cannot_be_had_are_one_line(monkeypatch):
@@ -48,3 +51,57 @@ def test_networks_with_a_layer_behind_num_features(name, size):
     backbone = TimmBackbone(name, weights="none").eval()
     assert backbone.num_features == size
     assert backbone(torch.randn(1, 3, 64, 64)).shape == (1, size)
+
+
+def test_a_file_gives_its_weights_and_its_fingerprint(tmp_path):
+    source, path = timm.create_model("test_resnet", global_pool="max").eval(), tmp_path / "a.pth"
+    torch.save({"model": source.state_dict()}, path)
+    backbone = TimmBackbone("test_resnet", weights=str(path)).eval()
+    source.reset_classifier(0, "max")
+    images = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        want = torch.nn.functional.layer_norm(source(images), (backbone.num_features,))
+        torch.testing.assert_close(backbone(images), want, rtol=1e-4, atol=1e-5)
+    assert backbone.fingerprint == file_hash(path)
+    assert TimmBackbone("test_resnet", weights="none").fingerprint == ""
+    with pytest.raises(UserError, match=r"a.pth: not the weights of test_vit"):
+        TimmBackbone("test_vit", weights=str(path), pool="avg")
+
+
+def ran_in_order(backbone, side):
+    """The names of each module's own parameters, in the order in which a forward pass comes by them."""
+    order = []
+    for place, module in backbone.named_modules():
+        names = [f"{place}.{name}" for name, _ in module.named_parameters(recurse=False)]
+        if names:
+            module.register_forward_pre_hook(lambda module, args, names=names: order.append(names))
+    with torch.no_grad():
+        backbone(torch.randn(1, 3, side, side))
+    return order
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "places"),
+    [
+        ("resnet18", 32, ["layer4.1"]),
+        ("resnet10t", 32, ["layer4.0"]),
+        ("vit_tiny_patch16_224", 224, ["blocks.11", "fc_norm"]),
+        ("convnext_atto", 32, ["stages.3.blocks.1", "head.norm"]),
+        ("tf_efficientnet_lite0", 32, ["blocks.6.0", "conv_head", "bn2"]),
+        ("mobilenetv3_small_050", 32, ["blocks.5.0", "conv_head"]),
+        ("swin_tiny_patch4_window7_224", 224, ["layers.3.blocks.1", "norm"]),
+        ("densenet121", 32, ["features.denseblock4", "features.norm5"]),
+        ("poolformer_s12", 64, ["stages.3.blocks.1", "head.norm"]),
+        ("dla34", 32, ["level5"]),
+    ],
+)
+def test_the_last_block_and_what_follows_it_run_last(name, side, places):
+    backbone = TimmBackbone(name, weights="none", pool="avg").eval()
+    last = backbone.last_block
+    in_places = [
+        p for p, _ in backbone.named_parameters() if p.startswith(tuple(f"network.{x}." for x in places))
+    ]
+    assert last == in_places
+    order = ran_in_order(backbone, side)
+    start = next(i for i, names in enumerate(order) if set(names) & set(last))
+    assert sorted(name for names in order[start:] for name in names) == sorted(last)
