@@ -7,13 +7,13 @@ can do more than the head, and `earlier` if it sums over the checkpoints kept.
 import copy
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from src.confusion import Explained
@@ -60,20 +60,30 @@ def attribute(
     device: torch.device,
     kept: list[Path],
 ) -> Float[Tensor, "g n"]:
-    """The method's scores; kept: the checkpoints before the last one, for a method that sums over them."""
+    """The method's scores; kept: the checkpoints before the last one, for a method that sums over them.
+
+    Raises UserError where a score is not finite.
+    """
 
     def seen(model: Embedder, frozen: Frozen) -> tuple[Training | Network, Targets]:
         targets = Targets(frozen.query, frozen.gallery, explained.groups, explained.sign)
         return (frozen.training if params == "head" else whole(model, data, params, device)), targets
 
-    if "earlier" not in inspect.signature(explainer.func).parameters:
-        return explainer(*seen(model, frozen)).cpu()
-    earlier = []
-    for path in kept:
-        past = copy.deepcopy(model)
-        load(past, path)
-        earlier.append(seen(past, freeze(past, data, path, device)))
-    return explainer(*seen(model, frozen), earlier=earlier).cpu()
+    def earlier() -> Iterator[tuple[Training | Network, Targets]]:
+        for path in kept:  # one at a time: each has features of its own
+            past = copy.deepcopy(model)
+            load(past, path)
+            yield seen(past, freeze(past, data, path, device) if params == "head" else frozen)
+
+    sums = "earlier" in inspect.signature(explainer.func).parameters
+    scores = explainer(*seen(model, frozen), **({"earlier": earlier()} if sums else {})).cpu()
+    bad = int((~torch.isfinite(scores)).any(1).sum())
+    if bad:
+        raise UserError(
+            f"influence: {bad} of {len(scores)} explanations have scores that are not finite; raise "
+            "influence.damping if it has one, or take influence=eif"
+        )
+    return scores
 
 
 def whole(model: Embedder, data: DataModule, params: str, device: torch.device) -> Network:
@@ -91,42 +101,36 @@ def whole(model: Embedder, data: DataModule, params: str, device: torch.device) 
 def check(explainer: Callable, method: str, params: str) -> None:
     """Raise UserError where params is no choice, or one that the method does not have."""
     one_of("params", params, PARAMS)
-    hint = typing.get_type_hints(explainer.func)["training"]
+    hint = typing.get_type_hints(explainer.func).get("training")
     if params != "head" and Network not in typing.get_args(hint):
-        raise UserError(
-            f"influence={method} works on the head only; take params=head, or influence=eif, if or tracin"
-        )
+        raise UserError(f"influence={method} works on the head only; take params=head")
 
 
 def rehearse(explainer: Callable, model: Embedder, params: str, shape: tuple[int, ...]) -> None:
     """Explain one pair by four made-up samples: bad settings and missing derivatives show at once."""
     random = torch.Generator().manual_seed(0)
     phi = torch.randn(4, model.head.in_features, generator=random)
-    labels, pair = torch.zeros(4, dtype=torch.long), torch.tensor([[0, 1]])
-    head = copy.deepcopy(model.head).requires_grad_(False)
+    labels, pair = torch.zeros(4, dtype=torch.long), Targets.pairs(phi, phi, torch.tensor([[0, 1]]))
     if params == "head":
+        head = copy.deepcopy(model.head).requires_grad_(False)
         side = Training(phi, labels, head.weight, head.bias, model.loss)
     else:
-        side = _made_up(head, model.loss, ("weight",), labels, phi)
-    explainer(side, Targets.pairs(phi, phi, pair))
-    if params != "head":
         images = torch.randn(4, *shape, generator=random)
         still = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-        network = _made_up(still, model.loss, parameter_names(model, params), labels, images)
-        slope = network.distance_gradient(network.theta, *network.sides(Targets.pairs(phi, phi, pair), 0))
-        try:
-            network.along(slope)
-            network.hessian_product(slope)
-        except (RuntimeError, NotImplementedError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"params={params}: {type(model.backbone).__name__} lacks a derivative that is needed "
-                f"({reason}); take params=head"
-            ) from None
-
-
-def _made_up(
-    model: nn.Module, loss: nn.Module, names: tuple[str, ...], labels: Tensor, images: Tensor
-) -> Network:
-    batch = (images, labels, torch.arange(len(images)))
-    return Network(model, loss, names, labels, [batch], images.__getitem__, images.__getitem__)
+        names = parameter_names(model, params)
+        batches = [(images, labels, torch.arange(4))]
+        side = Network(still, model.loss, names, labels, batches, images.__getitem__, images.__getitem__)
+    try:
+        scores = explainer(side, pair)
+    except (RuntimeError, NotImplementedError) as error:
+        if params == "head":
+            raise
+        raise UserError(
+            f"params={params}: {type(model.backbone).__name__} lacks a derivative that this method needs "
+            f"({str(error).strip().splitlines()[0]}); take params=head, or another method"
+        ) from None
+    if scores.shape != (1, 4):
+        raise UserError(
+            f"influence: one explanation of four samples has scores of shape {tuple(scores.shape)}; a method "
+            "returns (explanations, n)"
+        )

@@ -15,13 +15,15 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from src.artifacts import read_arrays, short_hash, write_arrays
+from src.artifacts import file_hash, read_arrays, short_hash, write_arrays
 from src.curvature import bend_of, hvp, spectrum
 from src.errors import UserError, count, within
 from src.head import Targets, Training
 from src.progress import console, track
-from src.retrain import distances, retrain
+from src.retrain import distances, retrain, stable_rate
 from src.statistics import mean_interval
+
+FORMAT = 1  # raised when the code measures something else from the same plan
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def measure(
 ) -> Float[Tensor, "s g"]:
     """The change of every group's d when the head is trained without each subset, beside training with all.
 
-    Both start at the trained head and take the same steps.
+    Both start at the trained head and take the same steps, short enough that the loss of all never rises.
     """
     bend = bend_of(training)
     largest = spectrum(lambda x: hvp(training, x, bend), training.weight, seed=plan.seed).largest
@@ -66,9 +68,12 @@ def measure(
             "the head's Hessian has no positive eigenvalue, so it can't be trained again from here"
         )
 
+    even = torch.full((len(training),), 1 / len(training), dtype=training.z.dtype, device=training.z.device)
+    rate = stable_rate(training, even, plan.steps, largest)
+
     def after(inside: Tensor) -> Tensor:
         share = inside.to(training.z) / inside.sum()
-        return distances(training, targets, retrain(training, share, plan.steps, 1 / largest))
+        return distances(training, targets, retrain(training, share, plan.steps, rate))
 
     base = after(torch.ones_like(left_out[0]))
     rows = track(left_out, "training the head without subsets", len(left_out))
@@ -80,7 +85,7 @@ def find_or_measure(
 ) -> Float[Tensor, "s g"]:
     """`measure`, or what lies beside the checkpoint from a run with the same plan and targets."""
     groups = [group.tolist() for group in targets.groups]
-    key = short_hash([plan.subsets, plan.share, plan.steps, plan.seed, targets.sign, groups])
+    key = short_hash([FORMAT, file_hash(checkpoint), asdict(plan), targets.sign, groups])
     path = checkpoint.with_suffix(f".counterfactual-{key}.npz")
     if path.exists():
         try:
@@ -101,6 +106,15 @@ def linear_datamodeling_scores(
     a, b = (rank - rank.mean(0) for rank in ranks)
     with np.errstate(invalid="ignore"):
         return (a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0))
+
+
+def allowed(plan: Plan, params: str) -> None:
+    """Raise UserError where more than the head is attributed: it is the head that is trained again."""
+    if plan.subsets and params != "head":
+        raise UserError(
+            f"counterfactual.subsets={plan.subsets} trains the head again, but params={params} attributes "
+            "more; take params=head"
+        )
 
 
 def check(

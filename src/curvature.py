@@ -16,6 +16,7 @@ from src.errors import UserError, at_least, one_of
 from src.head import TILE_BYTES, Training
 from src.progress import console
 
+WIDE_BYTES = 64 * 2**20  # of a tile's logits
 LARGEST_EXPLICIT = 4096  # weights; H has their square
 
 
@@ -27,12 +28,22 @@ def gradient_z(
     return torch.func.grad(lambda z: training.loss(z, labels).sum())(z)
 
 
-def sample_gradients(training: Training, bend: "Bend | None" = None) -> Float[Tensor, "n m"]:
-    """dl/dz of each sample at W: in closed form where the loss is a softmax of cosines, else by autograd."""
-    bend = bend or bend_of(training)
-    if bend is None:
-        return gradient_z(training, training.z)
-    return (bend.pull - bend.along[:, None] * bend.unit) * bend.shrink[:, None]
+def sample_gradients(training: Training, labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n m"]:
+    """dl/dz of each sample at W, in tiles: in closed form where the loss is a softmax of cosines.
+
+    labels: others than the samples' own.
+    """
+    labels = training.labels if labels is None else labels
+    result = torch.empty_like(training.z)
+    tile = max(1, WIDE_BYTES // (4 * len(training.proxies)))
+    for start in range(0, len(training), tile):
+        rows = slice(start, start + tile)
+        if training.softmax is None:
+            result[rows] = gradient_z(training, training.z[rows], labels[rows])
+        else:
+            bend = _bend(training, training.z[rows], labels[rows])
+            result[rows] = (bend.pull - bend.along[:, None] * bend.unit) * bend.shrink[:, None]
+    return result
 
 
 def hessian_product_z(
@@ -100,19 +111,18 @@ class Bend:
 
 def bend_of(training: Training) -> Bend | None:
     """The closed form of the loss's second derivative, or None where it is no softmax of cosines."""
-    if training.softmax is None:
-        return None
+    return None if training.softmax is None else _bend(training, training.z, training.labels)
+
+
+def _bend(training: Training, z: Float[Tensor, "t m"], labels: Int[Tensor, " t"]) -> Bend:
     a, margin = training.softmax
-    shrink = training.squared_norms.rsqrt()
-    logits = training.similarity * (a * shrink)[:, None]
+    shrink, proxies = z.square().sum(1).rsqrt(), training.proxies
+    logits = (z @ proxies.T).mul_((a * shrink)[:, None])
     if margin:
-        logits[torch.arange(len(training)), training.labels] -= a * margin
+        logits[torch.arange(len(z), device=z.device), labels] -= a * margin
     share = F.softmax(logits, dim=1)
-    unit, pull = (
-        training.z * shrink[:, None],
-        a * (share @ training.proxies - training.proxies[training.labels]),
-    )
-    return Bend(a, training.proxies, unit, shrink, share, pull, (pull * unit).sum(1))
+    unit, pull = z * shrink[:, None], a * (share @ proxies - proxies[labels])
+    return Bend(a, proxies, unit, shrink, share, pull, (pull * unit).sum(1))
 
 
 def explicit(training: Training) -> Float[Tensor, "mD mD"]:
@@ -142,28 +152,24 @@ def spectrum(
 ) -> Spectrum:
     """Both ends of a symmetric matrix's spectrum by Lanczos with full reorthogonalisation.
 
-    product: (1, m, D) -> (1, m, D); like: a tensor of the shape and type that the matrix acts on. Ends once
-    two products more moved neither end by 0.2 % of the largest, or after `most`. largest is then right to
-    a per cent or better; smallest is an upper bound.
+    product: (1, m, D) -> (1, m, D); like: a tensor of the shape and type that the matrix acts on; most: how
+    many products. largest is right to a per cent after some ten; smallest is an upper bound.
     """
     random = torch.Generator().manual_seed(seed)
     q = torch.randn(like.shape, generator=random, dtype=torch.float64).to(like)
-    basis, alpha, beta, ends = [q / q.norm()], [], [], []
+    basis, alpha, beta = [q / q.norm()], [], []
     for _ in range(min(most, like.numel())):
         w = product(basis[-1][None])[0]
         alpha.append((w * basis[-1]).sum().item())
         for other in basis:
             w = w - (w * other).sum() * other
-        off = torch.diag(torch.tensor(beta, dtype=torch.float64), 1)
-        t = torch.diag(torch.tensor(alpha, dtype=torch.float64)) + off + off.T
-        values = torch.linalg.eigvalsh(t)
-        ends.append(values[[0, -1]])
         beta.append(w.norm().item())
-        still = len(ends) > 4 and (ends[-1] - ends[-3]).abs().max() <= 2e-3 * ends[-1].abs().max()
-        if still or beta[-1] <= 1e-6 * max(map(abs, alpha)):
+        if beta[-1] <= 1e-6 * max(map(abs, alpha)):
             break
         basis.append(w / w.norm())
-    return Spectrum(ends[-1][1].item(), ends[-1][0].item())
+    off = torch.diag(torch.tensor(beta[: len(alpha) - 1], dtype=torch.float64), 1)
+    values = torch.linalg.eigvalsh(torch.diag(torch.tensor(alpha, dtype=torch.float64)) + off + off.T)
+    return Spectrum(values[-1].item(), values[0].item())
 
 
 def damping_of(
@@ -201,8 +207,8 @@ def conjugate_gradient(
 ) -> Float[Tensor, "b m D"]:
     """x with A x = v for b right sides side by side, A v given by `product`, A positive definite.
 
-    Stops where ||A x - v|| <= tolerance ||v|| for all, or after `most` products. Where a direction of
-    negative curvature is met, that right side keeps what it has.
+    Stops where ||A x - v|| <= tolerance ||v|| for all, or after `most` products, or for one right side
+    where it meets a direction of negative curvature. Each x is the one with the smallest residual on its way.
     """
     precondition = precondition or (lambda r: r)
     dot = lambda a, b: (a * b).sum((1, 2), keepdim=True)  # noqa: E731
@@ -210,7 +216,8 @@ def conjugate_gradient(
     r = v.clone()
     p = precondition(r)
     rho = dot(r, p)
-    open_ = torch.nonzero(r.norm(dim=(1, 2)) > goal[:, 0, 0])[:, 0]  # rows that are not solved yet
+    best, least = x.clone(), r.norm(dim=(1, 2))
+    open_ = torch.nonzero(least > goal[:, 0, 0])[:, 0]  # rows that are not solved yet
     r, p, rho = r[open_], p[open_], rho[open_]
     for _ in range(most):
         if not len(open_):
@@ -223,9 +230,12 @@ def conjugate_gradient(
         y = precondition(r)
         new = dot(r, y)
         p, rho = y + new / rho * p, new
-        going = ((curvature > 0) & (r.norm(dim=(1, 2), keepdim=True) > goal[open_]))[:, 0, 0]
+        left = r.norm(dim=(1, 2))
+        better = left < least[open_]
+        best[open_[better]], least[open_[better]] = x[open_[better]], left[better]
+        going = (curvature[:, 0, 0] > 0) & (left > goal[open_][:, 0, 0])
         open_, r, p, rho = open_[going], r[going], p[going], rho[going]
-    return x
+    return best
 
 
 def lissa(

@@ -113,9 +113,9 @@ class Sides:
 
 
 def chunk_size(targets: Targets, n: int) -> int:
-    """How many groups a chunk takes by memory: its phi U^T is (n, b 2q)."""
+    """How many groups a chunk takes by memory: its U is (b 2q, D), its phi U^T (n, b 2q)."""
     longest = max((len(group) for group in targets.groups), default=1)
-    return max(1, CHUNK_BYTES // (4 * n * 2 * longest))
+    return max(1, CHUNK_BYTES // (4 * max(n, targets.query.shape[1]) * 2 * longest))
 
 
 def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]:

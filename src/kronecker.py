@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from src.curvature import gradient_z
+from src.curvature import WIDE_BYTES, sample_gradients
 from src.head import Training
 
 
@@ -23,6 +23,10 @@ class Factors:
     inputs: Float[Tensor, "D D"]
     outputs: Float[Tensor, "m m"]
     values: Float[Tensor, "m D"]
+
+    def damping(self, share: float) -> float:
+        """lambda as a share of the largest eigenvalue; above 0 even where F is 0 and nothing has a slope."""
+        return max(share * self.values.max().item(), 1e-30)
 
     def solve(self, v: Float[Tensor, "b m D"], damping: float) -> Float[Tensor, "b m D"]:
         """(F + damping I)^-1 v in the factors' basis; 4 D + 4 m operations per entry of v."""
@@ -49,7 +53,7 @@ def fit(training: Training, seed: int = 0) -> Factors:
     Labels are drawn from the loss's softmax where it has one (`softmax`), else the given ones are
     taken (the empirical Fisher).
     """
-    r = gradient_z(training, training.z, _labels(training, seed))
+    r = sample_gradients(training, _labels(training, seed))
     n = len(training)
     inputs = torch.linalg.eigh(training.features.T @ training.features / n).eigenvectors
     outputs = torch.linalg.eigh(r.T @ r / n).eigenvectors
@@ -60,8 +64,10 @@ def fit(training: Training, seed: int = 0) -> Factors:
 def _labels(training: Training, seed: int) -> Int[Tensor, " n"]:
     if training.softmax is None:
         return training.labels
-    logits = training.softmax[0] * training.similarity * training.squared_norms.rsqrt()[:, None]
-    # On the CPU, so that every device draws the same.
-    random = torch.Generator().manual_seed(seed)
-    drawn = torch.multinomial(F.softmax(logits, dim=1).cpu(), 1, generator=random)
-    return drawn[:, 0].to(training.labels.device)
+    a, random = training.softmax[0], torch.Generator().manual_seed(seed)
+    drawn = []
+    for z in F.normalize(training.z, dim=1).split(max(1, WIDE_BYTES // (4 * len(training.proxies)))):
+        # On the CPU, so that every device draws the same.
+        share = F.softmax(a * z @ training.proxies.T, dim=1).cpu()
+        drawn.append(torch.multinomial(share, 1, generator=random)[:, 0])
+    return torch.cat(drawn).to(training.labels.device)

@@ -7,7 +7,7 @@ the network once. Derivatives come from torch.func; nothing of the model changes
 """
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,8 @@ from src.confusion import mean_distance
 from src.errors import UserError
 from src.head import Targets
 from src.progress import track
+
+PAIRS = 32  # that pass the network at once
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,16 @@ class Network:
 
     def distance(self, theta: Float[Tensor, " P"], images: Tensor, share: Float[Tensor, "1 q"]) -> Tensor:
         """d of a group at theta, as `sides` has it; a number."""
-        return mean_distance(self.z(theta, images)[None], share)[0]
+        return sum(self._distance(theta, *part) for part in _parts(images, share))
 
     def distance_gradient(
         self, theta: Float[Tensor, " P"], images: Tensor, share: Float[Tensor, "1 q"]
     ) -> Float[Tensor, " P"]:
-        """The gradient of a group's d at theta."""
-        return torch.func.grad(self.distance)(theta, images, share)
+        """The gradient of a group's d at theta, PAIRS of its pairs at a time."""
+        return sum(torch.func.grad(self._distance)(theta, *part) for part in _parts(images, share))
+
+    def _distance(self, theta: Tensor, images: Tensor, share: Tensor) -> Tensor:
+        return mean_distance(self.z(theta, images)[None], share)[0]
 
     def losses(self, theta: Float[Tensor, " P"]) -> Float[Tensor, " n"]:
         """Each training sample's loss at theta."""
@@ -113,6 +118,14 @@ class Network:
             for images, _, rows in self.batches:
                 result[rows] = of_batch(images, self.labels[rows].to(result.device))
         return result
+
+
+def _parts(images: Tensor, share: Float[Tensor, "1 q"]) -> Iterator[tuple[Tensor, Float[Tensor, "1 s"]]]:
+    """A group's images and shares, cut into groups of PAIRS pairs; d is the sum of theirs."""
+    query, gallery = images.chunk(2)
+    for start in range(0, share.shape[1], PAIRS):
+        some = slice(start, start + PAIRS)
+        yield torch.cat([query[some], gallery[some]]), share[:, some]
 
 
 def score_groups(

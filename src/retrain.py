@@ -1,5 +1,6 @@
 """Train the head again with other weights on the training samples, and see how the distances change."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from src.confusion import mean_distance
 from src.curvature import sample_gradients
+from src.errors import UserError
 from src.head import Targets, Training, chunks
 
 MOMENTUM = 0.9
@@ -17,17 +19,42 @@ MOMENTUM = 0.9
 def retrain(training: Training, share: Float[Tensor, " n"], steps: int, rate: float) -> Float[Tensor, "m D"]:
     """W after `steps` of full-batch gradient descent from the trained one on sum_k share_k l_k.
 
-    With Nesterov's momentum of 0.9; features, bias and proxies stay. A rate of one over the Hessian's
-    largest eigenvalue is as fast as is stable. Deterministic: equal shares end at equal weights.
+    With Nesterov's momentum of 0.9; features, bias and proxies stay. Deterministic: equal shares end at
+    equal weights. rate: `stable_rate` finds one.
     """
-    weight, velocity = training.weight, torch.zeros_like(training.weight)
-    for _ in range(steps):
-        ahead = weight + MOMENTUM * velocity
-        gradients = sample_gradients(replace(training, weight=ahead))
-        slope = (share[:, None] * gradients).T @ training.features
-        velocity = MOMENTUM * velocity - rate * slope
-        weight = weight + velocity
+    *_, weight = descend(training, share, steps, rate)
     return weight
+
+
+def descend(
+    training: Training, share: Float[Tensor, " n"], steps: int, rate: float
+) -> Iterator[Float[Tensor, "m D"]]:
+    """W before the first step and after each."""
+    weight, velocity = training.weight, torch.zeros_like(training.weight)
+    yield weight
+    for _ in range(steps):
+        gradients = sample_gradients(replace(training, weight=weight + MOMENTUM * velocity))
+        velocity = MOMENTUM * velocity - rate * (share[:, None] * gradients).T @ training.features
+        weight = weight + velocity
+        yield weight
+
+
+def stable_rate(training: Training, share: Float[Tensor, " n"], steps: int, largest: float) -> float:
+    """The first of 1/largest, 1/(2 largest), 1/(4 largest) ... with which the loss never rises on its way.
+
+    largest: the Hessian's largest eigenvalue at the trained head, from where it may grow. A rate that lets
+    the loss swing would make what is measured a matter of rounding. Raises UserError where none is found.
+    """
+    for halvings in range(20):
+        rate, before = 0.5**halvings / largest, float("inf")
+        for weight in descend(training, share, steps, rate):
+            loss = (share * replace(training, weight=weight).losses).sum().item()
+            if not loss <= before * (1 + 1e-6):
+                break
+            before = loss
+        else:
+            return rate
+    raise UserError("no step size brings the head's loss down, so it can't be trained again from here")
 
 
 def distances(training: Training, targets: Targets, weight: Float[Tensor, "m D"]) -> Float[Tensor, " g"]:

@@ -90,6 +90,7 @@ def run(cfg: DictConfig) -> None:
     target, explainer, detector = (instantiate(cfg[key]) for key in ("target", "influence", "detector"))
     attribute.check(explainer, choices["influence"], cfg.params)
     plan = counterfactual.Plan(**cfg.counterfactual)
+    counterfactual.allowed(plan, cfg.params)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
     # Train, or find the checkpoint that these settings lead to.

@@ -20,14 +20,17 @@ def detection(suspicion: Float[np.ndarray, " n"], flipped: Bool[np.ndarray, " n"
     }
 
 
-def mean_interval(values: Float[np.ndarray, " n"], level: float = 0.95) -> dict[str, float] | None:
-    """Mean and Student's interval of it, mean ± t sd / sqrt(n); None without two finite values.
+def mean_interval(values: Float[np.ndarray, " n"], level: float = 0.95) -> dict[str, float | None] | None:
+    """Mean and Student's interval of it, mean ± t sd / sqrt(n); no interval (low and high None) of a single
+    value, and None without a finite one.
 
     Right for independent values; those of one model share its training set, so other models may differ more.
     """
     values = values[np.isfinite(values)]
-    if len(values) < 2:
+    if not len(values):
         return None
+    if len(values) == 1:
+        return {"mean": float(values[0]), "low": None, "high": None, "n": 1}
     half = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     mean = float(values.mean())
     return {"mean": mean, "low": mean - float(half), "high": mean + float(half), "n": len(values)}

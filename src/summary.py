@@ -32,10 +32,9 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     lines.append(("Explained", _explained(metrics)))
     lds = metrics["counterfactual"]
     if lds:
-        text = (
-            f"LDS {lds['mean']:.3f} [{lds['low']:.3f}, {lds['high']:.3f}]  retrained without {lds['subsets']}"
-        )
-        lines.append(("Counterfactual", f"{text} random subsets of {lds['share']:.0%}"))
+        ends = "" if lds["low"] is None else f" [{lds['low']:.3f}, {lds['high']:.3f}]"
+        how = f"retrained without {lds['subsets']} random subsets of {lds['share']:.0%}"
+        lines.append(("Counterfactual", f"LDS {lds['mean']:.3f}{ends}  {how}"))
     noise = metrics["noise"]
     if noise:
         lines += _noise(noise, metrics["choices"]["detector"])

@@ -51,7 +51,7 @@ def collect(runs: list[Path]) -> pd.DataFrame:
                 "AP |influence|": by_influence.get("average_precision"),
                 "recommended right": noise.get("recommended_right"),
                 "LDS": lds.get("mean"),
-                "LDS ±": (lds["high"] - lds["low"]) / 2 if lds else None,
+                "LDS ±": None if lds.get("low") is None else (lds["high"] - lds["low"]) / 2,
             }
         )
     return pd.DataFrame(rows)

@@ -15,7 +15,7 @@ from src.counterfactual import (
 from src.errors import UserError
 from src.head import Targets
 from src.influence import influence_function
-from src.retrain import distances, retrain
+from src.retrain import distances, retrain, stable_rate
 from tests.influence.test_eif import GROUPS
 
 
@@ -52,7 +52,8 @@ def test_a_change_is_retraining_without_a_subset_minus_retraining_with_all(toy):
         lambda w: training.loss(training.features @ w.T + training.bias, training.labels).mean(),
         training.weight,
     )
-    rate = 1 / torch.linalg.eigvalsh(h.reshape(55, 55))[-1].item()
+    largest, even = torch.linalg.eigvalsh(h.reshape(55, 55))[-1].item(), torch.full((23,), 1 / 23).double()
+    rate = stable_rate(training, even, 5, largest)
     shares = [torch.full((23,), 1 / 23, dtype=torch.float64), *((~m).double() / (~m).sum() for m in left_out)]
     d = [distances(training, targets, retrain(training, share, 5, rate)) for share in shares]
     for mine, theirs in zip(found, d[1:], strict=True):
@@ -77,8 +78,9 @@ def test_what_was_measured_is_used_again_for_the_same_plan_and_targets(toy, tmp_
     training, test = toy
     targets, plan = Targets(test, test, GROUPS), Plan(3, 0.5, 2, 1)
     left_out, checkpoint = draw(plan, 23), tmp_path / "model.ckpt"
+    checkpoint.write_bytes(b"weights")
     first = find_or_measure(training, targets, left_out, plan, checkpoint)
-    (kept,) = tmp_path.iterdir()
+    (kept,) = tmp_path.glob("*.npz")
     monkeypatch.setattr("src.counterfactual.measure", lambda *args: pytest.fail("measured again"))
     assert torch.equal(find_or_measure(training, targets, left_out, plan, checkpoint), first)
     monkeypatch.undo()
@@ -86,7 +88,10 @@ def test_what_was_measured_is_used_again_for_the_same_plan_and_targets(toy, tmp_
     assert torch.equal(find_or_measure(training, targets, left_out, plan, checkpoint), first)
     find_or_measure(training, Targets(test, test, GROUPS[:1]), left_out, plan, checkpoint)
     find_or_measure(training, Targets(test, test, GROUPS, -1.0), left_out, plan, checkpoint)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*.npz"))) == 3
+    checkpoint.write_bytes(b"other weights")
+    find_or_measure(training, targets, left_out, plan, checkpoint)
+    assert len(list(tmp_path.glob("*.npz"))) == 4
 
 
 def test_nothing_asked_or_nothing_explained_is_no_score(toy, tmp_path):

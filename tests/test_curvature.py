@@ -136,3 +136,28 @@ def test_a_head_too_large_for_a_matrix_is_refused():
     )
     with pytest.raises(UserError, match=r"at most 4096 weights, the head has 6000; use influence.solver=cg"):
         explicit(training)
+
+
+def indefinite(ends):
+    """A symmetric matrix with these eigenvalues, as a product on (b, 4, 6)."""
+    random = torch.Generator().manual_seed(0)
+    q, _ = torch.linalg.qr(torch.randn(24, 24, dtype=torch.float64, generator=random))
+    a = q @ torch.diag(ends) @ q.T
+    return lambda x: (x.flatten(1) @ a).view_as(x)
+
+
+def test_a_negative_end_of_one_per_cent_is_not_missed(capsys):
+    ends = torch.cat([torch.linspace(0.1, 10, 23, dtype=torch.float64) ** 2, torch.tensor([-1.0])])
+    product = indefinite(ends)
+    found = spectrum(product, torch.zeros(4, 6, dtype=torch.float64))
+    assert found.largest == pytest.approx(100, rel=1e-3)
+    assert found.smallest == pytest.approx(-1, rel=1e-2)
+    damping_of(product, torch.zeros(4, 6, dtype=torch.float64), 0.005, "relative")
+    assert "indefinite" in capsys.readouterr().err
+
+
+def test_conjugate_gradient_is_never_worse_than_nothing_on_an_indefinite_matrix():
+    product = indefinite(torch.linspace(-3, 20, 24, dtype=torch.float64))
+    v = torch.randn(9, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = conjugate_gradient(product, v, 1e-10, 50)
+    assert ((product(x) - v).norm(dim=(1, 2)) <= v.norm(dim=(1, 2)) * (1 + 1e-12)).all()

@@ -2,7 +2,7 @@ import torch
 
 from src.curvature import gradient_z
 from src.head import Training
-from src.kronecker import fit
+from src.kronecker import _labels, fit
 
 
 def test_values_are_the_fishers_diagonal_in_the_eigenbasis(toy):
@@ -45,3 +45,18 @@ def test_solve_and_norms_equal_the_dense_matrix(toy):
     g = torch.einsum("nm,nd->nmd", r, training.features).flatten(1)
     found = factors.squared_norms(r, training.features, 0.3)
     torch.testing.assert_close(found, (g @ inverse).square().sum(1), rtol=1e-8, atol=1e-12)
+
+
+def test_labels_are_drawn_from_the_losss_softmax(toy):
+    training, _ = toy
+    if training.loss.softmax() is None:
+        assert torch.equal(_labels(training, 0), training.labels)
+        return
+    a, draws = training.loss.softmax()[0], 600
+    z = training.z / training.z.norm(dim=1, keepdim=True)
+    share = torch.softmax(a * z @ training.proxies.T, dim=1)
+    drawn = torch.stack([_labels(training, seed) for seed in range(draws)])
+    found = torch.stack([(drawn == c).double().mean(0) for c in range(4)], 1)
+    deviation = (share * (1 - share) / draws).sqrt()
+    assert ((found - share).abs() <= 5 * deviation + 1e-9).all()
+    assert torch.equal(_labels(training, 3), drawn[3])

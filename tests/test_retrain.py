@@ -2,7 +2,7 @@ import torch
 
 from src.confusion import distance
 from src.head import Targets
-from src.retrain import distances, retrain
+from src.retrain import descend, distances, retrain, stable_rate
 
 
 def test_it_is_nesterovs_descent_written_out_with_autograd(toy):
@@ -40,3 +40,23 @@ def test_distances_of_groups(toy):
     want = [-distance(z[group[:, 0]], z[group[:, 1]]).mean() for group in groups]
     torch.testing.assert_close(found, torch.stack(want))
     assert distances(training, Targets(test, test, ()), weight).shape == (0,)
+
+
+def test_with_a_stable_rate_the_loss_never_rises(toy):
+    training, _ = toy
+    share = torch.full((23,), 1 / 23, dtype=torch.float64)
+
+    def rises(rate):
+        losses = torch.stack(
+            [
+                (share * training.loss(training.features @ weight.T + training.bias, training.labels)).sum()
+                for weight in descend(training, share, 30, rate)
+            ]
+        )
+        return bool((losses.diff() > 1e-6 * losses[:-1]).any())
+
+    swings = next(rate for rate in (0.1, 0.3, 1, 3, 10, 30) if rises(rate))
+    rate = stable_rate(training, share, 30, 1 / swings)
+    assert rate < swings
+    assert not rises(rate)
+    assert rises(2 * rate)

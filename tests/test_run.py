@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -177,10 +178,19 @@ def test_tracin_is_the_sum_over_the_checkpoints_kept(tmp_path, monkeypatch):
     assert sorted(path.name for path in home.glob("*.ckpt")) == [
         *("epoch_0001.ckpt", "epoch_0002.ckpt", "model.ckpt"),
     ]
-    # Without the kept ones the last term is left.
+    # One term at a time: nothing before the last, then each of the others beside it.
+    part = [*words, "params=last_block", "target=pairs", "target.most=2"]
+    whole = np.load(go(tmp_path, *part) / "influence.npy")
     monkeypatch.setattr("src.run.kept", lambda checkpoint: [])
-    last = np.load(go(tmp_path, *words) / "influence.npy")
-    assert np.abs(total - last).max() > 0.1 * np.abs(total).max()
+    assert np.abs(np.load(go(tmp_path, *part) / "influence.npy") - whole).max() > 1e-3 * np.abs(whole).max()
+    terms = [np.load(go(tmp_path, *words) / "influence.npy")]
+    for epoch in (1, 2):
+        path = home / f"epoch_{epoch:04d}.ckpt"
+        monkeypatch.setattr("src.run.kept", lambda checkpoint, path=path: [path])
+        terms.append(np.load(go(tmp_path, *words) / "influence.npy") - terms[0])
+    for one, other in combinations(terms, 2):
+        assert np.abs(one - other).max() > 1e-3 * np.abs(total).max()
+    np.testing.assert_allclose(sum(terms), total, rtol=1e-3, atol=1e-4 * np.abs(total).max())
 
 
 def test_the_counterfactual_check_ends_in_the_report(noisy):
@@ -319,7 +329,7 @@ def test_features_are_the_rows_that_were_given_and_moving_them_trains_nothing_ag
     features = rows_of_features(tmp_path / "data.npz")
     labels = np.arange(84) % 6
     folder = go(tmp_path / "out", *FEATURES, f"dataset.path={tmp_path / 'data.npz'}", "noise=flip_10")
-    with np.load(next(tmp_path.glob("out/checkpoints/*/features.npz"))) as kept:
+    with np.load(next(tmp_path.glob("out/checkpoints/*/model.features.npz"))) as kept:
         np.testing.assert_array_equal(kept["train"], features[labels < 3].astype(np.float32))
         np.testing.assert_array_equal(kept["query"], features[labels >= 3].astype(np.float32))
     samples = pd.read_csv(folder / "samples.csv")
@@ -405,6 +415,10 @@ def test_a_bad_value_is_named_before_anything_is_trained(tmp_path, word, message
     ("words", "message"),
     [
         (["influence=ekfac", "params=all"], r"influence=ekfac works on the head only; take params=head"),
+        (
+            ["counterfactual.subsets=5", "params=all"],
+            r"trains the head again, but params=all attributes more",
+        ),
         (["influence.n_theta=3", "params=all"], r"influence.n_theta=3: .* take 1 or 2"),
         (
             ["influence=if", "influence.solver=lissa", "params=last_block"],

@@ -22,4 +22,5 @@ def test_the_interval_is_students():
     assert found["high"] - found["mean"] == pytest.approx(2.054260, rel=1e-5)
     assert found["mean"] - found["low"] == pytest.approx(2.054260, rel=1e-5)
     assert found["n"] == 4
-    assert mean_interval(np.array([1.0, np.nan])) is None
+    assert mean_interval(np.array([1.0, np.nan])) == {"mean": 1.0, "low": None, "high": None, "n": 1}
+    assert mean_interval(np.array([np.nan])) is None

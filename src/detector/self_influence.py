@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from src.curvature import gradient_z
+from src.curvature import sample_gradients
 from src.errors import at_least
 from src.head import Training
 from src.kronecker import fit
@@ -17,7 +17,7 @@ def suspicion(
 
     F: the head's Fisher matrix in EKFAC form; lambda: damping in units of its largest eigenvalue.
     """
-    at_least("detector.damping", damping, 0)
+    at_least("detector.damping", damping, 1e-9)
     factors = fit(training, seed)
-    value = damping * factors.values.max().item()
-    return factors.quadratic_form(gradient_z(training, training.z), training.features, value, power=1)
+    value = factors.damping(damping)
+    return factors.quadratic_form(sample_gradients(training), training.features, value, power=1)

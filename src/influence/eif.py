@@ -5,7 +5,7 @@
 each divided by ||theta - theta_0|| if `normalise`. Theta holds theta_max, where gradient ascent on
 d leads, theta_min, where descent leads, and further ones orthogonal to those taken.
 Sign: > 0 harmful, fitting x more brings the confused pair closer. Unit: d times nats, divided by the
-length of the move in W if `normalise`.
+length of the move if `normalise`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.confusion import distance, mean_distance, mean_distance_gradient
-from src.errors import UserError, count, flag, number
+from src.errors import UserError, at_least, count, flag, number
 from src.head import Sides, Targets, Training, loss_change, score_chunks
 from src.network import Network, score_groups
 
@@ -48,13 +48,13 @@ def scores(
     count("influence.n_theta", n_theta, 1)
     count("influence.steps", steps, 1)
     flag("influence.normalise", normalise)
+    at_least("influence.step_size", step_size, 0)
+    at_least("influence.max_change", max_change, 1e-12)
     if radius is not None and number("influence.radius", radius) <= 0:
         raise UserError(f"influence.radius={radius} is not positive; give a share of ||theta|| such as 0.02")
     whole = isinstance(training, Network)
     start = training.theta if whole else training.weight
-    path = Path(
-        steps, None if radius is None else radius * start.double().norm().item(), step_size, max_change
-    )
+    path = Path(steps, None if radius is None else radius * start.norm().item(), step_size, max_change)
     if whole:
         return _whole(training, targets, path, n_theta, normalise)
 

@@ -3,14 +3,15 @@
     I(x, P) = grad d(P)^T (F + lambda I)^-1 grad l(x)
 
 F: the Fisher matrix in eigenvalue-corrected Kronecker form, positive semi-definite, inverted in closed
-form. Sign: > 0 harmful. Unit: as influence=if.
+form. Sign: > 0 harmful. Unit: d per unit of a sample's weight in the mean
+loss, divided by the length of the move in W if `relative`.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.curvature import gradient_z
+from src.curvature import sample_gradients
 from src.errors import at_least
 from src.head import Sides, Targets, Training, along, score_chunks, weight_gradient
 from src.kronecker import fit
@@ -32,9 +33,9 @@ def scores(
     relative: divide by ||(F + lambda I)^-1 grad l(x)||, theta-RelatIF (Barshan et al., AISTATS 2020, eq. 9):
     the influence per unit of how far the sample moves the head, so outliers do not lead every list.
     """
-    at_least("influence.damping", damping, 0)
-    gradients, factors = gradient_z(training, training.z), fit(training, seed)
-    value = damping * factors.values.max().item()
+    at_least("influence.damping", damping, 1e-9)
+    gradients, factors = sample_gradients(training), fit(training, seed)
+    value = factors.damping(damping)
     norms = factors.squared_norms(gradients, training.features, value).sqrt() if relative else None
 
     def score(sides: Sides) -> Tensor:
@@ -42,5 +43,6 @@ def scores(
         found = along(training, gradients, x)
         return found if norms is None else torch.where(norms > 0, found / norms, 0.0)
 
-    size = chunk or max(1, BLOCK_BYTES // (4 * training.weight.nbytes))
+    wide = 4 * training.weight.nbytes + training.z.nbytes  # of one group
+    size = chunk or max(1, BLOCK_BYTES // wide)
     return score_chunks(training, targets, "ekfac", score, size)

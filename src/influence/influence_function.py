@@ -4,8 +4,8 @@
 
 H: Hessian of the mean training loss in what is attributed, the head's weight or more. This is the
 negative of Eq. 4, so that it has the project's sign: > 0 harmful, as giving x more weight moves theta by
--(H + lambda I)^-1 grad l(x), which then shrinks d. Unit: d per unit of a sample's weight in the mean loss
-(n times its weight).
+-(H + lambda I)^-1 grad l(x), which then shrinks d. Unit: d per unit of a sample's weight in the mean
+loss, so leaving the sample out changes d by score / n.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from src.curvature import (
     lissa,
     sample_gradients,
 )
-from src.errors import UserError, count, flag, one_of
+from src.errors import UserError, at_least, count, flag, one_of
 from src.head import Sides, Targets, Training, along, score_chunks, weight_gradient
 from src.kronecker import fit
 from src.network import Network, score_groups
@@ -65,8 +65,12 @@ def scores(
         if solver != "cg":
             raise UserError(f"influence.solver={solver} works with params=head; use influence.solver=cg")
         return _whole(training, targets, damping, damping_unit, tolerance, max_products, seed)
+    at_least("influence.tolerance", tolerance, 1e-12)
+    at_least("influence.damping", damping, 0)
+    if solver == "lissa":
+        at_least("influence.scale", scale, 1e-12)
     bend = bend_of(training)
-    gradients = sample_gradients(training, bend)
+    gradients = sample_gradients(training)
     hessian = partial(hvp, training, bend=bend)
     value = damping * scale
     if solver != "lissa":
@@ -87,26 +91,38 @@ def scores(
             return (v.flatten(1) @ inverse).view_as(v)
         return conjugate_gradient(product, v, tolerance, max_products, helper)
 
-    worst = 0.0
+    residuals: list[float] = []
 
     def score(sides: Sides) -> Tensor:
-        nonlocal worst
         v = weight_gradient(training, sides)
         x = solve(v)
-        worst = max(worst, _residual(product, x, v))
+        residuals.extend(_residuals(product, x, v))
         return along(training, gradients, x)
 
     wide = 6 * training.weight.nbytes + 3 * training.z.nbytes  # of one right side, while it is solved
     result = score_chunks(training, targets, f"if, {solver}", score, chunk or max(1, BLOCK_BYTES // wide))
-    if len(targets):
-        console.print(f"solved with {solver}: largest relative residual {worst:.2g}")
+    _say(solver, residuals, tolerance)
     return result
 
 
-def _residual(product: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> float:
-    """The largest ||A x - v|| / ||v||."""
+def _residuals(product: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> list[float]:
+    """||A x - v|| / ||v|| of each right side."""
     norms = v.norm(dim=(1, 2)).clamp_min(1e-30)
-    return ((product(x) - v).norm(dim=(1, 2)) / norms).max().item()
+    return ((product(x) - v).norm(dim=(1, 2)) / norms).tolist()
+
+
+def _say(solver: str, residuals: list[float], tolerance: float) -> None:
+    """How well the systems were solved; a warning where some were not."""
+    if not residuals:
+        return
+    console.print(f"solved with {solver}: largest relative residual {max(residuals):.2g}")
+    open_ = sum(not value <= 10 * tolerance for value in residuals)
+    if open_:
+        console.print(
+            f"warning: {open_} of {len(residuals)} explanations are not solved (tolerance {tolerance:g}), so "
+            "their scores are those of another damping; raise influence.damping"
+            + (", or use influence.solver=cg" if solver == "lissa" else " or influence.max_products")
+        )
 
 
 def _whole(
@@ -125,21 +141,19 @@ def _whole(
 
     like = network.theta[None]
     value, _ = damping_of(hessian, like, damping, damping_unit, seed, most=WHOLE_LANCZOS)
-    worst = 0.0
+    residuals: list[float] = []
 
     def product(x: Tensor) -> Tensor:
         return hessian(x) + value * x
 
     def score(i: int) -> Tensor:
-        nonlocal worst
         v = network.distance_gradient(network.theta, *network.sides(targets, i))[None, None]
         x = conjugate_gradient(product, v, tolerance, max_products)
-        worst = max(worst, _residual(product, x, v))
+        residuals.extend(_residuals(product, x, v))
         return network.along(x[0, 0])
 
     result = score_groups(network, targets, "if, cg", score)
-    if len(targets):
-        console.print(f"solved with cg: largest relative residual {worst:.2g}")
+    _say("cg", residuals, tolerance)
     return result
 
 

@@ -5,9 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.head import Targets, Training
+from src.network import Network
 
 
-def scores(training: Training, targets: Targets, *, seed: int = 0) -> Float[Tensor, "g n"]:
+def scores(training: Training | Network, targets: Targets, *, seed: int = 0) -> Float[Tensor, "g n"]:
     """Standard normal scores; signs mean nothing."""
     random = torch.Generator().manual_seed(seed)
-    return torch.randn(len(targets), len(training), generator=random).to(training.z)
+    return torch.randn(len(targets), len(training), generator=random)

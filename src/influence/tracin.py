@@ -8,7 +8,7 @@ gradients are low rank, grad d = G^T U and grad l = r phi^T, so a term is (r . G
 pass over phi.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,7 +22,7 @@ def scores(
     training: Training | Network,
     targets: Targets,
     *,
-    earlier: Sequence[tuple[Training | Network, Targets]] = (),
+    earlier: Iterable[tuple[Training | Network, Targets]] = (),
     chunk: int | None = None,
 ) -> Float[Tensor, "g n"]:
     """TracIn of every training sample on every group; earlier: the same at checkpoints kept before."""

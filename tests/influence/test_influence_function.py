@@ -137,3 +137,14 @@ def test_no_groups_and_bad_settings(toy):
     assert scores(training, Targets(test, test, ())).shape == (0, 23)
     with pytest.raises(UserError, match=r"influence.solver=foo is not known"):
         scores(training, Targets(test, test, GROUPS), solver="foo")
+
+
+def test_what_is_not_solved_is_said(toy, capsys):
+    training, test = toy
+    targets, settings = Targets(test, test, GROUPS), {"damping": 30.0, "damping_unit": "absolute"}
+    scores(training, targets, **settings)
+    assert "warning" not in capsys.readouterr().err
+    scores(training, targets, tolerance=1e-9, max_products=1, precondition=False, **settings)
+    said = capsys.readouterr().err
+    assert "3 of 3 explanations are not solved (tolerance 1e-09)" in said
+    assert "influence.max_products" in said
