@@ -28,7 +28,7 @@ from src.head import Targets, Training
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
-from src.retrieval import metrics
+from src.retrieval import metrics, nmi
 from src.train import device, find_or_train
 
 # What a model's weights depend on; everything else is looked at afterwards.
@@ -112,8 +112,10 @@ def run(cfg: DictConfig) -> None:
     z = [F.normalize(model.head(part), dim=1) for part in (query, gallery)]
     labels = [torch.from_numpy(part.labels) for part in (split.query, split.gallery)]
     confusions = find(*z, *labels, same=split.shared_gallery)
-    retrieval = metrics(*z, *labels, same=split.shared_gallery)
+    retrieval = metrics(*z, *labels, same=split.shared_gallery, ranks=split.recall_at)
     clock.lap("confusions")
+    retrieval["NMI"] = nmi(z[0], labels[0], cfg.seed)
+    clock.lap("NMI")
 
     # Which training samples are to blame.
     influence = explainer(training, Targets.pairs(query, gallery, confusions.pairs))

@@ -116,6 +116,7 @@ class Split:
     Class ids 0..c-1 are the training classes, the following ones the test classes; `class_names`
     spells them. Where the data set has no gallery of its own, `gallery is query` and a query is
     never its own neighbour. `same_things` are groups of class ids that are known to look alike.
+    `recall_at` are the k of the recalls that are usual for the data set, 1 first.
     """
 
     train: Part
@@ -125,6 +126,7 @@ class Split:
     num_classes: int
     image: ImageSpec
     same_things: tuple[tuple[int, ...], ...] = ()
+    recall_at: tuple[int, ...] = (1, 2, 4, 8)
 
     @property
     def shared_gallery(self) -> bool:
@@ -172,6 +174,7 @@ def build(
     image: ImageSpec,
     rows: np.ndarray | None = None,
     same_things: Sequence[Sequence[str]] = (),
+    recall_at: tuple[int, ...] = (1, 2, 4, 8),
     on_small_class: str = "raise",
 ) -> Split:
     """Sort samples into a Split and check it.
@@ -219,6 +222,7 @@ def build(
         len(train_names),
         image,
         tuple(group for group in known if len(group) > 1),
+        recall_at,
     )
 
 

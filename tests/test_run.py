@@ -94,6 +94,8 @@ def test_the_tables_fit_the_scores_and_each_other(noisy):
     assert sorted(relabels["sample"]) == sorted(chosen["sample"])
     assert relabels["suspicion"].is_monotonic_decreasing
     assert found["retrieval"]["R@1"] == pytest.approx(1 - len(confusions) / 96, abs=1e-6)
+    assert list(found["retrieval"]) == ["R@1", "R@2", "R@4", "R@8", "MAP@R", "NMI"]
+    assert 0 < found["retrieval"]["NMI"] < 1
 
 
 def test_every_column_is_described_with_its_sign(noisy):

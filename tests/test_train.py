@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -69,6 +70,15 @@ def test_history_has_each_epochs_loss_and_retrieval(tmp_path):
     want = metrics(*[torch.nn.functional.normalize(z)] * 2, labels, labels, same=True)
     for name, value in want.items():
         assert history[name].iloc[-1] == pytest.approx(value, abs=1e-6)
+
+
+def test_history_has_the_recalls_of_the_data_set(tmp_path):
+    model, data = model_and_data(epochs=1)
+    data.split = replace(data.split, recall_at=(1, 3, 500))
+    find_or_train(model, data, tmp_path, TRAINER, None)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert list(history)[2:] == ["R@1", "R@3", "R@500", "MAP@R"]
+    assert history["R@500"].tolist() == [1.0]
 
 
 def test_a_damaged_or_foreign_checkpoint_is_named(tmp_path):
