@@ -80,6 +80,9 @@ class Embedder(pl.LightningModule):
                 return (step + 1) / (warm + 1)
             if self.recipe.schedule == "constant":
                 return 1.0
+            if self.recipe.schedule == "step":
+                epoch = step * self.trainer.max_epochs // total
+                return self.recipe.step_factor ** (epoch // self.recipe.step_epochs)
             return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)

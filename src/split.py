@@ -18,16 +18,22 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How a data set's images want to be fed: side in pixels, channels (1 or 3), augmentation."""
+    """How a data set's images want to be fed: side in pixels, channels (1 or 3), augmentation.
+
+    resize: a photo's shorter side before its middle is cut out for evaluation; None: 8/7 of size.
+    """
 
     size: int
     channels: int
     augment: str
+    resize: int | None = None
 
     def __post_init__(self):
         count("dataset.image_size", self.size, 8)
         one_of("dataset.channels", self.channels, (1, 3))
         one_of("dataset.augment", self.augment, ("drawing", "photo", "none"))
+        if self.resize is not None:
+            count("dataset.image_resize", self.resize, self.size)
 
 
 class FileImages(Sequence):

@@ -149,6 +149,22 @@ def test_only_what_the_weights_depend_on_trains_again(tmp_path):
         assert len(checkpoints()) == before + 1, word
 
 
+@pytest.mark.parametrize("loss", ["pml", "proxyanchor", "softtriple10"])
+def test_a_run_with_another_loss(tmp_path, loss):
+    found = report(go(tmp_path, *TINY, f"loss={loss}", "noise=flip_10", "influence=if", "detector=margin"))
+    assert found["confusions"] > 0
+    assert 0 <= found["noise"]["detector"]["auroc"] <= 1
+
+
+@pytest.mark.parametrize("recipe", ["paper", "paper_inshop"])
+def test_a_run_with_the_papers_recipe(tmp_path, recipe):
+    words = [word for word in TINY if "batch" not in word]
+    folder = go(tmp_path, f"recipe={recipe}", *words)
+    history = pd.read_csv(next(tmp_path.glob("checkpoints/*/history.csv")))
+    assert np.isfinite(history["loss"]).all()
+    assert report(folder)["choices"]["recipe"] == recipe
+
+
 def solid_folder(root, classes=4, images=3, side=8):
     """Every class is one picture: nothing to confuse."""
     for c in range(classes):

@@ -93,6 +93,32 @@ def test_a_damaged_or_foreign_checkpoint_is_named(tmp_path):
         load(model, path)
 
 
+class Largest(pl.Callback):
+    """Remembers the largest entry of the gradient, and its norm, that each step took."""
+
+    def __init__(self):
+        self.entries, self.norms = [], []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        gradient = torch.cat([p.grad.flatten() for p in module.parameters()])
+        self.entries.append(gradient.abs().max().item())
+        self.norms.append(gradient.norm().item())
+
+
+@pytest.mark.parametrize("key", ["clip_value", "clip_norm"])
+def test_gradients_are_clipped_by_entry_or_by_norm(tmp_path, key):
+    seen = Largest()
+
+    def trainer(**settings):
+        return TRAINER(**{**settings, "callbacks": [*settings["callbacks"], seen]})
+
+    model, data = model_and_data(epochs=1, **{key: 1e-4})
+    find_or_train(model, data, tmp_path, trainer, None)
+    clipped, other = (seen.entries, seen.norms) if key == "clip_value" else (seen.norms, seen.entries)
+    assert clipped == pytest.approx([1e-4] * len(clipped), rel=1e-2)
+    assert other != pytest.approx([1e-4] * len(clipped), rel=1e-2)
+
+
 def test_a_damaged_resume_file_is_named(tmp_path):
     model, data = model_and_data()
     (tmp_path / "last.ckpt").write_bytes(b"PK not a checkpoint")

@@ -15,6 +15,7 @@ TRAINING_CLASSES = 100
 def load(
     root: str,
     image_size: int = 224,
+    image_resize: int | None = None,
     channels: int = 3,
     augment: str = "photo",
     on_bad_image: str = "raise",
@@ -50,7 +51,7 @@ def load(
         ["train" if int(labels[i]) <= TRAINING_CLASSES else "test" for i in ids],
         names,
         source=f"dataset cub in {root}",
-        image=ImageSpec(image_size, channels, augment),
+        image=ImageSpec(image_size, channels, augment, image_resize),
         rows=readable(images, on_bad_image),
         on_small_class=on_small_class,
     )
