@@ -9,12 +9,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
-TILE, WIDE = (2048, 1024), (4096, 4096)  # queries x gallery rows whose distances are held at once, by k:
+TILE, WIDE = (1024, 1024), (4096, 4096)  # queries x gallery rows whose distances are held at once, by k:
 MANY = 64  # more neighbours than this are worth fewer, larger merges; measured by scripts.bench_retrieval
 LLOYD = 20  # passes of k-means at most, as is usual where NMI is reported
 SEEDED = 4096  # clusters up to which k-means++ picks the start; beyond, it takes longer than the passes
 
 
+@torch.no_grad()
 def nearest(
     query: Float[Tensor, "q m"],
     gallery: Float[Tensor, "g m"],
@@ -34,11 +35,13 @@ def nearest(
     distance = torch.full((len(query), k), torch.inf, dtype=query.dtype, device=query.device)
     index = torch.zeros((len(query), k), dtype=torch.long, device=query.device)
     norms, lengths = query.square().sum(1), gallery.square().sum(1)
-    for start in range(0, len(query), tile[0]):
+    memory = query.new_empty(min(tile[0], len(query)), min(tile[1], len(gallery)))
+    for start in range(0, len(query) if k else 0, tile[0]):
         stop = min(start + tile[0], len(query))
         for first in range(start if same else 0, len(gallery), tile[1]):
             last = min(first + tile[1], len(gallery))
-            squared = torch.addmm(lengths[first:last], query[start:stop], gallery[first:last].T, alpha=-2)
+            squared = memory[: stop - start, : last - first]
+            torch.addmm(lengths[first:last], query[start:stop], gallery[first:last].T, alpha=-2, out=squared)
             squared += norms[start:stop, None]
             if same and first < stop:
                 own = torch.arange(first, min(stop, last), device=query.device)
@@ -57,9 +60,12 @@ def _keep(
 
     All of them come after those kept so far, so a tie changes nothing.
     """
-    k = distance.shape[1]
-    rows = torch.nonzero(squared.amin(1) < distance[:, -1])[:, 0]
+    k, least = distance.shape[1], squared.amin(1)
+    rows = torch.nonzero(least < distance[:, -1])[:, 0]
     if not len(rows):
+        return
+    if k == 1:  # argmin takes the first of several equals
+        distance[rows, 0], index[rows, 0] = least[rows], squared[rows].argmin(1) + first
         return
     both = torch.cat([distance[rows], squared[rows]], 1)
     place = _smallest(both, k)

@@ -58,6 +58,12 @@ def test_ties_go_to_the_smaller_index_and_k_is_capped():
     assert index.shape == (4, 3)
 
 
+def test_where_nothing_can_be_near_nothing_is():
+    one = torch.ones(1, 2)
+    assert [x.shape for x in nearest(one, one, 3, same=True)] == [(1, 0), (1, 0)]
+    assert nearest(one[:0], one, 3, same=False)[1].shape == (0, 1)
+
+
 def test_more_ties_than_k_still_go_to_the_smaller_index():
     points = torch.zeros(100, 3)
     _, index = nearest(points, points, 5, same=True)
