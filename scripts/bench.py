@@ -68,10 +68,15 @@ def peak(result: multiprocessing.Queue) -> None:
     """Largest memory of EIF at In-shop size, beyond features and scores, in GiB."""
     training = made(**INSHOP)
     targets = groups(training, 100)
+    result.put(peak_of(lambda: eif.scores(training, targets)) - 4 * len(targets) * len(training) / 2**30)
+
+
+def peak_of(work: Callable[[], object]) -> float:
+    """Largest memory while a call runs, beyond what was held before it, in GiB (Linux only)."""
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of making the features
-    scores = eif.scores(training, targets)
-    result.put(_status("VmHWM") - before - scores.nbytes / 2**30)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what came before
+    work()
+    return _status("VmHWM") - before
 
 
 def _status(key: str) -> float:

@@ -35,7 +35,8 @@ def sample_gradients(training: Training, labels: Int[Tensor, " n"] | None = None
     """
     labels = training.labels if labels is None else labels
     result = torch.empty_like(training.z)
-    tile = max(1, WIDE_BYTES // (4 * len(training.proxies)))
+    wide = len(training.proxies) if hasattr(training.loss, "proxies") else int(training.labels.max()) + 1
+    tile = max(1, WIDE_BYTES // (4 * wide))
     for start in range(0, len(training), tile):
         rows = slice(start, start + tile)
         if training.softmax is None:

@@ -22,7 +22,7 @@ def transforms(spec: ImageSpec, mean, std) -> tuple[v2.Transform, v2.Transform]:
     size = spec.size
     tensor = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
     whole = [v2.Resize((size, size), BILINEAR)]
-    larger = [v2.Resize(round(size * 8 / 7), BILINEAR), v2.CenterCrop(size)]  # 224 of 256
+    larger = [v2.Resize(spec.resize or round(size * 8 / 7), BILINEAR), v2.CenterCrop(size)]  # 224 of 256
     if spec.augment == "drawing":  # strokes: move and turn a little, never mirror
         moved = v2.RandomAffine(8, translate=(0.06, 0.06), scale=(0.9, 1.1), shear=6, interpolation=BILINEAR)
         return v2.Compose([*whole, moved, *tensor]), v2.Compose([*whole, *tensor])

@@ -28,9 +28,15 @@ class Embedder(pl.LightningModule):
         return self.head(self.backbone(inputs))
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """Mean loss of a balanced batch (images, labels, indices); UserError where it is not finite."""
+        """Loss of a balanced batch (images, labels, indices); UserError where it is not finite.
+
+        The mean over samples, or the loss's `of_batch` where it is no mean over samples.
+        """
         images, labels, _ = batch
-        loss = self.loss(self(images), labels).mean() + self.loss.regulariser()
+        z = self(images)
+        of_batch = getattr(self.loss, "of_batch", None)
+        loss = of_batch(z, labels) if of_batch else self.loss(z, labels).mean()
+        loss = loss + self.loss.regulariser()
         if not torch.isfinite(loss):
             raise UserError(
                 f"the training loss became {loss.item()} in epoch {self.current_epoch + 1}, batch "
@@ -74,6 +80,9 @@ class Embedder(pl.LightningModule):
                 return (step + 1) / (warm + 1)
             if self.recipe.schedule == "constant":
                 return 1.0
+            if self.recipe.schedule == "step":
+                epoch = step * self.trainer.max_epochs // total
+                return self.recipe.step_factor ** (epoch // self.recipe.step_epochs)
             return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)

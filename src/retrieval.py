@@ -1,46 +1,88 @@
 """Nearest neighbours in tiles, and the retrieval metrics made of them."""
 
+import warnings
+
 import torch
 from jaxtyping import Float, Int
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
-TILE_BYTES = 64 * 2**20  # of distances held at once; never queries x gallery
+TILE, WIDE = (1024, 1024), (4096, 4096)  # queries x gallery rows whose distances are held at once, by k:
+MANY = 64  # more neighbours than this are worth fewer, larger merges; measured by scripts.bench_retrieval
+LLOYD = 20  # passes of k-means at most, as is usual where NMI is reported
+SEEDED = 4096  # clusters up to which k-means++ picks the start; beyond, it takes longer than the passes
 
 
+@torch.no_grad()
 def nearest(
     query: Float[Tensor, "q m"],
     gallery: Float[Tensor, "g m"],
     k: int,
     *,
     same: bool,
-    tile: int | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
     """The k nearest gallery rows of each query: squared Euclidean distances and indices.
 
     Closest first, ties by index. same: query and gallery are the same rows, and none is its own
-    neighbour. k is capped at what there is. tile: queries at a time (by memory).
+    neighbour; a tile then serves its rows and its columns, which halves the products. k is capped at
+    what there is. tile: queries and gallery rows at a time (by k).
     """
     k = min(k, len(gallery) - same)
-    tile = tile or max(1, TILE_BYTES // (4 * len(gallery)))
-    norms = gallery.square().sum(1)
-    distances, indices = [], []
-    for start in range(0, len(query), tile):
-        rows = query[start : start + tile]
-        squared = norms - 2 * rows @ gallery.T  # (t, g), short of ||row||^2, which orders nothing
-        if same:
-            own = torch.arange(start, start + len(rows), device=rows.device)
-            squared[own - start, own] = torch.inf
-        value, index = squared.topk(k, largest=False, sorted=True)
-        # topk takes any of several equals at the k-th place: such rows are sorted whole.
-        tied = torch.nonzero((squared <= value[:, -1:]).sum(1) > k)[:, 0]
-        if len(tied):
-            index[tied] = torch.argsort(squared[tied], dim=1, stable=True)[:, :k]
-            value[tied] = squared[tied].gather(1, index[tied])
-        order = torch.argsort(index, dim=1)
-        order = order.gather(1, torch.argsort(value.gather(1, order), dim=1, stable=True))
-        distances.append((value.gather(1, order) + rows.square().sum(1, keepdim=True)).clamp_min(0))
-        indices.append(index.gather(1, order))
-    return torch.cat(distances), torch.cat(indices)
+    tile = tile or (TILE if k <= MANY else WIDE)
+    distance = torch.full((len(query), k), torch.inf, dtype=query.dtype, device=query.device)
+    index = torch.zeros((len(query), k), dtype=torch.long, device=query.device)
+    norms, lengths = query.square().sum(1), gallery.square().sum(1)
+    memory = query.new_empty(min(tile[0], len(query)), min(tile[1], len(gallery)))
+    for start in range(0, len(query) if k else 0, tile[0]):
+        stop = min(start + tile[0], len(query))
+        for first in range(start if same else 0, len(gallery), tile[1]):
+            last = min(first + tile[1], len(gallery))
+            squared = memory[: stop - start, : last - first]
+            torch.addmm(lengths[first:last], query[start:stop], gallery[first:last].T, alpha=-2, out=squared)
+            squared += norms[start:stop, None]
+            if same and first < stop:
+                own = torch.arange(first, min(stop, last), device=query.device)
+                squared[own - start, own - first] = torch.inf
+            _keep(distance[start:stop], index[start:stop], squared, first)
+            if same and last > stop:  # what was found for these rows as columns comes before their own tiles
+                after = max(stop, first)
+                _keep(distance[after:last], index[after:last], squared[:, after - first :].T, start)
+    return distance.clamp_min_(0), index
+
+
+def _keep(
+    distance: Float[Tensor, "t k"], index: Int[Tensor, "t k"], squared: Float[Tensor, "t g"], first: int
+) -> None:
+    """Put into distance and index what is nearer in squared, the distances to gallery rows from first on.
+
+    All of them come after those kept so far, so a tie changes nothing.
+    """
+    k, least = distance.shape[1], squared.amin(1)
+    rows = torch.nonzero(least < distance[:, -1])[:, 0]
+    if not len(rows):
+        return
+    if k == 1:  # argmin takes the first of several equals
+        distance[rows, 0], index[rows, 0] = least[rows], squared[rows].argmin(1) + first
+        return
+    both = torch.cat([distance[rows], squared[rows]], 1)
+    place = _smallest(both, k)
+    kept = index[rows].gather(1, place.clamp_max(k - 1))
+    distance[rows] = both.gather(1, place)
+    index[rows] = torch.where(place < k, kept, place - k + first)
+
+
+def _smallest(values: Float[Tensor, "t g"], k: int) -> Int[Tensor, "t k"]:
+    """Where each row's k smallest values are, smallest first, ties by place."""
+    value, place = values.topk(k, largest=False, sorted=True)
+    # topk takes any of several equals at the k-th place, and leaves equals in any order.
+    beyond = (values <= value[:, -1:]).sum(1) > k
+    tied = torch.nonzero(beyond | (value[:, 1:] == value[:, :-1]).any(1))[:, 0]
+    if len(tied):
+        place[tied] = torch.argsort(values[tied], dim=1, stable=True)[:, :k]
+    return place
 
 
 def metrics(
@@ -57,17 +99,34 @@ def metrics(
 
         MAP@R = 1/R sum_{i<=R} precision@i [the i-th neighbour is of the class],  mean over queries.
 
-    All in [0, 1]. Queries whose class the gallery lacks count 0 for recall and are left out of MAP@R.
+    All in [0, 1]. Queries whose class the gallery lacks are left out; where that is all, 0.
     """
     counts = torch.bincount(gallery_labels, minlength=int(query_labels.max()) + 1)
     relevant = counts[query_labels] - int(same)  # (q,) R of each query
-    k = max(*ranks, int(relevant.max()))
-    _, index = nearest(query, gallery, k, same=same)
-    hits = gallery_labels[index] == query_labels[:, None]  # (q, k)
-    result = {f"R@{rank}": hits[:, :rank].any(1).float().mean().item() for rank in ranks}
-    position = torch.arange(1, hits.shape[1] + 1, device=hits.device)
-    within = hits & (position <= relevant[:, None])
+    most = max(1, int(relevant.max()))
+    _, index = nearest(query, gallery, max(*ranks, most), same=same)
+    asked = relevant > 0
+    hits = (gallery_labels[index] == query_labels[:, None])[asked]  # (asked, k)
+    result = {f"R@{rank}": hits[:, :rank].any(1) for rank in ranks}
+    position = torch.arange(1, most + 1, device=hits.device)[: hits.shape[1]]
+    within = hits[:, :most] & (position <= relevant[asked, None])
     precision = within.cumsum(1) / position
-    average = (precision * within).sum(1) / relevant.clamp_min(1)
-    result["MAP@R"] = average[relevant > 0].mean().item() if (relevant > 0).any() else 0.0
-    return result
+    result["MAP@R"] = (precision * within).sum(1) / relevant[asked]
+    return {name: each.double().mean().item() if len(each) else 0.0 for name, each in result.items()}
+
+
+def nmi(embeddings: Float[Tensor, "q m"], labels: Int[Tensor, " q"], seed: int = 0) -> float:
+    """Normalised mutual information of the labels and as many k-means clusters as there are labels.
+
+        NMI = 2 I(labels; clusters) / (H(labels) + H(clusters)),  in [0, 1]; 1: the clusters are the classes
+
+    One seeded start, by k-means++ up to SEEDED classes and random samples beyond, and at most LLOYD
+    passes of O(q c m) operations, with c classes.
+    """
+    classes = len(labels.unique())
+    start = "k-means++" if classes <= SEEDED else "random"
+    means = KMeans(classes, init=start, n_init=1, max_iter=LLOYD, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different points than classes
+        clusters = means.fit_predict(embeddings.cpu().numpy())
+    return float(normalized_mutual_info_score(labels.cpu().numpy(), clusters))

@@ -28,7 +28,7 @@ from src.head import Targets, Training
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
-from src.retrieval import metrics
+from src.retrieval import metrics, nmi
 from src.split import ImageSpec, RowSpec
 from src.train import device, find_or_train, kept
 
@@ -111,8 +111,10 @@ def run(cfg: DictConfig) -> None:
     z = [F.normalize(model.head(part), dim=1) for part in (frozen.query, frozen.gallery)]
     test = *z, *(torch.from_numpy(part.labels) for part in (split.query, split.gallery))
     confusions = find(*test, same=split.shared_gallery)
-    retrieval = metrics(*test, same=split.shared_gallery)
+    retrieval = metrics(*test, same=split.shared_gallery, ranks=split.recall_at)
     clock.lap("confusions")
+    retrieval["NMI"] = nmi(z[0], test[2], cfg.seed)
+    clock.lap("NMI")
 
     # Which training samples are to blame.
     explained = target(confusions, *test, same=split.shared_gallery)

@@ -18,16 +18,22 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How a data set's images want to be fed: side in pixels, channels (1 or 3), augmentation."""
+    """How a data set's images want to be fed: side in pixels, channels (1 or 3), augmentation.
+
+    resize: a photo's shorter side before its middle is cut out for evaluation; None: 8/7 of size.
+    """
 
     size: int
     channels: int
     augment: str
+    resize: int | None = None
 
     def __post_init__(self):
         count("dataset.image_size", self.size, 8)
         one_of("dataset.channels", self.channels, (1, 3))
         one_of("dataset.augment", self.augment, ("drawing", "photo", "none"))
+        if self.resize is not None:
+            count("dataset.image_resize", self.resize, self.size)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -191,6 +197,7 @@ class Split:
     Class ids 0..c-1 are the training classes, the following ones the test classes; `class_names`
     spells them. Where the data set has no gallery of its own, `gallery is query` and a query is
     never its own neighbour. `same_things` are groups of class ids that are known to look alike.
+    `recall_at` are the k of the recalls that are usual for the data set, 1 first.
     """
 
     train: Part
@@ -200,6 +207,7 @@ class Split:
     num_classes: int
     image: ImageSpec | RowSpec
     same_things: tuple[tuple[int, ...], ...] = ()
+    recall_at: tuple[int, ...] = (1, 2, 4, 8)
 
     @property
     def shared_gallery(self) -> bool:
@@ -247,6 +255,7 @@ def build(
     image: ImageSpec | RowSpec,
     rows: np.ndarray | None = None,
     same_things: Sequence[Sequence[str]] = (),
+    recall_at: tuple[int, ...] = (1, 2, 4, 8),
     on_small_class: str = "raise",
 ) -> Split:
     """Sort samples into a Split and check it.
@@ -296,6 +305,7 @@ def build(
         len(train_names),
         image,
         tuple(group for group in known if len(group) > 1),
+        recall_at,
     )
 
 

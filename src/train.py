@@ -58,7 +58,8 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
         trainer,
         plugins=[WholeFiles()],
         max_epochs=recipe.epochs,
-        gradient_clip_val=recipe.clip_norm,
+        gradient_clip_val=recipe.clip_norm if recipe.clip_value is None else recipe.clip_value,
+        gradient_clip_algorithm="norm" if recipe.clip_value is None else "value",
         check_val_every_n_epoch=recipe.validate_every,
         callbacks=[
             Retrieval(data.split, folder / "history.csv"),

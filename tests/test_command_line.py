@@ -10,8 +10,9 @@ from src.errors import UserError
 from src.split import FileImages
 
 RECIPE_KEYS = (
-    "classes_per_batch, clip_norm, embedding_size, epochs, eval_batch_size, freeze_batchnorm, lr_backbone, "
-    "lr_head, lr_proxies, optimizer, per_class, schedule, validate_every, warmup_epochs"
+    "classes_per_batch, clip_norm, clip_value, embedding_size, epochs, eval_batch_size, freeze_batchnorm, "
+    "lr_backbone, lr_head, lr_proxies, optimizer, per_class, schedule, step_epochs, step_factor, "
+    "validate_every, warmup_epochs"
 )
 
 
@@ -109,8 +110,8 @@ def test_a_misspelt_key_two_levels_down_is_answered_with_its_neighbours():
 
 def test_the_valid_keys_are_those_of_the_chosen_option():
     assert told("dataset=folder", "dataset.rot=x") == (
-        "there is no key dataset.rot; did you mean root? Valid: augment, channels, image_size, on_bad_image, "
-        "on_small_class, root, seed, test_classes (in dataset)"
+        "there is no key dataset.rot; did you mean root? Valid: augment, channels, image_resize, image_size, "
+        "on_bad_image, on_small_class, root, seed, test_classes (in dataset)"
     )
     assert "Valid: augment, classes, image_size, seed (in dataset)" in told("dataset.root=x")
 

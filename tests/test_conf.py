@@ -1,11 +1,17 @@
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
 
 from src.command_line import CONF
+from src.embedder import Embedder
+from src.loss.softtriple import SoftTriple
+from src.model.small_cnn import SmallCNN
 from tests.conftest import ROOT
 
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
@@ -42,6 +48,25 @@ def test_every_option_opens_with_what_it_is(option):
     first = lines[1] if lines[0].startswith("# @package") else lines[0]
     assert first.startswith("# ")
     assert len(first) > 15
+
+
+@pytest.mark.parametrize(("name", "batch"), [("paper", (8, 4)), ("paper_inshop", (32, 3))])
+def test_the_papers_recipe_is_what_it_states(name, batch):
+    recipe = instantiate(composed(f"recipe={name}").recipe)
+    assert (recipe.classes_per_batch, recipe.per_class) == batch
+    assert (recipe.epochs, recipe.embedding_size, recipe.freeze_batchnorm) == (40, 512, True)
+    assert (recipe.clip_norm, recipe.clip_value) == (None, 10)
+    assert (recipe.schedule, recipe.step_epochs, recipe.step_factor) == ("step", 20, 0.1)
+    model = Embedder(SmallCNN(1, width=2), SoftTriple(4, 512), recipe)
+    model._trainer = SimpleNamespace(estimated_stepping_batches=40 * 7, max_epochs=40)
+    made = model.configure_optimizers()
+    assert type(made["optimizer"]) is torch.optim.Adam
+    groups = {group["name"]: group for group in made["optimizer"].param_groups}
+    rates = {name: group["initial_lr"] for name, group in groups.items()}
+    assert rates == {"backbone": 4e-3, "head": 4e-3, "proxies": 400}
+    assert {(group["eps"], group["weight_decay"]) for group in groups.values()} == {(1, 0)}
+    (rate,) = set(made["lr_scheduler"]["scheduler"].lr_lambdas)
+    assert [rate(step) for step in (0, 139, 140, 279)] == [1, 1, 0.1, 0.1]
 
 
 def test_the_papers_command_composes():

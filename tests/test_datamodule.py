@@ -199,6 +199,16 @@ def test_evaluation_of_a_photo_is_the_middle_224_of_256():
     np.testing.assert_allclose(result[0].numpy(), pixels[16:240, 38:262].astype(np.float32) / 255, atol=1e-6)
 
 
+def test_what_a_photo_is_resized_to_is_the_data_sets():
+    pixels = np.random.default_rng(0).integers(0, 256, (288, 300), dtype=np.uint8)
+    image, side = Image.fromarray(pixels), slice(16, 272)
+    result = evaluated(ImageSpec(256, 1, "photo", 288), image, (0.0,), (1.0,))
+    want = pixels[side, 22:278].astype(np.float32) / 255
+    np.testing.assert_allclose(result[0].numpy(), want, atol=1e-6)
+    with pytest.raises(UserError, match=r"dataset.image_resize=200 is too small; give 256 or more"):
+        ImageSpec(256, 1, "photo", 200)
+
+
 def test_a_photo_taken_sideways_is_turned_upright():
     image = Image.new("L", (4, 2))
     image.putpixel((0, 0), 255)

@@ -43,6 +43,17 @@ def test_a_constant_schedule_stays():
     assert {rate(step) for step in (0, 17, 39)} == {1.0}
 
 
+def test_steps_by_epoch():
+    settings = {"schedule": "step", "step_epochs": 3, "step_factor": 0.5}
+    made = with_trainer(model_and_data(warmup_epochs=0.0, **settings)[0], steps=70, epochs=10)
+    (rate,) = set(made["lr_scheduler"]["scheduler"].lr_lambdas)
+    by_epoch = [{rate(step) for step in range(7 * epoch, 7 * epoch + 7)} for epoch in range(10)]
+    assert by_epoch == [{0.5 ** (epoch // 3)} for epoch in range(10)]
+    warm = with_trainer(model_and_data(warmup_epochs=2.0, **settings)[0], steps=70, epochs=10)
+    (rate,) = set(warm["lr_scheduler"]["scheduler"].lr_lambdas)
+    assert [rate(step) for step in (0, 13, 14, 20, 21)] == [1 / 15, 14 / 15, 1, 1, 0.5]
+
+
 def test_embeddings_are_the_head_of_the_backbone():
     model, _ = model_and_data()
     model.eval()

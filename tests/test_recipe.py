@@ -23,10 +23,19 @@ GOOD = {
     "validate_every": 2,
     "eval_batch_size": 11,
     "checkpoints": 2,
+    "clip_value": None,
+    "step_epochs": 4,
+    "step_factor": 0.5,
 }
 WHOLE = [
-    *("epochs", "validate_every", "classes_per_batch", "per_class", "embedding_size", "eval_batch_size"),
     "checkpoints",
+    "step_epochs",
+    "epochs",
+    "validate_every",
+    "classes_per_batch",
+    "per_class",
+    "embedding_size",
+    "eval_batch_size",
 ]
 RATES = ["lr_backbone", "lr_head", "lr_proxies", "warmup_epochs"]
 
@@ -67,22 +76,35 @@ def test_what_is_no_number_is_refused_with_its_key(key, value):
         made(**{key: value})
 
 
-def test_the_schedule_is_one_of_two():
-    assert made(schedule="constant").schedule == "constant"
+def test_the_schedule_is_one_of_three():
+    for name in ("constant", "step"):
+        assert made(schedule=name).schedule == name
     with pytest.raises(UserError) as caught:
         made(schedule="cosin")
     assert str(caught.value) == (
-        "recipe.schedule=cosin is not known; did you mean cosine? Valid: constant, cosine"
+        "recipe.schedule=cosin is not known; did you mean cosine? Valid: constant, cosine, step"
     )
 
 
-def test_clip_norm_is_none_or_a_number_from_zero_on():
-    assert made(clip_norm=None).clip_norm is None
-    assert made(clip_norm=0.5).clip_norm == 0.5
-    with pytest.raises(UserError, match=r"^recipe\.clip_norm=-0\.5 is too small; give 0 or more$"):
-        made(clip_norm=-0.5)
-    with pytest.raises(UserError, match=r"^recipe\.clip_norm=1e is not a number$"):
-        made(clip_norm="1e")
+@pytest.mark.parametrize("key", ["clip_norm", "clip_value"])
+def test_clipping_is_none_or_a_number_from_zero_on(key):
+    assert getattr(made(**{key: None}), key) is None
+    assert getattr(made(**{key: 0.5}), key) == 0.5
+    with pytest.raises(UserError, match=rf"^recipe\.{key}=-0\.5 is too small; give 0 or more$"):
+        made(**{key: -0.5})
+    with pytest.raises(UserError, match=rf"^recipe\.{key}=1e is not a number$"):
+        made(**{key: "1e"})
+
+
+def test_gradients_are_clipped_one_way():
+    with pytest.raises(UserError, match=r"^recipe\.clip_norm=1 and recipe\.clip_value=2 are both set; "):
+        made(clip_norm=1, clip_value=2)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_a_step_does_not_raise_the_rates(value):
+    with pytest.raises(UserError, match=rf"^recipe\.step_factor={value} is out of range"):
+        made(step_factor=value)
 
 
 def test_a_recipe_is_not_changed_after_it_was_checked():

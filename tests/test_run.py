@@ -97,6 +97,8 @@ def test_the_tables_fit_the_scores_and_each_other(noisy):
     assert sorted(relabels["sample"]) == sorted(chosen["sample"])
     assert relabels["suspicion"].is_monotonic_decreasing
     assert found["retrieval"]["R@1"] == pytest.approx(1 - len(confusions) / 96, abs=1e-6)
+    assert list(found["retrieval"]) == ["R@1", "R@2", "R@4", "R@8", "MAP@R", "NMI"]
+    assert 0 < found["retrieval"]["NMI"] < 1
 
 
 def test_every_column_is_described_with_its_sign(noisy):
@@ -232,6 +234,22 @@ def test_other_bytes_in_the_file_of_weights_train_again(tmp_path):
         trained.append(not found["checkpoint"]["reused"])
     assert trained == [True, False, True]
     assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize("loss", ["pml", "proxyanchor", "softtriple10"])
+def test_a_run_with_another_loss(tmp_path, loss):
+    found = report(go(tmp_path, *TINY, f"loss={loss}", "noise=flip_10", "influence=if", "detector=margin"))
+    assert found["confusions"] > 0
+    assert 0 <= found["noise"]["detector"]["auroc"] <= 1
+
+
+@pytest.mark.parametrize("recipe", ["paper", "paper_inshop"])
+def test_a_run_with_the_papers_recipe(tmp_path, recipe):
+    words = [word for word in TINY if "batch" not in word]
+    folder = go(tmp_path, f"recipe={recipe}", *words)
+    history = pd.read_csv(next(tmp_path.glob("checkpoints/*/history.csv")))
+    assert np.isfinite(history["loss"]).all()
+    assert report(folder)["choices"]["recipe"] == recipe
 
 
 def solid_folder(root, classes=4, images=3, side=8):

@@ -174,6 +174,11 @@ def test_an_unknown_split_word_is_answered_with_the_nearest():
     )
 
 
+def test_the_recalls_of_a_data_set_are_kept():
+    assert made(TWO_SIDES).recall_at == (1, 2, 4, 8)
+    assert made(TWO_SIDES, recall_at=(1, 10, 100)).recall_at == (1, 10, 100)
+
+
 def test_same_things_are_ids_of_this_split_in_groups_of_two_or_more():
     groups = [["a", "b", "gone"], ["gone", "z"], ["m", "z"], []]
     assert made(TWO_SIDES, same_things=groups).same_things == ((0, 2), (1, 3))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -85,6 +86,15 @@ def test_history_has_each_epochs_loss_and_retrieval(tmp_path):
         assert history[name].iloc[-1] == pytest.approx(value, abs=1e-6)
 
 
+def test_history_has_the_recalls_of_the_data_set(tmp_path):
+    model, data = model_and_data(epochs=1)
+    data.split = replace(data.split, recall_at=(1, 3, 500))
+    find_or_train(model, data, tmp_path, TRAINER, None)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert list(history)[2:] == ["R@1", "R@3", "R@500", "MAP@R"]
+    assert history["R@500"].tolist() == [1.0]
+
+
 def test_a_damaged_or_foreign_checkpoint_is_named(tmp_path):
     model, _ = model_and_data()
     path = tmp_path / "model.ckpt"
@@ -95,6 +105,32 @@ def test_a_damaged_or_foreign_checkpoint_is_named(tmp_path):
     torch.save({"other": torch.zeros(1)}, path)
     with pytest.raises(UserError, match=r"model.ckpt: not a whole checkpoint of this model"):
         load(model, path)
+
+
+class Largest(pl.Callback):
+    """Remembers the largest entry of the gradient, and its norm, that each step took."""
+
+    def __init__(self):
+        self.entries, self.norms = [], []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        gradient = torch.cat([p.grad.flatten() for p in module.parameters()])
+        self.entries.append(gradient.abs().max().item())
+        self.norms.append(gradient.norm().item())
+
+
+@pytest.mark.parametrize("key", ["clip_value", "clip_norm"])
+def test_gradients_are_clipped_by_entry_or_by_norm(tmp_path, key):
+    seen = Largest()
+
+    def trainer(**settings):
+        return TRAINER(**{**settings, "callbacks": [*settings["callbacks"], seen]})
+
+    model, data = model_and_data(epochs=1, **{key: 1e-4})
+    find_or_train(model, data, tmp_path, trainer, None)
+    clipped, other = (seen.entries, seen.norms) if key == "clip_value" else (seen.norms, seen.entries)
+    assert clipped == pytest.approx([1e-4] * len(clipped), rel=1e-2)
+    assert other != pytest.approx([1e-4] * len(clipped), rel=1e-2)
 
 
 def test_a_damaged_resume_file_is_named(tmp_path):

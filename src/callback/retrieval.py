@@ -13,7 +13,7 @@ from src.split import Split
 
 
 class Retrieval(pl.Callback):
-    """Log R@1, 2, 4, 8 and MAP@R on the test classes; history.csv has a row per measured epoch.
+    """Log the split's R@k and MAP@R on the test classes; history.csv has a row per measured epoch.
 
     The history is part of the checkpoint, so a run that was resumed has all of it.
     """
@@ -52,6 +52,7 @@ class Retrieval(pl.Callback):
             torch.from_numpy(self.split.query.labels),
             torch.from_numpy(self.split.gallery.labels),
             same=self.split.shared_gallery,
+            ranks=self.split.recall_at,
         )
         pl_module.log_dict(values)
         self.latest = values

@@ -24,6 +24,7 @@ TRAINING_CLASSES = 100
 def load(
     root: str,
     image_size: int = 224,
+    image_resize: int | None = None,
     channels: int = 3,
     augment: str = "photo",
     crop_box: bool = False,
@@ -56,7 +57,7 @@ def load(
         ["train" if int(labels[i]) <= TRAINING_CLASSES else "test" for i in ids],
         names,
         source=f"dataset cub in {root}",
-        image=ImageSpec(image_size, channels, augment),
+        image=ImageSpec(image_size, channels, augment, image_resize),
         rows=readable(images, on_bad_image),
         on_small_class=on_small_class,
     )

@@ -13,6 +13,7 @@ def load(
     test_classes: float | list[str] = 0.5,
     seed: int = 0,
     image_size: int = 224,
+    image_resize: int | None = None,
     channels: int = 3,
     augment: str = "photo",
     on_bad_image: str = "raise",
@@ -44,7 +45,7 @@ def load(
         ["test" if name in test else "train" for name in classes],
         names,
         source=f"dataset folder in {root}",
-        image=ImageSpec(image_size, channels, augment),
+        image=ImageSpec(image_size, channels, augment, image_resize),
         rows=readable(images, on_bad_image),
         on_small_class=on_small_class,
     )

@@ -15,6 +15,7 @@ def load(
     csv: str,
     root: str | None = None,
     image_size: int = 224,
+    image_resize: int | None = None,
     channels: int = 3,
     augment: str = "photo",
     on_bad_image: str = "raise",
@@ -43,7 +44,7 @@ def load(
         rows["split"].tolist(),
         rows["path"].tolist(),
         source=str(file),
-        image=ImageSpec(image_size, channels, augment),
+        image=ImageSpec(image_size, channels, augment, image_resize),
         rows=readable(images, on_bad_image),
         on_small_class=on_small_class,
     )

@@ -42,6 +42,11 @@ def test_the_first_hundred_classes_train_and_the_rest_test(birds):
     assert (split.image.size, split.image.channels, split.image.augment) == (224, 3, "photo")
 
 
+def test_what_photos_are_resized_to_can_be_set(birds):
+    image = load(str(birds), image_size=64, image_resize=72).image
+    assert (image.size, image.resize) == (64, 72)
+
+
 def test_samples_are_in_the_order_of_their_ids_as_numbers(birds):
     split = load(str(birds))
     ids = [

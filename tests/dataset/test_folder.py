@@ -47,6 +47,11 @@ def test_each_folder_is_a_class_and_each_image_a_sample(animals):
     assert (split.image.size, split.image.channels, split.image.augment) == (224, 3, "photo")
 
 
+def test_what_photos_are_resized_to_can_be_set(animals):
+    image = load(str(animals), image_size=64, image_resize=72).image
+    assert (image.size, image.resize) == (64, 72)
+
+
 def test_a_sample_is_the_file_of_its_name(animals):
     split = load(str(animals), test_classes=["fox", "bat"])
     for part in (split.train, split.query):

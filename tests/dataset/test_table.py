@@ -51,6 +51,11 @@ def test_rows_become_samples_in_their_order(folder):
             np.testing.assert_array_equal(np.asarray(split.query.image(i)), np.asarray(image))
 
 
+def test_what_photos_are_resized_to_can_be_set(folder):
+    image = load(written(folder, ROWS), image_size=64, image_resize=72).image
+    assert (image.size, image.resize) == (64, 72)
+
+
 def test_query_and_gallery_are_kept_apart(folder):
     rows = [row.replace("test", ("query", "gallery")[i in (4, 5)]) for i, row in enumerate(ROWS)]
     split = load(written(folder, rows))
