@@ -48,6 +48,8 @@ def _unreadable(path: Path, error: Exception) -> UserError:
             "code; save the tensors alone with torch.save(network.state_dict(), FILE)"
         )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0][:120]
+    if reason.startswith("weights_only"):  # what timm says of anything that starts like no archive
+        reason = "it does not begin as PyTorch's files do"
     return UserError(f"{path}: not a whole file of weights ({reason}); fetch or save it again")
 
 

@@ -165,6 +165,9 @@ def test_a_missing_damaged_or_other_file_is_one_line(tmp_path):
     (tmp_path / "c.pth").mkdir()
     with pytest.raises(UserError, match=r"c.pth: no such file"):
         read(tmp_path / "c.pth")
+    (tmp_path / "page.pth").write_text("<html>404</html>")
+    with pytest.raises(UserError, match=r"page.pth: not a whole file of weights \(it does not begin as"):
+        read(tmp_path / "page.pth")
     for content in ([torch.zeros(2)], torch.zeros(2)):
         with pytest.raises(UserError, match=r"d.pth: not a"):
             read(written(tmp_path / "d.pth", content))

@@ -79,8 +79,15 @@ class TimmBackbone(nn.Module):
         return [name for name, _ in self.named_parameters() if name in last]
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
-        """Features before the linear head."""
-        return self.norm(self.network(images))
+        """Features before the linear head; UserError where the network takes one image size only."""
+        try:
+            return self.norm(self.network(images))
+        except AssertionError as error:
+            size = self.network.pretrained_cfg["input_size"][-1]
+            raise UserError(
+                f"model.name={self.network.pretrained_cfg['architecture']}: "
+                f"{str(error).splitlines()[0].rstrip('.')}; set dataset.image_size={size}"
+            ) from None
 
 
 def _last_block(module: nn.Module, prefix: str) -> list[str]:

@@ -46,6 +46,12 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_an_image_size_that_the_network_does_not_take_is_named():
+    backbone = TimmBackbone("vit_tiny_patch16_224", weights="none", pool="avg")
+    with pytest.raises(UserError, match=r"=vit_tiny_patch16_224: .*32.*224.*; set dataset.image_size=224"):
+        backbone(torch.randn(1, 3, 32, 32))
+
+
 @pytest.mark.parametrize(("name", "size"), [("mobilenetv3_small_050", 1024), ("ghostnet_050", 1280)])
 def test_networks_with_a_layer_behind_num_features(name, size):
     backbone = TimmBackbone(name, weights="none").eval()
