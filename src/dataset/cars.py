@@ -41,6 +41,7 @@ LAYOUT = Layout(
 def load(
     root: str,
     image_size: int = 224,
+    image_resize: int | None = None,
     channels: int = 3,
     augment: str = "photo",
     crop_box: bool = False,
@@ -84,7 +85,7 @@ def load(
         ["train" if i <= TRAINING_CLASSES else "test" for i in label],
         [f"{file.parent.name}/{file.name}" for file in files],
         source=f"dataset cars in {root}",
-        image=ImageSpec(image_size, channels, augment),
+        image=ImageSpec(image_size, channels, augment, image_resize),
         rows=readable(images, on_bad_image),
         on_small_class=on_small_class,
     )

@@ -21,6 +21,7 @@ LAYOUT = Layout(
 def load(
     root: str,
     image_size: int = 224,
+    image_resize: int | None = None,
     channels: int = 3,
     augment: str = "photo",
     on_bad_image: str = "raise",
@@ -41,7 +42,8 @@ def load(
         [part for _, _, part in rows],
         names,
         source=f"dataset sop in {root}",
-        image=ImageSpec(image_size, channels, augment),
+        image=ImageSpec(image_size, channels, augment, image_resize),
+        recall_at=(1, 10, 100, 1000),
         rows=readable(images, on_bad_image),
         on_small_class=on_small_class,
     )

@@ -40,6 +40,8 @@ def shop(tmp_path):
 
 def test_queries_and_gallery_are_kept_apart(shop):
     split = load(str(shop))
+    assert split.recall_at == (1, 10, 20, 30, 40, 50)
+    assert load(str(shop), image_size=256, image_resize=288).image.resize == 288
     assert not split.shared_gallery
     assert split.class_names == ("id_00000002", "id_00000004", "id_00000006", "id_00000001", "id_00000007")
     assert split.num_classes == 3

@@ -37,6 +37,8 @@ def test_the_authors_lists_say_who_trains(things):
     assert split.query.labels.tolist() == [3, 3, 3, 4, 4]
     assert split.shared_gallery
     assert (split.image.size, split.image.channels, split.image.augment) == (224, 3, "photo")
+    assert split.recall_at == (1, 10, 100, 1000)
+    assert load(str(things), image_size=256, image_resize=288).image.resize == 288
 
 
 def test_a_sample_is_the_photo_of_its_name(things):
