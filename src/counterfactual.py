@@ -100,12 +100,16 @@ def find_or_measure(
 def linear_datamodeling_scores(
     influence: Float[Tensor, "g n"], left_out: Bool[Tensor, "s n"], changes: Float[Tensor, "s g"]
 ) -> Float[np.ndarray, " g"]:
-    """Spearman's rank correlation over the subsets, for each group; NaN where one side never changes."""
+    """Spearman's rank correlation over the subsets, for each group; 0 where the scores predict no change, NaN
+    where there is none."""
     predicted = (left_out.to(influence) @ influence.T).double().numpy()  # (s, g)
     ranks = [rankdata(side, axis=0) for side in (predicted, changes.double().numpy())]
     a, b = (rank - rank.mean(0) for rank in ranks)
-    with np.errstate(invalid="ignore"):
-        return (a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0))
+    sizes = (a**2).sum(0), (b**2).sum(0)
+    found = np.divide(
+        (a * b).sum(0), np.sqrt(sizes[0] * sizes[1]), where=sizes[0] * sizes[1] > 0, out=0 * sizes[0]
+    )
+    return np.where(sizes[1] > 0, found, np.nan)
 
 
 def allowed(plan: Plan, params: str) -> None:
