@@ -9,8 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
-TILE, WIDE = (1024, 1024), (4096, 4096)  # queries x gallery rows whose distances are held at once, by k:
-MANY = 64  # more neighbours than this are worth fewer, larger merges; measured by scripts.bench_retrieval
+TILE = (2048, 2048)  # queries x gallery rows whose distances are held at once; scripts.bench_retrieval
 LLOYD = 20  # passes of k-means at most, as is usual where NMI is reported
 SEEDED = 4096  # clusters up to which k-means++ picks the start; beyond, it takes longer than the passes
 
@@ -22,16 +21,15 @@ def nearest(
     k: int,
     *,
     same: bool,
-    tile: tuple[int, int] | None = None,
+    tile: tuple[int, int] = TILE,
 ) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
     """The k nearest gallery rows of each query: squared Euclidean distances and indices.
 
     Closest first, ties by index. same: query and gallery are the same rows, and none is its own
     neighbour; a tile then serves its rows and its columns, which halves the products. k is capped at
-    what there is. tile: queries and gallery rows at a time (by k).
+    what there is. tile: queries and gallery rows at a time.
     """
     k = min(k, len(gallery) - same)
-    tile = tile or (TILE if k <= MANY else WIDE)
     distance = torch.full((len(query), k), torch.inf, dtype=query.dtype, device=query.device)
     index = torch.zeros((len(query), k), dtype=torch.long, device=query.device)
     norms, lengths = query.square().sum(1), gallery.square().sum(1)

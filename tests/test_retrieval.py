@@ -8,7 +8,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from src.retrieval import metrics, nearest, nmi
+from src.retrieval import TILE, metrics, nearest, nmi
 
 
 def slow_nearest(query, gallery, k, same):
@@ -24,7 +24,7 @@ def slow_nearest(query, gallery, k, same):
     return torch.tensor(distances, dtype=torch.float64), torch.tensor(indices)
 
 
-@pytest.mark.parametrize("tile", [None, (1, 1), (5, 3), (3, 5), (23, 4), (4, 23)])
+@pytest.mark.parametrize("tile", [TILE, (1, 1), (5, 3), (3, 5), (23, 4), (4, 23)])
 @pytest.mark.parametrize("k", [1, 4, 16])
 @pytest.mark.parametrize("same", [True, False])
 def test_nearest_equals_a_sorted_list_for_any_tile(tile, k, same):
@@ -36,7 +36,7 @@ def test_nearest_equals_a_sorted_list_for_any_tile(tile, k, same):
     torch.testing.assert_close(distance, want_distance, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("tile", [None, (5, 3), (3, 5)])
+@pytest.mark.parametrize("tile", [TILE, (5, 3), (3, 5)])
 @pytest.mark.parametrize("k", [1, 3, 12])
 def test_ties_go_to_the_smaller_index_for_any_tile(tile, k):
     # Points of a coarse grid, each of them several times: sums of small whole numbers are exact.
