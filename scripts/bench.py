@@ -108,10 +108,10 @@ def measure() -> list[dict]:
         "x phi U",
         "<= 1.5",
     )
-    bend, few = bend_of(cub), groups(cub, 8)
+    bend, few = bend_of(cub), groups(cub, 32)
     once = seconds(lambda: hvp(cub, torch.ones(1, *cub.weight.shape), bend))
-    solved = seconds(lambda: influence_function.scores(cub, few, damping=1e-2), 1) / 8
-    add("IF by CG to 1e-3, damping 1e-2, 8 pairs", solved / once, "HVPs per pair", "<= 8")
+    solved = seconds(lambda: influence_function.scores(cub, few, damping=1e-2), 1) / 32
+    add("IF by CG to 1e-3, damping 1e-2, 32 pairs", solved / once, "HVPs per pair", "<= 8")
     del cub
     golden = made(**GOLDEN)
     add(

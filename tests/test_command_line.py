@@ -10,9 +10,9 @@ from src.errors import UserError
 from src.split import FileImages
 
 RECIPE_KEYS = (
-    "classes_per_batch, clip_norm, clip_value, embedding_size, epochs, eval_batch_size, freeze_batchnorm, "
-    "lr_backbone, lr_head, lr_proxies, optimizer, per_class, schedule, step_epochs, step_factor, "
-    "validate_every, warmup_epochs"
+    "checkpoints, classes_per_batch, clip_norm, clip_value, embedding_size, epochs, eval_batch_size, "
+    "freeze_batchnorm, lr_backbone, lr_head, lr_proxies, optimizer, per_class, schedule, step_epochs, "
+    "step_factor, validate_every, warmup_epochs"
 )
 
 

@@ -491,7 +491,11 @@ def test_the_command_line_says_one_line_and_exits_1():
 def test_ctrl_c_keeps_the_whole_epochs_and_the_same_command_goes_on(tmp_path):
     words = [f"output_dir={tmp_path}", "recipe.epochs=40", *(w for w in TINY if "epochs" not in w)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "src.run", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "src.run", *words],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
     )
     for _ in range(3000):
         if list(tmp_path.glob("checkpoints/*/last.ckpt")) or process.poll() is not None:
