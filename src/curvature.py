@@ -16,7 +16,7 @@ from src.errors import UserError, at_least, one_of
 from src.head import TILE_BYTES, Training
 from src.progress import console
 
-WIDE_BYTES = 64 * 2**20  # of a tile's logits
+WIDE_BYTES = 2 * 2**20  # of a tile's logits or embeddings: fits a cache
 LARGEST_EXPLICIT = 4096  # weights; H has their square
 
 
@@ -36,7 +36,7 @@ def sample_gradients(training: Training, labels: Int[Tensor, " n"] | None = None
     labels = training.labels if labels is None else labels
     result = torch.empty_like(training.z)
     wide = len(training.proxies) if hasattr(training.loss, "proxies") else int(training.labels.max()) + 1
-    tile = max(1, WIDE_BYTES // (4 * wide))
+    tile = max(1, WIDE_BYTES // (4 * max(wide, training.z.shape[1])))
     for start in range(0, len(training), tile):
         rows = slice(start, start + tile)
         if training.softmax is None:

@@ -178,14 +178,14 @@ def loss_change(
     """
     b, r, _ = sides.shape
     n = len(training)
-    reach = (training.features @ sides.flatten(0, 1).T).T.contiguous().view(b, r, n)
+    reach = (sides.flatten(0, 1) @ training.features.T).view(b, r, n)  # U phi^T
     change = torch.empty(b, n, dtype=training.z.dtype, device=training.z.device)
     if not hasattr(training.loss, "from_cosine"):  # any other loss: one full z' per move
         for i in range(b):
             moved = torch.addmm(training.z, reach[i].T, move[i])
             change[i] = training.loss(moved, training.labels).detach() - training.losses
         return change
-    drift = (training.z @ move.flatten(0, 1).T).T.contiguous().view(b, r, n)  # A z
+    drift = (move.flatten(0, 1) @ training.z.T).view(b, r, n)  # A z
     squared = training.squared_norms + ((2 * drift + (move @ move.transpose(1, 2)) @ reach) * reach).sum(1)
     shrink = squared.rsqrt_()  # (b, n): 1/||z'||
     pull = move @ training.proxies.T  # (b, r, ck)

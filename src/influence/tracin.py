@@ -44,8 +44,8 @@ def _term(training: Training | Network, targets: Targets, chunk: int | None) -> 
     def score(sides: Sides) -> Tensor:
         g = side_gradient(training, sides)
         b, r, _ = g.shape
-        reach = training.features @ sides.features.flatten(0, 1).T  # (n, b r)
-        pull = gradients @ g.flatten(0, 1).T  # (n, b r)
-        return reach.mul_(pull).view(-1, b, r).sum(2).T
+        reach = sides.features.flatten(0, 1) @ training.features.T  # (b r, n)
+        pull = g.flatten(0, 1) @ gradients.T  # (b r, n)
+        return reach.mul_(pull).view(b, r, -1).sum(1)
 
     return score_chunks(training, targets, "tracin", score, chunk)
