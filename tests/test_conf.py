@@ -73,3 +73,23 @@ def test_the_papers_command_composes():
     config = composed("dataset=cub", "loss=softtriple", "influence=eif")
     assert config.dataset._target_ == "src.dataset.cub.load"
     assert config.loss.centres == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "data", "batch"),
+    [
+        (["experiment=paper"], "cub", (8, 4)),
+        (["experiment=paper", "dataset=cars", "loss=proxynca"], "cars", (8, 4)),
+        (["experiment=paper_inshop"], "inshop", (32, 3)),
+    ],
+)
+def test_the_papers_setting_is_one_word(words, data, batch):
+    config = composed(*words)
+    assert config.dataset._target_ == f"src.dataset.{data}.load"
+    assert (config.dataset.image_size, config.dataset.image_resize) == (256, 288)
+    assert config.model.name == "resnet50"
+    recipe = config.recipe
+    assert (recipe.classes_per_batch, recipe.per_class) == batch
+    assert (recipe.embedding_size, recipe.epochs, recipe.lr_proxies) == (512, 40, 400.0)
+    assert (recipe.clip_value, recipe.clip_norm, recipe.freeze_batchnorm) == (10.0, None, True)
+    assert recipe.optimizer.eps == 1.0
