@@ -5,6 +5,7 @@ read is counted: fewer images or classes than the authors' are an error.
 """
 
 import argparse
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -43,7 +44,8 @@ def main(words: list[str]) -> None:
     print(f"{args.dataset} in {root}")
     for part, (images, classes) in counts(split).items():
         print(f"  {part:<8}{images:>7,} images of {classes:>6,} classes")
-    print(f"whole: python -m src.run dataset={args.dataset} dataset.root={root} model=resnet50 recipe=photo")
+    place = shlex.quote(f"dataset.root={root}")
+    print(f"whole: python -m src.run dataset={args.dataset} {place} model=resnet50 recipe=photo")
 
 
 def checked(option, root: Path) -> Split:
@@ -58,8 +60,13 @@ def install(option, archives: list[Path], target: Path) -> Split:
     if target.exists():
         raise UserError(
             f"{target} is there already; check it with python -m scripts.prepare {option.LAYOUT.dataset} "
-            f"{target}, or move it away, or choose another place with --into FOLDER"
+            f"{shlex.quote(str(target))}, or move it away, or choose another place with --into FOLDER"
         )
+    for archive in archives:  # what can't be read is not the disk's fault that is written to
+        try:
+            archive.open("rb").close()
+        except OSError as error:
+            raise UserError(f"{archive}: can't be read ({error.strerror}); fetch it again") from None
     with whole_folder(target, "--into FOLDER") as partial:
         unpacked = partial / ".unpacked"
         unpacked.mkdir()

@@ -38,10 +38,12 @@ class Embedder(pl.LightningModule):
         loss = of_batch(z, labels) if of_batch else self.loss(z, labels).mean()
         loss = loss + self.loss.regulariser()
         if not torch.isfinite(loss):
+            # The two ways to clip exclude each other.
+            clip = ", or set recipe.clip_norm=1" if self.recipe.clip_value is None else ""
             raise UserError(
                 f"the training loss became {loss.item()} in epoch {self.current_epoch + 1}, batch "
                 f"{batch_idx + 1}; lower recipe.lr_backbone (now {self.recipe.lr_backbone:g}) and "
-                f"recipe.lr_head (now {self.recipe.lr_head:g}), or set recipe.clip_norm=1"
+                f"recipe.lr_head (now {self.recipe.lr_head:g}){clip}"
             )
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss

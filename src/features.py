@@ -39,19 +39,20 @@ def extract(model: Embedder, loader: DataLoader, what: str) -> Float[Tensor, "n 
 def _check(
     backbone: nn.Module, images: Float[Tensor, "B *input"], features: Float[Tensor, "B D"], what: str
 ) -> None:
-    """UserError where some of the images, passed again without the others, have other features.
+    """UserError where the images, passed again, or some of them without the others, have other features.
 
-    Twice the same images: any difference counts. Beside other images: a hundredth of the largest feature,
-    as rounding depends on a batch's size.
+    Twice the same images, some and all: any difference counts. Beside other images: a hundredth of the
+    largest feature, as rounding depends on a batch's size.
     """
     some = images[: max(1, min(CHECKED, len(images) // 2))]
-    once, again = backbone(some), backbone(some)
-    if not torch.allclose(once, again, rtol=0, atol=0, equal_nan=True):
-        raise UserError(
-            f"features ({what}): the same images give others the second time ({_apart(once, again)}), so "
-            "they are not kept; the backbone draws random numbers in eval mode: make its dropout or noise "
-            "obey self.training"
-        )
+    once = backbone(some)
+    for first, again in ((once, backbone(some)), (features, backbone(images))):
+        if not torch.allclose(first, again, rtol=0, atol=0, equal_nan=True):
+            raise UserError(
+                f"features ({what}): the same images give others the second time ({_apart(first, again)}), "
+                "so they are not kept; the backbone draws random numbers in eval mode: make its dropout or "
+                "noise obey self.training"
+            )
     beside, largest = features[: len(some)], features.nan_to_num().abs().max().item()
     if not torch.allclose(once, beside, rtol=0, atol=1e-2 * largest, equal_nan=True):
         raise UserError(

@@ -99,6 +99,17 @@ def lines(path: Path) -> list[str]:
         raise UserError(f"{path}: can't be read ({reason}); unpack the archive again") from None
 
 
+def confined(path: Path, names: Iterable[str]) -> list[str]:
+    """The names that a list holds; UserError, naming list and name, where one leads out of its folder."""
+    names = list(names)
+    outside = next((name for name in names if Path(name).is_absolute() or ".." in Path(name).parts), None)
+    if outside is not None:
+        raise UserError(
+            f"{path}: lists {outside!r}, which is not inside the data set's folder; unpack the archive again"
+        )
+    return names
+
+
 def fields(path: Path, text: Iterable[str], *names: str) -> list[list[str]]:
     """The words of each line, one per name; the last may hold blanks. UserError, naming the line."""
     found = [line.split(maxsplit=len(names) - 1) for line in text]

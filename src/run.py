@@ -94,7 +94,7 @@ def run(cfg: DictConfig) -> None:
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
     # Train, or find the checkpoint that these settings lead to.
-    home, name = places(settings, choices, split.fingerprint() + getattr(backbone, "fingerprint", ""))
+    home, name = places(settings, choices, split.fingerprint(), getattr(backbone, "fingerprint", ""))
     trainer = instantiate(cfg.trainer)
     with disk(home):
         logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
@@ -204,12 +204,13 @@ def unit_of(explainer) -> str:
     return text.partition("Unit: ")[2].partition(". ")[0].rstrip(".") or "not stated"
 
 
-def places(settings: dict, choices: dict[str, str], data: str) -> tuple[Path, str]:
+def places(settings: dict, choices: dict[str, str], data: str, start: str = "") -> tuple[Path, str]:
     """(the checkpoint's folder, the run's name); both end in a hash.
 
     The checkpoint's hash is of everything the weights depend on, and of nothing else: the settings
-    under TRAINING_KEYS, the trainer's, the fingerprints of the data and of a file of weights that training
-    starts from. The run's is of that and of how the model is looked at.
+    under TRAINING_KEYS, the trainer's, and the fingerprints of the data and of the file of weights that
+    training starts from ("": of none), wherever the file is. The run's is of that and of how the model is
+    looked at.
     """
     weights = {
         key: {
@@ -223,7 +224,9 @@ def places(settings: dict, choices: dict[str, str], data: str) -> tuple[Path, st
     }
     if settings["noise"]["ratio"] == 0:
         weights["noise"] = None
-    key = short_hash([TRAINING_FORMAT, data, weights])
+    if start:  # what is in the file counts, not where it is
+        weights["model"].pop("weights", None)
+    key = short_hash([TRAINING_FORMAT, data + start, weights])
     words = [choices[group] for group in ("dataset", "noise", "model", "loss")]
     seed, checkpoints = f"seed{settings['seed']}", Path(settings["output_dir"]) / "checkpoints"
     there = sorted(checkpoints.glob(f"*-{key}"))

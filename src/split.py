@@ -263,8 +263,8 @@ def build(
     classes, parts and names go with images; a part is train, test, query or gallery (test: query
     and gallery at once). rows: which samples to take (all). on_small_class: raise, drop or keep classes
     that have a single sample on their side.
-    Raises UserError for an empty part, a class in both train and test, and, with raise, a class with one
-    sample.
+    Raises UserError for an empty part, a single test sample, a class in both train and test, and, with
+    raise, a class with one sample.
     """
     one_of("dataset.on_small_class", on_small_class, ("raise", "drop", "keep"))
     rows = np.arange(len(images)) if rows is None else rows
@@ -296,6 +296,8 @@ def build(
     for name, one in (("training", train), ("query", query), ("gallery", gallery)):
         if len(one) == 0:
             raise UserError(f"{source}: no {name} images; give it at least two classes of two images each")
+    if gallery is query and len(query) == 1:
+        raise UserError(f"{source}: the only test image has no other to be compared with; add test images")
     known = [tuple(sorted(ids[c] for c in group if c in ids)) for group in same_things]
     return Split(
         train,

@@ -1,6 +1,8 @@
 """Unpack tar and zip archives so that nothing in them can reach outside the folder they are unpacked to."""
 
+import errno
 import posixpath
+import re
 import shutil
 import stat
 import tarfile
@@ -16,6 +18,9 @@ from src.progress import bar
 
 ARCHIVE_SUFFIXES = (".tar", ".tgz", ".gz", ".tbz", ".bz2", ".txz", ".xz", ".zip")
 MEGABYTE = 10**6
+# What the file system says of members that can't be there together, or by that name; None: gzip's word for
+# damage, and shutil's for a file that is copied to itself.
+DAMAGE = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def unpack(archive: Path, folder: Path) -> None:
         except (RuntimeError, NotImplementedError) as error:  # zipfile: encrypted, or an unknown compression
             raise UserError(f"{archive}: {error}; unpack it yourself and give the folder") from None
         except OSError as error:
-            if error.errno is None:  # gzip's word for damage; others are the file system's
+            if error.errno in DAMAGE:
                 raise _damaged(archive, error) from None
             raise
     else:
@@ -55,7 +60,8 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _damaged(archive: Path, error: Exception) -> UserError:
-    return UserError(f"{archive}: damaged ({error}); fetch it again")
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"{archive}: damaged ({reason}); fetch it again")
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -78,11 +84,18 @@ def _unpack(archive: Path, folder: Path) -> None:
                     f"{archive}: {member.name} is no file, folder or link; the archive is not safe"
                 )
             progress.update(task, completed=member.done // MEGABYTE)
-    for path, target, name in links:
-        if not target.is_file():
+    while links:  # a link may come before the link it points to
+        waiting = []
+        for path, target, name in links:
+            if target.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(target, path)
+            else:
+                waiting.append((path, target, name))
+        if len(waiting) == len(links):
+            name = waiting[0][-1]
             raise UserError(f"{archive}: {name} is a link to what is no file in it; unpack it yourself")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(target, path)
+        links = waiting
 
 
 def _inside(archive: Path, name: str, member: str) -> PurePosixPath:
@@ -92,7 +105,7 @@ def _inside(archive: Path, name: str, member: str) -> PurePosixPath:
         path.is_absolute()
         or ".." in path.parts
         or "\0" in name
-        or any(":" in part for part in path.parts[:1])
+        or re.match("[A-Za-z]:", str(path))  # a drive
     ):
         raise UserError(f"{archive}: {member} would be written outside the folder; the archive is not safe")
     return path

@@ -9,11 +9,18 @@ from torch import Tensor, nn
 
 from src.errors import UserError, shorten
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
+PICKLED = (".pth", ".pt")
+SUFFIXES = (*PICKLED, ".safetensors")
 # What people's training scripts put before every name, beyond what timm takes off itself.
 PREFIXES = ("model.", "module.", "backbone.", "network.")
 # Where classifiers keep their weights; a backbone has none.
 CLASSIFIERS = ("fc.", "classifier.", "head.fc.")
+
+
+def is_file_name(word: object) -> bool:
+    """True where the word ends as a file of weights does; timm knows .safetensors in small letters only."""
+    suffix = Path(str(word)).suffix
+    return suffix in SUFFIXES or suffix.lower() in PICKLED
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -25,7 +32,7 @@ def read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights; give model.weights=FILE, imagenet or none")
     try:
-        tensors = timm.models.load_state_dict(str(path))
+        tensors = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:  # torch, zip, pickle and safetensors each have their own
         raise _unreadable(path, error) from None
     others = [name for name, value in tensors.items() if not isinstance(value, Tensor)]

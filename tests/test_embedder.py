@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.errors import UserError
-from tests.made import model_and_data
+from tests.made import model_and_data, recipe
 
 
 def with_trainer(model, steps=40, epochs=4):
@@ -79,6 +79,11 @@ def test_a_loss_that_is_no_number_names_batch_and_rate():
     model.head.weight.data.fill_(float("nan"))
     batch = torch.randn(4, 1, 16, 16), torch.zeros(4, dtype=torch.long), torch.arange(4)
     with pytest.raises(
-        UserError, match=r"became nan in epoch 1, batch 3; lower recipe.lr_backbone \(now 0.5\)"
+        UserError,
+        match=r"became nan in epoch 1, batch 3; lower recipe.lr_backbone \(now 0.5\).* recipe.clip_norm=1$",
     ):
+        model.training_step(batch, 2)
+    # Both at once are refused.
+    model.recipe = recipe(clip_value=1.0)
+    with pytest.raises(UserError, match=r"recipe.lr_head \(now 0.002\)$"):
         model.training_step(batch, 2)

@@ -5,7 +5,7 @@ import pytest
 
 from src.dataset import cars, cub, inshop, sop
 from src.errors import UserError
-from src.layout import Layout, absent, counts, fields, lines
+from src.layout import Layout, absent, confined, counts, fields, lines
 from src.split import FileImages, ImageSpec, build
 
 LAYOUT = Layout(
@@ -137,6 +137,17 @@ def test_fields_are_words_and_the_last_may_hold_blanks():
         fields(Path("x.txt"), [*text, " 3 "], "id", "path")
     assert str(caught.value) == (
         "x.txt: every line must be 'id path', and entry 3 is '3'; unpack the archive again"
+    )
+
+
+@pytest.mark.parametrize("name", ["/etc/a.jpg", "../a.jpg", "a/../../b.jpg", ".."])
+def test_listed_names_stay_inside_the_folder(name):
+    good = ["a/b.jpg", "..a/b..jpg", "a b.jpg"]
+    assert confined(Path("x.txt"), iter(good)) == good
+    with pytest.raises(UserError) as caught:
+        confined(Path("x.txt"), [*good, name, "/other"])
+    assert str(caught.value) == (
+        f"x.txt: lists {name!r}, which is not inside the data set's folder; unpack the archive again"
     )
 
 

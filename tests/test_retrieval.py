@@ -207,3 +207,20 @@ def test_nmi_is_seeded_and_serves_points_that_coincide():
     assert nmi(z, labels, 3) == nmi(z, labels, 3)
     assert nmi(torch.zeros(60, 3), labels) == 0
     assert nmi(z, torch.zeros(60, dtype=torch.long)) == 1  # one class, one cluster
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize(("most", "start"), [(12, "k-means++"), (11, "random")])
+def test_beyond_seeded_classes_nmi_starts_at_random_samples(monkeypatch, most, start, seed):
+    z, labels = torch.randn(120, 3, generator=torch.Generator().manual_seed(8)), torch.arange(120) % 12
+    monkeypatch.setattr("src.retrieval.SEEDED", most)
+
+    def by_hand(init):
+        clusters = KMeans(12, init=init, n_init=1, max_iter=20, random_state=seed).fit_predict(z.numpy())
+        p = np.histogram2d(labels.numpy(), clusters, bins=12)[0] / 120
+        rows, columns = p.sum(1), p.sum(0)
+        information = (p[p > 0] * np.log((p / np.outer(rows, columns))[p > 0])).sum()
+        return -2 * information / ((rows * np.log(rows)).sum() + (columns * np.log(columns)).sum())
+
+    assert nmi(z, labels, seed) == pytest.approx(by_hand(start), abs=1e-9)
+    assert abs(by_hand("random") - by_hand("k-means++")) > 1e-4

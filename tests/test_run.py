@@ -224,6 +224,12 @@ def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_a
     assert home("a", dataset={"root": "there", "crop_box": False, "path": "x", "image_size": 224}) == one
     assert home("b", dataset={"root": "here", "image_size": 224}) != one
     assert home("a", dataset={"root": "here", "image_size": 99}) != one
+    # So is the file of weights that training starts from, where there is one.
+    files = [places({**settings, "model": {"weights": f"{x}.pth"}}, choices, "a", "f")[0] for x in "12"]
+    assert files[0] == files[1]
+    assert places({**settings, "model": {"weights": "1.pth"}}, choices, "a", "g")[0] != files[0]
+    # Checkpoints without one keep the names they have.
+    assert home("a", model={"weights": "none"}).name == "x-x-x-x-seed0-b899d12a"
     # The same words elsewhere are other things.
     assert home("a", model={"path": "x"}) != home("a", model={"path": "y"})
 
@@ -237,7 +243,10 @@ def test_other_bytes_in_the_file_of_weights_train_again(tmp_path):
         torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "start.pth")
         found = report(go(tmp_path / "out", *words))
         trained.append(not found["checkpoint"]["reused"])
-    assert trained == [True, False, True]
+    (tmp_path / "start.pth").rename(tmp_path / "moved.pth")
+    found = report(go(tmp_path / "out", *words[:-1], f"model.weights={tmp_path / 'moved.pth'}"))
+    trained.append(not found["checkpoint"]["reused"])
+    assert trained == [True, False, True, False]
     assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 2
 
 

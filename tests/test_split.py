@@ -141,6 +141,15 @@ def test_a_class_with_one_image_is_kept_where_that_is_asked():
     assert split.query.rows.tolist() == [3, 4, 5]
 
 
+def test_a_single_test_image_has_no_neighbour():
+    with pytest.raises(UserError) as caught:
+        made(["b train", "b train", "a test"], on_small_class="keep")
+    assert str(caught.value) == (
+        "dataset made: the only test image has no other to be compared with; add test images"
+    )
+    assert len(made(["b train", "b train", "a query", "a gallery"], on_small_class="keep").query) == 1
+
+
 def test_the_word_for_small_classes_is_checked():
     with pytest.raises(UserError, match=r"^dataset\.on_small_class=dorp is not known; did you mean drop\?"):
         made(TWO_SIDES, on_small_class="dorp")

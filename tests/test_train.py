@@ -133,6 +133,23 @@ def test_gradients_are_clipped_by_entry_or_by_norm(tmp_path, key):
     assert other != pytest.approx([1e-4] * len(clipped), rel=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("changes", "value", "algorithm"),
+    [({"clip_value": 0.3}, 0.3, "value"), ({"clip_norm": 0.7}, 0.7, "norm"), ({}, None, "norm")],
+)
+def test_how_gradients_are_clipped_reaches_lightning(tmp_path, changes, value, algorithm):
+    class Called(Exception):
+        pass
+
+    def trainer(**settings):
+        raise Called(settings["gradient_clip_val"], settings["gradient_clip_algorithm"])
+
+    model, data = model_and_data(**changes)
+    with pytest.raises(Called) as caught:
+        find_or_train(model, data, tmp_path, trainer, None)
+    assert caught.value.args == (value, algorithm)
+
+
 def test_a_damaged_resume_file_is_named(tmp_path):
     model, data = model_and_data()
     (tmp_path / "last.ckpt").write_bytes(b"PK not a checkpoint")

@@ -81,6 +81,36 @@ def test_another_file_is_copied(tmp_path, home):
     assert content(home) == {"cars_annos.mat": b"MATLAB"}
 
 
+def test_a_colon_is_no_drive(tmp_path, home):
+    files = {"12:30.jpg": b"noon", "ab:c/d:e.jpg": b"else"}
+    unpack(tar(tmp_path / "x.tgz", files=files), home)
+    assert content(home) == files
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a": b"1", "a/b": b"2"},
+        {"a/b": b"1", "a": b"2"},
+        {".": b"1"},
+        {"a" * 300: b"1"},
+        {"a": b"", "a/": b""},
+    ],
+)
+def test_members_that_no_folder_can_hold_are_damage(tmp_path, home, files):
+    archive = tar(tmp_path / "x.tgz", files={k: v for k, v in files.items() if not k.endswith("/")})
+    if "a/" in files:
+        archive = tar(archive, files={"a": b""}, extra=[entry("a", tarfile.DIRTYPE)])
+    with pytest.raises(UserError, match=r"x\.tgz: damaged \([A-Z][a-z ]+\); fetch it again$"):
+        unpack(archive, home)
+
+
+def test_a_link_to_its_own_file_is_damage(tmp_path, home):
+    own = entry("Made/list.txt", tarfile.LNKTYPE, "Made/list.txt")
+    with pytest.raises(UserError, match=r"x\.tgz: damaged \(.+ are the same file\); fetch it again$"):
+        unpack(tar(tmp_path / "x.tgz", extra=[own]), home)
+
+
 OUTSIDE = [
     "/etc/made",
     "../made",
@@ -88,6 +118,7 @@ OUTSIDE = [
     "..",
     "C:/made",
     "C:\\made",
+    "./c:made",
     "..\\made",
     "Made\\..\\..\\made",
 ]
@@ -141,6 +172,19 @@ def test_a_link_inside_becomes_a_copy(tmp_path, home, kind, target):
     unpack(tar(tmp_path / "x.tgz", extra=[entry("Made/link.jpg", kind, target)]), home)
     assert content(home) == {**FILES, "Made/link.jpg": FILES["Made/images/a b.jpg"]}
     assert not (home / "Made" / "link.jpg").is_symlink()
+
+
+def test_a_link_may_come_before_the_link_it_points_to(tmp_path, home):
+    chain = [("l3", "l2"), ("l2", "l1"), ("l4", "l3"), ("l1", "Made/list.txt")]
+    links = [entry(name, tarfile.SYMTYPE, target) for name, target in chain]
+    unpack(tar(tmp_path / "x.tgz", extra=links), home)
+    assert content(home) == {**FILES, **{name: FILES["Made/list.txt"] for name, _ in chain}}
+
+
+def test_links_in_a_circle_are_refused(tmp_path, home):
+    links = [entry("b", tarfile.SYMTYPE, "a"), entry("a", tarfile.SYMTYPE, "b")]
+    with pytest.raises(UserError, match=r"x\.tgz: b is a link to what is no file in it"):
+        unpack(tar(tmp_path / "x.tgz", extra=links), home)
 
 
 def test_a_zips_link_inside_becomes_a_copy(tmp_path, home):

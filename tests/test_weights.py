@@ -151,6 +151,16 @@ def test_foreign_objects_are_never_unpickled(tmp_path):
         read(tmp_path / "whole.pth")
 
 
+def test_timm_is_asked_for_tensors_only_whatever_its_default(tmp_path, monkeypatch):
+    asked = []
+    real = timm.models.load_state_dict
+    monkeypatch.setattr(
+        "src.weights.timm.models.load_state_dict", lambda *a, **k: asked.append(k) or real(*a, **k)
+    )
+    read(written(tmp_path / "a.pth", {"w": torch.zeros(1)}))
+    assert asked == [{"weights_only": True}]
+
+
 def test_a_missing_damaged_or_other_file_is_one_line(tmp_path):
     whole = {name: written(tmp_path / name, network().state_dict()) for name in ("a.pth", "a.safetensors")}
     for name, path in whole.items():

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from src.errors import UserError, flag
-from src.layout import Layout
+from src.layout import Layout, confined
 from src.split import FileImages, ImageSpec, Split, build, readable
 
 TRAINING_CLASSES = 98
@@ -66,7 +66,7 @@ def load(
     files, labels, boxes = [], [], []
     for path, folder, name in tables:
         rows = _columns(path, name)
-        files += [folder / str(file) for file in rows[name]]
+        files += [folder / file for file in confined(path, map(str, rows[name]))]
         labels.append(_numbers(path, rows, "class"))
         if flag("dataset.crop_box", crop_box):
             boxes.append(np.stack([_numbers(path, rows, edge) for edge in EDGES], 1))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError, flag
-from src.layout import Layout, lines
+from src.layout import Layout, confined, lines
 from src.split import FileImages, ImageSpec, Split, build, readable
 
 LAYOUT = Layout(
@@ -48,7 +48,7 @@ def load(
             f"{base / 'image_class_labels.txt'}: image {wrong} has the class {labels[wrong]!r}, which is no "
             "number; unpack the archive again"
         )
-    names = [paths[i] for i in ids]
+    names = confined(base / "images.txt", (paths[i] for i in ids))
     boxes = _boxes(base / "bounding_boxes.txt", ids) if flag("dataset.crop_box", crop_box) else None
     images = FileImages([base / "images" / name for name in names], boxes)
     return build(

@@ -73,7 +73,7 @@ def _readable(what: Path | str, read):
     try:
         return read()
     except Exception as error:
-        if "allow_pickle" in str(error):
+        if "allow_pickle" in str(error) or "Python objects" in str(error):  # of a file read, and mapped
             raise UserError(
                 f"{what}: holds Python objects; save it as an array of numbers or of str"
             ) from None

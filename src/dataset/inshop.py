@@ -4,7 +4,8 @@ The authors' protocol: 3,997 items train (25,882 images); of 3,985 others, 14,21
 their item among 12,612 gallery images.
 """
 
-from src.layout import Layout, fields, lines
+from src.errors import one_of
+from src.layout import Layout, confined, fields, lines
 from src.split import FileImages, ImageSpec, Split, build, readable
 
 PARTITION = "list_eval_partition.txt"
@@ -37,7 +38,9 @@ def load(
     # Before the rows, the file says how many there are and what their columns are.
     text = [line for line in lines(partition) if not line.strip().isdigit() and "image_name" not in line]
     rows = fields(partition, text, "image_name", "item_id", "evaluation_status")
-    names = [name for name, _, _ in rows]
+    for part in sorted({part for _, _, part in rows}):
+        one_of(f"{partition}: split", part, LAYOUT.counts)
+    names = confined(partition, (name for name, _, _ in rows))
     images = FileImages([home.parent / name for name in names])
     return build(
         images,

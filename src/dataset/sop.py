@@ -6,7 +6,7 @@ The authors' split: 11,318 classes train (59,551 images), 11,316 others test (60
 from pathlib import Path
 
 from src.errors import UserError
-from src.layout import Layout, fields, lines
+from src.layout import Layout, confined, fields, lines
 from src.split import FileImages, ImageSpec, Split, build, readable
 
 LAYOUT = Layout(
@@ -57,4 +57,5 @@ def _rows(path: Path) -> list[tuple[str, str]]:
             f"{path}: the first line must be 'image_id class_id super_class_id path'; unpack again"
         )
     found = fields(path, text, "image_id", "class_id", "super_class_id", "path")
+    confined(path, (name for *_, name in found))
     return [(name, f"{name.split('/')[0].removesuffix('_final')} {label}") for _, label, _, name in found]

@@ -21,8 +21,10 @@ OURS = {"ProxyAnchorLoss": "proxyanchor", "ProxyNCALoss": "proxynca", "SoftTripl
 WHOLE_MARGIN = ("LargeMarginSoftmaxLoss", "SphereFaceLoss")  # a multiple of the angle
 
 
-def load(num_classes: int, embedding_size: int, name: str, arguments: Mapping[str, object]) -> nn.Module:
-    """The loss of that name; arguments that are None keep the library's value.
+def load(
+    num_classes: int, embedding_size: int, name: str, arguments: Mapping[str, object] | None
+) -> nn.Module:
+    """The loss of that name; arguments that are None, each or all, keep the library's value.
 
     Raises UserError where the library is missing, for a name that is no classification loss of it, and
     for an argument that the loss does not take or that is out of range.
@@ -34,7 +36,7 @@ def load(num_classes: int, embedding_size: int, name: str, arguments: Mapping[st
             f"loss.name={name} is no classification loss of pytorch-metric-learning; "
             f"{did_you_mean(str(name), LOSSES)}"
         )
-    given = {key: value for key, value in arguments.items() if value is not None}
+    given = {key: value for key, value in (arguments or {}).items() if value is not None}
     for key, value in given.items():
         _check(name, key, value)
     try:

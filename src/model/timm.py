@@ -25,7 +25,7 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, in_channels: int = 3, weights: str = "imagenet", pool: str = "max"):
         super().__init__()
-        from_file = Path(str(weights)).suffix in weights_file.SUFFIXES
+        from_file = weights_file.is_file_name(weights)
         if not from_file:
             files = [f"FILE{suffix}" for suffix in weights_file.SUFFIXES]
             one_of("model.weights", weights, ("imagenet", "none", *files))

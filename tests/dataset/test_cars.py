@@ -186,3 +186,12 @@ def test_a_class_that_has_no_name_is_refused(cars):
     )
     with pytest.raises(UserError, match=r"has 196 class_names, and 000001\.jpg is of class 197; unpack"):
         load(str(cars))
+
+
+@pytest.mark.parametrize("name", ["/nowhere/a.jpg", "../a.jpg"])
+def test_a_photo_outside_the_folder_is_refused(tmp_path, name):
+    fields = ("relative_im_path", *EDGES, "class")
+    (tmp_path / "car_ims").mkdir()
+    annotated(tmp_path / "cars_annos.mat", [(name, 1, 1, 2, 2, 1)], fields, class_names=names_cell())
+    with pytest.raises(UserError, match=rf"^{tmp_path}/cars_annos\.mat: lists '{name}', which is not inside"):
+        load(str(tmp_path))

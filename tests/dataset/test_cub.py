@@ -198,3 +198,12 @@ def test_a_list_in_another_encoding_is_one_line(birds):
     )
     with pytest.raises(UserError, match=r"images\.txt: can't be read \(it is no UTF-8 text\)"):
         load(str(birds))
+
+
+@pytest.mark.parametrize("name", ["/nowhere/a.jpg", "../a.jpg"])
+def test_a_photo_outside_the_folder_is_refused(birds, name):
+    with open(birds / "images.txt", "a") as images, open(birds / "image_class_labels.txt", "a") as labels:
+        images.write(f"18 {name}\n")
+        labels.write("18 102\n")
+    with pytest.raises(UserError, match=rf"^{birds}/images\.txt: lists '{name}', which is not inside"):
+        load(str(birds))

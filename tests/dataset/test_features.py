@@ -148,6 +148,8 @@ def test_python_objects_are_never_unpickled(tmp_path, saved):
     labels = np.array([LABELS.tolist()[i] for i in range(N)], dtype=object)
     with pytest.raises(UserError, match=r"labels.*: holds Python objects; save it as an array"):
         load(saved(tmp_path, labels=labels))
+    with pytest.raises(UserError, match=r"features.*: holds Python objects; save it as an array"):
+        load(saved(tmp_path, features=FEATURES.astype(object)))
 
 
 @pytest.mark.parametrize("part", range(1, 10))

@@ -93,6 +93,9 @@ def test_a_missing_list_is_named_with_its_source(shop):
             "img/x.jpg id_00000009",
             r"every line must be 'image_name item_id evaluation_status', and entry 12 is",
         ),
+        ("img/x.jpg id_00000009 test", r"split=test is not known; Valid: gallery, query, train$"),
+        ("/nowhere/x.jpg id_00000009 query", r"lists '/nowhere/x\.jpg', which is not inside the data set's"),
+        ("img/../../x.jpg id_00000009 query", r"lists 'img/\.\./\.\./x\.jpg', which is not inside"),
         ("img/x.jpg id_00000009 galery", r"split=galery is not known; did you mean gallery\?"),
         (
             "img/MEN/Sweaters/id_00000007/02_1_front.jpg id_00000007 gallery",
@@ -106,4 +109,11 @@ def test_a_bad_row_is_named_with_the_list(shop, row, message):
     with open(path, "a") as file:
         file.write(row)
     with pytest.raises(UserError, match=rf"^{path}: {message}"):
+        load(str(shop))
+
+
+def test_a_list_of_test_rows_is_another_data_set(shop):
+    path = shop / "Eval" / "list_eval_partition.txt"
+    path.write_text(path.read_text().replace(" query ", " test ").replace(" gallery ", " test "))
+    with pytest.raises(UserError, match=rf"^{path}: split=test is not known; Valid: gallery, query, train$"):
         load(str(shop))

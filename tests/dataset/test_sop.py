@@ -91,3 +91,11 @@ def test_a_photo_that_is_gone_is_named_or_left_out(things):
         split.fingerprint()
     left = load(str(things), on_bad_image="skip")
     assert left.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["/nowhere/a.jpg", "../a.jpg"])
+def test_a_photo_outside_the_folder_is_refused(things, name):
+    with open(things / "Ebay_test.txt", "a") as file:
+        file.write(f"13 11320 4 {name}\n")
+    with pytest.raises(UserError, match=rf"^{things}/Ebay_test\.txt: lists '{name}', which is not inside"):
+        load(str(things))

@@ -134,3 +134,10 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
     with pytest.raises(UserError, match=r"pip install 'deconfuse\[pml\]'"):
         load(4, 5, "ArcFaceLoss", NONE)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_arguments_at_all_are_the_librarys(name):
+    _, z, y = made(name)
+    torch.manual_seed(0)
+    torch.testing.assert_close(load(4, 5, name, None).double()(z, y), made(name)[0](z, y), rtol=0, atol=0)

@@ -31,7 +31,7 @@ def test_grey_images():
 def test_an_unknown_name_is_answered_with_near_ones():
     with pytest.raises(UserError, match="did you mean resnet50"):
         TimmBackbone("resnet500", weights="none")
-    for word in ("imagenett", "weights/resnet18", "a.pickle"):
+    for word in ("imagenett", "weights/resnet18", "a.pickle", "A.SAFETENSORS"):
         with pytest.raises(UserError, match=rf"model.weights={word} is not known.*FILE.pth.*imagenet, none"):
             TimmBackbone("resnet18", weights=word)
 
@@ -70,6 +70,9 @@ def test_a_file_gives_its_weights_and_its_fingerprint(tmp_path):
         torch.testing.assert_close(backbone(images), want, rtol=1e-4, atol=1e-5)
     assert backbone.fingerprint == file_hash(path)
     assert TimmBackbone("test_resnet", weights="none").fingerprint == ""
+    loud = path.rename(tmp_path / "A.PTH")
+    assert TimmBackbone("test_resnet", weights=str(loud)).fingerprint == backbone.fingerprint
+    path = loud.rename(path)
     with pytest.raises(UserError, match=r"a.pth: not the weights of test_vit"):
         TimmBackbone("test_vit", weights=str(path), pool="avg")
 

@@ -1,5 +1,7 @@
 import io
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -126,6 +128,8 @@ def test_an_archive_of_something_else_is_an_error(small, tmp_path, capsys):
     )
     files = {name: content.replace(b" ", b"") for name, content in birds().items()}
     refused(tmp_path, files, r"^x\.tgz/CUB_200_2011/image\w+\.txt: every line must be 'id value'", capsys)
+    below = {**birds(), "attributes.txt/x": b""}
+    refused(tmp_path, below, r"x\.tgz: damaged \(.+\); fetch it again$", capsys)
     refused(tmp_path, {**birds(), "../x": b""}, r"x\.tgz: \.\./x would be written outside", capsys)
 
 
@@ -139,6 +143,30 @@ def test_what_is_there_already_is_never_replaced(small, tmp_path):
     ):
         main(["cub", str(tmp_path / "x.tgz"), "--into", str(tmp_path / "data")])
     assert own.read_text() == "mine"
+
+
+def test_printed_commands_can_be_pasted_whatever_the_folder_is_called(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    packed(tmp_path / "x.tgz", birds())
+    words = ["cub", "x.tgz", "--into", "my $HOME's"]
+    main(words)
+    command = capsys.readouterr().out.splitlines()[-1].removeprefix("whole: ")
+    assert "dataset.root=my $HOME's/CUB_200_2011" in shlex.split(command)
+    with pytest.raises(UserError) as caught:
+        main(words)
+    command = str(caught.value).split("check it with ")[1].split(", or move")[0]
+    assert shlex.split(command) == ["python", "-m", "scripts.prepare", "cub", "my $HOME's/CUB_200_2011"]
+
+
+def test_an_archive_that_cannot_be_opened_is_not_the_disks_fault(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as plug:
+        plug.bind("x.tgz")
+        with pytest.raises(
+            UserError, match=r"^x\.tgz: can't be read \(No such device or address\); fetch it"
+        ):
+            main(["cub", "x.tgz"])
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(small, tmp_path, monkeypatch):
