@@ -127,7 +127,8 @@ def run(cfg: DictConfig) -> None:
     training = frozen.training
     targets = Targets(frozen.query, frozen.gallery, explained.groups, explained.sign)
     lds = counterfactual.check(training, targets, influence, plan, checkpoint)
-    clock.lap("counterfactual")
+    if lds is not None:
+        clock.lap("counterfactual")
 
     # Which labels look wrong, and what they should be.
     votes = vote(F.normalize(training.z, dim=1), training.labels, cfg.neighbours)
