@@ -93,6 +93,17 @@ def mis_similar(
 
 
 @dataclass(frozen=True)
+class Queries:
+    """The test side: embeddings, labels, and whether query and gallery are the same rows."""
+
+    query: Float[Tensor, "q m"]
+    gallery: Float[Tensor, "g m"]
+    query_labels: Int[Tensor, " q"]
+    gallery_labels: Int[Tensor, " g"]
+    same: bool
+
+
+@dataclass(frozen=True)
 class Explained:
     """What a run explains: groups of (query row, gallery row), a single pair being a group of one.
 

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from src import attribute, command_line, counterfactual, results, summary, tables, tracker
 from src.artifacts import disk, file_hash, short_hash, whole_folder, write_json
-from src.confusion import find
+from src.confusion import Queries, find
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError, count, within
@@ -117,7 +117,7 @@ def run(cfg: DictConfig) -> None:
     clock.lap("NMI")
 
     # Which training samples are to blame.
-    explained = target(confusions, *test, same=split.shared_gallery)
+    explained = target(confusions, Queries(*test, split.shared_gallery))
     influence = attribute.attribute(
         explainer, explained, frozen, model, data, cfg.params, where, kept(checkpoint)
     )
@@ -188,7 +188,7 @@ def rehearse(
     training = Training(phi, labels, model.head.weight.detach(), model.head.bias.detach(), model.loss)
     console.quiet = True  # what is said of made-up samples would only mislead
     try:
-        target(find(phi, phi, labels, labels, same=True), phi, phi, labels, labels, same=True)
+        target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
         attribute.rehearse(explainer, model, params, spec.shape)
         detector(training, torch.zeros(1, 4), vote(training.z, labels, 1))
     except (TypeError, ValueError) as error:

@@ -1,25 +1,13 @@
 """Explain confusion groups: all confusions of a test class at once."""
 
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from src.confusion import Explained, Pairs, groups
+from src.confusion import Explained, Pairs, Queries, groups
 from src.errors import count
 
 
-def choose(
-    confusions: Pairs,
-    query: Float[Tensor, "q m"],
-    gallery: Float[Tensor, "g m"],
-    query_labels: Int[Tensor, " q"],
-    gallery_labels: Int[Tensor, " g"],
-    *,
-    same: bool,
-    most: int | None = None,
-) -> Explained:
+def choose(confusions: Pairs, test: Queries, *, most: int | None = None) -> Explained:
     """The `most` largest groups (all), d of each the mean over its pairs (Eq. 8). A score > 0: fitting the
     sample more brings the class's confused pairs closer."""
     if most is not None:
         count("target.most", most, 1)
-    chosen = tuple(confusions.pairs[rows] for _, rows in groups(confusions, query_labels)[:most])
+    chosen = tuple(confusions.pairs[rows] for _, rows in groups(confusions, test.query_labels)[:most])
     return Explained(chosen, 1.0, "groups.csv", confusions)

@@ -1,22 +1,10 @@
 """Explain confusion pairs, each on its own: a query and its nearest neighbour of another class."""
 
-from jaxtyping import Float, Int
-from torch import Tensor
-
-from src.confusion import Explained, Pairs
+from src.confusion import Explained, Pairs, Queries
 from src.errors import count
 
 
-def choose(
-    confusions: Pairs,
-    query: Float[Tensor, "q m"],
-    gallery: Float[Tensor, "g m"],
-    query_labels: Int[Tensor, " q"],
-    gallery_labels: Int[Tensor, " g"],
-    *,
-    same: bool,
-    most: int | None = None,
-) -> Explained:
+def choose(confusions: Pairs, test: Queries, *, most: int | None = None) -> Explained:
     """The `most` closest confusion pairs (all). A score > 0: fitting the sample more brings them closer."""
     if most is not None:
         count("target.most", most, 1)
