@@ -36,6 +36,10 @@ class Frozen:
     query: Float[Tensor, "q D"]
     gallery: Float[Tensor, "g D"]
 
+    def targets(self, explained: Explained) -> Targets:
+        """What is explained, with the features of its sides."""
+        return Targets(self.query, self.gallery, explained.groups, explained.sign)
+
 
 def freeze(model: Embedder, data: DataModule, checkpoint: Path, device: torch.device) -> Frozen:
     """One pass of the backbone, or the features that lie beside the checkpoint; model has its weights."""
@@ -66,8 +70,8 @@ def attribute(
     """
 
     def seen(model: Embedder, frozen: Frozen) -> tuple[Training | Network, Targets]:
-        targets = Targets(frozen.query, frozen.gallery, explained.groups, explained.sign)
-        return (frozen.training if params == "head" else whole(model, data, params, device)), targets
+        side = frozen.training if params == "head" else whole(model, data, params, device)
+        return side, frozen.targets(explained)
 
     def earlier() -> Iterator[tuple[Training | Network, Targets]]:
         for path in kept:  # one at a time: each has features of its own

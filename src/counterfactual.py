@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from src.artifacts import file_hash, read_arrays, short_hash, write_arrays
-from src.curvature import bend_of, hvp, spectrum
+from src.curvature import hessian_of, spectrum
 from src.errors import UserError, count, within
 from src.head import Targets, Training
 from src.progress import console, track
@@ -61,8 +61,7 @@ def measure(
 
     Both start at the trained head and take the same steps, short enough that the loss of all never rises.
     """
-    bend = bend_of(training)
-    largest = spectrum(lambda x: hvp(training, x, bend), training.weight, seed=plan.seed).largest
+    largest = spectrum(hessian_of(training), training.weight, seed=plan.seed).largest
     if largest <= 0:
         raise UserError(
             "the head's Hessian has no positive eigenvalue, so it can't be trained again from here"

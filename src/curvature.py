@@ -6,6 +6,7 @@ for V (m, D), with S = phi V^T (n, m) and T = d^2l/dz^2 . S row by row,  H V = T
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -126,6 +127,11 @@ def _bend(training: Training, z: Float[Tensor, "t m"], labels: Int[Tensor, " t"]
     return Bend(a, proxies, unit, shrink, share, pull, (pull * unit).sum(1))
 
 
+def hessian_of(training: Training) -> Callable[[Float[Tensor, "b m D"]], Float[Tensor, "b m D"]]:
+    """V -> H V; what of the second derivative no product changes is found once."""
+    return partial(hvp, training, bend=bend_of(training))
+
+
 def explicit(training: Training) -> Float[Tensor, "mD mD"]:
     """H as a matrix, for heads of at most LARGEST_EXPLICIT weights; raises UserError beyond."""
     m, dims = training.weight.shape
@@ -134,9 +140,9 @@ def explicit(training: Training) -> Float[Tensor, "mD mD"]:
             f"influence.solver=explicit needs at most {LARGEST_EXPLICIT} weights, the head has {m * dims}; "
             "use influence.solver=cg"
         )
-    bend = bend_of(training)
+    product = hessian_of(training)
     basis = torch.eye(m * dims, dtype=training.z.dtype, device=training.z.device).view(-1, m, dims)
-    h = torch.cat([hvp(training, part, bend).flatten(1) for part in basis.split(256)])
+    h = torch.cat([product(part).flatten(1) for part in basis.split(256)])
     return (h + h.T) / 2
 
 

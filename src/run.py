@@ -24,7 +24,7 @@ from src.confusion import Queries, find
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError, count, within
-from src.head import Targets, Training
+from src.head import Training
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
@@ -125,8 +125,7 @@ def run(cfg: DictConfig) -> None:
 
     # Do the scores say what really happens?
     training = frozen.training
-    targets = Targets(frozen.query, frozen.gallery, explained.groups, explained.sign)
-    lds = counterfactual.check(training, targets, influence, plan, checkpoint)
+    lds = counterfactual.check(training, frozen.targets(explained), influence, plan, checkpoint)
     if lds is not None:
         clock.lap("counterfactual")
 

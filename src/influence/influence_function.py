@@ -16,11 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from src.curvature import (
-    bend_of,
     conjugate_gradient,
     damping_of,
     explicit,
-    hvp,
+    hessian_of,
     lissa,
     sample_gradients,
 )
@@ -66,14 +65,10 @@ def scores(
             raise UserError(f"influence.solver={solver} works with params=head; use influence.solver=cg")
         return _whole(training, targets, damping, damping_unit, tolerance, max_products, seed)
     at_least("influence.tolerance", tolerance, 1e-12)
-    at_least("influence.damping", damping, 0)
+    gradients, hessian = sample_gradients(training), hessian_of(training)
     if solver == "lissa":
-        at_least("influence.scale", scale, 1e-12)
-    bend = bend_of(training)
-    gradients = sample_gradients(training)
-    hessian = partial(hvp, training, bend=bend)
-    value = damping * scale
-    if solver != "lissa":
+        value = at_least("influence.damping", damping, 0) * at_least("influence.scale", scale, 1e-12)
+    else:
         value, _ = damping_of(hessian, training.weight, damping, damping_unit, seed)
     inverse = _inverse(training, value) if solver == "explicit" else None
 
