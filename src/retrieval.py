@@ -1,15 +1,18 @@
 """Nearest neighbours in tiles, and the retrieval metrics made of them."""
 
 import warnings
+from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
 TILE = (2048, 2048)  # queries x gallery rows whose distances are held at once; scripts.bench_retrieval
+MANY = 256  # neighbours beyond which whole rows of distances are ranked, not tile after tile
+HELD = 2**24  # of their distances, at once
 LLOYD = 20  # passes of k-means at most, as is usual where NMI is reported
 SEEDED = 4096  # clusters up to which k-means++ picks the start; beyond, it takes longer than the passes
 
@@ -30,6 +33,9 @@ def nearest(
     what there is. tile: queries and gallery rows at a time.
     """
     k = min(k, len(gallery) - same)
+    if k > MANY:
+        blocks = [each[1:] for each in _ranked(query, gallery, k, same)]
+        return tuple(torch.cat(part) for part in zip(*blocks, strict=True))
     distance = torch.full((len(query), k), torch.inf, dtype=query.dtype, device=query.device)
     index = torch.zeros((len(query), k), dtype=torch.long, device=query.device)
     norms, lengths = query.square().sum(1), gallery.square().sum(1)
@@ -74,13 +80,36 @@ def _keep(
 
 def _smallest(values: Float[Tensor, "t g"], k: int) -> Int[Tensor, "t k"]:
     """Where each row's k smallest values are, smallest first, ties by place."""
+    if 8 * k > values.shape[1] > MANY:  # so many that ranking all of them is quicker
+        return values.argsort(dim=1, stable=True)[:, :k]
     value, place = values.topk(k, largest=False, sorted=True)
     # topk takes any of several equals at the k-th place, and leaves equals in any order.
     beyond = (values <= value[:, -1:]).sum(1) > k
-    tied = torch.nonzero(beyond | (value[:, 1:] == value[:, :-1]).any(1))[:, 0]
+    tied = torch.nonzero(~beyond & (value[:, 1:] == value[:, :-1]).any(1))[:, 0]
     if len(tied):
-        place[tied] = torch.argsort(values[tied], dim=1, stable=True)[:, :k]
+        by_place = place[tied].sort(1).values
+        place[tied] = by_place.gather(1, values[tied].gather(1, by_place).argsort(dim=1, stable=True))
+    beyond = torch.nonzero(beyond)[:, 0]
+    if len(beyond):
+        place[beyond] = torch.argsort(values[beyond], dim=1, stable=True)[:, :k]
     return place
+
+
+def _ranked(
+    query: Float[Tensor, "q m"], gallery: Float[Tensor, "g m"], k: int, same: bool
+) -> Iterator[tuple[slice, Float[Tensor, "t k"], Int[Tensor, "t k"]]]:
+    """`nearest`, some whole rows of distances at a time: (which queries, distances, indices).
+
+    With many neighbours, putting each tile's into those kept so far costs more than the distances do.
+    """
+    norms, lengths, t = query.square().sum(1), gallery.square().sum(1), max(1, HELD // len(gallery))
+    for start in range(0, len(query), t):
+        some = slice(start, min(start + t, len(query)))
+        squared = torch.addmm(lengths, query[some], gallery.T, alpha=-2) + norms[some, None]
+        if same:
+            squared.diagonal(start).fill_(torch.inf)
+        index = _smallest(squared, k)
+        yield some, squared.gather(1, index).clamp_min_(0), index
 
 
 def metrics(
@@ -102,15 +131,30 @@ def metrics(
     counts = torch.bincount(gallery_labels, minlength=int(query_labels.max()) + 1)
     relevant = counts[query_labels] - int(same)  # (q,) R of each query
     most = max(1, int(relevant.max()))
-    _, index = nearest(query, gallery, max(*ranks, most), same=same)
+    k = min(max(*ranks, most), len(gallery) - same)
+    if k > MANY:  # never all queries x k at once
+        blocks = _ranked(query, gallery, k, same)
+    else:
+        blocks = [(slice(None), *nearest(query, gallery, k, same=same))]
+    found = [
+        _hit(gallery_labels[index] == query_labels[some, None], relevant[some], ranks, most)
+        for some, _, index in blocks
+    ]
     asked = relevant > 0
-    hits = (gallery_labels[index] == query_labels[:, None])[asked]  # (asked, k)
-    result = {f"R@{rank}": hits[:, :rank].any(1) for rank in ranks}
+    names = [*(f"R@{rank}" for rank in ranks), "MAP@R"]
+    values = torch.cat(found)[asked].mean(0).tolist() if asked.any() else [0.0] * len(names)
+    return dict(zip(names, values, strict=True))
+
+
+def _hit(
+    hits: Bool[Tensor, "t k"], relevant: Int[Tensor, " t"], ranks: tuple[int, ...], most: int
+) -> Float[Tensor, "t r"]:
+    """Each query's share in every R@k, then in MAP@R."""
     position = torch.arange(1, most + 1, device=hits.device)[: hits.shape[1]]
-    within = hits[:, :most] & (position <= relevant[asked, None])
-    precision = within.cumsum(1) / position
-    result["MAP@R"] = (precision * within).sum(1) / relevant[asked]
-    return {name: each.double().mean().item() if len(each) else 0.0 for name, each in result.items()}
+    within = hits[:, :most] & (position <= relevant[:, None])
+    precision = within.cumsum(1, dtype=torch.int32) / position.double() * within
+    average = precision.sum(1) / relevant.clamp_min(1)
+    return torch.stack([*(hits[:, :rank].any(1).double() for rank in ranks), average], 1)
 
 
 def nmi(embeddings: Float[Tensor, "q m"], labels: Int[Tensor, " q"], seed: int = 0) -> float:

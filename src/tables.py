@@ -16,7 +16,7 @@ from src.errors import UserError
 
 NO_SETTING = ("seed", "output_dir", "num_workers", "logger")  # what changes no finding, and the seed
 SEEDED = {"noise", "influence", "detector", "counterfactual"}  # whose seed follows the run's
-MODEL_FINDINGS = ["R@1", "MAP@R", "confusions", "AUROC", "AP"]  # of a model, whichever way it is looked at
+MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]  # of a model, however it is looked at
 ONE_MODEL = ["dataset", "noise", "model", "loss"]
 SETTING = ["dataset", "noise", "model", "loss", "target", "params", "influence", "detector"]
 
@@ -44,6 +44,7 @@ def collect(runs: list[Path]) -> pd.DataFrame:
                 "seed": report["seed"],
                 "R@1": report["retrieval"]["R@1"],
                 "MAP@R": report["retrieval"]["MAP@R"],
+                "NMI": report["retrieval"].get("NMI"),
                 "confusions": report["confusions"],
                 "AUROC": by_detector.get("auroc"),
                 "AP": by_detector.get("average_precision"),

@@ -79,6 +79,42 @@ def test_the_nearest_of_many_is_the_first_of_more():
     assert torch.equal(nearest(z, z, 1, same=True)[1], nearest(z, z, 8, same=True)[1][:, :1])
 
 
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("k", [257, 300, 640])
+def test_many_neighbours_are_ranked_by_whole_rows(k, same, monkeypatch):
+    monkeypatch.setattr("src.retrieval.HELD", 3000)  # a few rows at a time
+    random = torch.Generator().manual_seed(6)
+    query = torch.randint(0, 9, (641, 3), generator=random).float()  # exact, with many ties
+    gallery = query if same else torch.randint(0, 9, (2100, 3), generator=random).float()
+    distance, index = nearest(query, gallery, k, same=same)
+    exact = torch.cdist(query.double(), gallery.double()).square().round()
+    if same:
+        exact.fill_diagonal_(torch.inf)
+    want = exact.argsort(dim=1, stable=True)[:, :k]
+    assert torch.equal(index, want)
+    assert torch.equal(distance.double(), exact.gather(1, want))
+
+
+def test_metrics_of_few_large_classes_are_those_of_a_full_ranking(monkeypatch):
+    monkeypatch.setattr("src.retrieval.HELD", 4000)
+    random = torch.Generator().manual_seed(7)
+    z = torch.nn.functional.normalize(torch.randn(701, 4, generator=random, dtype=torch.float64))
+    labels = torch.arange(701) % 2
+    found = metrics(z, z, labels, labels, same=True, ranks=(1, 5))
+    near = torch.cdist(z, z).fill_diagonal_(torch.inf).argsort(1)
+    hits = (labels[near] == labels[:, None])[:, :-1].tolist()
+    precision = []
+    for i, row in enumerate(hits):
+        relevant, seen, total = int((labels == labels[i]).sum()) - 1, 0, 0.0
+        for rank, hit in enumerate(row[:relevant], 1):
+            seen += hit
+            total += hit * seen / rank
+        precision.append(total / relevant)
+    assert found["MAP@R"] == pytest.approx(sum(precision) / 701, abs=1e-12)
+    assert found["R@1"] == pytest.approx(sum(row[0] for row in hits) / 701, abs=1e-12)
+    assert found["R@5"] == pytest.approx(sum(any(row[:5]) for row in hits) / 701, abs=1e-12)
+
+
 def test_golden_neighbours(golden):
     data = golden("proxynca")
     z = torch.from_numpy(data["test_features"]) @ torch.from_numpy(data["weight"]).T

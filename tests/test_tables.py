@@ -175,7 +175,7 @@ def test_markdown_says_once_what_all_rows_share_and_escapes_bars(outputs):
     )
     assert lines[1] == ""
     assert lines[2] == (
-        "| loss | runs | R@1 | MAP@R | confusions | AUROC | AP | AUROC \\|influence\\| | "
+        "| loss | runs | R@1 | MAP@R | NMI | confusions | AUROC | AP | AUROC \\|influence\\| | "
         "AP \\|influence\\| | recommended right |"
     )
     assert lines[3] == "|" + " --- |" * 10
