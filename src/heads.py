@@ -54,8 +54,8 @@ class Heads:
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> torch.optim.Optimizer:
         """The optimizer over all heads; `make` takes a list of parameters.
 
-        On a CPU in its fused form where it has one, unless `make` chose: one pass over memory instead of ten,
-        a sixth of the time (scripts/bench_retrain.py).
+        On a CPU in its fused form where it has one, unless `make` chose: Adam passes over memory once, not
+        ten times, which halves the time of a batch (scripts/bench_retrain.py).
         """
         chosen = {"fused", "foreach", "capturable", "differentiable"} & getattr(make, "keywords", {}).keys()
         fused = (

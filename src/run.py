@@ -92,7 +92,7 @@ def run(cfg: DictConfig) -> None:
     plan = counterfactual.Plan(**cfg.counterfactual)
     counterfactual.allowed(plan, cfg.params)
     reweight.check(settings["retrain"], cfg.params)
-    again = reweight.Plan(**instantiate(cfg.retrain))
+    again = instantiate(cfg.retrain)
     reweight.rehearse(again, model)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
