@@ -75,3 +75,5 @@ def test_what_retraining_changed():
     assert f"Retrained          {line}" in shown(retrain=found)
     alone = shown(retrain={**found, "low": None, "high": None, "epochs": 3, "harmful": 0.25})
     assert "Retrained          d changes by +0.0123  helpful x 2, harmful x 0.25, 3 epochs, cached" in alone
+    far = shown(retrain=found, explained={"table": "mis_similar.csv", "rows": 9})
+    assert f"Retrained          -{line}" in far
