@@ -13,6 +13,7 @@ from src.artifacts import write_array, write_csv, write_json
 from src.confusion import Explained, Pairs, groups
 from src.noise import NoisyLabels
 from src.relabel import Votes, recommended_right
+from src.retrain import Changes
 from src.split import Split
 from src.statistics import detection
 
@@ -45,6 +46,15 @@ COLUMNS = {
         "row": "row of influence.npy",
         "lds": "linear datamodeling score: rank correlation of its scores, summed over random subsets, with "
         "the real change of d when the head is trained without them; in [-1, 1], 1 = predicted right",
+    },
+    "retrained.csv": {
+        "row": "row of influence.npy",
+        "d_before": "what is explained, at the trained head: d of the pair, or its mean over the group, in "
+        "[0, 4]; -d for mis-similar pairs",
+        "d_after": "the same after the head was trained again with the row's helpful samples up and its "
+        "harmful ones down (Eq. 7; of a group Eq. 8)",
+        "change": "d_after - d_before; > 0: the explanation helped (a confusion is further apart, a "
+        "mis-similar pair closer)",
     },
     "samples.csv": {
         "sample": "column of influence.npy: position in the training set",
@@ -88,6 +98,7 @@ class Findings:
     """Everything a run found out, before it is written.
 
     influence (e, n): of what was explained, > 0 harmful; suspicion (n,): higher = more likely mislabelled.
+    retrained: d before and after retraining by the scores; None: not measured.
     lds (e,): how well the scores predict retraining without random subsets, in [-1, 1]; None: not measured.
     """
 
@@ -99,6 +110,7 @@ class Findings:
     suspicion: Float[Tensor, " n"]
     votes: Votes
     lds: Float[np.ndarray, " e"] | None = None
+    retrained: Changes | None = None
 
     @property
     def influence_mean(self) -> Float[Tensor, " n"]:
@@ -151,6 +163,14 @@ def mis_similar_table(found: Findings) -> pd.DataFrame:
             "class": [split.class_names[c] for c in split.query.labels[query]],
             "distance": pairs.distance.numpy(),
         }
+    )
+
+
+def retrained_table(changes: Changes) -> pd.DataFrame:
+    """One row per explanation: d before and after retraining by its scores."""
+    before, after, change = (each.numpy() for each in (changes.before, changes.after, changes.change))
+    return pd.DataFrame(
+        {"row": np.arange(len(before)), "d_before": before, "d_after": after, "change": change}
     )
 
 
@@ -248,6 +268,8 @@ def write(folder: Path, found: Findings, method: str, unit: str) -> dict[str, pd
         tables["mis_similar.csv"] = mis_similar_table(found)
     if found.lds is not None:
         tables["counterfactual.csv"] = pd.DataFrame({"row": np.arange(len(found.lds)), "lds": found.lds})
+    if found.retrained is not None:
+        tables["retrained.csv"] = retrained_table(found.retrained)
     for name, table in tables.items():
         write_csv(folder / name, table)
     write_array(folder / "influence.npy", found.influence.numpy())

@@ -1,7 +1,7 @@
 """Train the head again with other weights on the training samples, and see how the distances change."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,22 @@ from src.errors import UserError
 from src.head import Targets, Training, chunks
 
 MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Changes:
+    """d of every explained group before and after its own retraining, times the targets' sign; on a CPU.
+
+    before and after in [-4, 4]; where it is -d that is explained (mis-similar pairs), they are -d.
+    """
+
+    before: Float[Tensor, " g"]
+    after: Float[Tensor, " g"]
+
+    @property
+    def change(self) -> Float[Tensor, " g"]:
+        """after - before (Eq. 7); > 0: the explanation helped, what was confused is further apart."""
+        return self.after - self.before
 
 
 def retrain(training: Training, share: Float[Tensor, " n"], steps: int, rate: float) -> Float[Tensor, "m D"]:

@@ -18,7 +18,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src import attribute, command_line, counterfactual, results, summary, tables, tracker
+from src import attribute, command_line, counterfactual, results, reweight, summary, tables, tracker
 from src.artifacts import disk, file_hash, short_hash, whole_folder, write_json
 from src.confusion import Queries, find
 from src.datamodule import DataModule
@@ -34,7 +34,7 @@ from src.train import device, find_or_train, kept
 
 # What a model's weights depend on; everything else is looked at afterwards.
 TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
-LOOKING_KEYS = ("target", "params", "influence", "detector", "neighbours", "counterfactual")
+LOOKING_KEYS = ("target", "params", "influence", "detector", "neighbours", "counterfactual", "retrain")
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
 NOT_IN_WEIGHTS = (
     *("root", "csv", "download", "on_bad_image", "on_small_class"),
@@ -91,6 +91,9 @@ def run(cfg: DictConfig) -> None:
     attribute.check(explainer, choices["influence"], cfg.params)
     plan = counterfactual.Plan(**cfg.counterfactual)
     counterfactual.allowed(plan, cfg.params)
+    reweight.check(settings["retrain"], cfg.params)
+    again = instantiate(cfg.retrain)
+    reweight.rehearse(again, model)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
     # Train, or find the checkpoint that these settings lead to.
@@ -129,10 +132,15 @@ def run(cfg: DictConfig) -> None:
     if lds is not None:
         clock.lap("counterfactual")
 
+    # Do the explanations help, when the head is trained again by them?
+    changes = reweight.reweight(again, training, frozen.targets(explained), influence, model, data, trainer)
+    if changes is not None:
+        clock.lap("retraining")
+
     # Which labels look wrong, and what they should be.
     votes = vote(F.normalize(training.z, dim=1), training.labels, cfg.neighbours)
     suspicion = detector(training, influence, votes)
-    found = Findings(split, noisy, confusions, explained, influence, suspicion, votes, lds)
+    found = Findings(split, noisy, confusions, explained, influence, suspicion, votes, lds, changes)
     clock.lap("relabelling")
 
     # Keep it, and say it.
@@ -146,6 +154,7 @@ def run(cfg: DictConfig) -> None:
             "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
             **results.report(found, written, retrieval),
             "counterfactual": counterfactual.report(lds, plan),
+            "retrain": reweight.report(changes, again),
             "checkpoint": {"path": str(checkpoint), "sha256": file_hash(checkpoint), "reused": reused},
             "seconds": clock.laps,
             "versions": {

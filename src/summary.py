@@ -35,6 +35,9 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
         ends = "" if lds["low"] is None else f" [{lds['low']:.3f}, {lds['high']:.3f}]"
         how = f"retrained without {lds['subsets']} random subsets of {lds['share']:.0%}"
         lines.append(("Counterfactual", f"LDS {lds['mean']:.3f}{ends}  {how}"))
+    again = metrics["retrain"]
+    if again:
+        lines.append(("Retrained", _retrained(again, metrics["explained"]["table"])))
     noise = metrics["noise"]
     if noise:
         lines += _noise(noise, metrics["choices"]["detector"])
@@ -53,6 +56,14 @@ def _explained(metrics: dict) -> str:
     what, params = metrics["explained"], metrics["params"].replace("_", " ")
     of = {"head": "the head", "last block": "the last block", "all": "all parameters"}[params]
     return f"{what['rows']} {things[what['table']]}, by {metrics['choices']['influence']} on {of}"
+
+
+def _retrained(again: dict, table: str) -> str:
+    what = "-d" if table == "mis_similar.csv" else "d"
+    ends = "" if again["low"] is None else f" [{again['low']:+.4f}, {again['high']:+.4f}]"
+    epochs = "1 epoch" if again["epochs"] == 1 else f"{again['epochs']} epochs"
+    weights = f"helpful x {again['helpful']:g}, harmful x {again['harmful']:g}"
+    return f"{what} changes by {again['mean']:+.4f}{ends}  {weights}, {epochs}, {again['mode']}"
 
 
 def _noise(noise: dict, detector: str) -> list[tuple[str, str]]:

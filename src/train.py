@@ -54,7 +54,7 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
     keeper = ModelCheckpoint(
         folder, Path(RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
-    made = _trainer(
+    made = trainer_of(
         trainer,
         plugins=[WholeFiles()],
         max_epochs=recipe.epochs,
@@ -75,10 +75,19 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+    carry_out(made, model, data, resume)
+
+
+def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | None = None) -> None:
+    """Lightning's fit without what it says of loaders; raises KeyboardInterrupt where it would exit.
+
+    data: a data module, or the loader of training batches.
+    """
     with warnings.catch_warnings():
-        # What loads fast enough for us is ours to judge, and a resumed folder is not empty.
+        # What loads fast enough and what is frozen is ours to judge, and a resumed folder is not empty.
         for text in (
             ".*does not have many workers.*",
+            ".*in eval mode at the start of training.*",
             ".*exists and is not empty.*",
             ".*log_every_n_steps.*",
         ):
@@ -100,7 +109,7 @@ def kept(checkpoint: Path) -> list[Path]:
     return sorted(checkpoint.parent.glob("epoch_*.ckpt"))
 
 
-def _trainer(trainer, **settings) -> pl.Trainer:
+def trainer_of(trainer, **settings) -> pl.Trainer:
     """Lightning's Trainer, or one line about what it can't do here (trainer.accelerator=gpu)."""
     try:
         return trainer(**settings)
@@ -126,7 +135,7 @@ class WholeFiles(TorchCheckpointIO):
 
 def device(trainer) -> torch.device:
     """The device that a partial of Lightning's Trainer works on."""
-    return _trainer(trainer, logger=False, enable_checkpointing=False).strategy.root_device
+    return trainer_of(trainer, logger=False, enable_checkpointing=False).strategy.root_device
 
 
 def read(path: Path) -> dict:

@@ -93,3 +93,16 @@ def test_the_papers_setting_is_one_word(words, data, batch):
     assert (recipe.embedding_size, recipe.epochs, recipe.lr_proxies) == (512, 40, 400.0)
     assert (recipe.clip_value, recipe.clip_norm, recipe.freeze_batchnorm) == (10.0, None, True)
     assert recipe.optimizer.eps == 1.0
+
+
+def test_retraining_is_off_and_takes_the_authors_numbers_where_it_is_asked_for():
+    assert composed().retrain.mode == "none"
+    plan = instantiate(composed("retrain.mode=cached", "seed=3").retrain)
+    assert (plan.mode, plan.epochs, plan.helpful, plan.harmful, plan.seed) == ("cached", 1, 2.0, 0.0, 3)
+    made = plan.optimizer([torch.nn.Parameter(torch.zeros(2, 3))])
+    assert type(made) is torch.optim.Adam
+    assert made.defaults["lr"] == 4e-5
+    words = ["retrain.optimizer._target_=torch.optim.SGD", "+retrain.optimizer.momentum=0.9"]
+    made = instantiate(composed(*words).retrain).optimizer([torch.nn.Parameter(torch.zeros(2, 3))])
+    assert type(made) is torch.optim.SGD
+    assert made.defaults["momentum"] == 0.9

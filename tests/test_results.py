@@ -11,6 +11,7 @@ from src.confusion import Explained, Pairs
 from src.noise import NoisyLabels
 from src.relabel import Votes
 from src.results import Findings
+from src.retrain import Changes
 from src.split import ArrayImages, ImageSpec, Part, Split
 
 
@@ -111,3 +112,14 @@ def test_mis_similar_pairs_have_a_table_of_their_own(found, tmp_path):
     assert pd.read_csv(tmp_path / "counterfactual.csv")["lds"].tolist()[0] == 0.5
     described = json.loads((tmp_path / "columns.json").read_text())
     assert list(described["mis_similar.csv"]) == list(tables["mis_similar.csv"])
+
+
+def test_retraining_has_a_table_of_its_own(found, tmp_path):
+    changes = Changes(torch.tensor([0.1, -0.25, 0.5]), torch.tensor([0.3, -0.5, 0.5]))
+    tables = results.write(tmp_path, replace(found, retrained=changes), "eif", "nats")
+    assert tables["retrained.csv"]["row"].tolist() == [0, 1, 2]
+    assert pd.read_csv(tmp_path / "retrained.csv")["change"].tolist() == pytest.approx([0.2, -0.25, 0])
+    described = json.loads((tmp_path / "columns.json").read_text())["retrained.csv"]
+    assert list(described) == list(tables["retrained.csv"]) == ["row", "d_before", "d_after", "change"]
+    assert "> 0: the explanation helped" in described["change"]
+    assert "retrained.csv" not in results.write(tmp_path / "without", found, "eif", "nats")

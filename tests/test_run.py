@@ -211,9 +211,41 @@ def test_the_counterfactual_check_ends_in_the_report(noisy):
     assert (found["subsets"], found["steps"]) == (5, 3)
 
 
+RETRAIN = ["noise=flip_10", "noise.ratio=0.25", "target=groups", "target.most=3", "retrain.optimizer.lr=1e-3"]
+
+
+def test_retraining_by_the_scores_ends_in_the_report(noisy):
+    folders = {
+        mode: go(noisy.parent, *TINY, *RETRAIN, f"retrain.mode={mode}", "dataset.augment=none", *words)
+        for mode, words in (("none", []), ("cached", []), ("images", ["retrain.epochs=1"]))
+    }
+    assert len(set(folders.values())) == 3
+    assert report(folders["none"])["retrain"] is None
+    assert not (folders["none"] / "retrained.csv").exists()
+    tables = {mode: pd.read_csv(folders[mode] / "retrained.csv") for mode in ("cached", "images")}
+    for mode, table in tables.items():
+        found = report(folders[mode])
+        assert found["checkpoint"]["reused"]
+        assert found["retrain"]["mean"] == pytest.approx(table["change"].mean(), abs=1e-6)
+        assert found["retrain"]["mode"] == mode
+        assert (found["retrain"]["optimizer"], found["retrain"]["lr"], found["retrain"]["n"]) == (
+            "Adam",
+            1e-3,
+            3,
+        )
+        assert "retraining" in found["seconds"]
+        described = json.loads((folders[mode] / "columns.json").read_text())
+        assert list(described["retrained.csv"]) == list(table)
+        groups = pd.read_csv(folders[mode] / "groups.csv")["distance"][:3]
+        np.testing.assert_allclose(table["d_before"], groups, rtol=1e-4)
+        np.testing.assert_allclose(table["d_after"] - table["d_before"], table["change"], atol=1e-6)
+        assert table["change"].abs().min() > 1e-6
+    np.testing.assert_allclose(tables["cached"]["d_after"], tables["images"]["d_after"], atol=1e-5)
+
+
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
     groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*groups, "counterfactual")}
+    settings = {key: {} for key in (*groups, "counterfactual", "retrain")}
     settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
     choices = dict.fromkeys(("noise", *groups), "x")
 
@@ -429,6 +461,10 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
         ("target.most=0", r"target.most=0 is too small"),
         ("params=al", r"params=al is not known; did you mean all"),
         ("counterfactual.subsets=1", r"counterfactual.subsets=1 ranks nothing"),
+        ("retrain=cached", r"retrain=cached is not a group of keys; give retrain.mode=cached"),
+        ("retrain.mode=cahced", r"retrain.mode=cahced is not known; did you mean cached"),
+        ("retrain.harmful=-1", r"retrain.harmful=-1 is out of range"),
+        ("+retrain.foo=1", r"retrain: .*foo"),
         ("neighbours=0", r"neighbours=0 is too small"),
         ("seed=99999999999", r"seed=99999999999 is out of range"),
         ("noise.ratio=1.5", r"noise.ratio=1.5 is out of range"),
@@ -451,6 +487,15 @@ def test_a_bad_value_is_named_before_anything_is_trained(tmp_path, word, message
             ["counterfactual.subsets=5", "params=all"],
             r"trains the head again, but params=all attributes more",
         ),
+        (
+            ["retrain.mode=cached", "params=last_block"],
+            r"^retrain.mode=cached trains the head again, but params=last_block attributes more",
+        ),
+        (
+            ["retrain.mode=cached", "retrain.optimizer.lr=-1"],
+            r"^retrain.optimizer: Invalid learning rate: -1",
+        ),
+        (["retrain.mode=images", "+retrain.optimizer.rate=1"], r"^retrain.optimizer: .*'rate'"),
         (["influence.n_theta=3", "params=all"], r"influence.n_theta=3: .* take 1 or 2"),
         (
             ["influence=if", "influence.solver=lissa", "params=last_block"],

@@ -9,6 +9,7 @@ METRICS = {
     "params": "last_block",
     "explained": {"table": "groups.csv", "rows": 30},
     "counterfactual": None,
+    "retrain": None,
     "retrieval": {"R@1": 0.7328, "R@2": 0.85, "MAP@R": 0.384},
     "queries": 1920,
     "confusions": 513,
@@ -65,3 +66,14 @@ def test_what_the_counterfactual_check_found():
     found = {"mean": 0.8123, "low": 0.8, "high": 0.8246, "n": 100, "subsets": 64, "share": 0.5}
     lines = shown(counterfactual=found)
     assert "Counterfactual     LDS 0.812 [0.800, 0.825]  retrained without 64 random subsets of 50%" in lines
+
+
+def test_what_retraining_changed():
+    found = {"mean": 0.01234, "low": -0.00004, "high": 0.0246, "n": 100, "mode": "cached"}
+    found |= {"epochs": 1, "helpful": 2.0, "harmful": 0.0}
+    line = "d changes by +0.0123 [-0.0000, +0.0246]  helpful x 2, harmful x 0, 1 epoch, cached"
+    assert f"Retrained          {line}" in shown(retrain=found)
+    alone = shown(retrain={**found, "low": None, "high": None, "epochs": 3, "harmful": 0.25})
+    assert "Retrained          d changes by +0.0123  helpful x 2, harmful x 0.25, 3 epochs, cached" in alone
+    far = shown(retrain=found, explained={"table": "mis_similar.csv", "rows": 9})
+    assert f"Retrained          -{line}" in far

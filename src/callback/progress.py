@@ -8,14 +8,14 @@ from src.progress import bar
 class Progress(pl.Callback):
     """A bar over batches of all epochs, with the epoch, the loss and the last R@1 beside it."""
 
-    def __init__(self):
-        self.bar, self.task = bar(), None
+    def __init__(self, what: str = "training"):
+        self.what, self.bar, self.task = what, bar(), None
 
     def on_train_start(self, trainer, pl_module) -> None:
         """Draw the bar; a resumed run starts where it stands."""
         total = int(trainer.estimated_stepping_batches)
         self.bar.start()
-        self.task = self.bar.add_task("training", total=total, completed=trainer.global_step, note="")
+        self.task = self.bar.add_task(self.what, total=total, completed=trainer.global_step, note="")
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         """One batch further."""
