@@ -6,11 +6,13 @@ job that ended, `0.json`, `1.json` ..., whichever process it ran in. The end of 
 
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from io import StringIO
 from pathlib import Path
 
@@ -166,6 +168,8 @@ def job(run: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
     title = f"[{number + 1}{of}] {name(words, plan['jobs'])}"
     record = {"words": words, "folder": None, "error": None}
     before = time.perf_counter()
+    if os.getppid() == plan["process"]:
+        end_with_parent()
     with speaking(title), terminal(title, alone=plan["process"] == os.getpid()):
         try:
             record["folder"] = str(run(cfg))
@@ -174,6 +178,19 @@ def job(run: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
             console.print(record["error"])
     record["seconds"] = round(time.perf_counter() - before, 2)
     write_json(home / f"{number}.json", record)
+
+
+@cache
+def end_with_parent() -> None:
+    """End this process when the one that started it is killed: nobody would know of its jobs any more."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def told(error: Exception, words: list[str], with_traceback: bool) -> str:
