@@ -244,7 +244,7 @@ def until(process, happened):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_sweep_that_was_stopped_goes_on_with_the_same_command(go, tmp_path, how, capsys):
     output, words = tmp_path / "out", ["recipe.epochs=40", "seed=0,1,2", "influence=random,eif"]
     process = start(output, *words, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
@@ -271,9 +271,9 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_same_command(go, tmp_path, ho
 def test_jobs_at_once_share_a_checkpoint_and_find_what_one_after_the_other_finds(go, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["influence=random,eif", "counterfactual.subsets=3,1", "counterfactual.steps=2", "target=pairs"]
-    words, output = [*words, "hydra/launcher=joblib"], tmp_path / "out"
-    process = start(output, *words, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    out, said = process.communicate(timeout=200)
+    at_once, output = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], tmp_path / "out"
+    process = start(output, *words, *at_once, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    out, said = process.communicate(timeout=500)
     assert process.returncode == 1, said
     assert said.startswith("4 jobs, 2 at a time on 1 thread(s) each (hydra.launcher.n_jobs=2); ")
     assert said.count(": trained ") == 1
@@ -287,7 +287,7 @@ def test_jobs_at_once_share_a_checkpoint_and_find_what_one_after_the_other_finds
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert go(*words[:-1], output=tmp_path / "basic") == 1
+        assert go(*words, output=tmp_path / "basic") == 1
     finally:
         torch.set_num_threads(threads)
     assert bytes_of(runs(output)) == bytes_of(runs(tmp_path / "basic"))
