@@ -236,11 +236,11 @@ def start(output, *words, **settings):
 
 
 def until(process, happened):
-    for _ in range(3000):
-        if happened() or process.poll() is not None:
-            break
+    end = time.monotonic() + 400
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
         time.sleep(0.02)
-    assert process.poll() is None, process.communicate()
 
 
 @pytest.mark.slow
