@@ -264,7 +264,6 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_same_command(go, tmp_path, ho
             assert file.stat().st_mtime_ns == before[file]
     assert go(*words, output=tmp_path / "whole") == 0
     assert bytes_of(runs(output)) == bytes_of(runs(tmp_path / "whole"))
-    assert not list(output.rglob(".*"))
 
 
 @pytest.mark.slow
