@@ -1,6 +1,7 @@
 """Turn what went wrong on the command line into one line for the user."""
 
 import re
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -13,6 +14,9 @@ from src.errors import UserError, did_you_mean
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
+# What a model's weights depend on; everything else is looked at afterwards.
+TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
+JOBLIB = "hydra/launcher=joblib needs a plugin: pip install 'deconfuse[parallel]'"
 
 
 def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
@@ -29,10 +33,18 @@ def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
         return "\ninterrupted; the same command goes on after the last whole epoch", 130
     if isinstance(error, UserError):
         return "error: " + re.sub(r"^[\w.]*UserError: ", "", _last_line(str(error))), 1
+    if isinstance(error, BrokenProcessPool):
+        return (
+            "error: a job's process was killed, perhaps for want of memory (hydra.launcher.n_jobs=1 takes "
+            "less); the same command goes on with what is left",
+            1,
+        )
     if isinstance(error, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or "a key"
         return f"error: {key} has no default; give it as {key}=VALUE", 1
     if isinstance(error, MissingConfigException) and error.options is not None:
+        if error.missing_cfg_file == "hydra/launcher/joblib":
+            return f"error: {JOBLIB}", 1
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         return f"error: there is no {group}={choice}; {did_you_mean(choice, error.options)}", 1
     if isinstance(error, OSError):

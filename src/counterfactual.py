@@ -19,6 +19,7 @@ from src.artifacts import file_hash, read_arrays, short_hash, write_arrays
 from src.curvature import hessian_of, spectrum
 from src.errors import UserError, count, within
 from src.head import Targets, Training
+from src.lock import found_or_made
 from src.progress import console, track
 from src.retrain import distances, retrain, stable_rate
 from src.statistics import mean_interval
@@ -86,14 +87,23 @@ def find_or_measure(
     groups = [group.tolist() for group in targets.groups]
     key = short_hash([FORMAT, file_hash(checkpoint), asdict(plan), targets.sign, groups])
     path = checkpoint.with_suffix(f".counterfactual-{key}.npz")
-    if path.exists():
+
+    def find() -> Tensor | None:
+        if not path.exists():
+            return None
         try:
             return torch.from_numpy(read_arrays(path)["changes"])
         except (UserError, KeyError) as error:
             console.print(f"measuring again: {error}")
-    changes = measure(training, targets, left_out, plan)
-    write_arrays(path, changes=changes.cpu().numpy(), left_out=left_out.numpy())
-    return changes
+            path.unlink(missing_ok=True)
+            return None
+
+    def make() -> Tensor:
+        changes = measure(training, targets, left_out, plan)
+        write_arrays(path, changes=changes.cpu().numpy(), left_out=left_out.numpy())
+        return changes
+
+    return found_or_made(path, find, make)
 
 
 def linear_datamodeling_scores(

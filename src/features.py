@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from src.artifacts import file_hash, read_arrays, write_arrays
 from src.embedder import Embedder
 from src.errors import UserError
+from src.lock import found_or_made
 from src.progress import console, track
 
 CHECKED = 4  # images that are passed again to see whether their features can be trusted
@@ -72,13 +73,23 @@ def find_or_extract(
     """Features by loader name, from the file beside the checkpoint if it was made with this one."""
     path = checkpoint.with_suffix(".features.npz")
     made_with = file_hash(checkpoint)
-    if path.exists():
+
+    def find() -> dict[str, Tensor] | None:
+        if not path.exists():
+            return None
         try:
             found = read_arrays(path)
-            if str(found.pop("checkpoint")) == made_with and found.keys() == loaders.keys():
-                return {name: torch.from_numpy(array) for name, array in found.items()}
         except UserError as error:
             console.print(f"extracting features again: {error}")
-    features = {name: extract(model, loader, name) for name, loader in loaders.items()}
-    write_arrays(path, checkpoint=made_with, **{name: array.numpy() for name, array in features.items()})
-    return features
+            path.unlink(missing_ok=True)
+            return None
+        if str(found.pop("checkpoint", "")) != made_with or found.keys() != loaders.keys():
+            return None
+        return {name: torch.from_numpy(array) for name, array in found.items()}
+
+    def make() -> dict[str, Tensor]:
+        features = {name: extract(model, loader, name) for name, loader in loaders.items()}
+        write_arrays(path, checkpoint=made_with, **{name: array.numpy() for name, array in features.items()})
+        return features
+
+    return found_or_made(path, find, make)

@@ -3,9 +3,10 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, RenderHook
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,9 +15,42 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T")
 console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+class Speaker(RenderHook):
+    """Puts a name before each line of the console: the jobs of a sweep share one."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """A line is text; what else is printed moves a bar."""
+        lines = any(isinstance(part, Text) for part in renderables)
+        return [Text(f"{self.name}: ", end=""), *renderables] if lines else renderables
+
+
+speakers: list[str] = []
+
+
+def speaker() -> str:
+    """Whose lines are printed now; empty outside of a sweep."""
+    return speakers[-1] if speakers else ""
+
+
+@contextmanager
+def speaking(name: str) -> Iterator[None]:
+    """Every line of the console starts with this name."""
+    speakers.append(name)
+    console.push_render_hook(Speaker(name))
+    try:
+        yield
+    finally:
+        console.pop_render_hook()
+        speakers.pop()
 
 
 def wanted() -> bool:

@@ -9,13 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.artifacts import write_array, write_csv, write_json
+from src.artifacts import read_json, write_array, write_csv, write_json
 from src.confusion import Explained, Pairs, groups
+from src.errors import UserError
 from src.noise import NoisyLabels
 from src.relabel import Votes, recommended_right
 from src.retrain import Changes
 from src.split import Split
 from src.statistics import detection
+
+RESULTS_FORMAT = 1  # raised when the code finds other numbers from the same settings
 
 COLUMNS = {
     "confusions.csv": {
@@ -291,3 +294,19 @@ def write(folder: Path, found: Findings, method: str, unit: str) -> dict[str, pd
     }
     write_json(folder / "columns.json", described)
     return tables
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file in a folder, by name."""
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+
+
+def whole(folder: Path) -> bool:
+    """True where a run of this code's format lies, with every file that it wrote, as long as it was."""
+    try:
+        report = read_json(folder / "metrics.json")
+    except UserError:
+        return False
+    if not isinstance(report, dict) or report.get("format") != RESULTS_FORMAT:
+        return False
+    return report["files"].items() <= sizes(folder).items()

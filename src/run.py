@@ -1,7 +1,7 @@
 """The story of a run: train, find who is confused with whom, and which training samples are to blame."""
 
+import importlib
 import logging
-import os
 import sys
 import time
 import warnings
@@ -18,22 +18,22 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src import attribute, command_line, counterfactual, results, reweight, summary, tables, tracker
+from src import attribute, counterfactual, results, reweight, summary, sweep, tracker
 from src.artifacts import disk, file_hash, short_hash, whole_folder, write_json
+from src.command_line import CONF, TRAINING_KEYS
 from src.confusion import Queries, find
 from src.datamodule import DataModule
 from src.embedder import Embedder
-from src.errors import UserError, count, within
+from src.errors import UserError, count, flag, within
 from src.head import Training
+from src.lock import one_maker
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
 from src.retrieval import metrics, nmi
-from src.split import ImageSpec, RowSpec
+from src.split import ImageSpec, RowSpec, Split
 from src.train import device, find_or_train, kept
 
-# What a model's weights depend on; everything else is looked at afterwards.
-TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
 LOOKING_KEYS = ("target", "params", "influence", "detector", "neighbours", "counterfactual", "retrain")
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
 NOT_IN_WEIGHTS = (
@@ -45,26 +45,14 @@ NOT_IN_WEIGHTS = (
 TRAINING_FORMAT = 1  # raised when the code trains other weights from the same settings
 
 
-failures: list[str] = []  # jobs of this process that ended with an error, in their own words
-finished: list[Path] = []  # the folders of those that did not
-
-
-@hydra.main(version_base="1.3", config_path=str(command_line.CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> None:
-    """One job; an error of the user's is said in a line, and the jobs after it go on."""
-    words = list(HydraConfig.get().overrides.task)
-    try:
-        run(cfg)
-    except Exception as error:
-        message, _ = command_line.explain(error, words)
-        if traceback_wanted or message is None:
-            raise
-        print(message, file=sys.stderr)
-        failures.append(" ".join(words))
+    """One job of the command line."""
+    sweep.job(run, cfg)
 
 
-def run(cfg: DictConfig) -> None:
-    """The whole story with one configuration; see `python -m src.run --help`."""
+def run(cfg: DictConfig) -> Path:
+    """The whole story with one configuration, and the folder it ends in; see `python -m src.run --help`."""
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     chosen = HydraConfig.get().runtime.choices.items()
     choices = {group: choice for group, choice in chosen if "/" not in group and choice is not None}
@@ -74,11 +62,16 @@ def run(cfg: DictConfig) -> None:
     clock = Clock()
 
     # The data, and a model for it.
-    split = instantiate(cfg.dataset)
+    split = read(cfg.dataset)
     noisy = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
     recipe = instantiate(cfg.recipe)
     backbone = instantiate(cfg.model, **input_size(split.image, cfg.model, choices))
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
+    home, name = places(settings, choices, split.fingerprint(), getattr(backbone, "fingerprint", ""))
+    folder = Path(cfg.output_dir) / name
+    if not flag("again", cfg.again) and sweep.running() and results.whole(folder):
+        console.print(f"done before: {folder}")
+        return folder
     model = Embedder(backbone, loss, recipe)
     data = DataModule(split, noisy.labels, backbone, recipe, cfg.num_workers, cfg.seed)
     console.print(
@@ -97,7 +90,6 @@ def run(cfg: DictConfig) -> None:
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
     # Train, or find the checkpoint that these settings lead to.
-    home, name = places(settings, choices, split.fingerprint(), getattr(backbone, "fingerprint", ""))
     trainer = instantiate(cfg.trainer)
     with disk(home):
         logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
@@ -144,8 +136,7 @@ def run(cfg: DictConfig) -> None:
     clock.lap("relabelling")
 
     # Keep it, and say it.
-    folder = Path(cfg.output_dir) / name
-    with whole_folder(folder) as partial:
+    with one_maker(folder), whole_folder(folder) as partial:
         written = results.write(partial, found, choices["influence"], unit_of(explainer))
         report = {
             "choices": choices,
@@ -161,11 +152,25 @@ def run(cfg: DictConfig) -> None:
                 package: version(package) for package in ("deconfuse", "torch", "pytorch-lightning")
             },
         }
-        write_json(partial / "metrics.json", report)
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
+        report |= {"format": results.RESULTS_FORMAT, "files": results.sizes(partial)}
+        write_json(partial / "metrics.json", report)
     tracker.publish(logger, report, written)
     summary.show(report, str(folder), Console(highlight=False))
-    finished.append(folder)
+    return folder
+
+
+splits: dict[str, Split] = {}  # what jobs of a sweep in this process have read, by its settings
+
+
+def read(dataset: DictConfig) -> Split:
+    """The data set; the jobs of a sweep share it."""
+    if not sweep.running():
+        return instantiate(dataset)
+    key = OmegaConf.to_yaml(dataset, resolve=True)
+    if key not in splits:
+        splits[key] = instantiate(dataset)
+    return splits[key]
 
 
 def input_size(spec: ImageSpec | RowSpec, model: DictConfig, choices: dict[str, str]) -> dict[str, int]:
@@ -262,21 +267,6 @@ class Clock:
         self.laps[step], self.before = round(now - self.before, 2), now
 
 
-# Hydra would print errors itself; here they come back, to be said in one line.
-traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
-
 if __name__ == "__main__":
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        main()
-    except BaseException as error:
-        message, code = command_line.explain(error, sys.argv[1:])
-        if traceback_wanted or message is None:
-            raise
-        print(message, file=sys.stderr)
-        sys.exit(code)
-    if len(set(finished)) > 1:
-        print("\n" + tables.show(finished))
-    if failures and len(failures) + len(finished) > 1:
-        print(f"error: {len(failures)} job(s) failed: {'; '.join(failures)}", file=sys.stderr)
-    sys.exit(1 if failures else 0)
+    # Jobs in other processes look `run` up in src.run, which __main__ is not.
+    sys.exit(sweep.command(importlib.import_module("src.run").main))

@@ -14,7 +14,7 @@ import yaml
 from src.artifacts import read_json, short_hash, whole_file, write_csv
 from src.errors import UserError
 
-NO_SETTING = ("seed", "output_dir", "num_workers", "logger")  # what changes no finding, and the seed
+NO_SETTING = ("seed", "output_dir", "num_workers", "logger", "again")  # what changes no finding, and the seed
 SEEDED = {"noise", "influence", "detector", "counterfactual"}  # whose seed follows the run's
 MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]  # of a model, however it is looked at
 ONE_MODEL = ["dataset", "noise", "model", "loss"]

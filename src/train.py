@@ -17,6 +17,7 @@ from src.callback.retrieval import Retrieval
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError
+from src.lock import found_or_made
 from src.progress import console
 
 FINAL, RESUME = "model.ckpt", "last.ckpt"
@@ -26,21 +27,28 @@ def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logg
     """(checkpoint, whether it was there already); the model then has the checkpoint's weights.
 
     folder: named after everything the weights depend on. trainer: a partial of Lightning's Trainer.
-    Training that was cut short goes on after its last whole epoch.
+    Training that was cut short goes on after its last whole epoch. Of several processes one trains, and
+    the others wait for it.
     """
-    final = folder / FINAL
-    if final.exists():
+    final, unfinished = folder / FINAL, folder / RESUME
+
+    def find() -> tuple[Path, bool] | None:
+        if not final.exists():
+            return None
         load(model, final)
         return final, True
-    unfinished = folder / RESUME
-    resume = unfinished if unfinished.exists() else None
-    if resume:
-        data.first_epoch = read(resume)["epoch"] + 1
-        console.print(f"resuming training from {resume}")
-    fit(model, data, folder, trainer, logger, resume)
-    save(model.state_dict(), final)
-    unfinished.unlink(missing_ok=True)
-    return final, False
+
+    def train() -> tuple[Path, bool]:
+        resume = unfinished if unfinished.exists() else None
+        if resume:
+            data.first_epoch = read(resume)["epoch"] + 1
+            console.print(f"resuming training from {resume}")
+        fit(model, data, folder, trainer, logger, resume)
+        save(model.state_dict(), final)
+        unfinished.unlink(missing_ok=True)
+        return final, False
+
+    return found_or_made(final, find, train)
 
 
 def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume: Path | None) -> None:

@@ -1,7 +1,9 @@
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import OmegaConf
 from torch._utils import ExceptionWrapper
 
@@ -118,7 +120,7 @@ def test_the_valid_keys_are_those_of_the_chosen_option():
 
 def test_a_misspelt_group_of_a_key_is_answered_with_the_nearest_group():
     assert told("recip.epochs=3").startswith(
-        "there is no key recip.epochs; did you mean recipe? Valid: counterfactual, dataset, "
+        "there is no key recip.epochs; did you mean recipe? Valid: again, counterfactual, dataset, "
     )
 
 
@@ -147,6 +149,17 @@ def test_words_that_hydra_cannot_read_are_told_in_a_line():
 
 def test_the_interpolation_that_leads_nowhere_is_named():
     assert told("seed=${nope}") == "Interpolation key 'nope' not found"
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("hydra/launcher/joblib", "hydra/launcher=joblib needs a plugin: pip install 'deconfuse[parallel]'"),
+        ("hydra/launcher/basik", "there is no hydra/launcher=basik; did you mean basic? Valid: basic"),
+    ],
+)
+def test_a_launcher_that_is_not_installed_or_not_known_is_told(file, message):
+    assert explain(MissingConfigException("not there", file, ["basic"]), []) == (f"error: {message}", 1)
 
 
 # --- a value
@@ -228,6 +241,13 @@ def test_an_interrupt_says_how_to_go_on_and_ends_with_130():
     message, code = explain(KeyboardInterrupt(), [])
     assert code == 130
     assert message == "\ninterrupted; the same command goes on after the last whole epoch"
+
+
+def test_a_process_that_was_killed_is_told_with_what_to_do():
+    message, code = explain(TerminatedWorkerError("exit codes {SIGKILL(-9)}"), [])
+    assert code == 1
+    assert message.startswith("error: a job's process was killed, ")
+    assert "the same command goes on" in message
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), ZeroDivisionError(), RuntimeError("CUDA"), SystemExit(3)])

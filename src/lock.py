@@ -1,0 +1,83 @@
+"""One process at a time makes a file; the others wait, and then find it."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from src.artifacts import disk
+from src.progress import console, speaker
+
+# What file systems without locks answer; there, work is done twice rather than not at all.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+T = TypeVar("T")
+
+
+def found_or_made(path: Path, find: Callable[[], T | None], make: Callable[[], T]) -> T:
+    """What is found (not None), else what is made and written to path, by one process at a time."""
+    found = find()
+    if found is not None:
+        return found
+    with one_maker(path):
+        found = find()
+        return make() if found is None else found
+
+
+@contextmanager
+def one_maker(path: Path) -> Iterator[None]:
+    """Keep other processes from making `path` until the block ends; say for whom one waits.
+
+    The lock is flock's, on `.NAME.lock` beside path: the system frees it when its process dies, however it
+    dies. Look for `path` again inside the block. A block inside a block of the same path would wait for
+    itself for ever. Where the file system has no locks the block runs without.
+    """
+    place = path.with_name(f".{path.name}.lock")
+    with disk(path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = _taken(place, path)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            place.unlink(missing_ok=True)
+            os.close(lock)
+
+
+def _taken(place: Path, path: Path) -> int | None:
+    """The descriptor that holds the lock, its holder's name in the file; None where there are none."""
+    while True:
+        lock = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _take(lock, path)
+            if _is(lock, place):
+                os.ftruncate(lock, 0)
+                os.write(lock, ", ".join(filter(None, [f"process {os.getpid()}", speaker()])).encode())
+                return lock
+            os.close(lock)  # the holder before removed the file: this lock guards nothing
+        except BaseException as error:
+            os.close(lock)
+            if isinstance(error, OSError) and error.errno in NO_LOCKS:
+                return None
+            raise
+
+
+def _take(lock: int, path: Path) -> None:
+    """Take the lock, or say who has it and wait."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 1000).decode(errors="replace") or "another process"
+        console.print(f"waiting for {holder}, which makes {path}")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _is(lock: int, place: Path) -> bool:
+    """True where the open file is the one that lies at place."""
+    try:
+        return os.path.samestat(os.fstat(lock), os.stat(place))
+    except FileNotFoundError:
+        return False
