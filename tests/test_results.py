@@ -75,7 +75,7 @@ def test_noise_report(found):
     report = results.noise_report(found)
     assert report["flipped"] == 3
     # Suspicions 0.7 0.1 0.6 0.2 0.4, flipped 0, 2 and 4: all three lead.
-    assert report["detector"] == {"auroc": 1.0, "average_precision": 1.0}
+    assert report["detector"] == {"auroc": 1.0, "average_precision": 1.0, "recall": 1.0}
     # |influence| 2 1 4 0 1: 2 and 0 lead, 4 and 1 tie behind them.
     assert report["absolute_influence"]["auroc"] == pytest.approx(5.5 / 6)
     # Harmful and flipped: 0 (its vote is right) and 4 (its vote repeats the label, the second says a).
