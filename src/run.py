@@ -1,5 +1,7 @@
 """The story of a run: train, find who is confused with whom, and which training samples are to blame."""
 
+import copy
+import functools
 import logging
 import os
 import sys
@@ -10,6 +12,7 @@ from inspect import signature
 from pathlib import Path
 
 import hydra
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -18,7 +21,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src import attribute, command_line, counterfactual, results, summary, tables, tracker
+from src import attribute, command_line, counterfactual, loop, results, summary, tables, tracker
 from src.artifacts import disk, file_hash, short_hash, whole_folder, write_json
 from src.confusion import Queries, find
 from src.datamodule import DataModule
@@ -34,7 +37,7 @@ from src.train import device, find_or_train, kept
 
 # What a model's weights depend on; everything else is looked at afterwards.
 TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
-LOOKING_KEYS = ("target", "params", "influence", "detector", "neighbours", "counterfactual")
+LOOKING_KEYS = ("target", "params", "influence", "detector", "neighbours", "counterfactual", "loop")
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
 NOT_IN_WEIGHTS = (
     *("root", "csv", "download", "on_bad_image", "on_small_class"),
@@ -80,6 +83,7 @@ def run(cfg: DictConfig) -> None:
     backbone = instantiate(cfg.model, **input_size(split.image, cfg.model, choices))
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     model = Embedder(backbone, loss, recipe)
+    untrained = copy.deepcopy(model)  # for the loop, which trains from the same start
     data = DataModule(split, noisy.labels, backbone, recipe, cfg.num_workers, cfg.seed)
     console.print(
         f"{choices['dataset']}: {len(split.train)} training images of {split.num_classes} classes, "
@@ -91,10 +95,12 @@ def run(cfg: DictConfig) -> None:
     attribute.check(explainer, choices["influence"], cfg.params)
     plan = counterfactual.Plan(**cfg.counterfactual)
     counterfactual.allowed(plan, cfg.params)
+    plan_of_loop = loop.Plan(**cfg.loop)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
     # Train, or find the checkpoint that these settings lead to.
-    home, name = places(settings, choices, split.fingerprint(), getattr(backbone, "fingerprint", ""))
+    fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
+    home, name = places(settings, choices, *fingerprints)
     trainer = instantiate(cfg.trainer)
     with disk(home):
         logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
@@ -131,14 +137,33 @@ def run(cfg: DictConfig) -> None:
 
     # Which labels look wrong, and what they should be.
     votes = vote(F.normalize(training.z, dim=1), training.labels, cfg.neighbours)
-    suspicion = detector(training, influence, votes)
-    found = Findings(split, noisy, confusions, explained, influence, suspicion, votes, lds)
+    earlier = attribute.sides(model, data, kept(checkpoint), where)
+    judged = attribute.judge(detector, training, influence, votes, earlier)
+    found = Findings(split, noisy, confusions, explained, influence, judged.suspicion, judged.votes, lds)
     clock.lap("relabelling")
+
+    # Does training on the recommended labels win back what the wrong ones cost?
+    rounds = None
+    if plan_of_loop.rounds:
+        again = functools.partial(retrained, untrained, data, trainer, where)
+        calm = {**settings, "noise": {**settings["noise"], "ratio": 0}}
+        best = places(calm, {**choices, "noise": "none"}, *fingerprints)[0]
+        rounds = loop.run(
+            plan_of_loop,
+            noisy,
+            loop.look(model, data, checkpoint, where),
+            cfg.neighbours,
+            lambda labels: again(loop.home(home, labels), labels.labels, labels.left_out),
+            lambda: again(best, noisy.clean),
+        )
+        clock.lap("loop")
 
     # Keep it, and say it.
     folder = Path(cfg.output_dir) / name
     with whole_folder(folder) as partial:
-        written = results.write(partial, found, choices["influence"], unit_of(explainer))
+        written = results.write(
+            partial, found, choices["influence"], unit_of(explainer), loop.tables(rounds, found)
+        )
         report = {
             "choices": choices,
             "params": cfg.params,
@@ -146,6 +171,7 @@ def run(cfg: DictConfig) -> None:
             "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
             **results.report(found, written, retrieval),
             "counterfactual": counterfactual.report(lds, plan),
+            "loop": loop.report(rounds, plan_of_loop),
             "checkpoint": {"path": str(checkpoint), "sha256": file_hash(checkpoint), "reused": reused},
             "seconds": clock.laps,
             "versions": {
@@ -157,6 +183,22 @@ def run(cfg: DictConfig) -> None:
     tracker.publish(logger, report, written)
     summary.show(report, str(folder), Console(highlight=False))
     finished.append(folder)
+
+
+def retrained(
+    untrained: Embedder,
+    data: DataModule,
+    trainer,
+    where: torch.device,
+    home: Path,
+    labels: np.ndarray,
+    left_out: np.ndarray | None = None,
+) -> loop.Seen:
+    """A model trained on other labels from the first one's start, in its own folder, as the loop sees it."""
+    model = copy.deepcopy(untrained)
+    own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed, left_out)
+    with disk(home):
+        return loop.train(model, own, home, trainer, where)
 
 
 def input_size(spec: ImageSpec | RowSpec, model: DictConfig, choices: dict[str, str]) -> dict[str, int]:

@@ -200,6 +200,24 @@ def test_tracin_is_the_sum_over_the_checkpoints_kept(tmp_path, monkeypatch):
     np.testing.assert_allclose(sum(terms), total, rtol=1e-3, atol=1e-4 * np.abs(total).max())
 
 
+def test_a_detector_that_sums_sees_the_checkpoints_kept_and_recommends(tmp_path, monkeypatch):
+    words = [*TINY, "noise=flip_10", "noise.ratio=0.25", "recipe.epochs=3", "recipe.checkpoints=3"]
+    folder = go(tmp_path, *words, "detector=evidence")
+    (home,) = (tmp_path / "checkpoints").iterdir()
+    assert {path.name for path in home.glob("epoch_*.features.npz")} == {
+        *("epoch_0001.features.npz", "epoch_0002.features.npz"),
+    }
+    samples, found = pd.read_csv(folder / "samples.csv"), report(folder)["noise"]
+    # The sign of the log-odds says whether the label is recommended to stay.
+    moves = samples["recommended"] != samples["class"]
+    assert ((samples["suspicion"] > 0) == moves).all()
+    right = samples["recommended"] == samples["true_class"]
+    assert found["recommended_right_all"] >= (right & samples["flipped"]).sum() / 24
+    monkeypatch.setattr("src.run.kept", lambda checkpoint: [])
+    go(tmp_path, *words, "detector=evidence")
+    assert not np.allclose(pd.read_csv(folder / "samples.csv")["suspicion"], samples["suspicion"])
+
+
 def test_the_counterfactual_check_ends_in_the_report(noisy):
     words = ["counterfactual.subsets=5", "counterfactual.steps=3", "target=pairs", "influence=if"]
     folder = go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25", *words)
