@@ -250,7 +250,7 @@ def class_report(found: Findings) -> dict:
 
 
 def merge_report(found: Findings) -> dict | None:
-    """`merge_quality` by the harmful suggestions and by all; None where no classes are known to look alike."""
+    """`merge_quality` by the harmful suggestions and by all; None where no classes are known to be alike."""
     c, groups = found.split.num_classes, found.split.same_things
     by = {"harmful": suggestions(found), "all": suggestions(found, harmful_only=False)}
     quality = {name: merge_quality(merges(table), groups, c) for name, table in by.items()}

@@ -71,7 +71,7 @@ def merge_quality(
         return None
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(num_classes, num_classes))
     _, component = connected_components(graph, directed=False)
-    joined = _pairs([np.flatnonzero(component == one) for one in np.unique(component)], num_classes)
+    joined = _pairs([np.flatnonzero(component == one).tolist() for one in np.unique(component)], num_classes)
     right = len(joined & known)
     return {
         "joined": len(joined),

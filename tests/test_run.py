@@ -218,6 +218,37 @@ def test_a_detector_that_sums_sees_the_checkpoints_kept_and_recommends(tmp_path,
     assert not np.allclose(pd.read_csv(folder / "samples.csv")["suspicion"], samples["suspicion"])
 
 
+def test_the_loop_trains_again_and_a_second_run_reuses_it(tmp_path, capsys):
+    words = [*TINY, "noise=flip_10", "noise.ratio=0.25", "loop.rounds=1", "loop.sure=0.6", "loop.clean=true"]
+    folder = go(tmp_path, *words)
+    homes = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert [("-loop-" in name, "-none-" in name) for name in homes] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    rounds, corrected = (pd.read_csv(folder / f"{name}.csv") for name in ("rounds", "corrected"))
+    samples, found = pd.read_csv(folder / "samples.csv"), report(folder)
+    assert rounds["round"].tolist() == [0, 1]
+    assert rounds["wrong"][0] == 24
+    assert rounds["R@1"][0] == pytest.approx(found["retrieval"]["R@1"], abs=1e-6)
+    used = ~corrected["left_out"]
+    wrong = used & (corrected["corrected"] != samples["true_class"])
+    assert rounds["wrong"][1] == wrong.sum()
+    assert rounds["broken"][1] == (wrong & ~samples["flipped"]).sum()
+    assert rounds["relabelled"][1] == (used & (corrected["corrected"] != corrected["class"])).sum()
+    # The clean model is the one that noise=none trains.
+    assert report(go(tmp_path, *TINY))["checkpoint"]["reused"]
+    assert report(go(tmp_path, *TINY))["retrieval"]["R@1"] == pytest.approx(
+        found["loop"]["clean"]["R@1"], abs=1e-6
+    )
+    capsys.readouterr()
+    go(tmp_path, *words)
+    assert "loop: trained" not in capsys.readouterr().err
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "rounds.csv"), rounds)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == homes
+
+
 def test_the_counterfactual_check_ends_in_the_report(noisy):
     words = ["counterfactual.subsets=5", "counterfactual.steps=3", "target=pairs", "influence=if"]
     folder = go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25", *words)
