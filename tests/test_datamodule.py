@@ -16,6 +16,7 @@ from src.model.small_cnn import SmallCNN
 from src.recipe import Recipe
 from src.split import ArrayImages, FeatureRows, FileImages, ImageSpec, Part, RowSpec, build
 from src.train import fit
+from tests.made import model_and_data
 
 SIZES = [1, 3, 7, 23]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
