@@ -1,7 +1,7 @@
 """Attribute what is explained to training samples: the frozen model at its checkpoints, as a method wants it.
 
 A method's signature says what it takes: Training (features and the head) for params=head, Network too if it
-can do more than the head, and `earlier` if it sums over the checkpoints kept.
+can do more than the head, and `earlier` if it sums over the checkpoints kept; so does a detector's.
 """
 
 import copy
@@ -23,6 +23,7 @@ from src.errors import UserError, one_of
 from src.features import find_or_extract
 from src.head import Targets, Training
 from src.network import Network, parameter_names
+from src.relabel import Judgement, Votes
 from src.train import load
 
 PARAMS = ("head", "last_block", "all")
@@ -74,13 +75,11 @@ def attribute(
         return side, frozen.targets(explained)
 
     def earlier() -> Iterator[tuple[Training | Network, Targets]]:
-        for path in kept:  # one at a time: each has features of its own
-            past = copy.deepcopy(model)
-            load(past, path)
+        for past, path in before(model, kept):
             yield seen(past, freeze(past, data, path, device) if params == "head" else frozen)
 
-    sums = "earlier" in inspect.signature(explainer.func).parameters
-    scores = explainer(*seen(model, frozen), **({"earlier": earlier()} if sums else {})).cpu()
+    more = {"earlier": earlier()} if _sums(explainer) else {}
+    scores = explainer(*seen(model, frozen), **more).cpu()
     bad = int((~torch.isfinite(scores)).any(1).sum())
     if bad:
         raise UserError(
@@ -88,6 +87,40 @@ def attribute(
             "influence.damping if it has one, or take influence=eif"
         )
     return scores
+
+
+def before(model: Embedder, kept: list[Path]) -> Iterator[tuple[Embedder, Path]]:
+    """The model as it was at each checkpoint kept; one at a time, as each has features of its own."""
+    for path in kept:
+        past = copy.deepcopy(model)
+        load(past, path)
+        yield past, path
+
+
+def sides(model: Embedder, data: DataModule, kept: list[Path], device: torch.device) -> Iterator[Training]:
+    """The training side at each checkpoint kept."""
+    for past, path in before(model, kept):
+        yield freeze(past, data, path, device).training
+
+
+def judge(
+    detector: Callable,
+    training: Training,
+    influence: Float[Tensor, "g n"],
+    votes: Votes,
+    earlier: Iterator[Training],
+) -> Judgement:
+    """The detector's suspicion, and the labels it recommends: by default those of votes, Algorithm 1's.
+
+    earlier: the training side at the checkpoints kept, for a detector whose signature has that word.
+    """
+    more = {"earlier": earlier} if _sums(detector) else {}
+    found = detector(training, influence, votes, **more)
+    return found if isinstance(found, Judgement) else Judgement(found, votes)
+
+
+def _sums(method: Callable) -> bool:
+    return "earlier" in inspect.signature(method.func).parameters
 
 
 def whole(model: Embedder, data: DataModule, params: str, device: torch.device) -> Network:

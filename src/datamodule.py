@@ -79,11 +79,11 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
     """Batches of up to `classes` different classes, `per_class` samples each; every sample occurs.
 
     The batches of an epoch are a function of (seed, epoch). A class whose size is not a multiple
-    of per_class fills its last share with samples drawn again from the class.
+    of per_class fills its last share with samples drawn again from the class. Label -1: never drawn.
     """
 
     def __init__(self, labels: np.ndarray, classes: int, per_class: int, seed: int, epoch: int = 0):
-        self.members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+        self.members = [np.flatnonzero(labels == c) for c in np.unique(labels) if c >= 0]
         self.classes, self.per_class = min(classes, len(self.members)), per_class
         self.seed, self.epoch = seed, epoch
         shares = [math.ceil(len(rows) / per_class) for rows in self.members]
@@ -121,13 +121,24 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
 
 
 class DataModule(pl.LightningDataModule):
-    """Loaders of one split, with the labels that training is to believe."""
+    """Loaders of one split, with the labels that training is to believe.
+
+    left_out (n,): samples that no training batch holds (none); they keep their place everywhere else.
+    """
 
     def __init__(
-        self, split: Split, labels: np.ndarray, backbone, recipe: Recipe, num_workers: int, seed: int
+        self,
+        split: Split,
+        labels: np.ndarray,
+        backbone,
+        recipe: Recipe,
+        num_workers: int,
+        seed: int,
+        left_out: np.ndarray | None = None,
     ):
         super().__init__()
         self.split, self.labels, self.recipe = split, labels, recipe
+        self.drawn = labels if left_out is None else np.where(left_out, -1, labels)
         self.num_workers, self.seed = count("num_workers", num_workers, 0), seed
         self.training = self.evaluation = None  # rows of features are fed as they are
         if isinstance(split.image, ImageSpec):
@@ -141,7 +152,7 @@ class DataModule(pl.LightningDataModule):
         batches (its issue 21938), so the sampler is born with the right one.
         """
         sizes = self.recipe.classes_per_batch, self.recipe.per_class
-        batches = BalancedBatches(self.labels, *sizes, self.seed, self.first_epoch)
+        batches = BalancedBatches(self.drawn, *sizes, self.seed, self.first_epoch)
         return DataLoader(
             self._samples(self.split.train, self.labels, self.training),
             batch_sampler=batches,

@@ -112,6 +112,16 @@ class Sides:
     rows: range
 
 
+def class_cosines(training: Training, rows: slice) -> Float[Tensor, "t c"]:
+    """cos(z, p) of some samples and each class, in [-1, 1]; of several proxies a class its closest one.
+
+    Needs a loss with proxies, rows grouped by class.
+    """
+    classes = int(getattr(training.loss, "num_classes", len(training.proxies)))
+    cosine = F.normalize(training.z[rows], dim=1) @ training.proxies.T
+    return cosine.unflatten(1, (classes, -1)).amax(2)
+
+
 def chunk_size(targets: Targets, n: int) -> int:
     """How many groups a chunk takes by memory: its U is (b 2q, D), its phi U^T (n, b 2q)."""
     longest = max((len(group) for group in targets.groups), default=1)

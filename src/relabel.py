@@ -35,6 +35,17 @@ class Votes:
         return label, top[:, 0].clamp_min(0)
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What a detector that also recommends has found.
+
+    suspicion (n,): higher = more likely mislabelled; votes: P(label) of each sample, by its evidence.
+    """
+
+    suspicion: Float[Tensor, " n"]
+    votes: Votes
+
+
 def neighbourhood(labels: Int[Tensor, " n"]) -> int:
     """K: the median class size, at least 1, less than n."""
     sizes = torch.bincount(labels)
@@ -42,16 +53,21 @@ def neighbourhood(labels: Int[Tensor, " n"]) -> int:
 
 
 def vote(
-    embeddings: Float[Tensor, "n m"], labels: Int[Tensor, " n"], k: int | None = None, tile: int | None = None
+    embeddings: Float[Tensor, "n m"],
+    labels: Int[Tensor, " n"],
+    k: int | None = None,
+    tile: int | None = None,
+    voters: Bool[Tensor, " n"] | None = None,
 ) -> Votes:
     """P(y = l) = sum_i exp(-d_i) [y_i = l] / sum_i exp(-d_i) over the k nearest other samples.
 
     Algorithm 1, with d the Euclidean distance of the embeddings as they are given. k: by default the
-    median class size. tile: samples at a time (by memory). Raises UserError for fewer than two samples.
+    median class size. tile: samples at a time (by memory). voters: whose labels count (all); K is capped at
+    the other voters there are. Raises UserError for fewer than two samples or voters.
     """
-    if len(labels) < 2:
+    if len(labels) < 2 or (voters is not None and int(voters.sum()) < 2):
         raise UserError("relabelling needs at least two training samples")
-    squared, index = nearest(embeddings, embeddings, k or neighbourhood(labels), same=True)
+    squared, index = neighbours(embeddings, k or neighbourhood(labels), voters)
     distance = squared.sqrt()
     # Relative to the closest neighbour, so that far-away samples do not underflow to 0/0.
     weight = torch.exp(distance[:, :1] - distance)
@@ -65,6 +81,20 @@ def vote(
         share[some] = total.gather(1, classes[some])
     own = (weight * (classes == labels[:, None])).sum(1)
     return Votes(classes, share, own)
+
+
+def neighbours(
+    embeddings: Float[Tensor, "n m"], k: int, voters: Bool[Tensor, " n"] | None
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """The k nearest other voters of each sample: squared distances and indices."""
+    if voters is None or voters.all():
+        return nearest(embeddings, embeddings, k, same=True)
+    inside, outside = voters.nonzero()[:, 0], (~voters).nonzero()[:, 0]
+    k, gallery = min(k, len(inside) - 1), embeddings[inside]
+    parts = nearest(gallery, gallery, k, same=True), nearest(embeddings[outside], gallery, k, same=False)
+    order = torch.cat([inside, outside]).argsort()
+    squared, index = (torch.cat(both)[order] for both in zip(*parts, strict=True))
+    return squared, inside[index]
 
 
 def recommended_right(
@@ -81,3 +111,14 @@ def recommended_right(
     first, _ = votes.best()
     second, _ = votes.best(but=labels)
     return (torch.where(first == labels, second, first) == clean)[chosen].float().mean().item()
+
+
+def recommended_right_all(votes: Votes, labels: Int[Tensor, " n"], clean: Int[Tensor, " n"]) -> float | None:
+    """Of all flipped samples, harmful or not, the share whose most likely other label is the true one.
+
+    None where none is flipped.
+    """
+    flipped = labels != clean
+    if not flipped.any():
+        return None
+    return (votes.best(but=labels)[0] == clean)[flipped].float().mean().item()

@@ -13,10 +13,11 @@ from src.artifacts import read_json, write_array, write_csv, write_json
 from src.confusion import Explained, Pairs, groups
 from src.errors import UserError
 from src.noise import NoisyLabels
-from src.relabel import Votes, recommended_right
+from src.relabel import Votes, recommended_right, recommended_right_all
 from src.retrain import Changes
 from src.split import Split
 from src.statistics import detection
+from src.taxonomy import KINDS, merge_quality, merges, taxonomy
 
 RESULTS_FORMAT = 1  # raised when the code finds other numbers from the same settings
 
@@ -59,6 +60,41 @@ COLUMNS = {
         "change": "d_after - d_before; > 0: the explanation helped (a confusion is further apart, a "
         "mis-similar pair closer)",
     },
+    "classes.csv": {
+        "class": "a training class with samples in relabels.csv",
+        "samples": "how many samples have that label",
+        "suggestions": "how many of them are in relabels.csv",
+        "share": "suggestions / samples, in [0, 1]",
+        "leans_to": "the label recommended most often",
+        "lean": "share of the suggestions that say so, in [0, 1]",
+        "entropy": "of the labels recommended, nats; 0 = all say the same",
+        "kind": "of the paper's Table 5: centralized or diversified where share > 0.1, as entropy < 0.35 or "
+        "not; individual where share < 0.05; else others",
+        "kind_by_share": "of the authors' scripts: centralized where lean >= 0.9 instead",
+        "merge_with": "leans_to of a class that is centralized by either; else empty",
+    },
+    "rounds.csv": {
+        "round": "0 is the model of the labels given; each round relabels and trains again from scratch",
+        "R@1": "recall at 1 on the test classes, in [0, 1]",
+        "MAP@R": "mean average precision at R on the test classes, in [0, 1]",
+        "relabelled": "training samples whose label is another than the one given",
+        "left_out": "training samples that this round's training left out, as their label stayed in doubt",
+        "wrong": "samples trained with a wrong label; empty without noise",
+        "broken": "those among them whose given label was right; empty without noise",
+        "won_back_R@1": "(R@1 - round 0's) / (R@1 of the model trained on clean labels - round 0's); 1 = "
+        "all; empty where that is not measured (loop.clean=true with noise) or nothing was lost",
+        "won_back_MAP@R": "the same of MAP@R",
+        "checkpoint": "the round's model",
+    },
+    "corrected.csv": {
+        "sample": "row of samples.csv",
+        "path": "name of the training image",
+        "class": "the label given",
+        "corrected": "the label that the last round trained with",
+        "left_out": "True where the last round trained without the sample",
+        "evidence": "P of the likelier of two labels, the one given and the likeliest other, beside the less "
+        "likely, in [0.5, 1]; empty where no round decided",
+    },
     "samples.csv": {
         "sample": "column of influence.npy: position in the training set",
         "path": "name of the training image",
@@ -69,7 +105,7 @@ COLUMNS = {
         "influence_abs_mean": "mean absolute score over the same, >= 0, same unit; how much it matters",
         "harmful_share": "share of the same on which the sample scores > 0, in [0, 1]",
         "suspicion": "of the chosen detector; higher = more likely mislabelled",
-        "vote_current": "neighbours' vote for the current label, in [0, 1] (Algorithm 1)",
+        "vote_current": "P(current label), in [0, 1], by the neighbours (Algorithm 1) or detector=evidence",
         "recommended": "class with the largest vote",
         "vote_recommended": "that vote, in [0, 1]",
         "flipped": "True where noise= changed the label (only with noise)",
@@ -209,6 +245,41 @@ def relabel_table(samples: pd.DataFrame) -> pd.DataFrame:
     return chosen[[column for column in COLUMNS["relabels.csv"] if column in chosen]]
 
 
+def suggestions(found: Findings, harmful_only: bool = True) -> pd.DataFrame:
+    """`taxonomy` of the samples that are recommended another label: the harmful ones, or all."""
+    label, current = found.votes.best()[0].numpy(), found.noisy.labels
+    suggested = label != current
+    if harmful_only:
+        suggested &= (found.influence_mean > 0).numpy()
+    return taxonomy(current, label, suggested)
+
+
+def class_table(found: Findings) -> pd.DataFrame:
+    """One row per training class with relabel suggestions: most first, ties by name."""
+    names, table = np.array(found.split.class_names, dtype=object), suggestions(found)
+    merged = (table[["kind", "kind_by_share"]] == "centralized").any(axis=1)
+    leans_to = pd.Series(names[table["leans_to"].to_numpy(np.int64)], dtype=object, index=table.index)
+    table = table.assign(**{"class": names[table["class"].to_numpy(np.int64)]}, leans_to=leans_to)
+    table = table.assign(merge_with=leans_to.where(merged, ""))
+    return table.sort_values(["suggestions", "class"], ascending=[False, True], ignore_index=True)
+
+
+def class_report(found: Findings) -> dict:
+    """Table 5: how many classes are of each kind, by both rules."""
+    table = suggestions(found)
+    return {
+        rule: {kind: int((table[rule] == kind).sum()) for kind in KINDS} for rule in ("kind", "kind_by_share")
+    }
+
+
+def merge_report(found: Findings) -> dict | None:
+    """`merge_quality` by the harmful suggestions and by all; None where no classes are known to be alike."""
+    c, groups = found.split.num_classes, found.split.same_things
+    by = {"harmful": suggestions(found), "all": suggestions(found, harmful_only=False)}
+    quality = {name: merge_quality(merges(table), groups, c) for name, table in by.items()}
+    return quality if quality["all"] else None
+
+
 def class_pairs(confusions: pd.DataFrame, most: int = 10) -> list[dict]:
     """The unordered class pairs confused most, with how often; ties by name."""
     both = [
@@ -240,6 +311,9 @@ def noise_report(found: Findings) -> dict | None:
             torch.from_numpy(noisy.clean),
             found.influence_mean > 0,
         ),
+        "recommended_right_all": recommended_right_all(
+            found.votes, torch.from_numpy(noisy.labels), torch.from_numpy(noisy.clean)
+        ),
         "relabels": int(flagged.sum()),
         "relabels_right": int((flagged & (label == noisy.clean)).sum()),
     }
@@ -254,18 +328,23 @@ def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str
         "explained": {"table": found.explained.table, "rows": len(found.explained.groups)},
         "confused_most": class_pairs(tables["confusions.csv"]),
         "noise": noise_report(found),
+        "classes": class_report(found),
+        "merge": merge_report(found),
         "relabels": len(tables["relabels.csv"]),
     }
 
 
-def write(folder: Path, found: Findings, method: str, unit: str) -> dict[str, pd.DataFrame]:
-    """Write the tables and scores into a folder, and return the tables by file name."""
+def write(
+    folder: Path, found: Findings, method: str, unit: str, more: dict[str, pd.DataFrame] | None = None
+) -> dict[str, pd.DataFrame]:
+    """Write the tables and scores into a folder, and return the tables by file name; more: further ones."""
     samples = sample_table(found)
     tables = {
         "confusions.csv": confusion_table(found),
         "groups.csv": group_table(found),
         "samples.csv": samples,
         "relabels.csv": relabel_table(samples),
+        "classes.csv": class_table(found),
     }
     if found.explained.table == "mis_similar.csv":
         tables["mis_similar.csv"] = mis_similar_table(found)
@@ -273,6 +352,7 @@ def write(folder: Path, found: Findings, method: str, unit: str) -> dict[str, pd
         tables["counterfactual.csv"] = pd.DataFrame({"row": np.arange(len(found.lds)), "lds": found.lds})
     if found.retrained is not None:
         tables["retrained.csv"] = retrained_table(found.retrained)
+    tables |= more or {}
     for name, table in tables.items():
         write_csv(folder / name, table)
     write_array(folder / "influence.npy", found.influence.numpy())

@@ -1,5 +1,7 @@
 """The story of a run: train, find who is confused with whom, and which training samples are to blame."""
 
+import copy
+import functools
 import importlib
 import logging
 import sys
@@ -10,6 +12,7 @@ from inspect import signature
 from pathlib import Path
 
 import hydra
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -18,7 +21,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src import attribute, counterfactual, results, reweight, summary, sweep, tracker
+from src import attribute, counterfactual, loop, results, reweight, summary, sweep, tracker
 from src.artifacts import disk, file_hash, short_hash, whole_folder, write_json
 from src.command_line import CONF, TRAINING_KEYS
 from src.confusion import Queries, find
@@ -34,7 +37,10 @@ from src.retrieval import metrics, nmi
 from src.split import ImageSpec, RowSpec, Split
 from src.train import device, find_or_train, kept
 
-LOOKING_KEYS = ("target", "params", "influence", "detector", "neighbours", "counterfactual", "retrain")
+LOOKING_KEYS = (
+    *("target", "params", "influence", "detector", "neighbours"),
+    *("counterfactual", "retrain", "loop"),
+)
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
 NOT_IN_WEIGHTS = (
     *("root", "csv", "download", "on_bad_image", "on_small_class"),
@@ -67,12 +73,14 @@ def run(cfg: DictConfig) -> Path:
     recipe = instantiate(cfg.recipe)
     backbone = instantiate(cfg.model, **input_size(split.image, cfg.model, choices))
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
-    home, name = places(settings, choices, split.fingerprint(), getattr(backbone, "fingerprint", ""))
+    fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
+    home, name = places(settings, choices, *fingerprints)
     folder = Path(cfg.output_dir) / name
     if not flag("again", cfg.again) and sweep.running() and results.whole(folder):
         console.print(f"done before: {folder}")
         return folder
     model = Embedder(backbone, loss, recipe)
+    untrained = copy.deepcopy(model)  # for the loop, which trains from the same start
     data = DataModule(split, noisy.labels, backbone, recipe, cfg.num_workers, cfg.seed)
     console.print(
         f"{choices['dataset']}: {len(split.train)} training images of {split.num_classes} classes, "
@@ -85,8 +93,9 @@ def run(cfg: DictConfig) -> Path:
     plan = counterfactual.Plan(**cfg.counterfactual)
     counterfactual.allowed(plan, cfg.params)
     reweight.check(settings["retrain"], cfg.params)
-    again = instantiate(cfg.retrain)
-    reweight.rehearse(again, model)
+    retraining = instantiate(cfg.retrain)
+    reweight.rehearse(retraining, model)
+    plan_of_loop = loop.Plan(**cfg.loop)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
     # Train, or find the checkpoint that these settings lead to.
@@ -125,19 +134,41 @@ def run(cfg: DictConfig) -> Path:
         clock.lap("counterfactual")
 
     # Do the explanations help, when the head is trained again by them?
-    changes = reweight.reweight(again, training, frozen.targets(explained), influence, model, data, trainer)
+    targets = frozen.targets(explained)
+    changes = reweight.reweight(retraining, training, targets, influence, model, data, trainer)
     if changes is not None:
         clock.lap("retraining")
 
     # Which labels look wrong, and what they should be.
     votes = vote(F.normalize(training.z, dim=1), training.labels, cfg.neighbours)
-    suspicion = detector(training, influence, votes)
-    found = Findings(split, noisy, confusions, explained, influence, suspicion, votes, lds, changes)
+    earlier = attribute.sides(model, data, kept(checkpoint), where)
+    judged = attribute.judge(detector, training, influence, votes, earlier)
+    found = Findings(
+        split, noisy, confusions, explained, influence, judged.suspicion, judged.votes, lds, changes
+    )
     clock.lap("relabelling")
+
+    # Does training on the recommended labels win back what the wrong ones cost?
+    rounds = None
+    if plan_of_loop.rounds:
+        again = functools.partial(retrained, untrained, data, trainer, where)
+        calm = {**settings, "noise": {**settings["noise"], "ratio": 0}}
+        best = places(calm, {**choices, "noise": "none"}, *fingerprints)[0]
+        rounds = loop.run(
+            plan_of_loop,
+            noisy,
+            loop.look(model, data, checkpoint, where),
+            cfg.neighbours,
+            lambda labels: again(loop.home(home, labels), labels.labels, labels.left_out),
+            lambda: again(best, noisy.clean),
+        )
+        clock.lap("loop")
 
     # Keep it, and say it.
     with one_maker(folder), whole_folder(folder) as partial:
-        written = results.write(partial, found, choices["influence"], unit_of(explainer))
+        written = results.write(
+            partial, found, choices["influence"], unit_of(explainer), loop.tables(rounds, found)
+        )
         report = {
             "choices": choices,
             "params": cfg.params,
@@ -145,7 +176,8 @@ def run(cfg: DictConfig) -> Path:
             "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
             **results.report(found, written, retrieval),
             "counterfactual": counterfactual.report(lds, plan),
-            "retrain": reweight.report(changes, again),
+            "retrain": reweight.report(changes, retraining),
+            "loop": loop.report(rounds, plan_of_loop),
             "checkpoint": {"path": str(checkpoint), "sha256": file_hash(checkpoint), "reused": reused},
             "seconds": clock.laps,
             "versions": {
@@ -171,6 +203,22 @@ def read(dataset: DictConfig) -> Split:
     if key not in splits:
         splits[key] = instantiate(dataset)
     return splits[key]
+
+
+def retrained(
+    untrained: Embedder,
+    data: DataModule,
+    trainer,
+    where: torch.device,
+    home: Path,
+    labels: np.ndarray,
+    left_out: np.ndarray | None = None,
+) -> loop.Seen:
+    """A model trained on other labels from the first one's start, in its own folder, as the loop sees it."""
+    model = copy.deepcopy(untrained)
+    own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed, left_out)
+    with disk(home):
+        return loop.train(model, own, home, trainer, where)
 
 
 def input_size(spec: ImageSpec | RowSpec, model: DictConfig, choices: dict[str, str]) -> dict[str, int]:

@@ -7,17 +7,32 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 def detection(suspicion: Float[np.ndarray, " n"], flipped: Bool[np.ndarray, " n"]) -> dict[str, float] | None:
-    """AUROC and average precision of ranking flipped samples first, both in [0, 1].
+    """AUROC, average precision, and recall at the noise rate, of ranking flipped samples first; in [0, 1].
 
-    A random order has AUROC 0.5 and an average precision of about the share of flipped samples.
-    None where none or all are flipped, as neither is defined then.
+    recall: the share of the k flipped samples that is among the k most suspicious, ties in the order given,
+    so it does not reward a detector that cannot tell samples apart; the other two do not depend on the order.
+    A random order has AUROC 0.5, and average precision and recall of about the share of flipped samples.
+    None where none or all are flipped, as AUROC is not defined then.
     """
     if flipped.all() or not flipped.any():
         return None
     return {
         "auroc": float(roc_auc_score(flipped, suspicion)),
         "average_precision": float(average_precision_score(flipped, suspicion)),
+        "recall": float(detection_curve(suspicion, flipped)[1][flipped.sum()]),
     }
+
+
+def detection_curve(
+    suspicion: Float[np.ndarray, " n"], flipped: Bool[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n+1"], Float[np.ndarray, " n+1"]]:
+    """(share checked, share found): of all samples, and of the flipped ones, after the j most suspicious.
+
+    Both rise from 0 (j = 0) to 1 (j = n); ties are checked in the order given. At least one is flipped.
+    """
+    order = np.argsort(-suspicion, kind="stable")
+    found = np.concatenate([[0], np.cumsum(flipped[order])])
+    return np.arange(len(found)) / len(suspicion), found / flipped.sum()
 
 
 def mean_interval(values: Float[np.ndarray, " n"], level: float = 0.95) -> dict[str, float | None] | None:

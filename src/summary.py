@@ -41,6 +41,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     noise = metrics["noise"]
     if noise:
         lines += _noise(noise, metrics["choices"]["detector"])
+    lines += _loop(metrics["loop"])
     lines.append(("Relabels", f"{metrics['relabels']} harmful samples recommended another label"))
     seconds = metrics["seconds"]
     lines.append(("Time", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
@@ -64,6 +65,23 @@ def _retrained(again: dict, table: str) -> str:
     epochs = "1 epoch" if again["epochs"] == 1 else f"{again['epochs']} epochs"
     weights = f"helpful x {again['helpful']:g}, harmful x {again['harmful']:g}"
     return f"{what} changes by {again['mean']:+.4f}{ends}  {weights}, {epochs}, {again['mode']}"
+
+
+def _loop(loop: dict | None) -> list[tuple[str, str]]:
+    lines = []
+    for line in loop["rounds"] if loop else []:
+        text = f"R@1 {line['R@1']:.3f}  MAP@R {line['MAP@R']:.3f}"
+        text += f"  {line['relabelled']} relabelled, {line['left_out']} left out"
+        if line["wrong"] is not None:
+            text += f", {line['wrong']:.0f} wrong ({line['broken']:.0f} broken)"
+        back = {name: line[f"won_back_{name}"] for name in ("R@1", "MAP@R")}
+        shares = [f"{share:.0%} of {name}" for name, share in back.items() if share is not None]
+        if line["round"] and shares:
+            text += f", won back {' and '.join(shares)}"
+        lines.append((f"Round {line['round']}", text))
+    if loop and loop["clean"]:
+        lines.append(("Clean labels", f"R@1 {loop['clean']['R@1']:.3f}  MAP@R {loop['clean']['MAP@R']:.3f}"))
+    return lines
 
 
 def _noise(noise: dict, detector: str) -> list[tuple[str, str]]:

@@ -11,8 +11,8 @@ from jaxtyping import install_import_hook
 import tests.typechecker  # noqa: F401 - the hook looks it up by name
 
 MATHS = (
-    "confusion counterfactual curvature detector embedder features head heads influence kronecker loss model "
-    "network relabel retrain retrieval statistics target"
+    "confusion counterfactual curvature detector embedder evidence features head heads influence kronecker "
+    "loss model network relabel retrain retrieval statistics target taxonomy"
 ).split()
 install_import_hook([f"src.{name}" for name in MATHS], "tests.typechecker.check")
 

@@ -16,6 +16,7 @@ from src.model.small_cnn import SmallCNN
 from src.recipe import Recipe
 from src.split import ArrayImages, FeatureRows, FileImages, ImageSpec, Part, RowSpec, build
 from src.train import fit
+from tests.made import model_and_data
 
 SIZES = [1, 3, 7, 23]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -524,3 +525,14 @@ def test_training_sees_each_epochs_own_batches(tmp_path, workers):
         assert [rows for rows, _ in steps] == rows_of(wanted), f"epoch {epoch}"
         looks = [sum(images[key][0].double().sum().item() for key in keys) for keys in wanted]
         assert [look for _, look in steps] == pytest.approx(looks, abs=1e-6)
+
+
+def test_a_sample_left_out_is_in_no_batch_and_keeps_its_place():
+    model, data = model_and_data()
+    left_out = np.isin(np.arange(96), [3, 17, *range(32, 48)])
+    own = DataModule(data.split, data.labels, model.backbone, data.recipe, 0, 0, left_out)
+    indices = torch.cat([batch[2] for batch in own.train_dataloader()])
+    assert sorted(set(indices.tolist())) == np.flatnonzero(~left_out).tolist()
+    labels = torch.cat([batch[1] for batch in own.train_dataloader()])
+    assert labels.tolist() == data.labels[indices].tolist()
+    assert len(own.in_order(own.split.train).dataset) == 96

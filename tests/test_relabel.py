@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.errors import UserError
-from src.relabel import neighbourhood, recommended_right, vote
+from src.relabel import Votes, neighbourhood, recommended_right, recommended_right_all, vote
 
 
 def slow(z, labels, k, c):
@@ -76,9 +76,36 @@ def test_recommended_right_counts_as_table_2_does():
     assert recommended_right(votes, clean, clean, everything) is None
 
 
+@pytest.mark.parametrize("k", [4, 30])
+def test_only_voters_vote(k):
+    z = np.random.default_rng(2).normal(size=(23, 4))
+    labels = np.random.default_rng(3).integers(0, 5, 23)
+    voters = np.random.default_rng(4).random(23) < 0.6
+    votes = vote(torch.from_numpy(z), torch.from_numpy(labels), k, voters=torch.from_numpy(voters))
+    found = dense(votes, 5)
+    for i in range(23):
+        rows = [i, *(j for j in np.flatnonzero(voters) if j != i)]
+        want = slow(z[rows], labels[rows], min(k, voters.sum() - 1), 5)[0]
+        np.testing.assert_allclose(found[i], want, atol=1e-9)
+
+
+def test_recommended_right_all_counts_every_flipped_sample_once():
+    votes = Votes(
+        torch.tensor([[1, 0], [0, 1], [2, 0], [2, 1]]),
+        torch.tensor([[0.7, 0.3], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]]),
+        torch.tensor([0.3, 0.9, 0.6, 0.4]),
+    )
+    # Flipped: 0 (voted 1, right), 2 (its own label leads, the next is right), 3 (voted 2, wrong).
+    labels, clean = torch.tensor([0, 0, 2, 1]), torch.tensor([1, 0, 0, 0])
+    assert recommended_right_all(votes, labels, clean) == pytest.approx(2 / 3)
+    assert recommended_right_all(votes, clean, clean) is None
+
+
 def test_one_sample_is_refused():
     with pytest.raises(UserError, match="at least two"):
         vote(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
+    with pytest.raises(UserError, match="at least two"):
+        vote(torch.zeros(3, 2), torch.zeros(3, dtype=torch.long), voters=torch.tensor([True, False, False]))
 
 
 def test_neighbourhood_is_the_median_class_size_within_reason():

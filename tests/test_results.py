@@ -65,6 +65,27 @@ def test_samples_and_relabels(found):
     assert results.relabel_table(samples)["sample"].tolist() == [0]
 
 
+def test_classes_with_suggestions(found):
+    # Harmful and voted elsewhere: sample 0 of class a alone, to c; harmful or not, sample 2 of b to a too.
+    table = results.class_table(found)
+    assert table.drop(columns=["lean", "entropy"]).values.tolist() == [
+        ["a", 2, 1, 0.5, "c", "centralized", "centralized", "c"]
+    ]
+    assert list(table) == list(results.COLUMNS["classes.csv"])
+    assert results.class_report(found)["kind"] == {
+        "centralized": 1,
+        "diversified": 0,
+        "individual": 0,
+        "others": 0,
+    }
+    assert results.merge_report(found) is None  # x and y look alike, but train nothing
+    alike = replace(found, split=replace(found.split, same_things=((0, 1),)))
+    report = results.merge_report(alike)
+    assert report["harmful"] == {"joined": 1, "known": 1, "precision": 0, "recall": 0}
+    # a with c and b with a join all three.
+    assert report["all"] == {"joined": 3, "known": 1, "precision": pytest.approx(1 / 3), "recall": 1}
+
+
 def test_class_pairs_count_both_directions(found):
     assert results.class_pairs(results.confusion_table(found)) == [
         {"classes": ["x", "y"], "confusions": 2, "same_thing": True},
@@ -76,11 +97,13 @@ def test_noise_report(found):
     report = results.noise_report(found)
     assert report["flipped"] == 3
     # Suspicions 0.7 0.1 0.6 0.2 0.4, flipped 0, 2 and 4: all three lead.
-    assert report["detector"] == {"auroc": 1.0, "average_precision": 1.0}
+    assert report["detector"] == {"auroc": 1.0, "average_precision": 1.0, "recall": 1.0}
     # |influence| 2 1 4 0 1: 2 and 0 lead, 4 and 1 tie behind them.
     assert report["absolute_influence"]["auroc"] == pytest.approx(5.5 / 6)
     # Harmful and flipped: 0 (its vote is right) and 4 (its vote repeats the label, the second says a).
     assert report["recommended_right"] == 0.5
+    # All flipped: 0 is voted c (right), 2 a (right), 4 a by the second vote (b is right).
+    assert report["recommended_right_all"] == pytest.approx(2 / 3)
     assert (report["relabels"], report["relabels_right"]) == (1, 1)
 
 

@@ -200,6 +200,54 @@ def test_tracin_is_the_sum_over_the_checkpoints_kept(tmp_path, monkeypatch):
     np.testing.assert_allclose(sum(terms), total, rtol=1e-3, atol=1e-4 * np.abs(total).max())
 
 
+def test_a_detector_that_sums_sees_the_checkpoints_kept_and_recommends(tmp_path, monkeypatch):
+    words = [*TINY, "noise=flip_10", "noise.ratio=0.25", "recipe.epochs=3", "recipe.checkpoints=3"]
+    folder = go(tmp_path, *words, "detector=evidence")
+    (home,) = (tmp_path / "checkpoints").iterdir()
+    assert {path.name for path in home.glob("epoch_*.features.npz")} == {
+        *("epoch_0001.features.npz", "epoch_0002.features.npz"),
+    }
+    samples, found = pd.read_csv(folder / "samples.csv"), report(folder)["noise"]
+    # The sign of the log-odds says whether the label is recommended to stay.
+    moves = samples["recommended"] != samples["class"]
+    assert ((samples["suspicion"] > 0) == moves).all()
+    right = samples["recommended"] == samples["true_class"]
+    assert found["recommended_right_all"] >= (right & samples["flipped"]).sum() / 24
+    monkeypatch.setattr("src.run.kept", lambda checkpoint: [])
+    go(tmp_path, *words, "detector=evidence")
+    assert not np.allclose(pd.read_csv(folder / "samples.csv")["suspicion"], samples["suspicion"])
+
+
+def test_the_loop_trains_again_and_a_second_run_reuses_it(tmp_path, capsys):
+    words = [*TINY, "noise=flip_10", "noise.ratio=0.25", "loop.rounds=1", "loop.sure=0.6", "loop.clean=true"]
+    folder = go(tmp_path, *words)
+    homes = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert [("-loop-" in name, "-none-" in name) for name in homes] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    rounds, corrected = (pd.read_csv(folder / f"{name}.csv") for name in ("rounds", "corrected"))
+    samples, found = pd.read_csv(folder / "samples.csv"), report(folder)
+    assert rounds["round"].tolist() == [0, 1]
+    assert rounds["wrong"][0] == 24
+    assert rounds["R@1"][0] == pytest.approx(found["retrieval"]["R@1"], abs=1e-6)
+    used = ~corrected["left_out"]
+    wrong = used & (corrected["corrected"] != samples["true_class"])
+    assert rounds["wrong"][1] == wrong.sum()
+    assert rounds["broken"][1] == (wrong & ~samples["flipped"]).sum()
+    assert rounds["relabelled"][1] == (used & (corrected["corrected"] != corrected["class"])).sum()
+    # The clean model is the one that noise=none trains.
+    clean = report(go(tmp_path, *TINY))
+    assert clean["checkpoint"]["reused"]
+    assert clean["retrieval"]["R@1"] == pytest.approx(found["loop"]["clean"]["R@1"], abs=1e-6)
+    capsys.readouterr()
+    go(tmp_path, *words)
+    assert "loop: trained" not in capsys.readouterr().err
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "rounds.csv"), rounds)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == homes
+
+
 def test_the_counterfactual_check_ends_in_the_report(noisy):
     words = ["counterfactual.subsets=5", "counterfactual.steps=3", "target=pairs", "influence=if"]
     folder = go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25", *words)
@@ -245,7 +293,7 @@ def test_retraining_by_the_scores_ends_in_the_report(noisy):
 
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
     groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*groups, "counterfactual", "retrain")}
+    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop")}
     settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
     choices = dict.fromkeys(("noise", *groups), "x")
 

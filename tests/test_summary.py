@@ -10,6 +10,7 @@ METRICS = {
     "explained": {"table": "groups.csv", "rows": 30},
     "counterfactual": None,
     "retrain": None,
+    "loop": None,
     "retrieval": {"R@1": 0.7328, "R@2": 0.85, "MAP@R": 0.384},
     "queries": 1920,
     "confusions": 513,
@@ -77,3 +78,20 @@ def test_what_retraining_changed():
     assert "Retrained          d changes by +0.0123  helpful x 2, harmful x 0.25, 3 epochs, cached" in alone
     far = shown(retrain=found, explained={"table": "mis_similar.csv", "rows": 9})
     assert f"Retrained          -{line}" in far
+
+
+def test_what_each_round_won_back():
+    line = {"round": 0, "R@1": 0.75, "MAP@R": 0.37, "relabelled": 0, "left_out": 0, "wrong": 816, "broken": 0}
+    line |= {"won_back_R@1": 0.0, "won_back_MAP@R": 0.0}
+    after = {"round": 1, "R@1": 0.781, "MAP@R": 0.43, "relabelled": 640, "left_out": 260, "wrong": 104}
+    after |= {"broken": 3, "won_back_R@1": 0.824, "won_back_MAP@R": None}
+    loop = {"rounds": [line, after], "clean": {"R@1": 0.786, "MAP@R": 0.445}, "sure": 0.9}
+    lines = shown(loop=loop)
+    assert (
+        "Round 1            R@1 0.781  MAP@R 0.430  640 relabelled, 260 left out, 104 wrong (3 broken), "
+        "won back 82% of R@1" in lines
+    )
+    assert "Clean labels       R@1 0.786  MAP@R 0.445" in lines
+    unknown = {**after, "wrong": None, "broken": None, "won_back_R@1": None}
+    lines = shown(loop={**loop, "rounds": [unknown], "clean": None})
+    assert "Round 1            R@1 0.781  MAP@R 0.430  640 relabelled, 260 left out" in lines

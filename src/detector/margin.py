@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.head import Training
+from src.head import Training, class_cosines
 from src.relabel import Votes
 
 
@@ -13,10 +13,8 @@ def suspicion(training: Training, influence: Float[Tensor, "p n"], votes: Votes)
 
     With several proxies per class the closest one counts. Needs a loss with proxies, rows grouped by class.
     """
-    classes = int(getattr(training.loss, "num_classes", len(training.proxies)))
-    cosine = training.similarity * training.squared_norms.rsqrt()[:, None]
-    cosine = cosine.unflatten(1, (classes, -1)).amax(2)  # (n, c)
+    cosine = class_cosines(training, slice(None))  # (n, c)
     own = cosine.gather(1, training.labels[:, None])
-    if classes == 1:
+    if cosine.shape[1] == 1:
         return -own[:, 0]
     return cosine.scatter(1, training.labels[:, None], -torch.inf).amax(1) - own[:, 0]

@@ -1,7 +1,10 @@
 import torch
 
 from src.curvature import gradient_z
-from src.detector import influence, knn, loss, margin, random, self_influence
+from src.detector import evidence, influence, knn, loss, margin, random, self_influence
+from src.evidence import evidence as combined
+from src.evidence import odds
+from src.head import Training
 from src.kronecker import fit
 from src.relabel import vote
 
@@ -13,6 +16,19 @@ def test_knn_is_one_minus_the_vote_for_the_current_label(toy):
     training, _ = toy
     votes = vote(training.z, training.labels, 5)
     assert torch.equal(knn.suspicion(training, SCORES, votes), 1 - votes.own)
+
+
+def test_evidence_is_the_log_odds_of_the_checkpoints_and_recommends(toy):
+    training, _ = toy
+    before = Training(
+        training.features.flip(1), training.labels, training.weight, training.bias, training.loss
+    )
+    votes = vote(training.z, training.labels, 5)
+    found = evidence.suspicion(training, SCORES, votes, earlier=iter([before]))
+    want = combined([before, training], 5)
+    torch.testing.assert_close(found.suspicion, odds(want, training.labels)[1])
+    assert torch.equal(found.votes.best()[0], want.best()[0])
+    assert not torch.allclose(found.suspicion, evidence.suspicion(training, SCORES, votes).suspicion)
 
 
 def test_influence_is_the_mean_over_confusions(toy):

@@ -1,0 +1,212 @@
+"""Relabel, leave out what stays in doubt, train again from scratch, and see what it won back.
+
+Every round decides anew for each sample of the labels given, with the evidence of the latest model, so an
+error of one round is no starting point of the next.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from src import attribute
+from src.artifacts import short_hash
+from src.datamodule import DataModule
+from src.embedder import Embedder
+from src.errors import count, flag, within
+from src.evidence import evidence, odds
+from src.head import Training
+from src.noise import NoisyLabels
+from src.progress import console
+from src.relabel import neighbourhood
+from src.results import Findings
+from src.retrieval import metrics
+from src.train import find_or_train, kept
+
+MEASURES = ("R@1", "MAP@R")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """rounds: of relabelling and training, 0 for none. sure: in [0.5, 1], the least probability of another
+    label, beside that of the label given, at which it is taken; from 1/2 to there the sample is left out.
+    clean: also train on the labels before noise= flipped them, to say what share was won back.
+    """
+
+    rounds: int
+    sure: float
+    clean: bool
+
+    def __post_init__(self):
+        count("loop.rounds", self.rounds, 0)
+        within("loop.sure", self.sure, 0.5, 1)
+        flag("loop.clean", self.clean)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a round trains with: labels (n,), left_out (n,) of training, evidence (n,): P of the label that is
+    more likely than the other, of the label given and the most likely other one; in [0.5, 1]."""
+
+    labels: np.ndarray
+    left_out: np.ndarray
+    evidence: np.ndarray
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trained model: the training side at its checkpoints, the last one last, and its MEASURES."""
+
+    checkpoint: Path
+    sides: list[Training]
+    found: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A finished loop: a row per round (rounds.csv), the last labels, and the clean model's MEASURES."""
+
+    rounds: pd.DataFrame
+    labels: Labels
+    clean: dict[str, float] | None
+
+
+def correct(
+    sides: list[Training], given: np.ndarray, left_out: np.ndarray, sure: float, k: int | None
+) -> Labels:
+    """The other label where P(other) / (P(other) + P(given)) >= sure; left out where it is above 1/2 only.
+
+    P: `evidence` of the sides, in which those that were left out of their training have no vote.
+    """
+    labels = torch.from_numpy(given)
+    k = k or neighbourhood(sides[-1].labels)
+    votes = evidence(sides, k, labels=labels, voters=~torch.from_numpy(left_out))
+    other, log_odds = odds(votes, labels)
+    share = log_odds.sigmoid()
+    taken = share >= sure
+    corrected = torch.where(taken, other, labels).numpy()
+    return Labels(corrected, ((share > 0.5) & ~taken).numpy(), torch.maximum(share, 1 - share).numpy())
+
+
+def row(
+    number: int,
+    seen: Seen,
+    labels: Labels,
+    noisy: NoisyLabels,
+    start: dict[str, float],
+    clean: dict[str, float] | None,
+) -> dict:
+    """A line of rounds.csv. start and clean: MEASURES of the first model and of the one with clean labels.
+
+        won back = (measure - start's) / (clean's - start's)
+
+    NaN where no label was flipped, no clean model is at hand, or it is not better than the first.
+    """
+    known, used = bool(noisy.flipped.any()), ~labels.left_out
+    wrong = used & (labels.labels != noisy.clean)
+    back = {}
+    for name in MEASURES:
+        lost = clean[name] - start[name] if clean else 0.0
+        back[f"won_back_{name}"] = (seen.found[name] - start[name]) / lost if lost > 0 else np.nan
+    return {
+        "round": number,
+        **seen.found,
+        "relabelled": int((used & (labels.labels != noisy.labels)).sum()),
+        "left_out": int(labels.left_out.sum()),
+        "wrong": int(wrong.sum()) if known else np.nan,
+        "broken": int((wrong & ~noisy.flipped).sum()) if known else np.nan,
+        **back,
+        "checkpoint": str(seen.checkpoint),
+    }
+
+
+def run(
+    plan: Plan,
+    noisy: NoisyLabels,
+    start: Seen,
+    k: int | None,
+    train: Callable[[Labels], Seen],
+    clean: Callable[[], Seen],
+) -> Loop:
+    """The rounds. start: the model of the labels given; train: a model of a round's labels, from scratch.
+
+    Ends early where a round would train with the labels of the one before, or with fewer than two classes.
+    """
+    n = len(noisy.labels)
+    labels = Labels(noisy.labels, np.zeros(n, bool), np.full(n, np.nan))
+    best = clean().found if plan.clean and noisy.flipped.any() else None
+    rows, seen = [row(0, start, labels, noisy, start.found, best)], start
+    for number in range(1, plan.rounds + 1):
+        new = correct(seen.sides, noisy.labels, labels.left_out, plan.sure, k)
+        if same(new, labels):
+            console.print(f"loop: round {number} would change no label; ended")
+            break
+        if len(np.unique(new.labels[~new.left_out])) < 2:
+            console.print(f"loop: round {number} would leave fewer than two classes; ended; lower loop.sure")
+            break
+        labels, seen = new, train(new)
+        rows.append(row(number, seen, labels, noisy, start.found, best))
+    return Loop(pd.DataFrame(rows), labels, best)
+
+
+def same(one: Labels, other: Labels) -> bool:
+    """Whether training with both ends at the same weights."""
+    return np.array_equal(one.left_out, other.left_out) and np.array_equal(
+        one.labels[~one.left_out], other.labels[~other.left_out]
+    )
+
+
+def home(first: Path, labels: Labels) -> Path:
+    """A round's folder for its model: the first model's name, and a hash of it and of the labels."""
+    words, _, key = first.name.rpartition("-")
+    content = hashlib.sha256(labels.labels.tobytes() + labels.left_out.tobytes()).hexdigest()
+    return first.with_name(f"{words}-loop-{short_hash([key, content])}")
+
+
+def look(model: Embedder, data: DataModule, checkpoint: Path, device: torch.device) -> Seen:
+    """A trained model's sides and MEASURES."""
+    frozen = attribute.freeze(model, data, checkpoint, device)
+    split = data.split
+    z = [F.normalize(model.head(part), dim=1) for part in (frozen.query, frozen.gallery)]
+    test = *z, *(torch.from_numpy(part.labels) for part in (split.query, split.gallery))
+    found = metrics(*test, same=split.shared_gallery, ranks=(1,))
+    past = attribute.sides(model, data, kept(checkpoint), device)
+    return Seen(checkpoint, [*past, frozen.training], {name: found[name] for name in MEASURES})
+
+
+def train(model: Embedder, data: DataModule, folder: Path, trainer, device: torch.device) -> Seen:
+    """A model of a folder's labels, found or trained, and looked at."""
+    checkpoint, reused = find_or_train(model, data, folder, trainer, None)
+    console.print(f"loop: {'reusing' if reused else 'trained'} {checkpoint}")
+    return look(model, data, checkpoint, device)
+
+
+def tables(loop: Loop | None, found: Findings) -> dict[str, pd.DataFrame]:
+    """rounds.csv and corrected.csv; none without a loop."""
+    if loop is None:
+        return {}
+    names = np.array(found.split.class_names, dtype=object)
+    corrected = pd.DataFrame(
+        {
+            "sample": np.arange(len(found.noisy.labels)),
+            "path": found.split.train.names,
+            "class": names[found.noisy.labels],
+            "corrected": names[loop.labels.labels],
+            "left_out": loop.labels.left_out,
+            "evidence": loop.labels.evidence,
+        }
+    )
+    return {"rounds.csv": loop.rounds, "corrected.csv": corrected}
+
+
+def report(loop: Loop | None, plan: Plan) -> dict | None:
+    """The rounds and the clean model's measures, and how they were made; None without a loop."""
+    if loop is None:
+        return None
+    rounds = loop.rounds.astype(object).where(loop.rounds.notna(), None)
+    return {"rounds": rounds.to_dict("records"), "clean": loop.clean, "sure": plan.sure}

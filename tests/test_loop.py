@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src import loop
+from src.errors import UserError
+from src.evidence import evidence
+from src.head import Training
+from src.loop import Labels, Plan, Seen
+from src.loss.proxynca import ProxyNCA
+from src.noise import NoisyLabels
+
+
+def clouds(labels, seed=0, spread=0.15):
+    """Three clouds of nine samples along the axes, whatever the labels say; the head is the identity."""
+    random = torch.Generator().manual_seed(seed)
+    where = torch.arange(27) // 9
+    features = torch.eye(3)[where] + spread * torch.randn(27, 3, generator=random)
+    loss = ProxyNCA(3, 3).requires_grad_(False)
+    loss.proxies.data = torch.eye(3)
+    return Training(features, torch.from_numpy(labels), torch.eye(3), torch.zeros(3), loss)
+
+
+CLEAN = np.arange(27) // 9
+NOISY = NoisyLabels(np.where(np.isin(np.arange(27), [2, 13, 20]), (CLEAN + 1) % 3, CLEAN), CLEAN)
+
+
+@pytest.mark.parametrize("sure", [0.5, 0.8, 0.95, 1.0])
+def test_correct_is_the_rule_written_out(sure):
+    sides = [clouds(NOISY.labels, seed, 0.5) for seed in (1, 2)]
+    left_out = np.zeros(27, bool)
+    left_out[[4, 20]] = True
+    found = loop.correct(sides, NOISY.labels, left_out, sure, 5)
+    given = torch.from_numpy(NOISY.labels)
+    votes = evidence(sides, 5, labels=given, voters=~torch.from_numpy(left_out))
+    dense = torch.zeros(27, 3).scatter(1, votes.classes, votes.share).numpy()
+    for i, y in enumerate(NOISY.labels):
+        own, rest = dense[i, y], {c: dense[i, c] for c in range(3) if c != y}
+        other = max(rest, key=rest.get)
+        share = rest[other] / (rest[other] + own)
+        assert found.labels[i] == (other if share >= sure else y)
+        assert found.left_out[i] == (0.5 < share < sure)
+        assert found.evidence[i] == pytest.approx(max(share, 1 - share), abs=1e-5)
+
+
+def test_the_rounds_find_the_clean_labels_and_say_what_was_won_back(tmp_path):
+    seen, measures = [], iter([0.7, 0.85])
+
+    def train(labels):
+        seen.append(labels)
+        return Seen(tmp_path, [clouds(labels.labels)], {"R@1": next(measures), "MAP@R": 0.5})
+
+    start = Seen(tmp_path, [clouds(NOISY.labels)], {"R@1": 0.6, "MAP@R": 0.5})
+    clean = Seen(tmp_path, [], {"R@1": 0.8, "MAP@R": 0.5})
+    found = loop.run(Plan(3, 0.7, True), NOISY, start, None, train, lambda: clean)
+    # The first round's labels are right; the second would train with them again.
+    assert len(seen) == 1
+    assert seen[0].labels.tolist() == CLEAN.tolist()
+    assert found.labels is seen[0]
+    first, second = found.rounds.to_dict("records")
+    assert (first["wrong"], first["broken"], first["relabelled"], first["won_back_R@1"]) == (3, 0, 0, 0)
+    assert (second["wrong"], second["broken"], second["relabelled"]) == (0, 0, 3)
+    assert second["won_back_R@1"] == pytest.approx(0.5)
+    assert np.isnan(second["won_back_MAP@R"])  # nothing was lost
+    assert found.clean == clean.found
+
+
+def test_wrong_and_broken_count_only_what_is_trained_with():
+    seen = Seen(Path(), [], {"R@1": 0.5, "MAP@R": 0.4})
+    left_out = np.isin(np.arange(27), [13, 5])
+    labels = NOISY.labels.copy()
+    labels[[0, 5]] = 2  # both were right; the second is left out
+    line = loop.row(1, seen, Labels(labels, left_out, np.ones(27)), NOISY, seen.found, None)
+    assert (line["wrong"], line["broken"], line["relabelled"], line["left_out"]) == (3, 1, 1, 2)
+    assert np.isnan(line["won_back_R@1"])
+
+
+def test_without_noise_nothing_is_said_about_right_and_wrong(tmp_path):
+    def never():
+        raise AssertionError("there is no noise to train without")
+
+    start = Seen(tmp_path, [clouds(NOISY.labels)], {"R@1": 0.6, "MAP@R": 0.5})
+    train = lambda labels: Seen(tmp_path, [clouds(labels.labels)], start.found)  # noqa: E731
+    unknown = NoisyLabels(NOISY.labels, NOISY.labels)
+    found = loop.run(Plan(1, 0.7, True), unknown, start, None, train, never)
+    assert found.rounds["relabelled"].tolist() == [0, 3]
+    report = loop.report(found, Plan(1, 0.7, True))
+    assert [line["wrong"] for line in report["rounds"]] == [None, None]
+    assert report["clean"] is None
+
+
+def test_a_round_that_would_leave_one_class_is_not_trained(monkeypatch, tmp_path, capsys):
+    start = Seen(tmp_path, [clouds(NOISY.labels)], {"R@1": 0.6, "MAP@R": 0.5})
+    one = Labels(np.zeros(27, np.int64), np.zeros(27, bool), np.ones(27))
+    monkeypatch.setattr(loop, "correct", lambda *_: one)
+    found = loop.run(Plan(2, 0.7, False), NOISY, start, None, None, None)
+    assert len(found.rounds) == 1
+    assert "fewer than two classes" in capsys.readouterr().err
+
+
+def test_a_home_is_of_the_first_model_and_of_what_is_trained_with():
+    first, ones = Path("out/checkpoints/glyphs-x-y-z-seed0-12345678"), np.ones(27)
+    left_out = np.isin(np.arange(27), [3])
+    homes = {
+        loop.home(first, Labels(NOISY.labels, ~left_out, ones)),
+        loop.home(first, Labels(NOISY.labels, left_out, ones)),
+        loop.home(first, Labels(CLEAN, left_out, ones)),
+        loop.home(first.with_name("glyphs-x-y-z-seed0-87654321"), Labels(CLEAN, left_out, ones)),
+    }
+    assert len(homes) == 4
+    assert all(path.name.startswith("glyphs-x-y-z-seed0-loop-") for path in homes)
+    assert loop.home(first, Labels(CLEAN, left_out, 0 * ones)) in homes
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ((-1, 0.9, False), r"loop.rounds=-1 is too small"),
+        ((1, 0.4, False), r"loop.sure=0.4 is out of range"),
+        ((1, 0.9, "no"), r"loop.clean=no is neither true nor false"),
+    ],
+)
+def test_bad_settings_are_named(plan, message):
+    with pytest.raises(UserError, match=message):
+        Plan(*plan)
