@@ -4,6 +4,7 @@ import copy
 import functools
 import importlib
 import logging
+import os
 import sys
 import time
 import warnings
@@ -21,7 +22,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src import attribute, counterfactual, loop, results, reweight, summary, sweep, tracker
+from src import attribute, counterfactual, loop, pictures, results, reweight, summary, sweep, tracker
 from src.artifacts import disk, file_hash, short_hash, whole_folder, write_json
 from src.command_line import CONF, TRAINING_KEYS
 from src.confusion import Queries, find
@@ -39,7 +40,7 @@ from src.train import device, find_or_train, kept
 
 LOOKING_KEYS = (
     *("target", "params", "influence", "detector", "neighbours"),
-    *("counterfactual", "retrain", "loop"),
+    *("counterfactual", "retrain", "loop", "pictures"),
 )
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
 NOT_IN_WEIGHTS = (
@@ -96,6 +97,7 @@ def run(cfg: DictConfig) -> Path:
     retraining = instantiate(cfg.retrain)
     reweight.rehearse(retraining, model)
     plan_of_loop = loop.Plan(**cfg.loop)
+    pictures.check(cfg.pictures, split.image)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
     # Train, or find the checkpoint that these settings lead to.
@@ -169,6 +171,7 @@ def run(cfg: DictConfig) -> Path:
         written = results.write(
             partial, found, choices["influence"], unit_of(explainer), loop.tables(rounds, found)
         )
+        pictures.draw(partial / "harmful.png", found, cfg.pictures, choices["influence"])
         report = {
             "choices": choices,
             "params": cfg.params,
@@ -183,6 +186,7 @@ def run(cfg: DictConfig) -> Path:
             "versions": {
                 package: version(package) for package in ("deconfuse", "torch", "pytorch-lightning")
             },
+            "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": str(where)},
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
         report |= {"format": results.RESULTS_FORMAT, "files": results.sizes(partial)}

@@ -293,7 +293,7 @@ def test_retraining_by_the_scores_ends_in_the_report(noisy):
 
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
     groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop")}
+    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop", "pictures")}
     settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
     choices = dict.fromkeys(("noise", *groups), "x")
 
