@@ -1,46 +1,41 @@
-"""Collect finished runs into a table: python -m src.tables [outputs].
+"""Collect finished runs into tables and figures: python -m src.tables [outputs].
 
-One row per setting, mean and standard deviation over its seeds, as Markdown on the terminal and as
-tables/summary.md and tables/summary.csv inside the folder.
+One row per setting, mean and standard deviation over its seeds; then the tables and figures of
+src/experiment/, each as far as its runs are there, with the paper's value beside ours where it has one. On the
+terminal as Markdown, and in tables/: results.md with everything, and of each table .md, .csv, .tex and .png.
 """
 
 import argparse
+import importlib
+import pkgutil
 import sys
 from pathlib import Path
 
 import pandas as pd
-import yaml
+from matplotlib.figure import Figure
 
-from src.artifacts import read_json, short_hash, whole_file, write_csv
+from src import experiment
+from src.artifacts import whole_file, write_csv
 from src.errors import UserError
+from src.part import Part
+from src.runs import Run, find, read
 
-NO_SETTING = ("seed", "output_dir", "num_workers", "logger", "again")  # what changes no finding, and the seed
-SEEDED = {"noise", "influence", "detector", "counterfactual"}  # whose seed follows the run's
 MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]  # of a model, however it is looked at
 ONE_MODEL = ["dataset", "noise", "model", "loss"]
 SETTING = ["dataset", "noise", "model", "loss", "target", "params", "influence", "detector"]
 
 
-def find(folder: Path) -> list[Path]:
-    """The finished runs below a folder; raises UserError where there is none."""
-    runs = [path.parent for path in sorted(folder.glob("[!.]*/metrics.json"))]
-    if not runs:
-        raise UserError(f"{folder}: no finished run (no */metrics.json); make one with python -m src.run")
-    return runs
-
-
-def collect(runs: list[Path]) -> pd.DataFrame:
+def collect(runs: list[Run]) -> pd.DataFrame:
     """One row per finished run, in the order given."""
     rows = []
-    for path in dict.fromkeys(run / "metrics.json" for run in runs):
-        report = read_json(path)
-        noise = report["noise"] or {}
-        lds = report["counterfactual"] or {}
+    for run in {run.folder: run for run in runs}.values():
+        report = run.report
+        noise, lds = report["noise"] or {}, report["counterfactual"] or {}
         by_detector, by_influence = noise.get("detector") or {}, noise.get("absolute_influence") or {}
         rows.append(
             {
                 **{group: report["choices"].get(group, report.get(group)) for group in SETTING},
-                "setting": _setting(path.with_name("config.yaml"), report["seed"]),
+                "setting": run.setting(),
                 "seed": report["seed"],
                 "R@1": report["retrieval"]["R@1"],
                 "MAP@R": report["retrieval"]["MAP@R"],
@@ -56,18 +51,6 @@ def collect(runs: list[Path]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _setting(config: Path, seed: int) -> str:
-    """A hash of every number of a run but its seed: equal for runs that differ in nothing else."""
-    if not config.exists():
-        return ""
-    settings = yaml.safe_load(config.read_text("utf-8"))
-    settings = {key: value for key, value in settings.items() if key not in NO_SETTING}
-    for group in SEEDED & settings.keys():  # dataset.seed is no follower: it says which data
-        kept = settings[group].items()
-        settings[group] = {key: value for key, value in kept if not (key == "seed" and value == seed)}
-    return short_hash(settings)
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
@@ -103,24 +86,90 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join([f"All rows: {above}.", ""] * bool(above) + lines) + "\n"
 
 
-def show(runs: list[Path]) -> str:
+def show(folders: list[Path]) -> str:
     """The table of some runs, such as those of a sweep."""
-    return markdown(over_seeds(collect(runs)))
+    return markdown(over_seeds(collect([read(folder) for folder in folders])))
+
+
+def experiments() -> dict[str, object]:
+    """The modules of src/experiment/ by name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(experiment.__path__))
+    return {name: importlib.import_module(f"{experiment.__name__}.{name}") for name in names}
+
+
+def grid(table: pd.DataFrame) -> str:
+    """A Markdown table with all of its columns."""
+    cells = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in cells)
+
+
+def latex(table: pd.DataFrame, title: str) -> str:
+    """A table environment with booktabs' rules; every character of the cells is shown as it is."""
+    special = {
+        "\\": r"\textbackslash{}",
+        "±": r"$\pm$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+    special |= {each: "\\" + each for each in "&%$#_{}"} | {"<": "$<$", ">": "$>$", "|": r"\textbar{}"}
+
+    def line(row: list) -> str:
+        return " & ".join("".join(special.get(c, c) for c in str(cell)) for cell in row) + r" \\"
+
+    rows = [line(row) for row in table.values.tolist()]
+    head = [r"\begin{table}", r"\centering", rf"\caption{{{''.join(special.get(c, c) for c in title)}}}"]
+    head += [rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}", r"\toprule", line(list(table.columns))]
+    return "\n".join([*head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def section(part: Part) -> str:
+    """A part as Markdown, with its picture beside it."""
+    picture = "" if part.picture is None else f"![{part.title}]({part.name}.png)\n\n"
+    note = f"{part.note}\n\n" if part.note else ""
+    return f"## {part.title}\n\n{picture}{grid(part.table)}\n\n{note}".rstrip() + "\n"
+
+
+def write(folder: Path, part: Part) -> None:
+    """The part's files, each whole or not at all."""
+    write_csv(folder / f"{part.name}.csv", part.table)
+    _text(folder / f"{part.name}.md", section(part))
+    _text(folder / f"{part.name}.tex", latex(part.table, part.title))
+    if part.picture is not None:
+        with whole_file(folder / f"{part.name}.png") as partial:
+            if isinstance(part.picture, Figure):
+                part.picture.savefig(partial, format="png", dpi=110)
+            else:
+                part.picture.save(partial, "png")
+
+
+def _text(path: Path, text: str) -> None:
+    with whole_file(path) as partial:
+        partial.write_text(text, "utf-8")
 
 
 def main(words: list[str]) -> None:
-    """Print and write the table."""
+    """Print and write the tables."""
     parser = argparse.ArgumentParser(prog="python -m src.tables", description=__doc__)
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="where the runs are")
     folder = parser.parse_args(words).folder
-    runs = collect(find(folder))
-    table = over_seeds(runs)
-    text = markdown(table)
-    write_csv(folder / "tables" / "runs.csv", runs)
-    write_csv(folder / "tables" / "summary.csv", table)
-    with whole_file(folder / "tables" / "summary.md") as partial:
-        partial.write_text(text, "utf-8")
-    print(text)
+    runs = [read(path) for path in find(folder)]
+    here, all_runs = folder / "tables", collect(runs)
+    summary = over_seeds(all_runs)
+    write_csv(here / "runs.csv", all_runs)
+    write_csv(here / "summary.csv", summary)
+    text = markdown(summary)
+    _text(here / "summary.md", text)
+    found = {name: module.parts(runs) for name, module in experiments().items()}
+    sections = []
+    for part in (part for parts in found.values() for part in parts):
+        write(here, part)
+        sections.append(section(part))
+    _text(here / "results.md", "\n".join(["# Tables and figures\n", *sections]))
+    print("\n".join([text, *sections]))
+    absent = [name for name, parts in found.items() if not parts]
+    if absent:
+        print(f"Not there yet: {', '.join(absent)}. Make one with python -m src.run -m experiment=NAME")
+    print(f"Written to {here}/: results.md, and of each table .md, .csv and .tex")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""Method against method: what retraining by their scores did to the same explanations (Eq. 7 and 8)."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from src.part import Part, spread
+from src.runs import Run, by_seed, grouped, usual
+from src.statistics import paired
+
+VERSUS = (("eif", "if"), ("eif_code", "if_code"), ("eif", "tracin"), ("eif", "random"), ("if", "random"))
+
+
+def retrained(runs: list[Run], table: str) -> list[Run]:
+    """The runs that trained the head again by scores of what is in this table."""
+    chosen = [run for run in runs if run.report.get("retrain") and run.choice("target") != "all"]
+    chosen = [run for run in chosen if run.report["explained"]["table"] == table]
+    return usual(usual(chosen, "influence"), "retrain")
+
+
+def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[dict[str, str], int, list[dict]]]:
+    """(data set, noise, loss and methods; how many of the first explained; a test for each model)."""
+    for _, alike in grouped(runs, lambda run: (*_where(run), run.setting("influence"))).items():
+        methods = {name: by_seed(some) for name, some in grouped(alike, _method).items()}
+        for first, second in VERSUS:
+            both = sorted(methods.get(first, {}).keys() & methods.get(second, {}).keys())
+            tables = [
+                [methods[name][seed].table("retrained.csv") for name in (first, second)] for seed in both
+            ]
+            for most in sizes:
+                tests = [
+                    paired(*(table["change"].to_numpy()[:most] for table in pair))
+                    for pair in tables
+                    if len(pair[0]) >= most and len(pair[0]) == len(pair[1])
+                ]
+                if tests:
+                    names = dict(zip(("dataset", "noise", "loss"), _where(alike[0]), strict=True))
+                    yield {**names, "methods": f"{first} > {second}"}, most, tests
+
+
+def changes(runs: list[Run], name: str, title: str) -> list[Part]:
+    """How far each method alone changes d."""
+    rows = []
+    for (dataset, noise, loss, method, _), alike in grouped(
+        runs, lambda run: (*_where(run), _method(run), run.setting("influence"))
+    ).items():
+        found = [run.report["retrain"]["mean"] for run in by_seed(alike).values()]
+        share = [(run.table("retrained.csv")["change"] > 0).mean() for run in by_seed(alike).values()]
+        row = {"dataset": dataset, "noise": noise, "loss": loss, "method": method, "models": len(found)}
+        rows.append({**row, "change of d": spread(found, 4), "share > 0": spread(share, 2)})
+    return [Part(name, title, pd.DataFrame(rows))] if rows else []
+
+
+def _where(run: Run) -> tuple[str, str, str]:
+    return run.choice("dataset"), run.choice("noise"), run.choice("loss")
+
+
+def _method(run: Run) -> str:
+    return run.choice("influence")
+
+
+def middle(tests: list[dict]) -> str:
+    """The effect size of the model in the middle, with its interval."""
+    known = sorted(
+        (each for each in tests if each["effect"] == each["effect"]), key=lambda each: each["effect"]
+    )
+    if not known:
+        return "-"
+    each = known[(len(known) - 1) // 2]
+    return f"{each['effect']:.2f} [{each['low']:.2f}, {each['high']:.2f}]"

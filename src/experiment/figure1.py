@@ -1,0 +1,77 @@
+"""Figure 1: do other losses and other seeds make the same confusions?"""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from src.part import Part, spread
+from src.runs import Run, by_seed, grouped
+
+NOTE = (
+    "Two models of one data set, clean labels: the share of the queries that both confuse among those "
+    "that either does (Jaccard), and, of those that both confuse, how many they take for the same class. "
+    "By chance: expected if the two confused as many queries each, drawn at random, and wrong classes as "
+    "often as they do. Mean ± standard deviation over pairs of models, which share models and so are not "
+    "independent."
+)
+
+
+def parts(runs: list[Run]) -> list[Part]:
+    """A row for each data set and pair of losses, with its picture."""
+    chosen = [run for run in runs if run.choice("noise") == "none" and not run.report.get("loop")]
+    rows = []
+    for dataset, here in grouped(chosen, lambda run: run.choice("dataset")).items():
+        models = {run.report["checkpoint"]["sha256"]: run for run in here}.values()
+        kinds = grouped(models, lambda run: run.choice("loss"))
+        found = {(loss, seed): run for loss, some in kinds.items() for seed, run in by_seed(some).items()}
+        wrong = {key: _wrong(run) for key, run in found.items()}
+        pairs: dict[str, list[dict[str, float]]] = {}
+        for a, b in combinations(sorted(found), 2):
+            name = f"{a[0]}, other seeds" if a[0] == b[0] else f"{a[0]} and {b[0]}"
+            queries = found[a].report["queries"]
+            pairs.setdefault(name, []).append(overlap(wrong[a], wrong[b], queries))
+        for name, each in pairs.items():
+            columns = {key: spread([one[key] for one in each]) for key in each[0]}
+            rows.append({"dataset": dataset, "models": name, "pairs of models": len(each), **columns})
+    if not rows:
+        return []
+    table = pd.DataFrame(rows)
+    return [Part("figure1", "Figure 1: do other models make the same confusions?", table, NOTE, _draw(table))]
+
+
+def overlap(first: dict[str, str], second: dict[str, str], queries: int) -> dict[str, float]:
+    """Shares in [0, 1] of two models' confusions (query -> wrong class), and what chance would give."""
+    both = first.keys() & second.keys()
+    a, b = len(first), len(second)
+    expected = a * b / queries
+    one, other = (pd.Series(list(each.values()), dtype=object).value_counts() for each in (first, second))
+    by_chance = float((one / a).mul(other / b, fill_value=0).sum()) if a and b else np.nan
+    return {
+        "same queries": len(both) / len(first.keys() | second.keys()) if a or b else np.nan,
+        "by chance": expected / (a + b - expected) if a or b else np.nan,
+        "same wrong class": sum(first[q] == second[q] for q in both) / len(both) if both else np.nan,
+        "same class by chance": by_chance,
+    }
+
+
+def _wrong(run: Run) -> dict[str, str]:
+    table = run.table("confusions.csv")
+    return dict(zip(table["query"], table["neighbour_class"], strict=True))
+
+
+def _draw(table: pd.DataFrame) -> Figure:
+    figure = Figure((8, 0.5 * len(table) + 1.4), layout="constrained")
+    axis = figure.subplots()
+    y = np.arange(len(table))
+    for shift, names, colour in ((0.2, ("same queries", "by chance"), "#0072B2"),):
+        for name, offset, alpha in zip(names, (-shift, shift), (1.0, 0.35), strict=True):
+            values = [float(cell.split()[0]) for cell in table[name]]
+            axis.barh(y + offset, values, 0.38, color=colour, alpha=alpha, label=name)
+    axis.set_yticks(y, [f"{a}: {b}" for a, b in zip(table["dataset"], table["models"], strict=True)])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("confused by both, of those that either confuses")
+    axis.legend(loc="lower right")
+    return figure

@@ -1,0 +1,68 @@
+"""Figure 2: share of the flipped samples found against share checked."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from src.part import Part, spread
+from src.runs import Run, by_seed, grouped
+from src.statistics import detection_curve
+
+CHECKED = (0.05, 0.1, 0.2, 0.5)
+GRID = np.linspace(0, 1, 201)
+RANKINGS = {"by size": "influence_abs_mean", "signed": "influence_mean"}
+NOTE = (
+    "Training samples ranked by their mean EIF score over all confusion pairs, signed (most harmful "
+    "first, as in the paper) or by mean size; N: number of theta. A random order finds as large a share "
+    "as it checks. Mean ± standard deviation over the seeds; lines are means."
+)
+
+
+def parts(runs: list[Run]) -> list[Part]:
+    """A row for each data set, noise, loss, N and ranking, with the curves."""
+    chosen = [run for run in runs if run.report["noise"] and not run.report.get("loop")]
+    chosen = [run for run in chosen if (run.choice("influence"), run.choice("target")) == ("eif", "all")]
+    chosen = [run for run in chosen if run.choice("detector") == "knn"]
+    rows, lines = [], []
+    for alike in grouped(chosen, Run.setting).values():
+        models, first = by_seed(alike).values(), alike[0]
+        theta = first.settings.get("influence", {}).get("n_theta")
+        where = (first.choice("dataset"), first.choice("noise"), first.choice("loss"))
+        tables = [run.table("samples.csv") for run in models]
+        for ranking, column in RANKINGS.items():
+            curves = []
+            for table in tables:
+                checked, found = detection_curve(table[column].to_numpy(), table["flipped"].to_numpy(bool))
+                curves.append(np.interp(GRID, checked, found))
+            columns = {
+                f"found at {share:.0%}": spread([np.interp(share, GRID, each) for each in curves])
+                for share in CHECKED
+            }
+            names = dict(zip(("dataset", "noise", "loss"), where, strict=True))
+            rows.append({**names, "N": theta, "ranking": ranking, "models": len(tables), **columns})
+            lines.append((where, theta, ranking, np.mean(curves, 0)))
+    thetas = {where: {line[1] for line in lines if line[0] == where} for where, *_ in lines}
+    several = {where for where, each in thetas.items() if len(each) > 1}
+    if not several:
+        return []
+    table = pd.DataFrame([row for row in rows if (row["dataset"], row["noise"], row["loss"]) in several])
+    figure = _draw([line for line in lines if line[0] in several])
+    return [Part("figure2", "Figure 2: flipped samples found by EIF", table, NOTE, figure)]
+
+
+def _draw(lines: list[tuple]) -> Figure:
+    wheres = sorted({line[0] for line in lines})
+    figure = Figure((4.4 * len(wheres), 4), layout="constrained")
+    colours = {1: "#0072B2", 2: "#D55E00", 4: "#009E73"}
+    for axis, where in zip(figure.subplots(1, len(wheres), squeeze=False)[0], wheres, strict=True):
+        for here, theta, ranking, curve in lines:
+            if here == where:
+                style = "-" if ranking == "by size" else "--"
+                colour = colours.get(theta, "#555555")
+                axis.plot(GRID, curve, style, color=colour, label=f"N = {theta}, {ranking}", linewidth=1.4)
+        axis.plot([0, 1], [0, 1], ":", color="#888888", label="random")
+        axis.set_title(", ".join(where), fontsize=10)
+        axis.set_xlabel("share of training samples checked")
+        axis.set_ylabel("share of flipped samples found")
+        axis.legend(fontsize=7)
+    return figure

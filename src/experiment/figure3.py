@@ -1,0 +1,73 @@
+"""Figure 3: confusion pairs and their five most harmful training samples, method under method."""
+
+import pandas as pd
+from PIL import Image
+
+from src.errors import UserError
+from src.part import Part
+from src.runs import Run, grouped
+
+METHODS = ("eif", "if")
+MOST = 5
+NOTE = (
+    "Of all explained confusion pairs: in how many of the five most harmful samples the two methods "
+    "agree, and how many different classes the five have. The picture shows the closest pairs, by EIF "
+    "above and by IF below."
+)
+
+
+def parts(runs: list[Run]) -> list[Part]:
+    """One part per data set whose runs drew their most harmful samples with both methods."""
+    drawn = [run for run in runs if (run.folder / "harmful.png").exists()]
+    drawn = [run for run in drawn if run.choice("influence") in METHODS]
+    found = []
+    for dataset, here in grouped(drawn, lambda run: run.choice("dataset")).items():
+        for alike in grouped(here, lambda run: (run.setting("influence"), run.seed)).values():
+            runs_of = {run.choice("influence"): run for run in alike}
+            if set(runs_of) != set(METHODS):
+                continue
+            five = {method: _five(runs_of[method]) for method in METHODS}
+            both = zip(five["eif"], five["if"], strict=True)
+            shared = [len(set(one) & set(other)) for (one, _), (other, _) in both]
+            rows = [
+                {
+                    "method": method,
+                    "pairs": len(five[method]),
+                    "classes among five": f"{pd.Series([len(set(c)) for _, c in five[method]]).mean():.2f}",
+                    "of five, shared by both": f"{pd.Series(shared, dtype=float).mean():.2f}",
+                }
+                for method in METHODS
+            ]
+            title = f"Figure 3: most harmful samples by EIF and by IF, {dataset}"
+            picture = _stack([_picture(runs_of[method]) for method in METHODS])
+            found.append(Part(f"figure3_{dataset}", title, pd.DataFrame(rows), NOTE, picture))
+            break
+    return found
+
+
+def _five(run: Run) -> list[tuple[list[int], list[str]]]:
+    """(samples, their classes) of each explanation's most harmful samples, most harmful first."""
+    classes = run.table("samples.csv")["class"].to_numpy()
+    rows = []
+    for scores in run.scores():
+        order = scores.argsort()[::-1][:MOST]
+        order = order[scores[order] > 0]
+        rows.append((order.tolist(), classes[order].tolist()))
+    return rows
+
+
+def _picture(run: Run) -> Image.Image:
+    try:
+        with Image.open(run.folder / "harmful.png") as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise UserError(f"{run.folder / 'harmful.png'}: can't be read ({error}); delete the folder") from None
+
+
+def _stack(images: list[Image.Image]) -> Image.Image:
+    whole = Image.new("RGB", (max(i.width for i in images), sum(i.height for i in images)), "white")
+    top = 0
+    for image in images:
+        whole.paste(image, (0, top))
+        top += image.height
+    return whole

@@ -1,0 +1,54 @@
+"""Table 2: how often flipped samples are recommended their true label."""
+
+import pandas as pd
+
+from src.part import MISSING, Part, spread
+from src.runs import Run, by_seed, grouped
+
+RATIOS = ("flip_1", "flip_5", "flip_10")
+# Table 2 of Liu et al. (NeurIPS 2022): CUB200, CARS196, InShop.
+PAPER = {
+    ("flip_1", "proxynca"): "75.7, 84.1, 89.7 %",
+    ("flip_1", "softtriple"): "75.0, 79.5, 90.0 %",
+    ("flip_5", "proxynca"): "82.5, 86.8, 90.3 %",
+    ("flip_5", "softtriple"): "86.1, 90.1, 87.0 %",
+    ("flip_10", "proxynca"): "83.3, 91.7, 88.4 %",
+    ("flip_10", "softtriple"): "89.9, 90.0, 86.3 %",
+}
+NOTE = (
+    "Of the flipped samples that score harmful by EIF, the share whose recommendation (Algorithm 1) is "
+    "the true label; where it is the current label, the second choice counts. All flipped: the likeliest "
+    "other label of all flipped samples, harmful or not. Mean ± standard deviation over the seeds."
+)
+
+
+def parts(runs: list[Run]) -> list[Part]:
+    """A row for each data set, noise and loss."""
+    chosen = [run for run in runs if run.choice("influence") == "eif" and run.choice("detector") == "knn"]
+    chosen = [run for run in chosen if run.choice("target") == "all" and run.report["noise"]]
+    chosen = [run for run in chosen if not run.report.get("loop") and run.choice("noise") in RATIOS]
+    rows = []
+    for dataset, here in grouped(chosen, lambda run: run.choice("dataset")).items():
+        for noise in RATIOS:
+            for loss in sorted({run.choice("loss") for run in here}):
+                alike = [run for run in here if (run.choice("noise"), run.choice("loss")) == (noise, loss)]
+                for some in grouped(alike, Run.setting).values() or [[]]:
+                    found = by_seed(some).values()
+                    rows.append(
+                        {
+                            "dataset": dataset,
+                            "noise": noise,
+                            "loss": loss,
+                            "models": len(found) or MISSING,
+                            "recommended right": _percent(found, "recommended_right"),
+                            "of all flipped": _percent(found, "recommended_right_all"),
+                            "paper, CUB200, CARS196, InShop": PAPER.get((noise, loss), "-"),
+                        }
+                    )
+    title = "Table 2: recommended labels that are right"
+    return [Part("table2", title, pd.DataFrame(rows), NOTE)] if rows else []
+
+
+def _percent(runs: list[Run], name: str) -> str:
+    values = [run.report["noise"].get(name) for run in runs]
+    return spread([100 * value for value in values if value is not None], 1)

@@ -1,0 +1,43 @@
+"""Table 3: seconds of detection and of recommendation."""
+
+import pandas as pd
+
+from src.part import Part, spread
+from src.runs import Run, by_seed, grouped, usual
+
+# Table 3 of Liu et al. (NeurIPS 2022), CUB200: seconds of detection and of recommendation.
+PAPER = {"eif": "260.20 ± 29.28, 1.85 ± 0.01", "if": "375.56 ± 68.06, -"}
+NOTE = (
+    "Seconds. Detection: scores of all training samples for all confusion pairs of the test side, on "
+    "cached features; the pass that makes the features is beside it. Recommendation: the neighbours' vote "
+    "for all training samples. The paper's are of ResNet-50 on CUB200 on its authors' machine, for a "
+    "number of pairs it does not say."
+)
+
+
+def parts(runs: list[Run]) -> list[Part]:
+    """A row for each data set and method, of runs that were told experiment=table3."""
+    chosen = [run for run in runs if run.choice("experiment") == "table3" and run.choice("target") == "all"]
+    rows = []
+    for (dataset, method, cores, threads), alike in grouped(usual(chosen, "influence"), _key).items():
+        models = by_seed(alike).values()
+        times = [run.report["seconds"] for run in models]
+        rows.append(
+            {
+                "dataset": dataset,
+                "method": method,
+                "models": len(models),
+                "pairs": spread([run.report["explained"]["rows"] for run in models], 0),
+                "detection": spread([each["influence"] for each in times], 2),
+                "recommendation": spread([each["relabelling"] for each in times], 2),
+                "cores, threads": f"{cores}, {threads}",
+                "paper, CUB200": PAPER.get(method, "-"),
+            }
+        )
+    title = "Table 3: seconds of detection and of recommendation"
+    return [Part("table3", title, pd.DataFrame(rows), NOTE)] if rows else []
+
+
+def _key(run: Run) -> tuple[str, str, int | None, int | None]:
+    machine = run.report.get("machine") or {}
+    return run.choice("dataset"), run.choice("influence"), machine.get("cores"), machine.get("threads")

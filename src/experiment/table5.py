@@ -1,0 +1,51 @@
+"""Table 5: training classes with relabel suggestions, by where these lean."""
+
+import pandas as pd
+
+from src.part import Part, spread
+from src.runs import Run, by_seed, grouped
+
+KINDS = ("centralized", "diversified", "individual", "others")
+NOTE = (
+    "Classes with relabel suggestions (harmful samples whose neighbours say another label), labels as "
+    "they are, mean ± standard deviation over the seeds. Entropy: centralized below 0.35 nats, the "
+    "paper's text; 0.9: centralized where nine tenths of the suggestions agree, the authors' scripts. "
+    "Merges: pairs of classes that centralized suggestions join, against those that the data set knows to "
+    "look alike: precision, recall. The paper: CUB200 41 of 100 classes (2 centralized, 3 diversified, 28 "
+    "individual, 8 others)."
+)
+
+
+def parts(runs: list[Run]) -> list[Part]:
+    """A row for each data set, loss, detector and rule."""
+    chosen = [run for run in runs if run.choice("noise") == "none" and run.report.get("classes")]
+    chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
+    rows = []
+    for (dataset, loss, detector, _), alike in grouped(chosen, _key).items():
+        models = by_seed(alike).values()
+        for rule, key in (("entropy", "kind"), ("0.9", "kind_by_share")):
+            counts = [run.report["classes"][key] for run in models]
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "loss": loss,
+                    "labels by": detector,
+                    "models": len(models),
+                    "rule": rule,
+                    "classes": spread([sum(each.values()) for each in counts], 1),
+                    **{kind: spread([each[kind] for each in counts], 1) for kind in KINDS},
+                    "merges: precision": _merge(models, "precision"),
+                    "recall": _merge(models, "recall"),
+                }
+            )
+    title = "Table 5: training classes with relabel suggestions"
+    return [Part("table5", title, pd.DataFrame(rows), NOTE)] if rows else []
+
+
+def _merge(runs: list[Run], name: str) -> str:
+    known = [run.report["merge"]["harmful"][name] for run in runs if run.report.get("merge")]
+    return spread(known, 2) if known else "-"
+
+
+def _key(run: Run) -> tuple[str, str, str, str]:
+    return run.choice("dataset"), run.choice("loss"), run.choice("detector"), run.setting()

@@ -1,0 +1,40 @@
+"""A part of the results: a table with its title, what has to be said of it, and its picture."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+MISSING = "missing"  # a cell that a sweep would have, and no run has
+
+
+@dataclass(frozen=True)
+class Part:
+    """name: of its files; title and note: Markdown; table: cells as text, as they are shown."""
+
+    name: str
+    title: str
+    table: pd.DataFrame
+    note: str = ""
+    picture: Figure | Image.Image | None = None
+
+
+def spread(values: Iterable[float | None], digits: int = 3) -> str:
+    """Mean ± standard deviation (n - 1); of one value the value; missing without any."""
+    known = np.array([value for value in values if value is not None and math.isfinite(value)])
+    if not len(known):
+        return MISSING
+    middle = f"{known.mean():.{digits}f}"
+    return f"{middle} ± {known.std(ddof=1):.{digits}f}" if len(known) > 1 else middle
+
+
+def median_of(values: Iterable[float], form: str = ".1e") -> str:
+    """The median and the largest of several p-values."""
+    known = np.array([value for value in values if math.isfinite(value)])
+    if not len(known):
+        return "-"
+    return f"{np.median(known):{form}} ({known.max():{form}})"
