@@ -1,8 +1,8 @@
 """Collect finished runs into tables and figures: python -m src.tables [outputs].
 
 One row per setting, mean and standard deviation over its seeds; then the tables and figures of
-src/experiment/, each as far as its runs are there, with the paper's value beside ours where it has one. On the
-terminal as Markdown, and in tables/: results.md with everything, and of each table .md, .csv, .tex and .png.
+src/experiment/, each as far as its runs are there, the paper's value beside ours where it has one. On the
+terminal as Markdown; in tables/ results.md with everything, and of each table .md, .csv, .tex and .png.
 """
 
 import argparse
