@@ -43,8 +43,11 @@ def one_maker(path: Path) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            place.unlink(missing_ok=True)
-            os.close(lock)
+            try:
+                place.unlink(missing_ok=True)
+            finally:
+                fcntl.flock(lock, fcntl.LOCK_UN)  # closing frees it for no process forked inside the block
+                os.close(lock)
 
 
 def _taken(place: Path, path: Path) -> int | None:

@@ -114,6 +114,24 @@ def test_the_one_who_waits_says_for_whom(tmp_path, monkeypatch):
     assert said == [f"waiting for process {os.getpid()}, [1/2] seed=0, which makes {path}"]
 
 
+def test_a_process_forked_inside_keeps_no_lock(tmp_path):
+    """Workers that load images are forked while a model is trained, and outlive the training."""
+    path, said = tmp_path / "model.ckpt", FORK.Queue()
+
+    def enter():
+        with one_maker(path):
+            said.put("entered")
+
+    with one_maker(path):
+        worker = started(time.sleep, 600)
+        waiting = started(enter)
+        time.sleep(0.3)  # until it waits for this file, which the holder removes
+    assert said.get(timeout=20) == "entered"
+    worker.kill()
+    worker.join()
+    waiting.join()
+
+
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_worked_on_without(tmp_path, monkeypatch, code):
     def refuse(*arguments):
