@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, usual
 from src.statistics import paired
 
+CHANGED = ("d_before", "change")
 VERSUS = (("eif", "if"), ("eif_code", "if_code"), ("eif", "tracin"), ("eif", "random"), ("if", "random"))
 
 
@@ -24,18 +26,22 @@ def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[dict[str
         methods = {name: by_seed(some) for name, some in grouped(alike, _method).items()}
         for first, second in VERSUS:
             both = sorted(methods.get(first, {}).keys() & methods.get(second, {}).keys())
-            tables = [
-                [methods[name][seed].table("retrained.csv") for name in (first, second)] for seed in both
-            ]
+            pairs = [_changes(*(methods[name][seed] for name in (first, second))) for seed in both]
             for most in sizes:
-                tests = [
-                    paired(*(table["change"].to_numpy()[:most] for table in pair))
-                    for pair in tables
-                    if len(pair[0]) >= most and len(pair[0]) == len(pair[1])
-                ]
+                tests = [paired(one[:most], other[:most]) for one, other in pairs if len(one) >= most]
                 if tests:
                     names = dict(zip(("dataset", "noise", "loss"), _where(alike[0]), strict=True))
                     yield {**names, "methods": f"{first} > {second}"}, most, tests
+
+
+def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Both runs' changes of d; empty where they are not of the same explanations of one model."""
+    tables = [run.table("retrained.csv", *CHANGED) for run in (first, second)]
+    models = {run.report["checkpoint"]["sha256"] for run in (first, second)}
+    before = [table["d_before"].to_numpy(float) for table in tables]
+    alike = len(models) == 1 and len(before[0]) == len(before[1]) and np.allclose(*before, rtol=0, atol=1e-4)
+    one, other = (table["change"].to_numpy(float)[: None if alike else 0] for table in tables)
+    return one, other
 
 
 def changes(runs: list[Run], name: str, title: str) -> list[Part]:
@@ -45,14 +51,19 @@ def changes(runs: list[Run], name: str, title: str) -> list[Part]:
         runs, lambda run: (*_where(run), _method(run), run.setting("influence"))
     ).items():
         found = [run.report["retrain"]["mean"] for run in by_seed(alike).values()]
-        share = [(run.table("retrained.csv")["change"] > 0).mean() for run in by_seed(alike).values()]
+        share = [share_apart(run) for run in by_seed(alike).values()]
         row = {"dataset": dataset, "noise": noise, "loss": loss, "method": method, "models": len(found)}
         rows.append({**row, "change of d": spread(found, 4), "share > 0": spread(share, 2)})
     return [Part(name, title, pd.DataFrame(rows))] if rows else []
 
 
+def share_apart(run: Run) -> float:
+    """Share of the explanations whose d grew."""
+    return float((run.table("retrained.csv", "change")["change"] > 0).mean())
+
+
 def _where(run: Run) -> tuple[str, str, str]:
-    return run.choice("dataset"), run.choice("noise"), run.choice("loss")
+    return run.choice("dataset"), run.noise, run.choice("loss")
 
 
 def _method(run: Run) -> str:

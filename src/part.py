@@ -24,12 +24,17 @@ class Part:
 
 
 def spread(values: Iterable[float | None], digits: int = 3) -> str:
-    """Mean ± standard deviation (n - 1); of one value the value; missing without any."""
+    """Mean ± standard deviation (n - 1); of one value the value; missing without any.
+
+    Where only some are known, how many: 0.84 ± 0.01 (2 of 5).
+    """
+    values = list(values)
     known = np.array([value for value in values if value is not None and math.isfinite(value)])
     if not len(known):
         return MISSING
-    middle = f"{known.mean():.{digits}f}"
-    return f"{middle} ± {known.std(ddof=1):.{digits}f}" if len(known) > 1 else middle
+    deviation = f" ± {known.std(ddof=1):.{digits}f}" if len(known) > 1 else ""
+    some = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
+    return f"{known.mean():.{digits}f}{deviation}{some}"
 
 
 def median_of(values: Iterable[float], form: str = ".1e") -> str:

@@ -1,5 +1,6 @@
 """Finished runs, as tables and figures want them."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +19,16 @@ from src.errors import UserError
 NO_SETTING = ("seed", "output_dir", "num_workers", "logger", "again", "pictures")
 SEEDED = {"noise", "influence", "detector", "counterfactual", "retrain"}  # whose seed follows the run's
 NO_FINDING = {"recipe": ("validate_every", "eval_batch_size")}
+OFF = {
+    "retrain": ("mode", "none"),
+    "loop": ("rounds", 0),
+    "counterfactual": ("subsets", 0),
+    "noise": ("ratio", 0),
+}
+REPORT = {"choices", "seed", "retrieval", "confusions", "noise"}  # what every run's metrics.json has
+NAMES = ("query", "query_class", "neighbour", "neighbour_class", "class", "true_class", "recommended", "path")
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where it is there, reads 500 runs quickly
 
 
 @dataclass(frozen=True)
@@ -34,30 +45,64 @@ class Run:
         return self.report["seed"]
 
     def choice(self, group: str) -> str:
-        """The option chosen in a group (dataset, loss, ...); "" where there was none."""
-        return str(self.report["choices"].get(group, self.report.get(group, "")))
+        """The option chosen in a group (dataset, loss, ...), or params; "" where there was none."""
+        found = self.report["choices"].get(group, self.report.get(group))
+        return found if isinstance(found, str) else ""
 
-    def table(self, name: str) -> pd.DataFrame:
-        """One of the run's tables; UserError where it is damaged or gone."""
+    @property
+    def noise(self) -> str:
+        """How many labels were flipped, and how: noise=flip_10 noise.ratio=0.3 is no 10 %."""
+        noise = self.settings.get("noise") or {}
+        if not self.report["noise"]:
+            return "none"
+        if "ratio" not in noise:
+            return self.choice("noise")
+        return f"{100 * noise['ratio']:g} % {noise.get('kind', '')}".strip()
+
+    def table(self, name: str, *columns: str) -> pd.DataFrame:
+        """Some columns of one of the run's tables; UserError where it is damaged or gone.
+
+        Names are text, also those like 007 and NA.
+        """
         try:
-            return pd.read_csv(self.folder / name)
+            self._check(name)
+            text = dict.fromkeys(set(NAMES) & set(columns), str)
+            return pd.read_csv(
+                self.folder / name, usecols=columns, dtype=text, keep_default_na=False, na_values=[""]
+            )
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{self.folder / name}: can't be read ({error}); run again with the command in "
-                f"{self.folder / 'config.yaml'}, or delete the folder"
+                f"{self.folder / name}: can't be read ({_reason(error)}); run again with the command in "
+                f"{self.folder / 'metrics.json'}, or delete the folder"
             ) from None
 
     def scores(self) -> Float[np.ndarray, "e n"]:
         """The run's influence scores, read as they are used; UserError where they are damaged or gone."""
         try:
+            self._check("influence.npy")
             return np.load(self.folder / "influence.npy", mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             path = self.folder / "influence.npy"
-            raise UserError(f"{path}: can't be read ({error}); delete the folder and run again") from None
+            raise UserError(
+                f"{path}: can't be read ({_reason(error)}); delete the folder and run again"
+            ) from None
+
+    def _check(self, name: str) -> None:
+        """Raise ValueError where a file is not as long as the run left it."""
+        size = self.report.get("files", {}).get(name)
+        if size is not None and (self.folder / name).stat().st_size != size:
+            raise ValueError(f"not the {size} bytes that the run wrote")
 
     def setting(self, *without: str) -> str:
-        """A hash of the settings, without some of their groups."""
-        return short_hash({key: value for key, value in self.settings.items() if key not in without})
+        """A hash of the settings, without some of their keys: influence, or influence.radius."""
+        left = copy.deepcopy(self.settings) if without else self.settings
+        for path in without:
+            *groups, key = path.split(".")
+            place = left
+            for group in groups:
+                place = place.get(group) or {}
+            place.pop(key, None)
+        return short_hash(left)
 
 
 def find(folder: Path) -> list[Path]:
@@ -69,21 +114,43 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(folder: Path) -> Run:
-    """A finished run."""
+    """A finished run; UserError where its report or its settings are damaged."""
     report = read_json(folder / "metrics.json")
+    lacking = REPORT - report.keys() if isinstance(report, dict) else REPORT
+    if lacking:
+        raise UserError(
+            f"{folder / 'metrics.json'}: no run's report, it lacks {', '.join(sorted(lacking))}; "
+            "delete the folder and run again"
+        )
     return Run(folder, report, _settings(folder / "config.yaml", report["seed"]))
 
 
 def _settings(config: Path, seed: int) -> dict[str, Any]:
     if not config.exists():
         return {}
-    found = yaml.safe_load(config.read_text("utf-8"))
+    try:
+        found = dict(yaml.load(config.read_text("utf-8"), LOADER))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{config}: can't be read ({_reason(error)}); delete the folder and run again"
+        ) from None
     found = {key: value for key, value in found.items() if key not in NO_SETTING}
+    for group, (
+        key,
+        off,
+    ) in OFF.items():  # what was not done can't differ, nor have been there from the start
+        if isinstance(found.get(group), dict) and found[group].get(key) == off:
+            del found[group]
     for group, keys in NO_FINDING.items():
         found[group] = {key: value for key, value in found.get(group, {}).items() if key not in keys}
     for group in SEEDED & found.keys():  # dataset.seed is no follower: it says which data
         found[group] = {k: v for k, v in found[group].items() if not (k == "seed" and v == seed)}
     return found
+
+
+def _reason(error: Exception) -> str:
+    """In one line, without the path."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
@@ -106,5 +173,19 @@ def usual(runs: Iterable[Run], group: str) -> list[Run]:
 
 
 def by_seed(runs: Iterable[Run]) -> dict[int, Run]:
-    """One run per seed; of several the last by name."""
-    return {run.seed: run for run in sorted(runs, key=lambda run: (run.seed, run.folder.name))}
+    """One run per seed; of several the one of the newest format, then the last by name."""
+    return {run.seed: run for run in sorted(runs, key=_newest_last)}
+
+
+def distinct(runs: Iterable[Run]) -> list[Run]:
+    """The runs, each setting and seed once, as `by_seed` chooses."""
+    found = {}
+    for run in sorted(runs, key=_newest_last):
+        groups = run.report["choices"].keys() - {"experiment", "logger"}
+        choices = sorted((group, run.choice(group)) for group in groups)
+        found[(run.setting(), run.seed, *choices)] = run
+    return sorted(found.values(), key=lambda run: run.folder)
+
+
+def _newest_last(run: Run) -> tuple[int, int, str]:
+    return run.seed, run.report.get("format", 0), run.folder.name

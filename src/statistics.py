@@ -61,12 +61,13 @@ def paired(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> d
     improvement: mean(x); p_t and p_wilcoxon: one-sided, of the paired t-test and of Wilcoxon's signed-rank
     test; low, high: 95 % interval of d_z, d_z ± 1.96 sqrt(1/n + d_z^2 / 2n) (Hedges and Olkin 1985, section
     5); p_normal: Shapiro and Wilk's test of x, small where the t-test's assumption of normality fails. NaN
-    where a number is not defined: fewer than three pairs, or differences that are all the same.
+    where a number is not defined: fewer than three pairs, or differences that are all the same but for
+    rounding.
     """
     x = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     n, names = len(x), ("p_t", "effect", "low", "high", "p_wilcoxon", "p_normal")
     found = {"n": n, "improvement": float(x.mean()) if n else math.nan, **dict.fromkeys(names, math.nan)}
-    if n < 3 or np.ptp(x) == 0:
+    if n < 3 or np.ptp(x) <= 1e-12 * max(np.abs(first).max(), np.abs(second).max()):
         return found
     effect = float(x.mean() / x.std(ddof=1))
     half = 1.96 * math.sqrt(1 / n + effect**2 / (2 * n))

@@ -18,7 +18,7 @@ from src import experiment
 from src.artifacts import whole_file, write_csv
 from src.errors import UserError
 from src.part import Part
-from src.runs import Run, find, read
+from src.runs import Run, distinct, find, read
 
 MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]  # of a model, however it is looked at
 ONE_MODEL = ["dataset", "noise", "model", "loss"]
@@ -30,11 +30,11 @@ def collect(runs: list[Run]) -> pd.DataFrame:
     rows = []
     for run in {run.folder: run for run in runs}.values():
         report = run.report
-        noise, lds = report["noise"] or {}, report["counterfactual"] or {}
+        noise, lds = report["noise"] or {}, report.get("counterfactual") or {}
         by_detector, by_influence = noise.get("detector") or {}, noise.get("absolute_influence") or {}
         rows.append(
             {
-                **{group: report["choices"].get(group, report.get(group)) for group in SETTING},
+                **{group: run.choice(group) for group in SETTING},
                 "setting": run.setting(),
                 "seed": report["seed"],
                 "R@1": report["retrieval"]["R@1"],
@@ -81,14 +81,12 @@ def markdown(table: pd.DataFrame) -> str:
         shown += [name for name in MODEL_FINDINGS if name in one]
     rest = table.drop(columns=[*shown, *nothing])
     above = ", ".join(f"{name} {table[name].iloc[0]}" for name in shown)
-    cells = [list(rest.columns), ["---"] * len(rest.columns), *rest.astype(str).values.tolist()]
-    lines = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in cells]
-    return "\n".join([f"All rows: {above}.", ""] * bool(above) + lines) + "\n"
+    return "\n".join([f"All rows: {above}.", ""] * bool(above) + [grid(rest)]) + "\n"
 
 
 def show(folders: list[Path]) -> str:
     """The table of some runs, such as those of a sweep."""
-    return markdown(over_seeds(collect([read(folder) for folder in folders])))
+    return markdown(over_seeds(collect(distinct([read(folder) for folder in folders]))))
 
 
 def experiments() -> dict[str, object]:
@@ -153,13 +151,13 @@ def main(words: list[str]) -> None:
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="where the runs are")
     folder = parser.parse_args(words).folder
     runs = [read(path) for path in find(folder)]
+    found = {name: module.parts(runs) for name, module in experiments().items()}
     here, all_runs = folder / "tables", collect(runs)
-    summary = over_seeds(all_runs)
+    summary = over_seeds(collect(distinct(runs)))
     write_csv(here / "runs.csv", all_runs)
     write_csv(here / "summary.csv", summary)
     text = markdown(summary)
     _text(here / "summary.md", text)
-    found = {name: module.parts(runs) for name, module in experiments().items()}
     sections = []
     for part in (part for parts in found.values() for part in parts):
         write(here, part)

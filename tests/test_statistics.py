@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from src.statistics import detection, detection_curve, mean_interval
+from src.statistics import detection, detection_curve, mean_interval, paired
 
 
 def test_by_hand():
@@ -35,3 +36,61 @@ def test_the_interval_is_students():
     assert found["n"] == 4
     assert mean_interval(np.array([1.0, np.nan])) == {"mean": 1.0, "low": None, "high": None, "n": 1}
     assert mean_interval(np.array([np.nan])) is None
+
+
+@pytest.mark.parametrize("n", [3, 11, 60])
+def test_paired_tests_are_scipys(n):
+    random = np.random.default_rng(n)
+    second = random.normal(size=n)
+    first = second + random.normal(0.3, 1, size=n)
+    found = paired(first, second)
+    x = first - second
+    assert found["n"] == n
+    assert found["improvement"] == pytest.approx(x.mean())
+    # One-sided from the two-sided p: half of it where the mean is positive.
+    t, both = stats.ttest_1samp(x, 0)
+    assert found["p_t"] == pytest.approx(both / 2 if t > 0 else 1 - both / 2)
+    assert found["p_wilcoxon"] == pytest.approx(stats.wilcoxon(x, alternative="greater").pvalue)
+    assert found["p_normal"] == pytest.approx(stats.shapiro(x).pvalue)
+    assert found["effect"] == pytest.approx(t / n**0.5)
+
+
+def test_the_effect_size_and_its_interval_by_hand():
+    # x = 1, 2, 3, 4: mean 2.5, sd sqrt(5/3); d = 1.936492; half = 1.96 sqrt(1/4 + 3.75/8) = 1.661671
+    found = paired(np.array([2.0, 3, 5, 4]), np.array([1.0, 1, 2, 0]))
+    assert found["improvement"] == 2.5
+    assert found["effect"] == pytest.approx(1.936492, rel=1e-6)
+    assert found["low"] == pytest.approx(1.936492 - 1.661671, rel=1e-5)
+    assert found["high"] == pytest.approx(1.936492 + 1.661671, rel=1e-5)
+    assert found["p_wilcoxon"] == 2**-4  # all signs positive: one of 16 ways
+
+
+def test_pairs_are_tested_to_one_side():
+    first, second = np.array([0.1, 0.5, 0.4, 0.9, 0.3]), np.array([0.0, 0.3, 0.1, 0.5, 0.4])
+    up, down = paired(first, second), paired(second, first)
+    assert up["p_t"] < 0.1 < 0.9 < down["p_t"]
+    assert up["p_t"] + down["p_t"] == pytest.approx(1)
+    assert up["p_wilcoxon"] < 0.2 < 0.8 < down["p_wilcoxon"]
+    assert (down["effect"], down["low"]) == pytest.approx((-up["effect"], -up["high"]))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "improvement"),
+    [
+        ([0.5, 0.7], [0.1, 0.2], 0.45),
+        ([0.3, 0.5, 0.6, 0.9], [0.2, 0.4, 0.5, 0.8], 0.1),  # equal but for rounding
+        ([0.3, 0.5, 0.6], [0.3, 0.5, 0.6], 0.0),
+        ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], 0.0),
+    ],
+)
+def test_without_spread_or_with_two_pairs_no_test_is_defined(first, second, improvement):
+    found = paired(np.array(first), np.array(second))
+    assert (found.pop("n"), found.pop("improvement")) == (len(first), pytest.approx(improvement))
+    assert set(found) == {"p_t", "effect", "low", "high", "p_wilcoxon", "p_normal"}
+    assert np.isnan(list(found.values())).all()
+
+
+def test_no_pair_has_no_improvement():
+    found = paired(np.empty(0), np.empty(0))
+    assert found.pop("n") == 0
+    assert np.isnan(list(found.values())).all()

@@ -1,14 +1,18 @@
+import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from src.artifacts import write_json
 from src.errors import UserError
-from src.tables import collect, find, main, markdown, over_seeds, show
+from src.runs import find, read
+from src.tables import collect, latex, main, markdown, over_seeds, show
 
 ROOT = Path(__file__).parents[1]
 CHOICES = {
@@ -26,11 +30,16 @@ CHOICES = {
 }
 
 
-def run(folder, seed, recall, *, noise=True, confusions=500, name=None, lds=None, **choices):
+def run(
+    folder, seed, recall, *, noise=True, confusions=500, name=None, lds=None, sha256="", format=0, **choices
+):
     """A finished run's metrics.json; the numbers of the noise report follow from recall."""
     report = {
         "choices": {**CHOICES, **({} if noise else {"noise": "none"}), **choices},
         "seed": seed,
+        "format": format,
+        "queries": 10,
+        "checkpoint": {"sha256": sha256},
         "params": "head",
         "counterfactual": None if lds is None else {"mean": lds, "low": lds - 0.02, "high": lds + 0.02},
         "retrieval": {"R@1": recall, "R@2": 0.99, "MAP@R": recall / 2},
@@ -47,6 +56,10 @@ def run(folder, seed, recall, *, noise=True, confusions=500, name=None, lds=None
     write_json(folder / (name or f"{choices.get('loss', 'softtriple')}-seed{seed}") / "metrics.json", report)
 
 
+def runs(folder):
+    return [read(path) for path in find(folder)]
+
+
 SOFTTRIPLE, PROXYNCA = [0.701, 0.713, 0.728], [0.65, 0.66]
 
 
@@ -60,14 +73,19 @@ def outputs(tmp_path):
     return tmp_path
 
 
+def tables(folder):
+    command = [sys.executable, "-m", "src.tables", str(folder)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+
+
 def spread(values, digits=3):
     return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def test_every_run_is_a_row_with_its_numbers(outputs):
-    runs = collect(find(outputs))
-    assert len(runs) == 5
-    row = runs[(runs["loss"] == "proxynca") & (runs["seed"] == 1)].iloc[0]
+    rows = collect(runs(outputs))
+    assert len(rows) == 5
+    row = rows[(rows["loss"] == "proxynca") & (rows["seed"] == 1)].iloc[0]
     assert row["dataset"] == "glyphs"
     assert row[["R@1", "MAP@R", "confusions"]].tolist() == [0.66, 0.33, 500]
     measured = ["AUROC", "AP", "AUROC |influence|", "AP |influence|", "recommended right"]
@@ -75,7 +93,7 @@ def test_every_run_is_a_row_with_its_numbers(outputs):
 
 
 def test_a_setting_is_a_row_with_mean_and_standard_deviation_over_its_seeds(outputs):
-    table = over_seeds(collect(find(outputs))).set_index("loss")
+    table = over_seeds(collect(runs(outputs))).set_index("loss")
     assert list(table.index) == ["proxynca", "softtriple"]
     assert table["runs"].tolist() == [2, 3]
     for loss, recalls in (("proxynca", PROXYNCA), ("softtriple", SOFTTRIPLE)):
@@ -90,7 +108,7 @@ def test_a_setting_is_a_row_with_mean_and_standard_deviation_over_its_seeds(outp
 
 def test_one_seed_has_no_spread(tmp_path):
     run(tmp_path, 0, 0.7)
-    row = over_seeds(collect(find(tmp_path))).iloc[0]
+    row = over_seeds(collect(runs(tmp_path))).iloc[0]
     assert row["runs"] == 1
     assert row[["R@1", "confusions"]].tolist() == ["0.700", "500"]
 
@@ -98,7 +116,7 @@ def test_one_seed_has_no_spread(tmp_path):
 def test_what_was_not_measured_is_a_dash(tmp_path):
     run(tmp_path, 0, 0.7, noise=False)
     run(tmp_path, 1, 0.8, noise=False)
-    row = over_seeds(collect(find(tmp_path))).iloc[0]
+    row = over_seeds(collect(runs(tmp_path))).iloc[0]
     assert row["R@1"] == "0.750 ± 0.071"
     for column in ("AUROC", "AP", "AUROC |influence|", "AP |influence|", "recommended right"):
         assert row[column] == "-"
@@ -106,7 +124,7 @@ def test_what_was_not_measured_is_a_dash(tmp_path):
 
 def test_a_setting_without_noise_stands_beside_one_with_it(outputs):
     run(outputs, 0, 0.8, noise=False, name="clean")
-    table = over_seeds(collect(find(outputs))).set_index(["noise", "loss"])
+    table = over_seeds(collect(runs(outputs))).set_index(["noise", "loss"])
     assert table.loc[("none", "softtriple"), ["R@1", "AUROC"]].tolist() == ["0.800", "-"]
     assert table.loc[("flip_10", "softtriple"), "runs"] == 3
 
@@ -119,7 +137,7 @@ def test_a_number_that_one_run_lacks_is_the_mean_of_the_others(tmp_path):
     report = pd.read_json(file, typ="series").to_dict()
     report["noise"] = {**report["noise"], "absolute_influence": None, "recommended_right": None}
     write_json(file, report)
-    row = over_seeds(collect(find(tmp_path))).iloc[0]
+    row = over_seeds(collect(runs(tmp_path))).iloc[0]
     assert row["runs"] == 3
     assert row["AUROC |influence|"] == spread([0.75, 0.77])
     assert row["recommended right"] == spread([0.6, 0.62])
@@ -131,7 +149,7 @@ def test_a_seed_is_counted_once_in_a_mean_over_seeds(tmp_path):
     run(tmp_path, 0, 0.9, name="glyphs-seed0-bbbbbbbb")
     for name, epochs in (("glyphs-seed0-aaaaaaaa", 15), ("glyphs-seed0-bbbbbbbb", 30)):
         (tmp_path / name / "config.yaml").write_text(f"seed: 0\nrecipe:\n  epochs: {epochs}\n")
-    table = over_seeds(collect(find(tmp_path)))
+    table = over_seeds(collect(runs(tmp_path)))
     assert table["runs"].tolist() == [1, 1]
     assert table["R@1"].tolist() == ["0.700", "0.900"]
 
@@ -139,13 +157,13 @@ def test_a_seed_is_counted_once_in_a_mean_over_seeds(tmp_path):
 @pytest.mark.parametrize("hidden", [".softtriple-seed0.123.partial", ".softtriple-seed0.before"])
 def test_what_a_killed_run_left_is_no_run(outputs, hidden):
     run(outputs, 0, 0.1, name=hidden)
-    assert len(collect(find(outputs))) == 5
+    assert len(collect(runs(outputs))) == 5
 
 
 def test_folders_that_are_no_runs_are_let_be(outputs):
     (outputs / "checkpoints" / "a").mkdir(parents=True)
     (outputs / "multirun").mkdir()
-    assert len(collect(find(outputs))) == 5
+    assert len(collect(runs(outputs))) == 5
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -164,11 +182,11 @@ def test_a_damaged_report_is_named(outputs):
     path = outputs / "proxynca-seed0" / "metrics.json"
     path.write_text(path.read_text()[:99])
     with pytest.raises(UserError, match=rf"^{path}: not whole"):
-        collect(find(outputs))
+        collect(runs(outputs))
 
 
 def test_markdown_says_once_what_all_rows_share_and_escapes_bars(outputs):
-    lines = markdown(over_seeds(collect(find(outputs)))).splitlines()
+    lines = markdown(over_seeds(collect(runs(outputs)))).splitlines()
     assert lines[0] == (
         "All rows: dataset glyphs, noise flip_10, model small_cnn, target all, params head, influence eif, "
         "detector knn."
@@ -178,15 +196,19 @@ def test_markdown_says_once_what_all_rows_share_and_escapes_bars(outputs):
         "| loss | runs | R@1 | MAP@R | NMI | confusions | AUROC | AP | AUROC \\|influence\\| | "
         "AP \\|influence\\| | recommended right |"
     )
-    assert lines[3] == "|" + " --- |" * 10
-    assert lines[4].startswith("| proxynca | 2 | 0.655 ± 0.007 | 0.328 ± 0.004 | 500 ± 0 | 0.855 ± 0.007 |")
-    assert lines[5].startswith("| softtriple | 3 | 0.714 ± 0.014 | 0.357 ± 0.007 | 507 ± 7 | 0.914 ± 0.014 |")
+    assert lines[3] == "|" + " --- |" * 11
+    assert lines[4].startswith(
+        "| proxynca | 2 | 0.655 ± 0.007 | 0.328 ± 0.004 | - | 500 ± 0 | 0.855 ± 0.007 |"
+    )
+    assert lines[5].startswith(
+        "| softtriple | 3 | 0.714 ± 0.014 | 0.357 ± 0.007 | - | 507 ± 7 | 0.914 ± 0.014 |"
+    )
     assert len(lines) == 6
 
 
 def test_markdown_of_one_setting_has_all_its_columns(tmp_path):
     run(tmp_path, 0, 0.7)
-    lines = markdown(over_seeds(collect(find(tmp_path)))).splitlines()
+    lines = markdown(over_seeds(collect(runs(tmp_path)))).splitlines()
     assert lines[0].startswith(
         "| dataset | noise | model | loss | target | params | influence | detector | runs | R@1 |"
     )
@@ -199,12 +221,93 @@ def test_main_prints_and_writes_the_tables(outputs, capsys):
     main([str(outputs)])
     text = capsys.readouterr().out
     folder = outputs / "tables"
-    assert sorted(path.name for path in folder.iterdir()) == ["runs.csv", "summary.csv", "summary.md"]
-    assert text == (folder / "summary.md").read_text(encoding="utf-8") + "\n"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "results.md", "runs.csv", "summary.csv", "summary.md", "table2.csv", "table2.md", "table2.tex",
+    ]  # fmt: skip
+    table2 = (folder / "table2.md").read_text(encoding="utf-8")
+    assert text.startswith((folder / "summary.md").read_text(encoding="utf-8") + "\n" + table2)
+    assert (folder / "results.md").read_text(encoding="utf-8") == f"# Tables and figures\n\n{table2}"
     summary = pd.read_csv(folder / "summary.csv")
     assert summary["R@1"].tolist() == [spread(PROXYNCA), spread(SOFTTRIPLE)]
-    runs = pd.read_csv(folder / "runs.csv")
-    assert sorted(runs["R@1"]) == sorted(SOFTTRIPLE + PROXYNCA)
+    rows = pd.read_csv(folder / "runs.csv")
+    assert sorted(rows["R@1"]) == sorted(SOFTTRIPLE + PROXYNCA)
+    assert text.splitlines()[-2:] == [
+        "Not there yet: closed_loop, counterfactual, detection, figure1, figure2, figure3, sensitivity, "
+        "table1_groups, table1_pairs, table3, table5. Make one with python -m src.run -m experiment=NAME",
+        f"Written to {folder}/: results.md, and of each table .md, .csv and .tex",
+    ]
+
+
+def test_a_picture_is_written_beside_its_table(outputs):
+    for seed, queries in enumerate((["a", "b"], ["b", "c", "d"])):
+        run(outputs, seed, 0.8, noise=False, name=f"clean{seed}", sha256=f"model{seed}")
+        rows = "".join(f"{query},x\n" for query in queries)
+        (outputs / f"clean{seed}" / "confusions.csv").write_text("query,neighbour_class\n" + rows)
+    main([str(outputs)])
+    with Image.open(outputs / "tables" / "figure1.png") as image:
+        assert image.size == (880, int(1.9 * 110))
+        assert len(np.unique(np.asarray(image.convert("L")))) > 9
+    assert "![Figure 1: do other models make the same confusions?](figure1.png)" in (
+        outputs / "tables" / "figure1.md"
+    ).read_text("utf-8")
+
+
+def test_a_damaged_table_of_a_run_is_one_line_and_nothing_is_written(outputs):
+    for seed in (0, 1):
+        run(outputs, seed, 0.8, noise=False, name=f"clean{seed}", sha256=f"model{seed}")
+        (outputs / f"clean{seed}" / "confusions.csv").write_text("query,neighbour_class\na,x\n")
+    path = outputs / "clean1" / "confusions.csv"
+    for text, reason in (
+        ("query,neigh", "Usecols do not match columns, columns expected but not found: ['neighbour_class']"),
+        ("", "No columns to parse from file"),
+        (None, "No such file or directory"),
+    ):
+        path.unlink() if text is None else path.write_text(text)
+        with pytest.raises(UserError) as caught:
+            main([str(outputs)])
+        assert str(caught.value) == (
+            f"{path}: can't be read ({reason}); run again with the command in "
+            f"{path.parent / 'metrics.json'}, or delete the folder"
+        )
+        assert not (outputs / "tables").exists()
+
+
+def test_latex_shows_every_character_as_it_is():
+    table = pd.DataFrame({"a_b": [r"1 % & $x$ #2 {3} ~^ \ 0.5 ± 0.1", "eif > if < |x|"], "n": [1, 2]})
+    assert latex(table, "50 % of_it").splitlines() == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{50 \% of\_it}",
+        r"\begin{tabular}{ll}",
+        r"\toprule",
+        r"a\_b & n \\",
+        r"\midrule",
+        r"1 \% \& \$x\$ \#2 \{3\} \textasciitilde{}\textasciicircum{} \textbackslash{} 0.5 $\pm$ 0.1 & 1 \\",
+        r"eif $>$ if $<$ \textbar{}x\textbar{} & 2 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+
+
+def test_an_option_that_an_older_run_did_not_have_hides_no_run(tmp_path):
+    run(tmp_path, 0, 0.7)
+    file = tmp_path / "softtriple-seed0" / "metrics.json"
+    report = json.loads(file.read_text())
+    del report["params"], report["choices"]["target"], report["counterfactual"]
+    write_json(file, report)
+    table = over_seeds(collect(runs(tmp_path)))
+    assert table[["runs", "R@1", "params", "target"]].values.tolist() == [[1, "0.700", "", ""]]
+
+
+def test_a_seed_that_an_older_format_had_too_is_counted_once(tmp_path):
+    run(tmp_path, 0, 0.7, name="a", format=1)
+    run(tmp_path, 0, 0.1, name="b")
+    run(tmp_path, 1, 0.8, name="c", format=1)
+    (tmp_path / "a" / "config.yaml").write_text("seed: 0\nloop: {rounds: 0}\nretrain: {mode: none}\n")
+    (tmp_path / "b" / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "c" / "config.yaml").write_text("seed: 1\npictures: 0\n")
+    assert "| 2 | 0.750 ± 0.071 |" in show(find(tmp_path))
 
 
 def test_main_a_second_time_says_the_same(outputs, capsys):
@@ -215,10 +318,6 @@ def test_main_a_second_time_says_the_same(outputs, capsys):
 
 
 def test_the_module_runs_and_ends_in_one_line_where_there_is_nothing(outputs, tmp_path_factory):
-    def tables(folder):
-        command = [sys.executable, "-m", "src.tables", str(folder)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
-
     done = tables(outputs)
     assert (done.returncode, done.stderr) == (0, "")
     assert "| softtriple | 3 | 0.714 ± 0.014 |" in done.stdout
@@ -238,7 +337,7 @@ def test_seeds_that_follow_the_runs_are_no_setting_and_the_data_sets_is(tmp_path
             f"seed: {seed}\noutput_dir: o{seed}\ndataset: {{seed: {data}}}\n"
             f"noise: {{ratio: 0.1, seed: {seed}}}\n"
         )
-    assert over_seeds(collect(find(tmp_path)))["runs"].tolist() in ([2, 1], [1, 2])
+    assert over_seeds(collect(runs(tmp_path)))["runs"].tolist() in ([2, 1], [1, 2])
 
 
 def test_a_sweep_over_methods_says_once_what_is_the_models(tmp_path):

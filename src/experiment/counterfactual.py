@@ -16,12 +16,16 @@ def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss, target and method with its settings."""
     chosen = [run for run in runs if run.report.get("counterfactual")]
     rows = []
-    for alike in grouped(chosen, Run.setting).values():
+    for alike in grouped(chosen, _key).values():
         models, first = by_seed(alike).values(), alike[0]
-        groups = ("dataset", "noise", "loss", "target", "influence")
-        row = {group: first.choice(group) for group in groups}
-        damping = first.settings.get("influence", {}).get("damping", "-")
+        row = dict(zip(("dataset", "noise", "loss", "target", "influence"), _key(first)[:-1], strict=True))
+        damping = (first.settings.get("influence") or {}).get("damping", "-")
         found = [run.report["counterfactual"]["mean"] for run in models]
         rows.append({**row, "damping": str(damping), "models": len(models), "LDS": spread(found)})
     title = "Which method predicts retraining without random subsets"
     return [Part("counterfactual", title, pd.DataFrame(rows), NOTE)] if rows else []
+
+
+def _key(run: Run) -> tuple[str, ...]:
+    named = (run.choice(group) for group in ("loss", "target", "influence"))
+    return run.choice("dataset"), run.noise, *named, run.setting()

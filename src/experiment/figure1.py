@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.part import Part, spread
+from src.artifacts import short_hash
+from src.part import MISSING, Part, spread
 from src.runs import Run, by_seed, grouped
 
 NOTE = (
-    "Two models of one data set, clean labels: the share of the queries that both confuse among those "
-    "that either does (Jaccard), and, of those that both confuse, how many they take for the same class. "
+    "Two models of one data set, network and recipe, clean labels: the share of the queries that both "
+    "confuse among those that either does (Jaccard), and, of those that both confuse, how many they take "
+    "for the same class. "
     "By chance: expected if the two confused as many queries each, drawn at random, and wrong classes as "
     "often as they do. Mean ± standard deviation over pairs of models, which share models and so are not "
     "independent."
@@ -20,9 +22,9 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set and pair of losses, with its picture."""
-    chosen = [run for run in runs if run.choice("noise") == "none" and not run.report.get("loop")]
+    chosen = [run for run in runs if run.noise == "none" and not run.report.get("loop")]
     rows = []
-    for dataset, here in grouped(chosen, lambda run: run.choice("dataset")).items():
+    for (dataset, model, _), here in grouped(chosen, _data).items():
         models = {run.report["checkpoint"]["sha256"]: run for run in here}.values()
         kinds = grouped(models, lambda run: run.choice("loss"))
         found = {(loss, seed): run for loss, some in kinds.items() for seed, run in by_seed(some).items()}
@@ -34,7 +36,8 @@ def parts(runs: list[Run]) -> list[Part]:
             pairs.setdefault(name, []).append(overlap(wrong[a], wrong[b], queries))
         for name, each in pairs.items():
             columns = {key: spread([one[key] for one in each]) for key in each[0]}
-            rows.append({"dataset": dataset, "models": name, "pairs of models": len(each), **columns})
+            row = {"dataset": dataset, "network": model, "models": name}
+            rows.append({**row, "pairs of models": len(each), **columns})
     if not rows:
         return []
     table = pd.DataFrame(rows)
@@ -56,8 +59,14 @@ def overlap(first: dict[str, str], second: dict[str, str], queries: int) -> dict
     }
 
 
+def _data(run: Run) -> tuple[str, str, str]:
+    """What two models have to share: the queries, the network and the recipe."""
+    settings = {group: run.settings.get(group) for group in ("dataset", "model", "recipe")}
+    return run.choice("dataset"), run.choice("model"), short_hash(settings)
+
+
 def _wrong(run: Run) -> dict[str, str]:
-    table = run.table("confusions.csv")
+    table = run.table("confusions.csv", "query", "neighbour_class")
     return dict(zip(table["query"], table["neighbour_class"], strict=True))
 
 
@@ -65,10 +74,9 @@ def _draw(table: pd.DataFrame) -> Figure:
     figure = Figure((8, 0.5 * len(table) + 1.4), layout="constrained")
     axis = figure.subplots()
     y = np.arange(len(table))
-    for shift, names, colour in ((0.2, ("same queries", "by chance"), "#0072B2"),):
-        for name, offset, alpha in zip(names, (-shift, shift), (1.0, 0.35), strict=True):
-            values = [float(cell.split()[0]) for cell in table[name]]
-            axis.barh(y + offset, values, 0.38, color=colour, alpha=alpha, label=name)
+    for name, offset, alpha in (("same queries", -0.2, 1.0), ("by chance", 0.2, 0.35)):
+        values = [0.0 if cell == MISSING else float(cell.split()[0]) for cell in table[name]]
+        axis.barh(y + offset, values, 0.38, color="#0072B2", alpha=alpha, label=name)
     axis.set_yticks(y, [f"{a}: {b}" for a, b in zip(table["dataset"], table["models"], strict=True)])
     axis.invert_yaxis()
     axis.set_xlim(0, 1)

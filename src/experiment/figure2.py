@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from src.part import Part, spread
@@ -21,33 +22,46 @@ NOTE = (
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss, N and ranking, with the curves."""
     chosen = [run for run in runs if run.report["noise"] and not run.report.get("loop")]
+    chosen = [run for run in chosen if run.report["noise"].get("absolute_influence")]
     chosen = [run for run in chosen if (run.choice("influence"), run.choice("target")) == ("eif", "all")]
     chosen = [run for run in chosen if run.choice("detector") == "knn"]
     rows, lines = [], []
-    for alike in grouped(chosen, Run.setting).values():
-        models, first = by_seed(alike).values(), alike[0]
-        theta = first.settings.get("influence", {}).get("n_theta")
-        where = (first.choice("dataset"), first.choice("noise"), first.choice("loss"))
-        tables = [run.table("samples.csv") for run in models]
-        for ranking, column in RANKINGS.items():
-            curves = []
-            for table in tables:
-                checked, found = detection_curve(table[column].to_numpy(), table["flipped"].to_numpy(bool))
-                curves.append(np.interp(GRID, checked, found))
-            columns = {
-                f"found at {share:.0%}": spread([np.interp(share, GRID, each) for each in curves])
-                for share in CHECKED
-            }
-            names = dict(zip(("dataset", "noise", "loss"), where, strict=True))
-            rows.append({**names, "N": theta, "ranking": ranking, "models": len(tables), **columns})
-            lines.append((where, theta, ranking, np.mean(curves, 0)))
-    thetas = {where: {line[1] for line in lines if line[0] == where} for where, *_ in lines}
-    several = {where for where, each in thetas.items() if len(each) > 1}
-    if not several:
+    for where, here in grouped(chosen, _where).items():
+        by_theta = grouped(here, _theta)
+        if len(by_theta) < 2:
+            continue
+        for theta, alike in by_theta.items():
+            tables = [
+                run.table("samples.csv", "flipped", *RANKINGS.values()) for run in by_seed(alike).values()
+            ]
+            for ranking, column in RANKINGS.items():
+                curves = [_curve(table[column], table["flipped"]) for table in tables]
+                found = {
+                    f"found at {share:.0%}": spread([np.interp(share, GRID, each) for each in curves])
+                    for share in CHECKED
+                }
+                names = dict(zip(("dataset", "noise", "loss"), where, strict=False))
+                rows.append({**names, "N": theta, "ranking": ranking, "models": len(tables), **found})
+                lines.append((where, theta, ranking, np.mean(curves, 0)))
+    if not rows:
         return []
-    table = pd.DataFrame([row for row in rows if (row["dataset"], row["noise"], row["loss"]) in several])
-    figure = _draw([line for line in lines if line[0] in several])
-    return [Part("figure2", "Figure 2: flipped samples found by EIF", table, NOTE, figure)]
+    title = "Figure 2: flipped samples found by EIF"
+    return [Part("figure2", title, pd.DataFrame(rows), NOTE, _draw(lines))]
+
+
+def _curve(scores: pd.Series, flipped: pd.Series) -> Float[np.ndarray, " g"]:
+    """Share found at each share of GRID checked."""
+    checked, found = detection_curve(scores.to_numpy(float), flipped.to_numpy(bool))
+    return np.interp(GRID, checked, found)
+
+
+def _where(run: Run) -> tuple[str, str, str, str]:
+    """The curves of one picture."""
+    return run.choice("dataset"), run.noise, run.choice("loss"), run.setting("influence.n_theta")
+
+
+def _theta(run: Run) -> int | None:
+    return (run.settings.get("influence") or {}).get("n_theta")
 
 
 def _draw(lines: list[tuple]) -> Figure:
@@ -61,7 +75,7 @@ def _draw(lines: list[tuple]) -> Figure:
                 colour = colours.get(theta, "#555555")
                 axis.plot(GRID, curve, style, color=colour, label=f"N = {theta}, {ranking}", linewidth=1.4)
         axis.plot([0, 1], [0, 1], ":", color="#888888", label="random")
-        axis.set_title(", ".join(where), fontsize=10)
+        axis.set_title(", ".join(where[:3]), fontsize=10)
         axis.set_xlabel("share of training samples checked")
         axis.set_ylabel("share of flipped samples found")
         axis.legend(fontsize=7)

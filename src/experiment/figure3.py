@@ -1,11 +1,12 @@
 """Figure 3: confusion pairs and their five most harmful training samples, method under method."""
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
 from src.errors import UserError
 from src.part import Part
-from src.runs import Run, grouped
+from src.runs import Run, grouped, usual
 
 METHODS = ("eif", "if")
 MOST = 5
@@ -21,12 +22,16 @@ def parts(runs: list[Run]) -> list[Part]:
     drawn = [run for run in runs if (run.folder / "harmful.png").exists()]
     drawn = [run for run in drawn if run.choice("influence") in METHODS]
     found = []
-    for dataset, here in grouped(drawn, lambda run: run.choice("dataset")).items():
+    for dataset, here in grouped(usual(drawn, "influence"), lambda run: run.choice("dataset")).items():
         for alike in grouped(here, lambda run: (run.setting("influence"), run.seed)).values():
             runs_of = {run.choice("influence"): run for run in alike}
             if set(runs_of) != set(METHODS):
                 continue
+            if len({run.report["checkpoint"]["sha256"] for run in runs_of.values()}) > 1:
+                continue
             five = {method: _five(runs_of[method]) for method in METHODS}
+            if len(five["eif"]) != len(five["if"]):
+                continue
             both = zip(five["eif"], five["if"], strict=True)
             shared = [len(set(one) & set(other)) for (one, _), (other, _) in both]
             rows = [
@@ -47,10 +52,10 @@ def parts(runs: list[Run]) -> list[Part]:
 
 def _five(run: Run) -> list[tuple[list[int], list[str]]]:
     """(samples, their classes) of each explanation's most harmful samples, most harmful first."""
-    classes = run.table("samples.csv")["class"].to_numpy()
+    classes = run.table("samples.csv", "class")["class"].to_numpy()
     rows = []
     for scores in run.scores():
-        order = scores.argsort()[::-1][:MOST]
+        order = np.argsort(-scores, kind="stable")[:MOST]
         order = order[scores[order] > 0]
         rows.append((order.tolist(), classes[order].tolist()))
     return rows
@@ -60,8 +65,10 @@ def _picture(run: Run) -> Image.Image:
     try:
         with Image.open(run.folder / "harmful.png") as image:
             return image.convert("RGB")
-    except OSError as error:
-        raise UserError(f"{run.folder / 'harmful.png'}: can't be read ({error}); delete the folder") from None
+    except (OSError, SyntaxError) as error:  # a broken chunk of a PNG is a SyntaxError to Pillow
+        raise UserError(
+            f"{run.folder / 'harmful.png'}: can't be read ({error}); delete the folder and run again"
+        ) from None
 
 
 def _stack(images: list[Image.Image]) -> Image.Image:

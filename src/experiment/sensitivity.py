@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from src.comparison import share_apart
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped
 
@@ -11,14 +12,16 @@ NOTE = (
     "over the seeds."
 )
 KNOBS = {"eif": "radius", "if": "damping"}
+TURNED = ("influence.radius", "influence.damping", "retrain.optimizer.lr")
 
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss, method, knob and rate; where a sweep turned one of them."""
     chosen = [run for run in runs if run.report.get("retrain") and run.choice("influence") in KNOBS]
-    chosen = [run for run in chosen if run.choice("target") == "pairs"]
+    chosen = [run for run in chosen if run.choice("target") == "pairs" and _knob(run) is not None]
+    chosen = [run for run in chosen if run.report["retrain"]["lr"] is not None]
     rows = []
-    for _, alike in grouped(chosen, lambda run: (run.setting("influence", "retrain"), _method(run))).items():
+    for _, alike in grouped(chosen, lambda run: (_where(run), run.setting(*TURNED), _method(run))).items():
         kinds = grouped(alike, lambda run: (_knob(run), run.report["retrain"]["lr"]))
         if len(kinds) < 3:
             continue
@@ -27,15 +30,13 @@ def parts(runs: list[Run]) -> list[Part]:
             found = [(run.report["noise"] or {}).get("absolute_influence") or {} for run in models]
             rows.append(
                 {
-                    **{group: some[0].choice(group) for group in ("dataset", "noise", "loss")},
+                    **dict(zip(("dataset", "noise", "loss"), _where(some[0]), strict=True)),
                     "method": _method(some[0]),
                     "knob": f"{KNOBS[_method(some[0])]} {knob:g}",
                     "rate": f"{rate:g}",
                     "models": len(models),
                     "change of d": spread([run.report["retrain"]["mean"] for run in models], 4),
-                    "share > 0": spread(
-                        [(run.table("retrained.csv")["change"] > 0).mean() for run in models], 2
-                    ),
+                    "share > 0": spread([share_apart(run) for run in models], 2),
                     "found by size, AP": spread([each.get("average_precision") for each in found]),
                 }
             )
@@ -47,5 +48,10 @@ def _method(run: Run) -> str:
     return run.choice("influence")
 
 
-def _knob(run: Run) -> float:
-    return float(run.settings["influence"][KNOBS[_method(run)]])
+def _knob(run: Run) -> float | None:
+    """None with radius=null, and without settings."""
+    return (run.settings.get("influence") or {}).get(KNOBS[_method(run)])
+
+
+def _where(run: Run) -> tuple[str, str, str]:
+    return run.choice("dataset"), run.noise, run.choice("loss")

@@ -3,17 +3,17 @@
 import pandas as pd
 
 from src.part import MISSING, Part, spread
-from src.runs import Run, by_seed, grouped
+from src.runs import Run, by_seed, grouped, usual
 
-RATIOS = ("flip_1", "flip_5", "flip_10")
+RATIOS = ("1 %", "5 %", "10 %")
 # Table 2 of Liu et al. (NeurIPS 2022): CUB200, CARS196, InShop.
 PAPER = {
-    ("flip_1", "proxynca"): "75.7, 84.1, 89.7 %",
-    ("flip_1", "softtriple"): "75.0, 79.5, 90.0 %",
-    ("flip_5", "proxynca"): "82.5, 86.8, 90.3 %",
-    ("flip_5", "softtriple"): "86.1, 90.1, 87.0 %",
-    ("flip_10", "proxynca"): "83.3, 91.7, 88.4 %",
-    ("flip_10", "softtriple"): "89.9, 90.0, 86.3 %",
+    ("1 %", "proxynca"): "75.7, 84.1, 89.7 %",
+    ("1 %", "softtriple"): "75.0, 79.5, 90.0 %",
+    ("5 %", "proxynca"): "82.5, 86.8, 90.3 %",
+    ("5 %", "softtriple"): "86.1, 90.1, 87.0 %",
+    ("10 %", "proxynca"): "83.3, 91.7, 88.4 %",
+    ("10 %", "softtriple"): "89.9, 90.0, 86.3 %",
 }
 NOTE = (
     "Of the flipped samples that score harmful by EIF, the share whose recommendation (Algorithm 1) is "
@@ -26,18 +26,18 @@ def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise and loss."""
     chosen = [run for run in runs if run.choice("influence") == "eif" and run.choice("detector") == "knn"]
     chosen = [run for run in chosen if run.choice("target") == "all" and run.report["noise"]]
-    chosen = [run for run in chosen if not run.report.get("loop") and run.choice("noise") in RATIOS]
+    chosen = [run for run in chosen if not run.report.get("loop") and _ratio(run) in RATIOS]
     rows = []
-    for dataset, here in grouped(chosen, lambda run: run.choice("dataset")).items():
+    for (dataset, kind), here in grouped(usual(chosen, "influence"), _data).items():
         for noise in RATIOS:
             for loss in sorted({run.choice("loss") for run in here}):
-                alike = [run for run in here if (run.choice("noise"), run.choice("loss")) == (noise, loss)]
+                alike = [run for run in here if (_ratio(run), run.choice("loss")) == (noise, loss)]
                 for some in grouped(alike, Run.setting).values() or [[]]:
                     found = by_seed(some).values()
                     rows.append(
                         {
                             "dataset": dataset,
-                            "noise": noise,
+                            "noise": f"{noise} {kind}".strip(),
                             "loss": loss,
                             "models": len(found) or MISSING,
                             "recommended right": _percent(found, "recommended_right"),
@@ -49,6 +49,16 @@ def parts(runs: list[Run]) -> list[Part]:
     return [Part("table2", title, pd.DataFrame(rows), NOTE)] if rows else []
 
 
+def _ratio(run: Run) -> str:
+    """As in `RATIOS`: "10 %" of noise=flip_10, and of noise.ratio=0.1 as well."""
+    return run.noise.replace("flip_", "").partition(" ")[0] + " %"
+
+
+def _data(run: Run) -> tuple[str, str]:
+    """The data set, and how labels were flipped, where the run's settings say."""
+    return run.choice("dataset"), run.noise.partition("% ")[2]
+
+
 def _percent(runs: list[Run], name: str) -> str:
     values = [run.report["noise"].get(name) for run in runs]
-    return spread([100 * value for value in values if value is not None], 1)
+    return spread([None if value is None else 100 * value for value in values], 1)

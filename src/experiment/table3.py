@@ -19,18 +19,22 @@ def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set and method, of runs that were told experiment=table3."""
     chosen = [run for run in runs if run.choice("experiment") == "table3" and run.choice("target") == "all"]
     rows = []
-    for (dataset, method, cores, threads), alike in grouped(usual(chosen, "influence"), _key).items():
+    for (dataset, noise, loss, method, *machine, _), alike in grouped(
+        usual(chosen, "influence"), _key
+    ).items():
         models = by_seed(alike).values()
         times = [run.report["seconds"] for run in models]
         rows.append(
             {
                 "dataset": dataset,
+                "noise": noise,
+                "loss": loss,
                 "method": method,
                 "models": len(models),
                 "pairs": spread([run.report["explained"]["rows"] for run in models], 0),
                 "detection": spread([each["influence"] for each in times], 2),
                 "recommendation": spread([each["relabelling"] for each in times], 2),
-                "cores, threads": f"{cores}, {threads}",
+                "device, cores, threads": ", ".join(machine),
                 "paper, CUB200": PAPER.get(method, "-"),
             }
         )
@@ -38,6 +42,8 @@ def parts(runs: list[Run]) -> list[Part]:
     return [Part("table3", title, pd.DataFrame(rows), NOTE)] if rows else []
 
 
-def _key(run: Run) -> tuple[str, str, int | None, int | None]:
+def _key(run: Run) -> tuple[str, ...]:
+    where = run.choice("dataset"), run.noise, run.choice("loss"), run.choice("influence")
     machine = run.report.get("machine") or {}
-    return run.choice("dataset"), run.choice("influence"), machine.get("cores"), machine.get("threads")
+    machine = [str(machine.get(name, "-")) for name in ("device", "cores", "threads")]
+    return *where, *machine, run.setting("influence")

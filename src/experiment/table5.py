@@ -3,7 +3,7 @@
 import pandas as pd
 
 from src.part import Part, spread
-from src.runs import Run, by_seed, grouped
+from src.runs import Run, by_seed, grouped, usual
 
 KINDS = ("centralized", "diversified", "individual", "others")
 NOTE = (
@@ -18,10 +18,11 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, loss, detector and rule."""
-    chosen = [run for run in runs if run.choice("noise") == "none" and run.report.get("classes")]
+    chosen = [run for run in runs if run.noise == "none" and run.report.get("classes")]
+    chosen = [run for run in chosen if not run.report.get("loop")]
     chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
     rows = []
-    for (dataset, loss, detector, _), alike in grouped(chosen, _key).items():
+    for (dataset, loss, detector, _), alike in grouped(usual(chosen, "influence"), _key).items():
         models = by_seed(alike).values()
         for rule, key in (("entropy", "kind"), ("0.9", "kind_by_share")):
             counts = [run.report["classes"][key] for run in models]
@@ -43,8 +44,8 @@ def parts(runs: list[Run]) -> list[Part]:
 
 
 def _merge(runs: list[Run], name: str) -> str:
-    known = [run.report["merge"]["harmful"][name] for run in runs if run.report.get("merge")]
-    return spread(known, 2) if known else "-"
+    found = [(run.report.get("merge") or {}).get("harmful") for run in runs]
+    return spread([each and each[name] for each in found], 2) if any(found) else "-"
 
 
 def _key(run: Run) -> tuple[str, str, str, str]:

@@ -1,0 +1,56 @@
+"""Made-up finished runs: a folder with a small report, settings and tables."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from src.artifacts import write_csv, write_json
+from src.runs import Run, read
+
+CHOICES = {
+    "dataset": "glyphs",
+    "model": "small_cnn",
+    "loss": "proxynca",
+    "noise": "none",
+    "target": "all",
+    "influence": "eif",
+    "detector": "knn",
+    "experiment": "None",
+}
+
+
+def finish(
+    folder: Path,
+    name: str,
+    seed: int = 0,
+    *,
+    choices: dict | None = None,
+    settings: dict | None = None,
+    tables: dict[str, dict] | None = None,
+    scores: list | None = None,
+    **report,
+) -> Run:
+    """A run as read from what was written; settings None: without config.yaml."""
+    home = folder / name
+    home.mkdir(parents=True)
+    found = {
+        "choices": {**CHOICES, **(choices or {})},
+        "params": "head",
+        "seed": seed,
+        "retrieval": {"R@1": 0.8, "MAP@R": 0.5},
+        "confusions": 9,
+        "queries": 20,
+        "noise": None,
+        "checkpoint": {"sha256": f"model of seed {seed}"},
+        **report,
+    }
+    if settings is not None:
+        (home / "config.yaml").write_text(yaml.safe_dump({"seed": seed, **settings}), "utf-8")
+    for file, columns in (tables or {}).items():
+        write_csv(home / file, pd.DataFrame(columns))
+    if scores is not None:
+        np.save(home / "influence.npy", np.array(scores, dtype=np.float32))
+    write_json(home / "metrics.json", found)
+    return read(home)

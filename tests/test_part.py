@@ -1,0 +1,32 @@
+import math
+
+import pytest
+
+from src.part import MISSING, median_of, spread
+
+
+@pytest.mark.parametrize(
+    ("values", "cell"),
+    [
+        ([0.1, 0.2, 0.6], "0.300 ± 0.265"),  # sd sqrt((0.04 + 0.01 + 0.09) / 2)
+        ([0.25], "0.250"),
+        ([0.1, None, 0.3], "0.200 ± 0.141 (2 of 3)"),
+        ([math.nan, 0.5], "0.500 (1 of 2)"),
+        ([None, math.inf], MISSING),
+        ([], MISSING),
+    ],
+)
+def test_mean_and_deviation_of_what_is_known(values, cell):
+    assert spread(values) == cell
+    assert spread(iter(values)) == cell
+
+
+def test_digits():
+    assert spread([99.96, 100.0], 1) == "100.0 ± 0.0"
+    assert spread([10, 12], 0) == "11 ± 1"
+
+
+def test_the_median_and_the_largest_p():
+    assert median_of([0.04, 1e-9, 0.002]) == "2.0e-03 (4.0e-02)"
+    assert median_of([0.02, 0.04, math.nan]) == "3.0e-02 (4.0e-02)"
+    assert median_of([math.nan]) == median_of([]) == "-"

@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+
+from src.errors import UserError
+from src.runs import by_seed, distinct, find, grouped, read, usual
+from tests.finished import finish
+
+
+def test_choices_and_params_are_words(tmp_path):
+    run = finish(tmp_path, "a", retrain={"mode": "cached"})
+    assert [run.choice(name) for name in ("loss", "params", "retrain", "none")] == [
+        "proxynca",
+        "head",
+        "",
+        "",
+    ]
+    assert run.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("choice", "settings", "flipped", "noise"),
+    [
+        ("flip_10", {"ratio": 0.1, "kind": "symmetric"}, True, "10 % symmetric"),
+        ("flip_10", {"ratio": 0.3, "kind": "shift"}, True, "30 % shift"),
+        ("flip_1", {"ratio": 0.005, "kind": "shift"}, True, "0.5 % shift"),
+        ("none", {"ratio": 0.0, "kind": "symmetric"}, False, "none"),
+        ("flip_10", {"ratio": 0.0, "kind": "symmetric"}, False, "none"),
+        ("flip_10", None, True, "flip_10"),
+    ],
+)
+def test_noise_is_named_by_what_was_done(tmp_path, choice, settings, flipped, noise):
+    settings = settings and {"noise": settings}
+    run = finish(
+        tmp_path, "a", choices={"noise": choice}, settings=settings, noise={"flipped": 2} if flipped else None
+    )
+    assert run.noise == noise
+
+
+def test_settings_leave_out_what_changes_no_finding(tmp_path):
+    one = finish(
+        tmp_path, "a", 0,
+        settings={"output_dir": "a", "pictures": 3, "again": True,
+                  "recipe": {"epochs": 5, "validate_every": 1},
+                  "influence": {"radius": 0.02, "seed": 0}},
+    )  # fmt: skip
+    other = finish(
+        tmp_path, "b", 7,
+        settings={"output_dir": "b", "recipe": {"epochs": 5, "validate_every": 5},
+                  "influence": {"radius": 0.02, "seed": 7}, "retrain": {"mode": "none", "epochs": 4},
+                  "loop": {"rounds": 0, "sure": 0.9}, "counterfactual": {"subsets": 0},
+                  "noise": {"ratio": 0.0}},
+    )  # fmt: skip
+    assert one.settings == other.settings == {"recipe": {"epochs": 5}, "influence": {"radius": 0.02}}
+    assert one.setting() == other.setting()
+
+
+def test_a_setting_differs_where_a_number_does_and_not_without_that_number(tmp_path):
+    def made(name, **influence):
+        return finish(tmp_path, name, settings={"influence": influence, "recipe": {"epochs": 5}})
+
+    one, other = made("a", radius=0.02, steps=50), made("b", radius=0.04, steps=50)
+    assert one.setting() != other.setting()
+    assert one.setting("influence.radius", "influence.damping", "no.such") == other.setting(
+        "influence.radius"
+    )
+    assert one.setting("influence") == other.setting("influence") != one.setting("influence.radius")
+    assert one.setting("influence.steps") != other.setting("influence.steps")
+    assert one.settings["influence"] == {"radius": 0.02, "steps": 50}  # as it was
+
+
+def test_a_table_has_the_columns_asked_for_and_names_stay_text(tmp_path):
+    columns = {
+        "query": ["01", "NA", "1"],
+        "neighbour_class": ["null", "2", ""],
+        "distance": [0.5, None, 0.25],
+    }
+    run = finish(tmp_path, "a", tables={"confusions.csv": columns})
+    table = run.table("confusions.csv", "query", "neighbour_class", "distance")
+    assert table["query"].tolist() == ["01", "NA", "1"]
+    assert table["neighbour_class"].tolist()[:2] == ["null", "2"]
+    np.testing.assert_array_equal(table["distance"], [0.5, np.nan, 0.25])
+    assert list(run.table("confusions.csv", "query")) == ["query"]
+
+
+def test_a_cut_short_file_is_named(tmp_path):
+    tables = {"retrained.csv": {"change": [0.5, 0.25]}}
+    run = finish(
+        tmp_path, "a", tables=tables, files={"retrained.csv": 16, "influence.npy": 140}, scores=[[1, 2, 3]]
+    )
+    assert run.table("retrained.csv", "change")["change"].tolist() == [0.5, 0.25]
+    assert run.scores().tolist() == [[1, 2, 3]]
+    for name, size, read_it in (
+        ("retrained.csv", 16, lambda: run.table("retrained.csv", "change")),
+        ("influence.npy", 140, run.scores),
+    ):
+        path = run.folder / name
+        path.write_bytes(path.read_bytes()[:-2])
+        with pytest.raises(UserError) as caught:
+            read_it()
+        start = f"{path}: can't be read (not the {size} bytes that the run wrote); "
+        assert str(caught.value).startswith(start)
+        assert "\n" not in str(caught.value)
+
+
+def test_scores_that_are_none_are_named(tmp_path):
+    run = finish(tmp_path, "a")
+    with pytest.raises(
+        UserError, match=r"influence.npy: can't be read \(No such file or directory\); delete"
+    ):
+        run.scores()
+    (run.folder / "influence.npy").write_text("none")
+    with pytest.raises(UserError, match=r"influence.npy: can't be read \("):
+        run.scores()
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [("[]", "choices, confusions, noise, retrieval, seed"),
+     ('{"seed": 1, "noise": null, "choices": {}}', "confusions, retrieval")],
+)  # fmt: skip
+def test_a_report_of_something_else_is_named(tmp_path, text, lacks):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        read(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'metrics.json'}: no run's report, it lacks {lacks}; delete the folder and run again"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "seed: [", "7", "\x00"])
+def test_damaged_settings_are_one_line(tmp_path, text):
+    run = finish(tmp_path, "a", settings={})
+    (run.folder / "config.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        read(run.folder)
+    assert str(caught.value).startswith(f"{run.folder / 'config.yaml'}: can't be read (")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_usual_settings_of_each_option_and_data_set(tmp_path):
+    def made(name, seed, dataset, influence, **knobs):
+        return finish(tmp_path, name, seed, choices={"dataset": dataset, "influence": influence},
+                      settings={"influence": knobs})  # fmt: skip
+
+    kept = [
+        made("a", 0, "glyphs", "eif", radius=0.02),
+        made("b", 1, "glyphs", "eif", radius=0.02),
+        made("c", 0, "glyphs", "if", damping=0.01),
+        made("d", 0, "cub", "eif", radius=0.04),
+    ]
+    swept = [made("e", 0, "glyphs", "eif", radius=0.04), made("f", 0, "glyphs", "eif", radius=0.16)]
+    assert sorted(run.folder.name for run in usual(swept + kept, "influence")) == ["a", "b", "c", "d"]
+
+
+def test_the_usual_rate_of_retraining_although_it_is_no_choice(tmp_path):
+    def made(name, seed, rate):
+        return finish(tmp_path, name, seed, settings={"retrain": {"mode": "cached", "lr": rate}},
+                      retrain={"mean": seed})  # fmt: skip
+
+    runs = [made("a", 0, 4e-5), made("b", 1, 4e-5), made("c", 0, 1e-5)]
+    assert [run.folder.name for run in usual(runs, "retrain")] == ["a", "b"]
+
+
+def test_a_seed_is_taken_once_the_newest_format_first(tmp_path):
+    runs = [
+        finish(tmp_path, "z", 0, settings={}),
+        finish(tmp_path, "a", 0, settings={}, format=1),
+        finish(tmp_path, "b", 0, settings={}, format=1),
+        finish(tmp_path, "c", 1, settings={}),
+    ]
+    assert {seed: run.folder.name for seed, run in by_seed(runs).items()} == {0: "b", 1: "c"}
+    assert [run.folder.name for run in distinct(runs)] == ["b", "c"]
+    other = finish(tmp_path, "d", 0, choices={"loss": "softtriple"}, settings={})
+    again = finish(tmp_path, "e", 1, choices={"experiment": "table2"}, settings={})
+    assert [run.folder.name for run in distinct([*runs, other, again])] == ["b", "d", "e"]
+
+
+def test_groups_are_sorted_by_their_key():
+    assert list(grouped([3, 1, 2, 5], lambda n: n % 3)) == [0, 1, 2]
+    assert grouped([3, 1, 2, 5], lambda n: n % 3) == {0: [3], 1: [1], 2: [2, 5]}
+
+
+def test_runs_are_found_by_name(tmp_path):
+    for name in ("b", "a", ".c"):
+        finish(tmp_path, name) if name[0] != "." else (tmp_path / name).mkdir()
+    assert [path.name for path in find(tmp_path)] == ["a", "b"]
