@@ -2,8 +2,9 @@
 
 import pandas as pd
 
+from src.artifacts import short_hash
 from src.part import Part, spread
-from src.runs import Run, by_seed, grouped
+from src.runs import Run, grouped
 
 NOTE = (
     "Round 0 is trained on the labels given. Each round relabels, leaves out what stays in doubt and "
@@ -20,17 +21,19 @@ def parts(runs: list[Run]) -> list[Part]:
     rows = []
     chosen = [run for run in runs if run.report.get("loop")]
     for (dataset, noise, loss, *_), alike in grouped(chosen, _key).items():
-        models = list(by_seed(alike).values())
-        where = {"dataset": dataset, "noise": noise, "loss": loss, "models": len(models)}
+        models = [max(some, key=_asked) for some in grouped(alike, lambda run: run.seed).values()]
+        where = {"dataset": dataset, "noise": noise, "loss": loss}
+        for i in range(max(_asked(run) for run in models) + 1):
+            here = [run.report["loop"] for run in models if _asked(run) >= i]
+            clean = [each["clean"] for each in here]
+            lines = [each["rounds"][min(i, len(each["rounds"]) - 1)] for each in here]
+            known = [name for name in COLUMNS if any(line[name] is not None for line in lines)]
+            cells = {name: spread([line[name] for line in lines], COLUMNS[name]) for name in known}
+            first = [each["rounds"][0] for each in here]
+            back = {f"{name} won back": _back(first, lines, clean, name) for name in ("R@1", "MAP@R") if i}
+            rows.append({**where, "models": len(here), "round": str(i), **cells, **back})
         clean = [run.report["loop"]["clean"] for run in models]
-        rounds = [run.report["loop"]["rounds"] for run in models]
-        most = max(len(each) for each in rounds)
-        rounds = [each + each[-1:] * (most - len(each)) for each in rounds]
-        for i in range(most):
-            known = [name for name in COLUMNS if any(each[i][name] is not None for each in rounds)]
-            cells = {name: spread([each[i][name] for each in rounds], COLUMNS[name]) for name in known}
-            back = {f"{name} won back": _back(rounds, clean, i, name) for name in ("R@1", "MAP@R")}
-            rows.append({**where, "round": str(i), **cells, **back})
+        where["models"] = len(models)
         if all(clean):
             cells = {name: spread([each[name] for each in clean]) for name in ("R@1", "MAP@R")}
             rows.append({**where, "round": "clean labels", **cells})
@@ -42,12 +45,18 @@ def parts(runs: list[Run]) -> list[Part]:
 
 def _key(run: Run) -> tuple[str, str, str, str, str]:
     where = run.choice("dataset"), run.noise, run.choice("loss"), run.choice("detector")
-    return *where, run.setting()
+    loop = {key: value for key, value in run.settings.get("loop", {}).items() if key != "rounds"}
+    return *where, short_hash([run.setting("loop"), loop])
 
 
-def _back(rounds: list[list[dict]], clean: list[dict | None], i: int, name: str) -> str:
-    if i == 0 or not all(clean):
+def _asked(run: Run) -> int:
+    """How many rounds were asked for; fewer are there where one would have changed no label."""
+    return run.settings.get("loop", {}).get("rounds", len(run.report["loop"]["rounds"]) - 1)
+
+
+def _back(first: list[dict], lines: list[dict], clean: list[dict | None], name: str) -> str:
+    if not all(clean):
         return "-"
-    lost = sum(best[name] - each[0][name] for best, each in zip(clean, rounds, strict=True))
-    won = sum(each[i][name] - each[0][name] for each in rounds)
+    lost = sum(best[name] - each[name] for best, each in zip(clean, first, strict=True))
+    won = sum(line[name] - each[name] for line, each in zip(lines, first, strict=True))
     return f"{won / lost:.0%}" if lost > 0 else "nothing was lost"
