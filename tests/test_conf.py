@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
 FILES = [path for path in sorted((ROOT / "src").glob("*/*.py")) if path.stem != "__init__"]
-CHOICES = [path for path in FILES if path.parent.name != "callback"]
+CHOICES = [path for path in FILES if path.parent.name not in ("callback", "experiment")]
 
 
 def composed(*words):
@@ -106,3 +106,19 @@ def test_retraining_is_off_and_takes_the_authors_numbers_where_it_is_asked_for()
     made = instantiate(composed(*words).retrain).optimizer([torch.nn.Parameter(torch.zeros(2, 3))])
     assert type(made) is torch.optim.SGD
     assert made.defaults["momentum"] == 0.9
+
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+def test_every_experiment_has_its_table_but_those_of_others_tables():
+    modules = {path.stem for path in FILES if path.parent.name == "experiment"}
+    assert set(EXPERIMENTS) - modules == {"baseline", "paper", "paper_inshop", "sensitivity_if"}
+    assert modules <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_opens_with_its_command(name):
+    head = [line for line in (CONF / f"experiment/{name}.yaml").read_text().splitlines() if line[:1] == "#"]
+    commands = [line for line in head if line.startswith("#   python -m src.run ")]
+    assert any(f"experiment={name}" in line.split() for line in commands)

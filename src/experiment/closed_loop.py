@@ -38,7 +38,7 @@ def parts(runs: list[Run]) -> list[Part]:
             cells = {name: spread([each[name] for each in clean]) for name in ("R@1", "MAP@R")}
             rows.append({**where, "round": "clean labels", **cells})
     columns = ["dataset", "noise", "loss", "models", "round", *COLUMNS, "R@1 won back", "MAP@R won back"]
-    table = pd.DataFrame(rows, columns=columns).fillna("-")
+    table = pd.DataFrame(rows, columns=columns).astype(object).fillna("-")
     title = "Closed loop: what relabelling wins back"
     return [Part("closed_loop", title, table, NOTE)] if rows else []
 

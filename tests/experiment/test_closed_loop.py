@@ -1,0 +1,54 @@
+import pytest
+
+from src.experiment import closed_loop
+from tests.finished import finish
+
+FLIPPED = {"choices": {"noise": "flip_10"}, "settings": {"noise": {"ratio": 0.1, "kind": "symmetric"}}}
+
+
+def found(ap, right=0.8):
+    detector = {"auroc": ap, "average_precision": ap, "recall": ap}
+    return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
+
+
+def looped(folder, seed, recalls, clean=None, wrong=9):
+    rounds = [
+        {
+            "round": i,
+            "R@1": r,
+            "MAP@R": r / 2,
+            "relabelled": i,
+            "left_out": 0,
+            "wrong": wrong,
+            "broken": wrong,
+        }
+        for i, r in enumerate(recalls)
+    ]
+    clean = clean and {"R@1": clean, "MAP@R": clean / 2}
+    return finish(
+        folder, f"loop{seed}", seed, **FLIPPED, noise=found(0.9), loop={"rounds": rounds, "clean": clean}
+    )
+
+
+def test_the_loop_wins_back_a_share_of_the_mean_loss(tmp_path):
+    # Lost: 0.3 and 0.1; won after one round: 0.2 and 0.1; the second loop ended there.
+    (part,) = closed_loop.parts(
+        [looped(tmp_path, 0, (0.5, 0.7, 0.74), 0.8), looped(tmp_path, 1, (0.6, 0.7), 0.7)]
+    )
+    table = part.table.set_index("round")
+    assert list(table.index) == ["0", "1", "2", "clean labels"]
+    assert table["R@1 won back"].tolist() == ["-", "75%", "85%", "-"]
+    assert table.loc["2", "R@1"] == "0.720 ± 0.028"
+    assert table.loc["clean labels", "R@1"] == "0.750 ± 0.071"
+    assert table.loc["clean labels", "relabelled"] == "-"
+    assert set(table["noise"]) == {"10 % symmetric"}
+
+
+@pytest.mark.parametrize(
+    ("clean", "cell"), [(None, "-"), (0.4, "nothing was lost"), (0.5, "nothing was lost")]
+)
+def test_without_a_loss_nothing_is_won_back(tmp_path, clean, cell):
+    (part,) = closed_loop.parts([looped(tmp_path, 0, (0.5, 0.7), clean, wrong=None)])
+    table = part.table.set_index("round")
+    assert table.loc["1", "MAP@R won back"] == cell
+    assert table.loc["1", "wrong"] == "-"

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from src.experiment import table1_groups, table1_pairs
+from src.part import median_of, spread
+from tests.finished import finish
+
+RANDOM = np.random.default_rng(2)
+SEEDS = (0, 1, 2)
+CHANGE = {(m, s): RANDOM.normal(x, 0.02, 31) for m, x in (("eif", 0.02), ("if", 0.01)) for s in SEEDS}
+
+
+def runs(folder, target, table):
+    found = []
+    for (method, seed), change in CHANGE.items():
+        found.append(
+            finish(
+                folder, f"{method}{seed}", seed,
+                choices={"target": target, "influence": method},
+                tables={"retrained.csv": {"d_before": np.arange(31) / 31, "change": change}},
+                retrain={"mean": change.mean(), "lr": 4e-5},
+                explained={"table": table},
+            )
+        )  # fmt: skip
+    return found
+
+
+def test_the_upper_half_is_the_t_test(tmp_path):
+    table, methods = (part.table for part in table1_pairs.parts(runs(tmp_path, "pairs", "confusions.csv")))
+    assert table["pairs"].tolist() == [30]  # of 31 pairs no 50 can be taken
+    (row,) = table.to_dict("records")
+    x = np.array([CHANGE["eif", s][:30] - CHANGE["if", s][:30] for s in SEEDS])
+    p = [stats.ttest_1samp(each, 0, alternative="greater").pvalue for each in x]
+    assert row["methods"] == "eif > if"
+    assert row["models"] == 3
+    assert row["improvement"] == spread(x.mean(1), 4)
+    assert row["p"] == median_of(p)
+    effect = np.sort(x.mean(1) / x.std(1, ddof=1))[1]
+    assert row["effect size"].split()[0] == f"{effect:.2f}"
+    assert row["not normal"] == f"{sum(stats.shapiro(each).pvalue < 0.05 for each in x)} of 3"
+    assert row["paper, CUB200"] == "2.29e-02, 3.5e-12"
+    assert methods["method"].tolist() == ["eif", "if"]
+
+
+def test_the_lower_half_is_wilcoxons(tmp_path):
+    table, _ = (part.table for part in table1_groups.parts(runs(tmp_path, "groups", "groups.csv")))
+    assert table["classes"].tolist() == [10, 15, 20, 25, 30]
+    for most, row in zip(table["classes"], table.to_dict("records"), strict=True):
+        pairs = [(CHANGE["eif", s][:most], CHANGE["if", s][:most]) for s in SEEDS]
+        assert row["improvement"] == spread([(a - b).mean() for a, b in pairs], 4)
+        assert row["p"] == median_of([stats.wilcoxon(*each, alternative="greater").pvalue for each in pairs])
+
+
+@pytest.mark.parametrize("module", [table1_pairs, table1_groups])
+def test_runs_that_retrained_nothing_are_no_table(tmp_path, module):
+    assert module.parts([finish(tmp_path, "a", choices={"target": "pairs"})]) == []

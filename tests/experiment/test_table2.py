@@ -1,0 +1,42 @@
+from src.experiment import table2
+from src.part import MISSING
+from tests.finished import finish
+
+
+def found(ap, right=0.8):
+    detector = {"auroc": ap, "average_precision": ap, "recall": ap}
+    return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
+
+
+def test_table2_is_by_ratio_and_says_what_is_missing(tmp_path):
+    def made(name, seed, right, ratio=0.1, theta=1):
+        settings = {"noise": {"ratio": ratio, "kind": "shift"}, "influence": {"n_theta": theta}}
+        return finish(
+            tmp_path,
+            name,
+            seed,
+            choices={"noise": "flip_10"},
+            settings=settings,
+            noise={**found(0.9, right), "recommended_right_all": None if seed else 0.7},
+        )
+
+    runs = [
+        made("a", 0, 0.8),
+        made("b", 1, 0.9),
+        made("c", 0, 0.1, theta=4),
+        made("d", 0, 0.5, 0.3),
+        made("e", 0, 0.6, 0.05),
+    ]
+    (part,) = table2.parts(runs)
+    rows = part.table.set_index("noise")
+    assert list(rows.index) == ["1 % shift", "5 % shift", "10 % shift"]
+    assert rows["recommended right"].tolist() == [MISSING, "60.0", "85.0 ± 7.1"]
+    assert rows["of all flipped"].tolist() == [MISSING, "70.0", "70.0 (1 of 2)"]
+    assert rows["models"].tolist() == [MISSING, 1, 2]
+    assert rows.loc["10 % shift", "paper, CUB200, CARS196, InShop"] == "83.3, 91.7, 88.4 %"
+
+
+def test_table2_of_runs_without_settings(tmp_path):
+    (part,) = table2.parts([finish(tmp_path, "a", choices={"noise": "flip_5"}, noise=found(0.9))])
+    assert part.table["noise"].tolist() == ["1 %", "5 %", "10 %"]
+    assert part.table["recommended right"].tolist() == [MISSING, "80.0", MISSING]

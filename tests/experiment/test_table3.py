@@ -1,0 +1,39 @@
+from src.experiment import table3
+from tests.finished import finish
+
+
+def found(ap, right=0.8):
+    detector = {"auroc": ap, "average_precision": ap, "recall": ap}
+    return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
+
+
+def test_table3_is_of_one_machine_and_one_loss_each(tmp_path):
+    def made(name, seed, seconds, method="eif", loss="proxynca", **report):
+        return finish(
+            tmp_path,
+            name,
+            seed,
+            choices={"experiment": "table3", "influence": method, "loss": loss},
+            seconds={"influence": seconds, "relabelling": 0.5},
+            explained={"rows": 90},
+            **report,
+        )
+
+    machine = {"machine": {"cores": 2, "threads": 1, "device": "cpu"}}
+    (part,) = table3.parts(
+        [
+            made("a", 0, 1.0, **machine),
+            made("b", 1, 3.0, **machine),
+            made("c", 0, 9.0),
+            made("d", 0, 7.0, loss="softtriple", **machine),
+            made("e", 0, 5.0, "if", **machine),
+        ]
+    )
+    found = part.table[["loss", "method", "device, cores, threads", "models", "detection"]].values.tolist()
+    assert found == [
+        ["proxynca", "eif", "-, -, -", 1, "9.00"],
+        ["proxynca", "eif", "cpu, 2, 1", 2, "2.00 ± 1.41"],
+        ["proxynca", "if", "cpu, 2, 1", 1, "5.00"],
+        ["softtriple", "eif", "cpu, 2, 1", 1, "7.00"],
+    ]
+    assert part.table["paper, CUB200"].tolist()[2] == "375.56 ± 68.06, -"
