@@ -246,6 +246,18 @@ def test_the_loop_trains_again_and_a_second_run_reuses_it(tmp_path, capsys):
     assert "loop: trained" not in capsys.readouterr().err
     pd.testing.assert_frame_equal(pd.read_csv(folder / "rounds.csv"), rounds)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == homes
+    # A round's model that is damaged is named; without it the loop goes on to the same end.
+    (made,) = tmp_path.glob("checkpoints/*-loop-*/model.ckpt")
+    weights, written = made.read_bytes(), (folder / "corrected.csv").read_bytes()
+    made.write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match=r"-loop-\w+/model.ckpt: not a whole checkpoint .*; delete it"):
+        go(tmp_path, *words)
+    assert (folder / "corrected.csv").read_bytes() == written
+    made.unlink()
+    (folder / "corrected.csv").write_bytes(written[:50])
+    go(tmp_path, *words)
+    assert made.read_bytes() == weights
+    assert (folder / "corrected.csv").read_bytes() == written
 
 
 def test_the_counterfactual_check_ends_in_the_report(noisy):
@@ -490,6 +502,10 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
         ("retrain.mode=cahced", r"retrain.mode=cahced is not known; did you mean cached"),
         ("retrain.harmful=-1", r"retrain.harmful=-1 is out of range"),
         ("+retrain.foo=1", r"retrain: .*foo"),
+        ("loop=3", r"loop=3 is not a group of keys; give loop.rounds=VALUE"),
+        ("+loop.foo=1", r"loop has the keys rounds, sure, clean; look at foo"),
+        ("~counterfactual.share", r"counterfactual has the keys subsets, share, steps, seed; look at share"),
+        ("pictures=101", r"pictures=101 is out of range"),
         ("neighbours=0", r"neighbours=0 is too small"),
         ("seed=99999999999", r"seed=99999999999 is out of range"),
         ("noise.ratio=1.5", r"noise.ratio=1.5 is out of range"),

@@ -243,7 +243,7 @@ def until(process, happened):
         time.sleep(0.02)
 
 
-STOPPED = ["recipe.epochs=20", "seed=0,1", "influence=random,eif"]
+STOPPED = ["recipe.epochs=10", "seed=0,1", "influence=random,eif"]
 
 
 @pytest.fixture(scope="module")
