@@ -4,6 +4,7 @@ Every round decides anew for each sample of the labels given, with the evidence 
 error of one round is no starting point of the next.
 """
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from src import attribute
-from src.artifacts import short_hash
+from src.artifacts import disk, short_hash
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import count, flag, within
@@ -179,11 +180,22 @@ def look(model: Embedder, data: DataModule, checkpoint: Path, device: torch.devi
     return Seen(checkpoint, [*past, frozen.training], {name: found[name] for name in MEASURES})
 
 
-def train(model: Embedder, data: DataModule, folder: Path, trainer, device: torch.device) -> Seen:
-    """A model of a folder's labels, found or trained, and looked at."""
-    checkpoint, reused = find_or_train(model, data, folder, trainer, None)
+def train(
+    untrained: Embedder,
+    data: DataModule,
+    trainer,
+    device: torch.device,
+    folder: Path,
+    labels: np.ndarray,
+    left_out: np.ndarray | None = None,
+) -> Seen:
+    """A model of other labels, from the first one's start, found or trained in its own folder; looked at."""
+    model = copy.deepcopy(untrained)
+    own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed, left_out)
+    with disk(folder):
+        checkpoint, reused = find_or_train(model, own, folder, trainer, None)
     console.print(f"loop: {'reusing' if reused else 'trained'} {checkpoint}")
-    return look(model, data, checkpoint, device)
+    return look(model, own, checkpoint, device)
 
 
 def tables(loop: Loop | None, found: Findings) -> dict[str, pd.DataFrame]:

@@ -1,6 +1,8 @@
 """The tables a run writes: confusions, samples, relabels, and what their columns mean."""
 
+import os
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.artifacts import read_json, write_array, write_csv, write_json
+from src.artifacts import file_hash, read_json, write_array, write_csv, write_json
 from src.confusion import Explained, Pairs, groups
 from src.errors import UserError
 from src.noise import NoisyLabels
@@ -331,6 +333,16 @@ def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str
         "classes": class_report(found),
         "merge": merge_report(found),
         "relabels": len(tables["relabels.csv"]),
+    }
+
+
+def provenance(checkpoint: Path, reused: bool, seconds: dict[str, float], device: torch.device) -> dict:
+    """What metrics.json says of where the numbers come from."""
+    return {
+        "checkpoint": {"path": str(checkpoint), "sha256": file_hash(checkpoint), "reused": reused},
+        "seconds": seconds,
+        "versions": {package: version(package) for package in ("deconfuse", "torch", "pytorch-lightning")},
+        "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": str(device)},
     }
 
 

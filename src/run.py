@@ -1,19 +1,17 @@
 """The story of a run: train, find who is confused with whom, and which training samples are to blame."""
 
 import copy
+import dataclasses
 import functools
 import importlib
 import logging
-import os
 import sys
 import time
 import warnings
-from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 
 import hydra
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -23,33 +21,21 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import attribute, counterfactual, loop, pictures, results, reweight, summary, sweep, tracker
-from src.artifacts import disk, file_hash, short_hash, whole_folder, write_json
-from src.command_line import CONF, TRAINING_KEYS
+from src.artifacts import disk, whole_folder, write_json
+from src.command_line import CONF
 from src.confusion import Queries, find
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError, count, flag, within
 from src.head import Training
 from src.lock import one_maker
+from src.names import places, without_noise
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
 from src.retrieval import metrics, nmi
 from src.split import ImageSpec, RowSpec, Split
 from src.train import device, find_or_train, kept
-
-LOOKING_KEYS = (
-    *("target", "params", "influence", "detector", "neighbours"),
-    *("counterfactual", "retrain", "loop", "pictures"),
-)
-# Settings below those that change no weight: the data's fingerprint sees what they lead to.
-NOT_IN_WEIGHTS = (
-    *("root", "csv", "download", "on_bad_image", "on_small_class"),
-    *("dataset.path", "dataset.crop_box"),
-    *("eval_batch_size", "validate_every"),
-    *("accelerator", "log_every_n_steps"),
-)
-TRAINING_FORMAT = 1  # raised when the code trains other weights from the same settings
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -91,12 +77,12 @@ def run(cfg: DictConfig) -> Path:
     # What is asked of the model later is tried on made-up samples now, not after an hour of training.
     target, explainer, detector = (instantiate(cfg[key]) for key in ("target", "influence", "detector"))
     attribute.check(explainer, choices["influence"], cfg.params)
-    plan = counterfactual.Plan(**cfg.counterfactual)
+    plan = plan_of(counterfactual.Plan, "counterfactual", settings)
     counterfactual.allowed(plan, cfg.params)
     reweight.check(settings["retrain"], cfg.params)
     retraining = instantiate(cfg.retrain)
     reweight.rehearse(retraining, model)
-    plan_of_loop = loop.Plan(**cfg.loop)
+    plan_of_loop = plan_of(loop.Plan, "loop", settings)
     pictures.check(cfg.pictures, split.image)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
@@ -153,16 +139,14 @@ def run(cfg: DictConfig) -> Path:
     # Does training on the recommended labels win back what the wrong ones cost?
     rounds = None
     if plan_of_loop.rounds:
-        again = functools.partial(retrained, untrained, data, trainer, where)
-        calm = {**settings, "noise": {**settings["noise"], "ratio": 0}}
-        best = places(calm, {**choices, "noise": "none"}, *fingerprints)[0]
+        again = functools.partial(loop.train, untrained, data, trainer, where)
         rounds = loop.run(
             plan_of_loop,
             noisy,
             loop.look(model, data, checkpoint, where),
             cfg.neighbours,
             lambda labels: again(loop.home(home, labels), labels.labels, labels.left_out),
-            lambda: again(best, noisy.clean),
+            lambda: again(without_noise(settings, choices, *fingerprints), noisy.clean),
         )
         clock.lap("loop")
 
@@ -181,12 +165,7 @@ def run(cfg: DictConfig) -> Path:
             "counterfactual": counterfactual.report(lds, plan),
             "retrain": reweight.report(changes, retraining),
             "loop": loop.report(rounds, plan_of_loop),
-            "checkpoint": {"path": str(checkpoint), "sha256": file_hash(checkpoint), "reused": reused},
-            "seconds": clock.laps,
-            "versions": {
-                package: version(package) for package in ("deconfuse", "torch", "pytorch-lightning")
-            },
-            "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": str(where)},
+            **results.provenance(checkpoint, reused, clock.laps, where),
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
         report |= {"format": results.RESULTS_FORMAT, "files": results.sizes(partial)}
@@ -209,22 +188,6 @@ def read(dataset: DictConfig) -> Split:
     return splits[key]
 
 
-def retrained(
-    untrained: Embedder,
-    data: DataModule,
-    trainer,
-    where: torch.device,
-    home: Path,
-    labels: np.ndarray,
-    left_out: np.ndarray | None = None,
-) -> loop.Seen:
-    """A model trained on other labels from the first one's start, in its own folder, as the loop sees it."""
-    model = copy.deepcopy(untrained)
-    own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed, left_out)
-    with disk(home):
-        return loop.train(model, own, home, trainer, where)
-
-
 def input_size(spec: ImageSpec | RowSpec, model: DictConfig, choices: dict[str, str]) -> dict[str, int]:
     """The keyword that tells the model how large an input is; UserError where it takes another kind."""
     if not spec.model_size.keys() <= signature(get_object(model._target_)).parameters.keys():
@@ -235,6 +198,17 @@ def input_size(spec: ImageSpec | RowSpec, model: DictConfig, choices: dict[str, 
             f"{data} has images, which {chosen} does not take; add model=small_cnn or model=resnet50"
         )
     return spec.model_size
+
+
+def plan_of(kind: type, key: str, settings: dict):
+    """A dataclass of the keys below one; UserError where that is no group, or has other keys."""
+    given, names = settings[key], [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(given, dict):
+        raise UserError(f"{key}={given} is not a group of keys; give {key}.{names[0]}=VALUE")
+    odd = sorted(given.keys() ^ set(names))
+    if odd:
+        raise UserError(f"{key} has the keys {', '.join(names)}; look at {', '.join(odd)}")
+    return kind(**given)
 
 
 def rehearse(
@@ -268,42 +242,6 @@ def unit_of(explainer) -> str:
     """What an influence method's docstring says of its unit."""
     text = " ".join((sys.modules[explainer.func.__module__].__doc__ or "").split())
     return text.partition("Unit: ")[2].partition(". ")[0].rstrip(".") or "not stated"
-
-
-def places(settings: dict, choices: dict[str, str], data: str, start: str = "") -> tuple[Path, str]:
-    """(the checkpoint's folder, the run's name); both end in a hash.
-
-    The checkpoint's hash is of everything the weights depend on, and of nothing else: the settings
-    under TRAINING_KEYS, the trainer's, and the fingerprints of the data and of the file of weights that
-    training starts from ("": of none), wherever the file is. The run's is of that and of how the model is
-    looked at.
-    """
-    weights = {
-        key: {
-            name: value
-            for name, value in settings[key].items()
-            if not {name, f"{key}.{name}"} & set(NOT_IN_WEIGHTS)
-        }
-        if isinstance(settings[key], dict)
-        else settings[key]
-        for key in TRAINING_KEYS
-    }
-    if settings["noise"]["ratio"] == 0:
-        weights["noise"] = None
-    if start:  # what is in the file counts, not where it is
-        weights["model"].pop("weights", None)
-    key = short_hash([TRAINING_FORMAT, data + start, weights])
-    words = [choices[group] for group in ("dataset", "noise", "model", "loss")]
-    seed, checkpoints = f"seed{settings['seed']}", Path(settings["output_dir"]) / "checkpoints"
-    there = sorted(checkpoints.glob(f"*-{key}"))
-    home = there[0] if there else checkpoints / "-".join([*words, seed, key])
-    looks = {name: settings[name] for name in LOOKING_KEYS}
-    asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks])]
-    if settings["params"] != "head":
-        asked = [settings["params"], *asked]
-    if choices["target"] != "all":
-        asked = [choices["target"], *asked]
-    return home, "-".join([*words, *asked])
 
 
 class Clock:

@@ -60,7 +60,7 @@ def only_a_head(training, test, params, size=5):
 METHODS = {
     "eif": partial(eif.scores, steps=20, n_theta=2),
     "eif_code": partial(eif.scores, radius=None, normalise=False, step_size=0.01),
-    "if": partial(influence_function.scores, damping=30.0, damping_unit="absolute", tolerance=1e-11),
+    "if": partial(influence_function.scores, damping=100.0, damping_unit="absolute", tolerance=1e-11),
     "tracin": tracin.scores,
 }
 

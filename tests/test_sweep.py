@@ -16,18 +16,18 @@ from tests.conftest import ROOT
 from tests.test_run import SMALL_TABLES, TINY, report
 
 
+def here(monkeypatch, output, *words):
+    """A sweep in this process, as the command line does it; returns the exit code."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(sweep, "started", [])
+    monkeypatch.setattr(module, "splits", {})
+    monkeypatch.setattr(sys, "argv", ["run.py", "-m", *TINY, f"output_dir={output}", *words])
+    return sweep.command(module.main)
+
+
 @pytest.fixture
 def go(monkeypatch, tmp_path):
-    """A sweep in this process, as the command line does it; returns the exit code."""
-
-    def call(*words, output=tmp_path / "out"):
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        monkeypatch.setattr(sweep, "started", [])
-        monkeypatch.setattr(module, "splits", {})
-        monkeypatch.setattr(sys, "argv", ["run.py", "-m", *TINY, f"output_dir={output}", *words])
-        return sweep.command(module.main)
-
-    return call
+    return lambda *words, output=tmp_path / "out": here(monkeypatch, output, *words)
 
 
 @pytest.fixture
@@ -243,27 +243,40 @@ def until(process, happened):
         time.sleep(0.02)
 
 
+STOPPED = ["recipe.epochs=10", "seed=0,1", "influence=random,eif"]
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory):
+    """What the sweep finds that is left alone."""
+    output = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert here(monkeypatch, output, *STOPPED) == 0
+    return bytes_of(runs(output))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_a_sweep_that_was_stopped_goes_on_with_the_same_command(go, tmp_path, how, capsys):
-    output, words = tmp_path / "out", ["recipe.epochs=40", "seed=0,1,2", "influence=random,eif"]
-    process = start(output, *words, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    # In the middle of the second model, or of what it explains: the two jobs before it are done.
-    until(process, lambda: len(runs(output)) >= 2 and len(list(output.glob("checkpoints/*-seed1-*"))) == 1)
+def test_a_sweep_that_was_stopped_goes_on_with_the_same_command(go, tmp_path, how, never_stopped, capsys):
+    output = tmp_path / "out"
+    process = start(output, *STOPPED, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    # Early in the training of the second model, when the two jobs before it are done.
+    until(process, lambda: list(output.glob("checkpoints/*-seed1-*/last.ckpt")))
     process.send_signal(how)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[how], said
     if how == signal.SIGINT:
         assert said.endswith("\ninterrupted; the same command goes on after the last whole epoch\n")
     done, before = runs(output), times(output)
-    assert 2 <= len(done) < 6
-    assert go(*words) == 0
-    assert capsys.readouterr().err.count("done before") == len(done)
+    assert len(done) == 2
+    assert go(*STOPPED) == 0
+    said = capsys.readouterr().err
+    assert said.count("done before") == len(done)
+    assert said.count("resuming training from") == 1
     for folder in done:
         for file in folder.iterdir():
             assert file.stat().st_mtime_ns == before[file]
-    assert go(*words, output=tmp_path / "whole") == 0
-    assert bytes_of(runs(output)) == bytes_of(runs(tmp_path / "whole"))
+    assert bytes_of(runs(output)) == never_stopped
 
 
 @pytest.mark.slow
@@ -272,7 +285,7 @@ def test_jobs_at_once_share_a_checkpoint_and_find_what_one_after_the_other_finds
     words = ["influence=random,eif", "counterfactual.subsets=3,1", "counterfactual.steps=2", "target=pairs"]
     at_once, output = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], tmp_path / "out"
     process = start(output, *words, *at_once, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    out, said = process.communicate(timeout=500)
+    out, said = process.communicate(timeout=550)
     assert process.returncode == 1, said
     assert said.startswith("4 jobs, 2 at a time on 1 thread(s) each (hydra.launcher.n_jobs=2); ")
     assert said.count(": trained ") == 1

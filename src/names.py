@@ -1,0 +1,61 @@
+"""What a checkpoint and a run are called: after everything that they depend on, and nothing else."""
+
+from pathlib import Path
+
+from src.artifacts import short_hash
+from src.command_line import TRAINING_KEYS
+
+LOOKING_KEYS = (
+    *("target", "params", "influence", "detector", "neighbours"),
+    *("counterfactual", "retrain", "loop", "pictures"),
+)
+# Settings below those that change no weight: the data's fingerprint sees what they lead to.
+NOT_IN_WEIGHTS = (
+    *("root", "csv", "download", "on_bad_image", "on_small_class"),
+    *("dataset.path", "dataset.crop_box"),
+    *("eval_batch_size", "validate_every"),
+    *("accelerator", "log_every_n_steps"),
+)
+TRAINING_FORMAT = 1  # raised when the code trains other weights from the same settings
+
+
+def places(settings: dict, choices: dict[str, str], data: str, start: str = "") -> tuple[Path, str]:
+    """(the checkpoint's folder, the run's name); both end in a hash.
+
+    The checkpoint's hash is of everything the weights depend on, and of nothing else: the settings
+    under TRAINING_KEYS, the trainer's, and the fingerprints of the data and of the file of weights that
+    training starts from ("": of none), wherever the file is. The run's is of that and of how the model is
+    looked at.
+    """
+    weights = {
+        key: {
+            name: value
+            for name, value in settings[key].items()
+            if not {name, f"{key}.{name}"} & set(NOT_IN_WEIGHTS)
+        }
+        if isinstance(settings[key], dict)
+        else settings[key]
+        for key in TRAINING_KEYS
+    }
+    if settings["noise"]["ratio"] == 0:
+        weights["noise"] = None
+    if start:  # what is in the file counts, not where it is
+        weights["model"].pop("weights", None)
+    key = short_hash([TRAINING_FORMAT, data + start, weights])
+    words = [choices[group] for group in ("dataset", "noise", "model", "loss")]
+    seed, checkpoints = f"seed{settings['seed']}", Path(settings["output_dir"]) / "checkpoints"
+    there = sorted(checkpoints.glob(f"*-{key}"))
+    home = there[0] if there else checkpoints / "-".join([*words, seed, key])
+    looks = {name: settings[name] for name in LOOKING_KEYS}
+    asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks])]
+    if settings["params"] != "head":
+        asked = [settings["params"], *asked]
+    if choices["target"] != "all":
+        asked = [choices["target"], *asked]
+    return home, "-".join([*words, *asked])
+
+
+def without_noise(settings: dict, choices: dict[str, str], data: str, start: str = "") -> Path:
+    """The checkpoint's folder of the same settings with every label as it was before noise=."""
+    calm = {**settings, "noise": {**settings["noise"], "ratio": 0}}
+    return places(calm, {**choices, "noise": "none"}, data, start)[0]
