@@ -11,7 +11,7 @@ def found(ap, right=0.8):
     return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
 
 
-def looped(folder, seed, recalls, clean=None, wrong=9):
+def looped(folder, seed, recalls, clean=None, wrong=9, asked=2):
     rounds = [
         {
             "round": i,
@@ -25,9 +25,10 @@ def looped(folder, seed, recalls, clean=None, wrong=9):
         for i, r in enumerate(recalls)
     ]
     clean = clean and {"R@1": clean, "MAP@R": clean / 2}
-    return finish(
-        folder, f"loop{seed}", seed, **FLIPPED, noise=found(0.9), loop={"rounds": rounds, "clean": clean}
-    )
+    settings = {**FLIPPED["settings"], "loop": {"rounds": asked, "sure": 0.9}}
+    loop = {"rounds": rounds, "clean": clean}
+    name = f"loop{seed}-{asked}"
+    return finish(folder, name, seed, **{**FLIPPED, "settings": settings}, noise=found(0.9), loop=loop)
 
 
 def test_the_loop_wins_back_a_share_of_the_mean_loss(tmp_path):
@@ -52,3 +53,16 @@ def test_without_a_loss_nothing_is_won_back(tmp_path, clean, cell):
     table = part.table.set_index("round")
     assert table.loc["1", "MAP@R won back"] == cell
     assert table.loc["1", "wrong"] == "-"
+
+
+def test_a_loop_that_was_asked_for_fewer_rounds_counts_in_those(tmp_path):
+    (part,) = closed_loop.parts(
+        [
+            looped(tmp_path, 0, (0.5, 0.7, 0.74), 0.8),
+            looped(tmp_path, 1, (0.6, 0.7), 0.7, asked=1),
+            looped(tmp_path, 0, (0.5, 0.7), 0.8, asked=1),  # the same seed with fewer rounds
+        ]
+    )
+    table = part.table.set_index("round")
+    assert table["models"].tolist() == [2, 2, 1, 2]
+    assert table["R@1 won back"].tolist() == ["-", "75%", "80%", "-"]
