@@ -159,7 +159,14 @@ def name(words: list[str], jobs: list[list[str]] | None) -> str:
 def job(run: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
     """One job; in a sweep, its record is left, and an error is said and the jobs after it go on."""
     if not running():
-        run(cfg)
+        try:
+            run(cfg)
+        except Exception as error:  # said here, as Hydra would put a line of its own before it
+            message, code = command_line.explain(error, list(HydraConfig.get().overrides.task))
+            if traceback_wanted or message is None:
+                raise
+            print(message, file=sys.stderr)
+            sys.exit(code)
         return
     hydra = HydraConfig.get()
     number, words, home = hydra.job.num, list(hydra.overrides.task), Path(hydra.sweep.dir)
