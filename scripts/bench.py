@@ -85,6 +85,27 @@ def _status(key: str) -> float:
     return int(lines[key].split()[0]) / 2**20
 
 
+def apart(work: Callable, *args: object) -> float:
+    """What work(queue, *args) puts into its queue, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=work, args=(queue, *args))
+    process.start()
+    result = queue.get()
+    process.join()
+    return result
+
+
+def described() -> dict[str, str | int]:
+    """What the numbers were measured on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
 def measure() -> list[dict]:
     """One row per case: name, value, unit, what was aimed at and whether less or more is better."""
     rows = []
@@ -126,12 +147,7 @@ def measure() -> list[dict]:
     add("EIF, 10 pairs, In-shop size", slow / pair, "x direct", ">= 20")
     add("  per pair", pair, "s", "0.11 (a quick version)")
     del shop
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=peak, args=(queue,))
-    process.start()
-    add("EIF, 100 pairs, In-shop size: memory", queue.get(), "GiB", "<= 1")
-    process.join()
+    add("EIF, 100 pairs, In-shop size: memory", apart(peak), "GiB", "<= 1")
     per_row = []
     for n in (10**4, 10**5, 10**6):
         long = made(n=n, D=256, m=64, c=100)
@@ -163,12 +179,7 @@ def draw(rows: list[dict], path: Path) -> None:
 def main() -> None:
     """Measure, print, write."""
     console.quiet = True
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    machine = described()
     print(f"torch {machine['torch']}, {machine['threads']} threads; medians")
     rows = measure()
     write_json(FOLDER / "results.json", {"machine": machine, "rows": rows})

@@ -8,7 +8,6 @@ processor time too. An epoch's seconds are a batch's, times the batches. Writes 
 
 import argparse
 import multiprocessing
-import platform
 import statistics
 import sys
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scripts.bench import CUB, made, peak_of
+from scripts.bench import CUB, apart, described, made, peak_of
 from src.artifacts import write_json
 from src.datamodule import BalancedBatches
 from src.head import Training
@@ -122,12 +121,7 @@ def measure(batches: int, alone: int) -> list[dict]:
         [at_once(cub, make, g // 2) for make in (ADAM, plain)], rows_of(cub, batches // 2)
     )
     add("  without Adam's fused form", single[1] / fused[1], "x processor time", "-")
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=peak, args=(queue,))
-    process.start()
-    add("  memory of a chunk", queue.get(), "GiB", "<= 0.6")
-    process.join()
+    add("  memory of a chunk", apart(peak), "GiB", "<= 0.6")
     return rows
 
 
@@ -140,12 +134,7 @@ def main(words: list[str]) -> None:
     if options.batches < 6 or options.alone < 1:
         parser.error("give 6 batches and 1 head, or more")
     console.quiet = True
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    machine = described()
     print(f"torch {machine['torch']}, {machine['threads']} threads; medians of {options.batches - 1} batches")
     write_json(FILE, {"machine": machine, "rows": measure(options.batches, options.alone)})
     print(f"written to {FILE}")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from scripts.bench import peak_of
+from scripts.bench import apart, peak_of
 from src.retrieval import nearest
 
 
@@ -74,12 +74,7 @@ def main(words: list[str]) -> None:
             lambda other=other, same=same: by_faiss(query, other, same),
             options.times,
         )
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=peak, args=(queue, options.rows, options.size))
-    process.start()
-    print(f"memory      {queue.get():>8.2f} GiB beyond the rows, aim <= 1")
-    process.join()
+    print(f"memory      {apart(peak, options.rows, options.size):>8.2f} GiB beyond the rows, aim <= 1")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from src.confusion import Explained
+from src.confusion import Explained, Queries
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError, one_of
@@ -24,6 +25,7 @@ from src.features import find_or_extract
 from src.head import Targets, Training
 from src.network import Network, parameter_names
 from src.relabel import Judgement, Votes
+from src.split import Split
 from src.train import load
 
 PARAMS = ("head", "last_block", "all")
@@ -36,6 +38,15 @@ class Frozen:
     training: Training
     query: Float[Tensor, "q D"]
     gallery: Float[Tensor, "g D"]
+
+    def test_side(self, split: Split) -> Queries:
+        """The test side's normalised embeddings at the head, with its labels."""
+        head = self.training
+        z = (
+            F.normalize(F.linear(part, head.weight, head.bias), dim=1) for part in (self.query, self.gallery)
+        )
+        labels = (torch.from_numpy(part.labels) for part in (split.query, split.gallery))
+        return Queries(*z, *labels, split.shared_gallery)
 
     def targets(self, explained: Explained) -> Targets:
         """What is explained, with the features of its sides."""

@@ -1,6 +1,6 @@
 """Method against method: what retraining by their scores did to the same explanations (Eq. 7 and 8)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ def retrained(runs: list[Run], table: str) -> list[Run]:
 
 def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[dict[str, str], int, list[dict]]]:
     """(data set, noise, loss and methods; how many of the first explained; a test for each model)."""
-    for _, alike in grouped(runs, lambda run: (*_where(run), run.setting("influence"))).items():
+    for _, alike in grouped(runs, lambda run: (*run.where.values(), run.setting("influence"))).items():
         methods = {name: by_seed(some) for name, some in grouped(alike, _method).items()}
         for first, second in VERSUS:
             both = sorted(methods.get(first, {}).keys() & methods.get(second, {}).keys())
@@ -30,8 +30,28 @@ def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[dict[str
             for most in sizes:
                 tests = [paired(one[:most], other[:most]) for one, other in pairs if len(one) >= most]
                 if tests:
-                    names = dict(zip(("dataset", "noise", "loss"), _where(alike[0]), strict=True))
-                    yield {**names, "methods": f"{first} > {second}"}, most, tests
+                    yield {**alike[0].where, "methods": f"{first} > {second}"}, most, tests
+
+
+def improvements(
+    runs: list[Run], unit: str, paper: dict[int, str], cells: Callable[[list[dict]], dict[str, str]]
+) -> pd.DataFrame:
+    """A row for each data set, noise, loss, two methods and how many of the first explained.
+
+    unit: what is explained; paper: its cell for each number of them; cells: what is said of the tests.
+    """
+    rows = [
+        {
+            **where,
+            unit: most,
+            "models": len(tests),
+            "improvement": spread([each["improvement"] for each in tests], 4),
+            **cells(tests),
+            "paper, CUB200": paper[most] if where["methods"] == "eif > if" else "-",
+        }
+        for where, most, tests in compared(runs, tuple(paper))
+    ]
+    return pd.DataFrame(rows)
 
 
 def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -47,12 +67,12 @@ def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
 def changes(runs: list[Run], name: str, title: str) -> list[Part]:
     """How far each method alone changes d."""
     rows = []
-    for (dataset, noise, loss, method, _), alike in grouped(
-        runs, lambda run: (*_where(run), _method(run), run.setting("influence"))
+    for (*_, method, _), alike in grouped(
+        runs, lambda run: (*run.where.values(), _method(run), run.setting("influence"))
     ).items():
         found = [run.report["retrain"]["mean"] for run in by_seed(alike).values()]
         share = [share_apart(run) for run in by_seed(alike).values()]
-        row = {"dataset": dataset, "noise": noise, "loss": loss, "method": method, "models": len(found)}
+        row = {**alike[0].where, "method": method, "models": len(found)}
         rows.append({**row, "change of d": spread(found, 4), "share > 0": spread(share, 2)})
     return [Part(name, title, pd.DataFrame(rows))] if rows else []
 
@@ -60,10 +80,6 @@ def changes(runs: list[Run], name: str, title: str) -> list[Part]:
 def share_apart(run: Run) -> float:
     """Share of the explanations whose d grew."""
     return float((run.table("retrained.csv", "change")["change"] > 0).mean())
-
-
-def _where(run: Run) -> tuple[str, str, str]:
-    return run.choice("dataset"), run.noise, run.choice("loss")
 
 
 def _method(run: Run) -> str:

@@ -102,6 +102,11 @@ class Queries:
     gallery_labels: Int[Tensor, " g"]
     same: bool
 
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Embeddings and labels, as `find` and the metrics take them."""
+        return self.query, self.gallery, self.query_labels, self.gallery_labels
+
 
 @dataclass(frozen=True)
 class Explained:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from src.head import Training, class_cosines
+from src.head import Training, class_cosines, classes_of
 from src.relabel import TILE_BYTES, Votes, vote
 
 SCALE = 10.0  # of the cosines in the head's softmax: below the losses' own, which saturate on what they fit
@@ -40,7 +40,7 @@ def evidence(
         [vote(F.normalize(x, dim=1), side.labels, k, voters=voters) for x in (side.z, side.features)]
         for side in sides
     ]
-    c = int(getattr(sides[0].loss, "num_classes", len(sides[0].proxies)))
+    c = classes_of(sides[0])
     kept = min(KEPT, c)
     classes = torch.empty(len(given), kept, dtype=torch.long, device=given.device)
     share = sides[0].z.new_empty(len(given), kept)

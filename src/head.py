@@ -112,14 +112,18 @@ class Sides:
     rows: range
 
 
+def classes_of(training: Training) -> int:
+    """How many classes the loss's proxies stand for."""
+    return int(getattr(training.loss, "num_classes", len(training.proxies)))
+
+
 def class_cosines(training: Training, rows: slice) -> Float[Tensor, "t c"]:
     """cos(z, p) of some samples and each class, in [-1, 1]; of several proxies a class its closest one.
 
     Needs a loss with proxies, rows grouped by class.
     """
-    classes = int(getattr(training.loss, "num_classes", len(training.proxies)))
     cosine = F.normalize(training.z[rows], dim=1) @ training.proxies.T
-    return cosine.unflatten(1, (classes, -1)).amax(2)
+    return cosine.unflatten(1, (classes_of(training), -1)).amax(2)
 
 
 def chunk_size(targets: Targets, n: int) -> int:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from src import attribute
 from src.artifacts import disk, short_hash
@@ -172,10 +171,8 @@ def home(first: Path, labels: Labels) -> Path:
 def look(model: Embedder, data: DataModule, checkpoint: Path, device: torch.device) -> Seen:
     """A trained model's sides and MEASURES."""
     frozen = attribute.freeze(model, data, checkpoint, device)
-    split = data.split
-    z = [F.normalize(model.head(part), dim=1) for part in (frozen.query, frozen.gallery)]
-    test = *z, *(torch.from_numpy(part.labels) for part in (split.query, split.gallery))
-    found = metrics(*test, same=split.shared_gallery, ranks=(1,))
+    test = frozen.test_side(data.split)
+    found = metrics(*test.parts, same=test.same, ranks=(1,))
     past = attribute.sides(model, data, kept(checkpoint), device)
     return Seen(checkpoint, [*past, frozen.training], {name: found[name] for name in MEASURES})
 

@@ -4,7 +4,6 @@ import warnings
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 from matplotlib.figure import Figure
 
 from src.artifacts import whole_file
@@ -12,8 +11,8 @@ from src.datamodule import as_mode
 from src.errors import UserError, count, within
 from src.results import Findings
 from src.split import ImageSpec, RowSpec
+from src.statistics import HARMFUL, most_harmful
 
-HARMFUL = 5  # training samples per row, as in the paper's figure
 MOST = 100  # rows; matplotlib refuses a picture of more than some three hundred
 WIDTH = 24  # characters of a class name that fit above a picture
 
@@ -22,12 +21,6 @@ def check(most: int, spec: ImageSpec | RowSpec) -> None:
     """Raise UserError where `pictures` is no number from 0 to MOST, or the data set has no images."""
     if within("pictures", count("pictures", most, 0), 0, MOST) and not isinstance(spec, ImageSpec):
         raise UserError(f"pictures={most}: this data set has features and no images; take pictures=0")
-
-
-def most_harmful(scores: np.ndarray, most: int = HARMFUL) -> np.ndarray:
-    """(k,) the samples with the largest scores, most harmful first, ties by index; only what scores > 0."""
-    order = np.argsort(-scores, kind="stable")[:most]
-    return order[scores[order] > 0]
 
 
 def draw(path: Path, found: Findings, most: int, method: str) -> None:

@@ -100,16 +100,15 @@ def run(cfg: DictConfig) -> Path:
     clock.lap("features")
 
     # Who is taken for whom, and how often.
-    z = [F.normalize(model.head(part), dim=1) for part in (frozen.query, frozen.gallery)]
-    test = *z, *(torch.from_numpy(part.labels) for part in (split.query, split.gallery))
-    confusions = find(*test, same=split.shared_gallery)
-    retrieval = metrics(*test, same=split.shared_gallery, ranks=split.recall_at)
+    test = frozen.test_side(split)
+    confusions = find(*test.parts, same=test.same)
+    retrieval = metrics(*test.parts, same=test.same, ranks=split.recall_at)
     clock.lap("confusions")
-    retrieval["NMI"] = nmi(z[0], test[2], cfg.seed)
+    retrieval["NMI"] = nmi(test.query, test.query_labels, cfg.seed)
     clock.lap("NMI")
 
     # Which training samples are to blame.
-    explained = target(confusions, Queries(*test, split.shared_gallery))
+    explained = target(confusions, test)
     influence = attribute.attribute(
         explainer, explained, frozen, model, data, cfg.params, where, kept(checkpoint)
     )

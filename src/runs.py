@@ -59,6 +59,11 @@ class Run:
             return self.choice("noise")
         return f"{100 * noise['ratio']:g} % {noise.get('kind', '')}".strip()
 
+    @property
+    def where(self) -> dict[str, str]:
+        """The columns that say what was trained: data set, noise, loss."""
+        return {"dataset": self.choice("dataset"), "noise": self.noise, "loss": self.choice("loss")}
+
     def table(self, name: str, *columns: str) -> pd.DataFrame:
         """Some columns of one of the run's tables; UserError where it is damaged or gone.
 
@@ -135,10 +140,7 @@ def _settings(config: Path, seed: int) -> dict[str, Any]:
             f"{config}: can't be read ({_reason(error)}); delete the folder and run again"
         ) from None
     found = {key: value for key, value in found.items() if key not in NO_SETTING}
-    for group, (
-        key,
-        off,
-    ) in OFF.items():  # what was not done can't differ, nor have been there from the start
+    for group, (key, off) in OFF.items():  # what was not done can't differ
         if isinstance(found.get(group), dict) and found[group].get(key) == off:
             del found[group]
     for group, keys in NO_FINDING.items():

@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from scipy.stats import shapiro, t, ttest_rel, wilcoxon
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+HARMFUL = 5  # training samples that are looked at, as in the paper's Figure 3
+
 
 def detection(suspicion: Float[np.ndarray, " n"], flipped: Bool[np.ndarray, " n"]) -> dict[str, float] | None:
     """AUROC, average precision, and recall at the noise rate, of ranking flipped samples first; in [0, 1].
@@ -79,3 +81,9 @@ def paired(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> d
         "low": effect - half,
         "high": effect + half,
     }
+
+
+def most_harmful(scores: np.ndarray, most: int = HARMFUL) -> np.ndarray:
+    """(k,) the samples with the largest scores, most harmful first, ties by index; only what scores > 0."""
+    order = np.argsort(-scores, kind="stable")[:most]
+    return order[scores[order] > 0]

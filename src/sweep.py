@@ -43,12 +43,18 @@ def command(main: Callable[[], None]) -> int:
     try:
         main()
     except BaseException as error:
-        message, code = command_line.explain(error, sys.argv[1:])
-        if traceback_wanted or message is None:
-            raise
-        print(message, file=sys.stderr)
+        code = said(error, sys.argv[1:])
         return end(started[0]) if isinstance(error, BrokenProcessPool) and started else code
     return end(started[0]) if started else 0
+
+
+def said(error: BaseException, words: list[str]) -> int:
+    """Print an error's one line and return its exit code; one that is not the user's is raised."""
+    message, code = command_line.explain(error, words)
+    if traceback_wanted or message is None:
+        raise error
+    print(message, file=sys.stderr)
+    return code
 
 
 def running() -> bool:
@@ -162,11 +168,7 @@ def job(run: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
         try:
             run(cfg)
         except Exception as error:  # said here, as Hydra would put a line of its own before it
-            message, code = command_line.explain(error, list(HydraConfig.get().overrides.task))
-            if traceback_wanted or message is None:
-                raise
-            print(message, file=sys.stderr)
-            sys.exit(code)
+            sys.exit(said(error, list(HydraConfig.get().overrides.task)))
         return
     hydra = HydraConfig.get()
     number, words, home = hydra.job.num, list(hydra.overrides.task), Path(hydra.sweep.dir)

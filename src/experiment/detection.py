@@ -22,7 +22,7 @@ def parts(runs: list[Run]) -> list[Part]:
         run for run in runs if (run.report["noise"] or {}).get("detector") and not run.report.get("loop")
     ]
     chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
-    groups = grouped(chosen, lambda run: (_where(run), run.setting("detector")))
+    groups = grouped(chosen, lambda run: (*run.where.values(), run.setting("detector")))
     rows = []
     for alike in groups.values():
         if len({run.choice("detector") for run in alike}) < 2:
@@ -32,9 +32,7 @@ def parts(runs: list[Run]) -> list[Part]:
             found = [run.report["noise"] for run in models]
             rows.append(
                 {
-                    "dataset": some[0].choice("dataset"),
-                    "noise": some[0].noise,
-                    "loss": some[0].choice("loss"),
+                    **some[0].where,
                     "detector": detector,
                     "models": len(models),
                     **{
@@ -46,10 +44,6 @@ def parts(runs: list[Run]) -> list[Part]:
             )
     rows.sort(key=lambda row: (row["dataset"], row["noise"], row["loss"], _falling(row["AP"])))
     return [Part("detection", "Who finds flipped labels", pd.DataFrame(rows), NOTE)] if rows else []
-
-
-def _where(run: Run) -> tuple[str, str, str]:
-    return run.choice("dataset"), run.noise, run.choice("loss")
 
 
 def _falling(cell: str) -> float:

@@ -40,8 +40,8 @@ def parts(runs: list[Run]) -> list[Part]:
                     f"found at {share:.0%}": spread([np.interp(share, GRID, each) for each in curves])
                     for share in CHECKED
                 }
-                names = dict(zip(("dataset", "noise", "loss"), where, strict=False))
-                rows.append({**names, "N": theta, "ranking": ranking, "models": len(tables), **found})
+                looks = {"N": theta, "ranking": ranking, "models": len(tables)}
+                rows.append({**alike[0].where, **looks, **found})
                 lines.append((where, theta, ranking, np.mean(curves, 0)))
     if not rows:
         return []
@@ -57,7 +57,7 @@ def _curve(scores: pd.Series, flipped: pd.Series) -> Float[np.ndarray, " g"]:
 
 def _where(run: Run) -> tuple[str, str, str, str]:
     """The curves of one picture."""
-    return run.choice("dataset"), run.noise, run.choice("loss"), run.setting("influence.n_theta")
+    return *run.where.values(), run.setting("influence.n_theta")
 
 
 def _theta(run: Run) -> int | None:

@@ -1,15 +1,14 @@
 """Figure 3: confusion pairs and their five most harmful training samples, method under method."""
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
 from src.errors import UserError
 from src.part import Part
 from src.runs import Run, grouped, usual
+from src.statistics import most_harmful
 
 METHODS = ("eif", "if")
-MOST = 5
 NOTE = (
     "Of all explained confusion pairs: in how many of the five most harmful samples the two methods "
     "agree, and how many different classes the five have. The picture shows the closest pairs, by EIF "
@@ -55,8 +54,7 @@ def _five(run: Run) -> list[tuple[list[int], list[str]]]:
     classes = run.table("samples.csv", "class")["class"].to_numpy()
     rows = []
     for scores in run.scores():
-        order = np.argsort(-scores, kind="stable")[:MOST]
-        order = order[scores[order] > 0]
+        order = most_harmful(scores)
         rows.append((order.tolist(), classes[order].tolist()))
     return rows
 

@@ -21,7 +21,9 @@ def parts(runs: list[Run]) -> list[Part]:
     chosen = [run for run in chosen if run.choice("target") == "pairs" and _knob(run) is not None]
     chosen = [run for run in chosen if run.report["retrain"]["lr"] is not None]
     rows = []
-    for _, alike in grouped(chosen, lambda run: (_where(run), run.setting(*TURNED), _method(run))).items():
+    for _, alike in grouped(
+        chosen, lambda run: (*run.where.values(), run.setting(*TURNED), _method(run))
+    ).items():
         kinds = grouped(alike, lambda run: (_knob(run), run.report["retrain"]["lr"]))
         if len(kinds) < 3:
             continue
@@ -30,7 +32,7 @@ def parts(runs: list[Run]) -> list[Part]:
             found = [(run.report["noise"] or {}).get("absolute_influence") or {} for run in models]
             rows.append(
                 {
-                    **dict(zip(("dataset", "noise", "loss"), _where(some[0]), strict=True)),
+                    **some[0].where,
                     "method": _method(some[0]),
                     "knob": f"{KNOBS[_method(some[0])]} {knob:g}",
                     "rate": f"{rate:g}",
@@ -44,6 +46,10 @@ def parts(runs: list[Run]) -> list[Part]:
     return [Part("sensitivity", title, pd.DataFrame(rows), NOTE)] if rows else []
 
 
+def _key(run: Run) -> tuple[str, ...]:
+    return *run.where.values(), run.setting(*TURNED), _method(run)
+
+
 def _method(run: Run) -> str:
     return run.choice("influence")
 
@@ -51,7 +57,3 @@ def _method(run: Run) -> str:
 def _knob(run: Run) -> float | None:
     """None with radius=null, and without settings."""
     return (run.settings.get("influence") or {}).get(KNOBS[_method(run)])
-
-
-def _where(run: Run) -> tuple[str, str, str]:
-    return run.choice("dataset"), run.noise, run.choice("loss")

@@ -1,9 +1,7 @@
 """Table 1, lower half: the same for whole test classes (Eq. 8), Wilcoxon's signed-rank test."""
 
-import pandas as pd
-
-from src.comparison import changes, compared, retrained
-from src.part import Part, median_of, spread
+from src.comparison import changes, improvements, retrained
+from src.part import Part, median_of
 from src.runs import Run
 
 # Table 1 of Liu et al. (NeurIPS 2022), CUB200: M -> improvement of EIF over IF, p.
@@ -25,19 +23,15 @@ NOTE = (
 def parts(runs: list[Run]) -> list[Part]:
     """The table of methods against each other, and of each method's own change of d."""
     chosen = retrained(runs, "groups.csv")
-    rows = [
-        {
-            **where,
-            "classes": most,
-            "models": len(tests),
-            "improvement": spread([each["improvement"] for each in tests], 4),
-            "p": median_of([each["p_wilcoxon"] for each in tests]),
-            "paper, CUB200": PAPER.get(most, "-") if where["methods"] == "eif > if" else "-",
-        }
-        for where, most, tests in compared(chosen, tuple(PAPER))
-    ]
+    table = improvements(chosen, "classes", PAPER, _cells)
     title = "Table 1, groups: does retraining by EIF move whole classes' confusions further apart?"
     return [
-        *([Part("table1_groups", title, pd.DataFrame(rows), NOTE)] if rows else []),
+        *([Part("table1_groups", title, table, NOTE)] if len(table) else []),
         *changes(chosen, "table1_groups_methods", "Change of d of the confusion groups after retraining"),
     ]
+
+
+def _cells(tests: list[dict]) -> dict[str, str]:
+    return {
+        "p": median_of([each["p_wilcoxon"] for each in tests]),
+    }

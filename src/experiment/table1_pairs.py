@@ -1,9 +1,7 @@
 """Table 1, upper half: the change of d after retraining (Eq. 7), method against method, paired t-test."""
 
-import pandas as pd
-
-from src.comparison import changes, compared, middle, retrained
-from src.part import Part, median_of, spread
+from src.comparison import changes, improvements, middle, retrained
+from src.part import Part, median_of
 from src.runs import Run
 
 # Table 1 of Liu et al. (NeurIPS 2022), CUB200: K -> improvement of EIF over IF, p.
@@ -28,21 +26,17 @@ NOTE = (
 def parts(runs: list[Run]) -> list[Part]:
     """The table of methods against each other, and of each method's own change of d."""
     chosen = retrained(runs, "confusions.csv")
-    rows = [
-        {
-            **where,
-            "pairs": most,
-            "models": len(tests),
-            "improvement": spread([each["improvement"] for each in tests], 4),
-            "p": median_of([each["p_t"] for each in tests]),
-            "effect size": middle(tests),
-            "not normal": f"{sum(each['p_normal'] < 0.05 for each in tests)} of {len(tests)}",
-            "paper, CUB200": PAPER.get(most, "-") if where["methods"] == "eif > if" else "-",
-        }
-        for where, most, tests in compared(chosen, tuple(PAPER))
-    ]
+    table = improvements(chosen, "pairs", PAPER, _cells)
     title = "Table 1, confusion pairs: does retraining by EIF move them further apart?"
     return [
-        *([Part("table1_pairs", title, pd.DataFrame(rows), NOTE)] if rows else []),
+        *([Part("table1_pairs", title, table, NOTE)] if len(table) else []),
         *changes(chosen, "table1_pairs_methods", "Change of d of the confusion pairs after retraining"),
     ]
+
+
+def _cells(tests: list[dict]) -> dict[str, str]:
+    return {
+        "p": median_of([each["p_t"] for each in tests]),
+        "effect size": middle(tests),
+        "not normal": f"{sum(each['p_normal'] < 0.05 for each in tests)} of {len(tests)}",
+    }
