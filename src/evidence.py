@@ -5,7 +5,7 @@ the embeddings are drawn towards wrong labels that the head has learnt, the back
 in training little has been learnt, late too much. Their errors differ, so the plain mean of all is safe.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,22 +23,22 @@ def evidence(
     sides: Iterable[Training],
     k: int,
     labels: Int[Tensor, " n"] | None = None,
-    voters: Bool[Tensor, " n"] | None = None,
+    voters: Sequence[Bool[Tensor, " n"]] | None = None,
     tile: int | None = None,
 ) -> Votes:
     """P(l) = mean over t of 1/3 [ vote(z_t)_l + vote(phi_t)_l + softmax_j(SCALE cos(z_t, p_tj))_l ].
 
-    sides: the training side at one or more times t of training, with the same labels; vote: Algorithm 1's of
-    the k nearest, on normalised embeddings z and features phi; p_tj: the closest proxy of class j. In [0, 1];
-    unweighted, so that nothing is tuned to a data set. labels: whose P is `own` (by default those trained
-    with); voters: who votes (all). Of each sample the KEPT most likely labels are kept; tile: samples at a
-    time (by memory).
+    sides: the training side at one or more times t, each with the labels that were trained with then; vote:
+    Algorithm 1's of the k nearest, on normalised embeddings z and features phi; p_tj: the closest proxy of
+    class j. In [0, 1]; unweighted, so that nothing is tuned to a data set. labels: whose P is `own` (by
+    default the first side's); voters: who votes on each side (all). Of each sample the KEPT most likely
+    labels are kept; tile: samples at a time (by memory).
     """
     sides = list(sides)
     given = sides[0].labels if labels is None else labels
     votes = [
-        [vote(F.normalize(x, dim=1), side.labels, k, voters=voters) for x in (side.z, side.features)]
-        for side in sides
+        [vote(F.normalize(x, dim=1), side.labels, k, voters=who) for x in (side.z, side.features)]
+        for side, who in zip(sides, voters or [None] * len(sides), strict=True)
     ]
     c = classes_of(sides[0])
     kept = min(KEPT, c)

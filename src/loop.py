@@ -1,7 +1,7 @@
 """Relabel, leave out what stays in doubt, train again from scratch, and see what it won back.
 
-Every round decides anew for each sample of the labels given, with the evidence of the latest model, so an
-error of one round is no starting point of the next.
+Every round decides anew for each sample of the labels given, with the evidence of all models so far: a model
+believes the labels that it was trained with, so the latest alone would make its own errors grow.
 """
 
 import copy
@@ -77,15 +77,14 @@ class Loop:
 
 
 def correct(
-    sides: list[Training], given: np.ndarray, left_out: np.ndarray, sure: float, k: int | None
+    sides: list[Training], voters: list[torch.Tensor], given: np.ndarray, sure: float, k: int | None
 ) -> Labels:
     """The other label where P(other) / (P(other) + P(given)) >= sure; left out where it is above 1/2 only.
 
-    P: `evidence` of the sides, in which those that were left out of their training have no vote.
+    P: `evidence` of the sides of all models so far; voters (n,): of each side, who took part in its training.
     """
     labels = torch.from_numpy(given)
-    k = k or neighbourhood(sides[-1].labels)
-    votes = evidence(sides, k, labels=labels, voters=~torch.from_numpy(left_out))
+    votes = evidence(sides, k or neighbourhood(sides[-1].labels), labels=labels, voters=voters)
     other, log_odds = odds(votes, labels)
     share = log_odds.sigmoid()
     taken = share >= sure
@@ -141,8 +140,12 @@ def run(
     labels = Labels(noisy.labels, np.zeros(n, bool), np.full(n, np.nan))
     best = clean().found if plan.clean and noisy.flipped.any() else None
     rows, seen = [row(0, start, labels, noisy, start.found, best)], start
+    sides: list[Training] = []
+    voters: list[torch.Tensor] = []
     for number in range(1, plan.rounds + 1):
-        new = correct(seen.sides, noisy.labels, labels.left_out, plan.sure, k)
+        sides += seen.sides
+        voters += [~torch.from_numpy(labels.left_out)] * len(seen.sides)
+        new = correct(sides, voters, noisy.labels, plan.sure, k)
         if same(new, labels):
             console.print(f"loop: round {number} would change no label; ended")
             break

@@ -61,10 +61,26 @@ def test_who_is_no_voter_changes_nobodys_evidence_and_is_judged_by_the_others(to
         torch.where(voters, training.labels, (training.labels + 1) % 4),
         *(training.weight, training.bias, training.loss),
     )
-    one, two = (evidence([side], 5, labels=training.labels, voters=voters) for side in (training, other))
+    one, two = (evidence([side], 5, labels=training.labels, voters=[voters]) for side in (training, other))
     assert torch.equal(one.own, two.own)
     assert torch.equal(one.share, two.share)
     assert not torch.equal(one.own, evidence([training], 5).own)
+
+
+def test_each_time_has_its_own_labels_and_voters(toy):
+    training, _ = toy
+    other = Training(
+        training.features.flip(1),
+        (training.labels + 1) % 4,
+        *(training.weight, training.bias, training.loss),
+    )
+    voters = [torch.arange(23) % 5 > 0, torch.arange(23) % 3 > 0]
+    both = evidence([training, other], 5, labels=training.labels, voters=voters)
+    alone = [
+        evidence([side], 5, labels=training.labels, voters=[who])
+        for side, who in zip((training, other), voters, strict=True)
+    ]
+    torch.testing.assert_close(both.own, (alone[0].own + alone[1].own) / 2)
 
 
 def test_the_most_likely_labels_are_kept(toy, monkeypatch):

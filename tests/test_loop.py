@@ -30,11 +30,11 @@ NOISY = NoisyLabels(np.where(np.isin(np.arange(27), [2, 13, 20]), (CLEAN + 1) % 
 @pytest.mark.parametrize("sure", [0.5, 0.8, 0.95, 1.0])
 def test_correct_is_the_rule_written_out(sure):
     sides = [clouds(NOISY.labels, seed, 0.5) for seed in (1, 2)]
-    left_out = np.zeros(27, bool)
-    left_out[[4, 20]] = True
-    found = loop.correct(sides, NOISY.labels, left_out, sure, 5)
+    some, everyone = torch.ones(27, dtype=torch.bool), torch.ones(27, dtype=torch.bool)
+    some[[4, 20]] = False
+    found = loop.correct(sides, [some, everyone], NOISY.labels, sure, 5)
     given = torch.from_numpy(NOISY.labels)
-    votes = evidence(sides, 5, labels=given, voters=~torch.from_numpy(left_out))
+    votes = evidence(sides, 5, labels=given, voters=[some, everyone])
     dense = torch.zeros(27, 3).scatter(1, votes.classes, votes.share).numpy()
     for i, y in enumerate(NOISY.labels):
         own, rest = dense[i, y], {c: dense[i, c] for c in range(3) if c != y}
@@ -65,6 +65,24 @@ def test_the_rounds_find_the_clean_labels_and_say_what_was_won_back(tmp_path):
     assert second["won_back_R@1"] == pytest.approx(0.5)
     assert np.isnan(second["won_back_MAP@R"])  # nothing was lost
     assert found.clean == clean.found
+
+
+def test_a_round_decides_with_all_models_so_far_and_those_who_took_part_in_each(monkeypatch, tmp_path):
+    start = Seen(tmp_path, [clouds(NOISY.labels), clouds(NOISY.labels, 1)], {"R@1": 0.6, "MAP@R": 0.5})
+    asked, real = [], loop.correct
+
+    def correct(sides, voters, *rest):
+        asked.append(
+            ([side.labels.tolist() for side in sides], [len(who) - int(who.sum()) for who in voters])
+        )
+        found = real(sides, voters, *rest)
+        return Labels(found.labels, np.arange(27) < len(asked), found.evidence)  # another each time
+
+    monkeypatch.setattr(loop, "correct", correct)
+    train = lambda labels: Seen(tmp_path, [clouds(labels.labels, 2)], start.found)  # noqa: E731
+    loop.run(Plan(2, 0.7, False), NOISY, start, 5, train, None)
+    given, clean = NOISY.labels.tolist(), CLEAN.tolist()
+    assert asked == [([given] * 2, [0, 0]), ([given, given, clean], [0, 0, 1])]
 
 
 def test_wrong_and_broken_count_only_what_is_trained_with():
