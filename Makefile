@@ -27,8 +27,8 @@ $(VENV)/oracles: $(VENV)/installed
 run: setup ## Train on drawn letters with 10 % flipped labels, and find out who is to blame
 	@$(RUN) -m src.run noise=flip_10
 
-test: setup ## Run the whole test suite
-	@$(RUN) -m pytest
+test: setup ## Run the whole test suite, two files at a time
+	@$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: setup ## Check style, formatting and the direction of imports
 	@$(VENV)/bin/ruff check .

@@ -5,6 +5,8 @@ from pathlib import Path
 
 os.environ["DECONFUSE_PROGRESS"] = "0"
 os.environ["WANDB_MODE"] = "offline"
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers that share the cores take one each
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 from jaxtyping import install_import_hook
 
