@@ -30,6 +30,9 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
         text = f"{pair['confusions']:3d} x {left} / {right}{known}"
         lines.append(("" if i else "Confused most", text))
     lines.append(("Explained", _explained(metrics)))
+    epochs = metrics.get("influence_epochs")
+    if epochs:
+        lines.append(("Over epochs", _epochs(epochs)))
     lds = metrics["counterfactual"]
     if lds:
         ends = "" if lds["low"] is None else f" [{lds['low']:.3f}, {lds['high']:.3f}]"
@@ -57,6 +60,14 @@ def _explained(metrics: dict) -> str:
     what, params = metrics["explained"], metrics["params"].replace("_", " ")
     of = {"head": "the head", "last block": "the last block", "all": "all parameters"}[params]
     return f"{what['rows']} {things[what['table']]}, by {metrics['choices']['influence']} on {of}"
+
+
+def _epochs(told: dict) -> str:
+    each = zip(told["epochs"], told["harmful"], strict=True)
+    text = "samples harmful at epoch " + ", ".join(f"{epoch}: {harmful}" for epoch, harmful in each)
+    kinds = told["first_harmful"].items()
+    first = [f"{name} {found['median']:g}" for name, found in kinds if found["median"] is not None]
+    return f"{text}; first harmful (median) {', '.join(first)}" if first else text
 
 
 def _retrained(again: dict, table: str) -> str:
