@@ -64,10 +64,13 @@ def _explained(metrics: dict) -> str:
 
 def _epochs(told: dict) -> str:
     each = zip(told["epochs"], told["harmful"], strict=True)
-    text = "samples harmful at epoch " + ", ".join(f"{epoch}: {harmful}" for epoch, harmful in each)
-    kinds = told["first_harmful"].items()
-    first = [f"{name} {found['median']:g}" for name, found in kinds if found["median"] is not None]
-    return f"{text}; first harmful (median) {', '.join(first)}" if first else text
+    text = "harmful at epoch " + ", ".join(f"{epoch}: {harmful}" for epoch, harmful in each)
+    first = [
+        f"{name} at {found['median']:g} ({found['never']:.0%} never)"
+        for name, found in told["first_harmful"].items()
+        if found["median"] is not None
+    ]
+    return f"{text}; first, by median: {', '.join(first)}" if first else text
 
 
 def _retrained(again: dict, table: str) -> str:
