@@ -4,6 +4,7 @@ from pathlib import Path
 
 from src.artifacts import short_hash
 from src.command_line import TRAINING_KEYS
+from src.results import RESULTS_FORMAT
 from src.trajectory import When, method
 
 LOOKING_KEYS = (
@@ -56,6 +57,13 @@ def places(settings: dict, choices: dict[str, str], data: str, start: str = "") 
     if choices["target"] != "all":
         asked = [choices["target"], *asked]
     return home, "-".join([*words, *asked])
+
+
+def explanation(settings: dict, choices: dict[str, str]) -> str:
+    """What the explanation of a checkpoint is called beside it: after all that it depends on but the
+    checkpoint, whenever it is made."""
+    asked = [RESULTS_FORMAT, method(settings["influence"]), settings["target"], settings["params"]]
+    return f"{choices['influence']}-{short_hash(asked)}"
 
 
 def without_noise(settings: dict, choices: dict[str, str], data: str, start: str = "") -> Path:

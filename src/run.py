@@ -32,7 +32,7 @@ from src import (
     tracker,
     trajectory,
 )
-from src.artifacts import disk, short_hash, whole_folder, write_json
+from src.artifacts import disk, whole_folder, write_json
 from src.command_line import CONF
 from src.confusion import Queries, find
 from src.datamodule import DataModule
@@ -41,7 +41,7 @@ from src.errors import UserError, count, flag, within
 from src.head import Training
 from src.lock import one_maker
 from src.moments import Moments
-from src.names import places, without_noise
+from src.names import explanation, places, without_noise
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
@@ -104,8 +104,7 @@ def run(cfg: DictConfig) -> Path:
     # Train, or find the checkpoint that these settings lead to; earlier ones are explained on the way.
     trainer = instantiate(cfg.trainer)
     where = device(trainer)
-    asked = [results.RESULTS_FORMAT, trajectory.method(settings["influence"]), settings["target"], cfg.params]
-    how = explainer, target, cfg.params, where, f"{choices['influence']}-{short_hash(asked)}"
+    how = explainer, target, cfg.params, where, explanation(settings, choices)
     moments = Moments(when, untrained, data, *how)
     with disk(home):
         logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})

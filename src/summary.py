@@ -32,7 +32,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     lines.append(("Explained", _explained(metrics)))
     epochs = metrics.get("influence_epochs")
     if epochs:
-        lines.append(("Over epochs", _epochs(epochs)))
+        lines += _epochs(epochs)
     lds = metrics["counterfactual"]
     if lds:
         ends = "" if lds["low"] is None else f" [{lds['low']:.3f}, {lds['high']:.3f}]"
@@ -62,15 +62,15 @@ def _explained(metrics: dict) -> str:
     return f"{what['rows']} {things[what['table']]}, by {metrics['choices']['influence']} on {of}"
 
 
-def _epochs(told: dict) -> str:
-    each = zip(told["epochs"], told["harmful"], strict=True)
-    text = "harmful at epoch " + ", ".join(f"{epoch}: {harmful}" for epoch, harmful in each)
+def _epochs(told: dict) -> list[tuple[str, str]]:
+    each = [f"{n} at epoch {epoch}" for epoch, n in zip(told["epochs"], told["harmful"], strict=True)]
     first = [
-        f"{name} at {found['median']:g} ({found['never']:.0%} never)"
+        f"{name} at epoch {found['median']:g}, {found['never']:.0%} never"
         for name, found in told["first_harmful"].items()
         if found["median"] is not None
     ]
-    return f"{text}; first, by median: {', '.join(first)}" if first else text
+    lines = [("Harmful samples", ", ".join(each))]
+    return lines + ([("first, by median", "; ".join(first))] if first else [])
 
 
 def _retrained(again: dict, table: str) -> str:
