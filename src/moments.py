@@ -119,5 +119,5 @@ class Moments:
         return (
             f"influence.when={self.when.when}: epoch {shorten(epochs)} was not kept when this model was "
             f"trained, and is not explained; {instead}{'or ' if there else ''}"
-            f"delete {checkpoint.parent} to train again and keep it"
+            f"delete {checkpoint.parent} to train again and keep it (a sweep also wants again=true)"
         )

@@ -138,7 +138,7 @@ def test_an_explanation_of_other_weights_is_made_again(trained, tmp_path):
             [2, 3, 4],
             r"influence.when=every_n_epochs: epoch 1 was not kept when this model was trained, and is not "
             r"explained; influence.when=every_n_epochs influence.every=null explains what was \(epoch 2\), "
-            r"or delete .*home0 to train again and keep it",
+            r"or delete .*home0 to train again and keep it \(a sweep also wants again=true\)",
         ),
         ({"when": "best"}, [3, 4], ""),
     ],
