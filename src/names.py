@@ -4,6 +4,8 @@ from pathlib import Path
 
 from src.artifacts import short_hash
 from src.command_line import TRAINING_KEYS
+from src.results import RESULTS_FORMAT
+from src.trajectory import When, method
 
 LOOKING_KEYS = (
     *("target", "params", "influence", "detector", "neighbours"),
@@ -47,12 +49,21 @@ def places(settings: dict, choices: dict[str, str], data: str, start: str = "") 
     there = sorted(checkpoints.glob(f"*-{key}"))
     home = there[0] if there else checkpoints / "-".join([*words, seed, key])
     looks = {name: settings[name] for name in LOOKING_KEYS}
+    # What says nothing is left out: runs that explain the last epoch alone keep their names.
+    looks["influence"] = method(settings["influence"]) | When.of(settings["influence"]).asked
     asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks])]
     if settings["params"] != "head":
         asked = [settings["params"], *asked]
     if choices["target"] != "all":
         asked = [choices["target"], *asked]
     return home, "-".join([*words, *asked])
+
+
+def explanation(settings: dict, choices: dict[str, str]) -> str:
+    """What the explanation of a checkpoint is called beside it: after all that it depends on but the
+    checkpoint, whenever it is made."""
+    asked = [RESULTS_FORMAT, method(settings["influence"]), settings["target"], settings["params"]]
+    return f"{choices['influence']}-{short_hash(asked)}"
 
 
 def without_noise(settings: dict, choices: dict[str, str], data: str, start: str = "") -> Path:

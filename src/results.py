@@ -20,6 +20,7 @@ from src.retrain import Changes
 from src.split import Split
 from src.statistics import detection
 from src.taxonomy import KINDS, merge_quality, merges, taxonomy
+from src.trajectory import Trajectory
 
 RESULTS_FORMAT = 1  # raised when the code finds other numbers from the same settings
 
@@ -97,6 +98,31 @@ COLUMNS = {
         "evidence": "P of the likelier of two labels, the one given and the likeliest other, beside the less "
         "likely, in [0.5, 1]; empty where no round decided",
     },
+    "influence_epochs.csv": {
+        "epoch": "of training, counted from 1; the last row is the last epoch; the same row of "
+        "influence_epochs.npy has the mean score of every sample of samples.csv",
+        "R@1": "recall at 1 of that epoch's model on the test classes, in [0, 1]",
+        "confusions": "how many confusion pairs it has",
+        "explained": "how many of its rows (pairs or groups, as target= says) were explained",
+        "harmful": "training samples whose mean score over them is > 0",
+        "agreement": "Spearman's rank correlation of the samples' mean scores with the last epoch's, in "
+        "[-1, 1]; empty where nothing was explained",
+        "harmful_flipped": "how many of the harmful samples are flipped (only with noise)",
+        "AUROC": "of ranking flipped samples first by the mean absolute score of that epoch, in [0, 1] (only "
+        "with noise)",
+        "AP": "average precision of the same (only with noise)",
+    },
+    "explained_epochs.csv": {
+        "epoch": "of training, counted from 1",
+        "row": "which explanation of that epoch; the pairs of a group share it",
+        "query": "name of the query image",
+        "query_class": "its class",
+        "neighbour": "name of the gallery image it is paired with",
+        "neighbour_class": "that image's class",
+        "distance": "squared distance of the normalised embeddings at that epoch, in [0, 4]",
+        "most_harmful": "the training sample that scores highest on the explanation",
+        "score": "its score; > 0 harmful, unit as influence.npy",
+    },
     "samples.csv": {
         "sample": "column of influence.npy: position in the training set",
         "path": "name of the training image",
@@ -106,6 +132,12 @@ COLUMNS = {
         "what was explained, and the unit; empty where nothing was",
         "influence_abs_mean": "mean absolute score over the same, >= 0, same unit; how much it matters",
         "harmful_share": "share of the same on which the sample scores > 0, in [0, 1]",
+        "influence_epochs_mean": "mean of influence_mean over the epochs of influence_epochs.csv, each of "
+        "which explains what its own model confuses; > 0 harmful (only with influence.when=)",
+        "influence_epochs_std": "standard deviation (n - 1) of the same over those epochs, same unit; how "
+        "much it moved during training (only with influence.when=)",
+        "first_harmful_epoch": "the first of those epochs at which influence_mean > 0; empty where it never "
+        "was (only with influence.when=)",
         "suspicion": "of the chosen detector; higher = more likely mislabelled",
         "vote_current": "P(current label), in [0, 1], by the neighbours (Algorithm 1) or detector=evidence",
         "recommended": "class with the largest vote",
@@ -152,6 +184,7 @@ class Findings:
     votes: Votes
     lds: Float[np.ndarray, " e"] | None = None
     retrained: Changes | None = None
+    trajectory: Trajectory | None = None  # over the epochs explained; None: the last one alone
 
     @property
     def influence_mean(self) -> Float[Tensor, " n"]:
@@ -227,6 +260,7 @@ def sample_table(found: Findings) -> pd.DataFrame:
             "influence_mean": found.influence_mean.numpy(),
             "influence_abs_mean": found.influence.abs().mean(0).numpy(),
             "harmful_share": (found.influence > 0).float().mean(0).numpy(),
+            **(found.trajectory.columns() if found.trajectory else {}),
             "suspicion": found.suspicion.numpy(),
             "vote_current": found.votes.own.numpy(),
             "recommended": [names[c] for c in label],
@@ -364,6 +398,10 @@ def write(
         tables["counterfactual.csv"] = pd.DataFrame({"row": np.arange(len(found.lds)), "lds": found.lds})
     if found.retrained is not None:
         tables["retrained.csv"] = retrained_table(found.retrained)
+    if found.trajectory is not None:
+        tables["influence_epochs.csv"] = found.trajectory.table(found.noisy.flipped)
+        tables["explained_epochs.csv"] = found.trajectory.explained_table(found.split)
+        write_array(folder / "influence_epochs.npy", found.trajectory.means.numpy())
     tables |= more or {}
     for name, table in tables.items():
         write_csv(folder / name, table)

@@ -17,10 +17,21 @@ import torch
 import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from src import attribute, counterfactual, loop, pictures, results, reweight, summary, sweep, tracker
+from src import (
+    attribute,
+    counterfactual,
+    loop,
+    pictures,
+    results,
+    reweight,
+    summary,
+    sweep,
+    tracker,
+    trajectory,
+)
 from src.artifacts import disk, whole_folder, write_json
 from src.command_line import CONF
 from src.confusion import Queries, find
@@ -29,13 +40,15 @@ from src.embedder import Embedder
 from src.errors import UserError, count, flag, within
 from src.head import Training
 from src.lock import one_maker
-from src.names import places, without_noise
+from src.moments import Moments
+from src.names import explanation, places, without_noise
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
 from src.retrieval import metrics, nmi
 from src.split import ImageSpec, RowSpec, Split
 from src.train import device, find_or_train, kept
+from src.trajectory import Moment, When, listed
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -75,7 +88,9 @@ def run(cfg: DictConfig) -> Path:
     )
 
     # What is asked of the model later is tried on made-up samples now, not after an hour of training.
-    target, explainer, detector = (instantiate(cfg[key]) for key in ("target", "influence", "detector"))
+    target, explainer, detector = instantiate(cfg.target), method(cfg.influence), instantiate(cfg.detector)
+    when = When.of(settings["influence"])
+    when.check(recipe.epochs)
     attribute.check(explainer, choices["influence"], cfg.params)
     plan = plan_of(counterfactual.Plan, "counterfactual", settings)
     counterfactual.allowed(plan, cfg.params)
@@ -86,16 +101,18 @@ def run(cfg: DictConfig) -> Path:
     pictures.check(cfg.pictures, split.image)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
-    # Train, or find the checkpoint that these settings lead to.
+    # Train, or find the checkpoint that these settings lead to; earlier ones are explained on the way.
     trainer = instantiate(cfg.trainer)
+    where = device(trainer)
+    how = explainer, target, cfg.params, where, explanation(settings, choices)
+    moments = Moments(when, untrained, data, *how)
     with disk(home):
         logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
-        checkpoint, reused = find_or_train(model, data, home, trainer, logger)
+        checkpoint, reused = find_or_train(model, data, home, trainer, logger, moments)
     console.print(f"{'reusing' if reused else 'trained'} {checkpoint}")
     clock.lap("training")
 
     # One pass of the frozen backbone; from here on everything is a function of features.
-    where = device(trainer)
     frozen = attribute.freeze(model, data, checkpoint, where)
     clock.lap("features")
 
@@ -114,6 +131,12 @@ def run(cfg: DictConfig) -> Path:
     )
     clock.lap("influence")
 
+    # And how that came about, epoch by epoch.
+    last = Moment.of(recipe.epochs, retrieval["R@1"], len(confusions), listed(explained), influence)
+    over_epochs = moments.trajectory(checkpoint, last)
+    if over_epochs is not None:
+        clock.lap("epochs")
+
     # Do the scores say what really happens?
     training = frozen.training
     lds = counterfactual.check(training, frozen.targets(explained), influence, plan, checkpoint)
@@ -130,9 +153,8 @@ def run(cfg: DictConfig) -> Path:
     votes = vote(F.normalize(training.z, dim=1), training.labels, cfg.neighbours)
     earlier = attribute.sides(model, data, kept(checkpoint), where)
     judged = attribute.judge(detector, training, influence, votes, earlier)
-    found = Findings(
-        split, noisy, confusions, explained, influence, judged.suspicion, judged.votes, lds, changes
-    )
+    asked_of = split, noisy, confusions, explained, influence
+    found = Findings(*asked_of, judged.suspicion, judged.votes, lds, changes, over_epochs)
     clock.lap("relabelling")
 
     # Does training on the recommended labels win back what the wrong ones cost?
@@ -161,6 +183,7 @@ def run(cfg: DictConfig) -> Path:
             "seed": cfg.seed,
             "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
             **results.report(found, written, retrieval),
+            "influence_epochs": trajectory.report(over_epochs, noisy.flipped),
             "counterfactual": counterfactual.report(lds, plan),
             "retrain": reweight.report(changes, retraining),
             "loop": loop.report(rounds, plan_of_loop),
@@ -185,6 +208,15 @@ def read(dataset: DictConfig) -> Split:
     if key not in splits:
         splits[key] = instantiate(dataset)
     return splits[key]
+
+
+def method(influence: DictConfig):
+    """The influence method, without the keys that say when it explains."""
+    own = copy.deepcopy(influence)
+    with open_dict(own):
+        for key in trajectory.KEYS:
+            own.pop(key, None)
+    return instantiate(own)
 
 
 def input_size(spec: ImageSpec | RowSpec, model: DictConfig, choices: dict[str, str]) -> dict[str, int]:

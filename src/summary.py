@@ -30,6 +30,9 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
         text = f"{pair['confusions']:3d} x {left} / {right}{known}"
         lines.append(("" if i else "Confused most", text))
     lines.append(("Explained", _explained(metrics)))
+    epochs = metrics.get("influence_epochs")
+    if epochs:
+        lines += _epochs(epochs)
     lds = metrics["counterfactual"]
     if lds:
         ends = "" if lds["low"] is None else f" [{lds['low']:.3f}, {lds['high']:.3f}]"
@@ -57,6 +60,17 @@ def _explained(metrics: dict) -> str:
     what, params = metrics["explained"], metrics["params"].replace("_", " ")
     of = {"head": "the head", "last block": "the last block", "all": "all parameters"}[params]
     return f"{what['rows']} {things[what['table']]}, by {metrics['choices']['influence']} on {of}"
+
+
+def _epochs(told: dict) -> list[tuple[str, str]]:
+    each = [f"{n} at epoch {epoch}" for epoch, n in zip(told["epochs"], told["harmful"], strict=True)]
+    first = [
+        f"{name} at epoch {found['median']:g}, {found['never']:.0%} never"
+        for name, found in told["first_harmful"].items()
+        if found["median"] is not None
+    ]
+    lines = [("Harmful samples", ", ".join(each))]
+    return lines + ([("first, by median", "; ".join(first))] if first else [])
 
 
 def _retrained(again: dict, table: str) -> str:

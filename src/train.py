@@ -1,9 +1,12 @@
 """Find the checkpoint that belongs to a configuration, or train it."""
 
 import io
+import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -11,6 +14,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from src.artifacts import whole_file
+from src.callback.explain import Explain
 from src.callback.keep import Keep
 from src.callback.progress import Progress
 from src.callback.retrieval import Retrieval
@@ -23,10 +27,13 @@ from src.progress import console
 FINAL, RESUME = "model.ckpt", "last.ckpt"
 
 
-def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logger) -> tuple[Path, bool]:
+def find_or_train(
+    model: Embedder, data: DataModule, folder: Path, trainer, logger, moments=None
+) -> tuple[Path, bool]:
     """(checkpoint, whether it was there already); the model then has the checkpoint's weights.
 
     folder: named after everything the weights depend on. trainer: a partial of Lightning's Trainer.
+    moments: which epochs are explained while training goes on, and how (src.moments); None: none.
     Training that was cut short goes on after its last whole epoch. Of several processes one trains, and
     the others wait for it.
     """
@@ -43,7 +50,7 @@ def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logg
         if resume:
             data.first_epoch = read(resume)["epoch"] + 1
             console.print(f"resuming training from {resume}")
-        fit(model, data, folder, trainer, logger, resume)
+        fit(model, data, folder, trainer, logger, resume, moments)
         save(model.state_dict(), final)
         unfinished.unlink(missing_ok=True)
         return final, False
@@ -51,7 +58,9 @@ def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logg
     return found_or_made(final, find, train)
 
 
-def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume: Path | None) -> None:
+def fit(
+    model: Embedder, data: DataModule, folder: Path, trainer, logger, resume: Path | None, moments=None
+) -> None:
     """Train with Lightning; the last whole epoch is always on disk.
 
     Raises KeyboardInterrupt where Lightning would exit.
@@ -62,6 +71,7 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
     keeper = ModelCheckpoint(
         folder, Path(RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
+    retrieval = Retrieval(data.split, folder / "history.csv")
     made = trainer_of(
         trainer,
         plugins=[WholeFiles()],
@@ -70,10 +80,11 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
         gradient_clip_algorithm="norm" if recipe.clip_value is None else "value",
         check_val_every_n_epoch=recipe.validate_every,
         callbacks=[
-            Retrieval(data.split, folder / "history.csv"),
+            retrieval,
             Keep(
                 recipe.kept_epochs - {recipe.epochs}, lambda state, epoch: save(state, _kept(folder, epoch))
             ),
+            *_explaining(moments, folder, retrieval),
             Progress(),
             keeper,
         ],
@@ -84,6 +95,17 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
         num_sanity_val_steps=0,
     )
     carry_out(made, model, data, resume)
+
+
+def _explaining(moments, folder: Path, retrieval: Retrieval) -> list[Explain]:
+    """The callback that explains checkpoints; what is due follows from what was measured so far."""
+    if moments is None:
+        return []
+
+    def due(epoch: int) -> set[int]:
+        return moments.due(epoch, retrieval.rows)  # looked up late: a resumed run's rows are other ones
+
+    return [Explain(due, partial(_keep, folder), moments.while_training, partial(_forget, folder))]
 
 
 def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | None = None) -> None:
@@ -110,6 +132,47 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
 
 def _kept(folder: Path, epoch: int) -> Path:
     return folder / f"epoch_{epoch:04d}.ckpt"
+
+
+def kept_at(folder: Path, epoch: int) -> Path:
+    """The checkpoint after an epoch: recipe.checkpoints' where there is one, else influence.when's."""
+    path = _kept(folder, epoch)
+    return path if path.exists() else folder / f"explained_{epoch:04d}.ckpt"
+
+
+def epoch_of(path: Path) -> int:
+    """The epoch, counted from 1, that a checkpoint's name says."""
+    return int(path.stem.rpartition("_")[2])
+
+
+def _keep(folder: Path, state: dict, epoch: int) -> Path:
+    """The checkpoint of an epoch for its explanation, written where recipe.checkpoints keeps none."""
+    path = kept_at(folder, epoch)
+    if path != _kept(folder, epoch):
+        save(state, path)
+    return path
+
+
+def _forget(folder: Path, epoch: int) -> None:
+    """Remove an epoch's checkpoint and all made from it, unless recipe.checkpoints keeps it."""
+    for path in folder.glob(f"explained_{epoch:04d}.*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def history(checkpoint: Path) -> list[dict]:
+    """The rows of the history.csv beside a checkpoint: what was measured while it was trained.
+
+    Raises UserError where it is damaged or gone.
+    """
+    path = checkpoint.parent / "history.csv"
+    try:
+        return pd.read_csv(path, usecols=["epoch", "R@1"]).to_dict("records")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: can't be read ({reason}), so nobody knows which epoch was best; take "
+            f"influence.when=every_n_epochs, or delete {path.parent} to train again"
+        ) from None
 
 
 def kept(checkpoint: Path) -> list[Path]:

@@ -1,4 +1,6 @@
-from src.names import places, without_noise
+import pytest
+
+from src.names import explanation, places, without_noise
 
 
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
@@ -35,3 +37,40 @@ def test_without_noise_is_the_folder_of_noise_none():
     assert found.name.startswith("x-none-x-x-seed0-")
     assert found != places(noisy, choices, "a", "f")[0]
     assert noisy["noise"]["ratio"] == 0.1
+
+
+@pytest.fixture
+def eif():
+    """Settings and choices of influence=eif, as runs had them before influence.when."""
+    keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop", "pictures")}
+    settings |= {"seed": 0, "neighbours": None, "params": "head", "output_dir": "out", "noise": {"ratio": 0}}
+    return settings | {"influence": {"radius": 0.02}}, dict.fromkeys(("noise", *keys), "x")
+
+
+def test_when_is_in_a_runs_name_where_it_says_something_and_never_in_a_checkpoints(eif):
+    settings, choices = eif
+
+    def named(**when):
+        own = settings["influence"]
+        return places({**settings, "influence": {**own, **when}}, choices, "a")
+
+    words = [{"when": "best", "every": 3}, {"when": "every_n_epochs", "every": 3}]
+    words += [{"when": "every_n_epochs", "every": None}]
+    assert {named(**each)[0] for each in words} == {named()[0]}
+    assert named(when="last", every=7) == named()
+    assert named(when="best", every=7) == named(**words[0])
+    assert len({named()[1], *(named(**each)[1] for each in words)}) == 4
+
+
+def test_an_explanation_is_named_after_what_it_depends_on(eif):
+    settings, choices = eif
+
+    def named(**changes):
+        return explanation({**settings, **changes}, choices)
+
+    assert named().startswith("x-")
+    same = [{"influence": {"radius": 0.02, "when": "best", "every": 2}}, {"detector": {"x": 1}}, {"seed": 3}]
+    assert {named(**each) for each in same} == {named()}
+    others = [{"influence": {"radius": 0.04}}, {"target": {"most": 3}}, {"params": "all"}]
+    assert len({named(), *(named(**each) for each in others)}) == 4

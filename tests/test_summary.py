@@ -95,3 +95,14 @@ def test_what_each_round_won_back():
     unknown = {**after, "wrong": None, "broken": None, "won_back_R@1": None}
     lines = shown(loop={**loop, "rounds": [unknown], "clean": None})
     assert "Round 1            R@1 0.781  MAP@R 0.430  640 relabelled, 260 left out" in lines
+
+
+def test_when_samples_turned_harmful():
+    kinds = {"flipped": {"median": 3.0, "never": 0.0156}, "others": {"median": 7.5, "never": 0.607}}
+    epochs = {"epochs": [3, 15], "harmful": [466, 554], "first_harmful": kinds}
+    lines = shown(influence_epochs=epochs)
+    assert "Harmful samples    466 at epoch 3, 554 at epoch 15" in lines
+    assert "first, by median   flipped at epoch 3, 2% never; others at epoch 7.5, 61% never" in lines
+    none = {"all": {"median": None, "never": 1.0}}
+    assert not [line for line in shown(influence_epochs={**epochs, "first_harmful": none}) if "never" in line]
+    assert not [line for line in shown() if "Harmful" in line]
