@@ -1,6 +1,7 @@
 """Find the checkpoint that belongs to a configuration, or train it."""
 
 import io
+import signal
 import warnings
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from src.artifacts import whole_file
 from src.callback.keep import Keep
@@ -19,6 +20,7 @@ from src.embedder import Embedder
 from src.errors import UserError
 from src.lock import found_or_made
 from src.progress import console
+from src.stop import Stopped
 
 FINAL, RESUME = "model.ckpt", "last.ckpt"
 
@@ -43,12 +45,22 @@ def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logg
         if resume:
             data.first_epoch = read(resume)["epoch"] + 1
             console.print(f"resuming training from {resume}")
-        fit(model, data, folder, trainer, logger, resume)
+        try:
+            fit(model, data, folder, trainer, logger, resume)
+        except (KeyboardInterrupt, Stopped):
+            said(unfinished, model.recipe.epochs)
+            raise
         save(model.state_dict(), final)
         unfinished.unlink(missing_ok=True)
         return final, False
 
     return found_or_made(final, find, train)
+
+
+def said(unfinished: Path, epochs: int) -> None:
+    """What of a training that was stopped is on disk."""
+    whole = read(unfinished)["epoch"] + 1 if unfinished.exists() else 0
+    console.print(f"training stopped; {whole} of {epochs} epochs are kept in {unfinished.parent}")
 
 
 def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume: Path | None) -> None:
@@ -102,6 +114,8 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
             warnings.filterwarnings("ignore", text)
         try:
             made.fit(model, data, ckpt_path=resume, weights_only=True)
+        except SIGTERMException:  # where ours was raised in a place that lets no exception out
+            raise Stopped(signal.SIGTERM) from None
         except SystemExit:
             raise KeyboardInterrupt from None
     if made.interrupted:
