@@ -29,7 +29,7 @@ from src.embedder import Embedder
 from src.errors import UserError, count, flag, within
 from src.head import Training
 from src.lock import one_maker
-from src.names import places, without_noise
+from src.names import depends, places, without_noise
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
@@ -90,7 +90,8 @@ def run(cfg: DictConfig) -> Path:
     trainer = instantiate(cfg.trainer)
     with disk(home):
         logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
-        checkpoint, reused = find_or_train(model, data, home, trainer, logger)
+        made_with = depends(settings, *fingerprints)
+        checkpoint, reused = find_or_train(model, data, home, trainer, logger, made_with)
     console.print(f"{'reusing' if reused else 'trained'} {checkpoint}")
     clock.lap("training")
 

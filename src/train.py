@@ -3,6 +3,7 @@
 import io
 import signal
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -11,6 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from src import provenance
 from src.artifacts import whole_file
 from src.callback.keep import Keep
 from src.callback.progress import Progress
@@ -25,10 +27,14 @@ from src.stop import Stopped
 FINAL, RESUME = "model.ckpt", "last.ckpt"
 
 
-def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logger) -> tuple[Path, bool]:
+def find_or_train(
+    model: Embedder, data: DataModule, folder: Path, trainer, logger, settings: dict | None = None
+) -> tuple[Path, bool]:
     """(checkpoint, whether it was there already); the model then has the checkpoint's weights.
 
     folder: named after everything the weights depend on. trainer: a partial of Lightning's Trainer.
+    settings: what the weights depend on; kept in the checkpoint, and one that was made with others is
+    refused (None: neither).
     Training that was cut short goes on after its last whole epoch. Of several processes one trains, and
     the others wait for it.
     """
@@ -37,20 +43,24 @@ def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logg
     def find() -> tuple[Path, bool] | None:
         if not final.exists():
             return None
-        load(model, final)
+        load(model, final, settings)
+        with suppress(
+            OSError
+        ):  # of a process that was killed between the two, in a folder that may be closed
+            unfinished.unlink(missing_ok=True)
         return final, True
 
     def train() -> tuple[Path, bool]:
         resume = unfinished if unfinished.exists() else None
         if resume:
-            data.first_epoch = read(resume)["epoch"] + 1
+            data.first_epoch = resumable(model, resume, settings)
             console.print(f"resuming training from {resume}")
         try:
-            fit(model, data, folder, trainer, logger, resume)
+            fit(model, data, folder, trainer, logger, resume, settings)
         except (KeyboardInterrupt, Stopped):
             said(unfinished, model.recipe.epochs)
             raise
-        save(model.state_dict(), final)
+        save(provenance.stamped(model.state_dict(), settings), final)
         unfinished.unlink(missing_ok=True)
         return final, False
 
@@ -63,7 +73,15 @@ def said(unfinished: Path, epochs: int) -> None:
     console.print(f"training stopped; {whole} of {epochs} epochs are kept in {unfinished.parent}")
 
 
-def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume: Path | None) -> None:
+def fit(
+    model: Embedder,
+    data: DataModule,
+    folder: Path,
+    trainer,
+    logger,
+    resume: Path | None,
+    settings: dict | None = None,
+) -> None:
     """Train with Lightning; the last whole epoch is always on disk.
 
     Raises KeyboardInterrupt where Lightning would exit.
@@ -76,7 +94,7 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
     )
     made = trainer_of(
         trainer,
-        plugins=[WholeFiles()],
+        plugins=[WholeFiles(settings)],
         max_epochs=recipe.epochs,
         gradient_clip_val=recipe.clip_norm if recipe.clip_value is None else recipe.clip_value,
         gradient_clip_algorithm="norm" if recipe.clip_value is None else "value",
@@ -150,9 +168,12 @@ def save(content: dict, path: Path) -> None:
 class WholeFiles(TorchCheckpointIO):
     """Lightning writes elsewhere and moves, which between file systems is a copy that can be cut short."""
 
+    def __init__(self, settings: dict | None = None):
+        self.settings = settings
+
     def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
         """Write beside the target, then rename."""
-        save(checkpoint, Path(path))
+        save(provenance.stamped(checkpoint, self.settings), Path(path))
 
 
 def device(trainer) -> torch.device:
@@ -168,10 +189,27 @@ def read(path: Path) -> dict:
         raise _damaged(path, error) from None
 
 
-def load(model: Embedder, path: Path) -> None:
-    """Put a checkpoint's weights into the model; raises UserError where it is damaged or another's."""
+def load(model: Embedder, path: Path, settings: dict | None = None) -> None:
+    """Put a checkpoint's weights into the model; UserError where it is damaged, another's, or made with other
+    settings (None: any)."""
+    state = read(path)
+    provenance.check(path, state, settings)
+    _fill(model, state, path)
+
+
+def resumable(model: Embedder, path: Path, settings: dict | None) -> int:
+    """The epoch, counted from 0, that training goes on with; UserError where the file is not this model's."""
+    content = read(path)
+    if not {"epoch", "state_dict", "optimizer_states", "lr_schedulers"} <= content.keys():
+        raise UserError(f"{path}: not a checkpoint that training goes on from; delete it and run again")
+    provenance.check(path, content, settings)
+    _fill(model, content["state_dict"], path)
+    return content["epoch"] + 1
+
+
+def _fill(model: Embedder, state: dict, path: Path) -> None:
     try:
-        model.load_state_dict(read(path))
+        model.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
         raise _damaged(path, error) from None
 
