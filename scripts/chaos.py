@@ -28,13 +28,16 @@ from pathlib import Path
 import pandas as pd
 
 from src import sweep, tables
+from src.artifacts import short_hash
 
 MOST_SECONDS = 900  # of a command
 TRIES = 40  # to meet a command before it ends
 TINY = "dataset.classes=24 dataset.image_size=16 model.width=4 recipe.embedding_size=8 noise=flip_10".split()
-RUN = [*TINY, "recipe.classes_per_batch=4", "recipe.epochs=6", "recipe.checkpoints=3"]
+TINY += ["recipe.classes_per_batch=4", "recipe.checkpoints=3"]
+RUN = [*TINY, "recipe.epochs=6"]
 RETRAIN = [*RUN, "retrain.mode=cached", "retrain.epochs=5", "target=pairs", "target.most=20"]
-SWEEP = ["-m", *RUN, "recipe.epochs=3", "seed=0,1", "influence=eif,random"]
+SWEEP = ["-m", *TINY, "recipe.epochs=3", "seed=0,1", "influence=eif,random"]
+TABLES = ("tables",)
 # What tells nothing of the results: sweeps' records by their time, and what Lightning logs on the way.
 NO_RESULT = ("multirun", "log")
 
@@ -66,7 +69,7 @@ PHASES = (
     Phase("scoring", tuple(RUN), ("[!c]*",), heard("reusing ")),
     Phase("retraining", tuple(RETRAIN), ("[!c]*",), heard("reusing ")),
     Phase("sweeping", tuple(SWEEP), ("*",), heard("records in ")),
-    Phase("table-making", ("tables",), ("tables",), lambda output, said: True),
+    Phase("table-making", TABLES, ("tables",), lambda output, said: True),
 )
 
 
@@ -76,6 +79,7 @@ class Command:
     def __init__(self, words: tuple[str, ...], output: Path):
         self.log, self.began = output.with_name("said.txt"), time.monotonic()
         sys.stdout.flush()
+        self.code: int | None = None
         self.process = os.fork()
         if self.process == 0:
             os._exit(_carry_out(words, output, self.log))
@@ -86,49 +90,27 @@ class Command:
         """So far."""
         return self.log.read_text("utf-8") if self.log.exists() else ""
 
-    def ended(self, wait: bool = False) -> int | None:
+    def ended(self) -> int | None:
         """The exit code; None where it still runs."""
-        while True:
+        if self.code is None:
             process, status = os.waitpid(self.process, os.WNOHANG)
-            if process:
-                return os.waitstatus_to_exitcode(status)
-            if not wait:
-                return None
-            if time.monotonic() - self.began > MOST_SECONDS:
-                self.kill()
-            time.sleep(0.005)
+            self.code = os.waitstatus_to_exitcode(status) if process else None
+        return self.code
+
+    def end(self) -> float:
+        """Wait for its end, well or by a kill; seconds it took. Anything else ends this script."""
+        until(self, lambda: time.monotonic() - self.began > MOST_SECONDS)
+        if self.code is None:
+            self.kill()
+        if self.code not in (0, -signal.SIGKILL):
+            sys.exit(f"error: exit code {self.code}\n{self.said()}")
+        return time.monotonic() - self.began
 
     def kill(self) -> None:
-        """As kill -9 does, with everything it has started."""
+        """As kill -9 does, with everything it has started; wait until it is gone."""
         os.killpg(self.process, signal.SIGKILL)
-
-
-def _carry_out(words: tuple[str, ...], output: Path, log: Path) -> int:
-    os.setpgid(0, 0)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    try:
-        if words == ("tables",):
-            tables.main([str(output)])
-            return 0
-        sys.argv = ["run.py", f"output_dir={output}", *words]
-        return sweep.command(importlib.import_module("src.run").main)
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-
-
-def whole(words: tuple[str, ...], output: Path) -> tuple[float, str]:
-    """(seconds, what was said) of a command that nobody kills; ends with its words where it fails."""
-    command = Command(words, output)
-    code = command.ended(wait=True)
-    if code:
-        sys.exit(f"error: exit code {code} of {' '.join(words)}\n{command.said()}")
-    return time.monotonic() - command.began, command.said()
+        while self.ended() is None:
+            time.sleep(0.001)
 
 
 def until(command: Command, happened: Callable[[], bool]) -> bool:
@@ -140,32 +122,51 @@ def until(command: Command, happened: Callable[[], bool]) -> bool:
     return True
 
 
-def length(phase: Phase, output: Path) -> float:
-    """Seconds that the phase takes in a command that nobody kills."""
+def _carry_out(words: tuple[str, ...], output: Path, log: Path) -> int:
+    os.setpgid(0, 0)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    try:
+        if words == TABLES:
+            tables.main([str(output)])
+            return 0
+        sys.argv = ["run.py", *words, f"output_dir={output}"]
+        return sweep.command(importlib.import_module("src.run").main)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def whole(words: tuple[str, ...], output: Path) -> tuple[float, str]:
+    """(seconds, what was said) of a command that nobody kills."""
+    command = Command(words, output)
+    return command.end(), command.said()
+
+
+def measured(phase: Phase, output: Path) -> tuple[float, float]:
+    """Seconds of the phase, and of the whole command, that nobody kills."""
     command = Command(phase.words, output)
     until(command, lambda: phase.begun(output, command.said()))
     before = time.monotonic()
-    if phase.name in ("training", "extraction"):
-        until(command, lambda: not phase.begun(output, ""))
+    until(command, lambda: not phase.begun(output, command.said()))  # a lock that is gone, or its end
     seconds = time.monotonic() - before
-    code = command.ended(wait=True)
-    if code:
-        sys.exit(f"error: exit code {code} of {' '.join(phase.words)}\n{command.said()}")
-    return seconds if phase.name in ("training", "extraction") else time.monotonic() - before
+    return seconds, command.end()
 
 
 def killed(phase: Phase, output: Path, seconds: float, chance: random.Random, writing: bool) -> bool:
     """Start the command and kill it in the phase; False where it ended before."""
-    command = Command(phase.words, output)
-    if not until(command, lambda: phase.begun(output, command.said())):
-        return False
-    moment = time.monotonic() + chance.uniform(0, seconds)
-    if not until(command, lambda: time.monotonic() > moment):
-        return False
-    if writing and not until(command, lambda: any(output.rglob(".*.partial"))):
-        return False
-    command.kill()
-    return command.ended(wait=True) == -signal.SIGKILL
+    command, delay = Command(phase.words, output), chance.uniform(0, seconds)
+    met = until(command, lambda: phase.begun(output, command.said()))
+    moment = time.monotonic() + delay
+    met = met and until(command, lambda: time.monotonic() > moment)
+    if met and (not writing or until(command, lambda: any(output.rglob(".*.partial")))):
+        command.kill()
+    command.end()
+    return command.code == -signal.SIGKILL
 
 
 def fresh(phase: Phase, end: Path, output: Path) -> None:
@@ -196,17 +197,22 @@ def leftovers(output: Path) -> list[Path]:
     return [path for path in output.rglob("*") if path.name.startswith(".") or path.name == "last.ckpt"]
 
 
+def end_of(words: tuple[str, ...], work: Path) -> Path:
+    """What a command that nobody kills ends with; made once."""
+    end, output = work / f"end-{short_hash(words)}", work / "outputs"
+    if not end.exists():
+        if words == TABLES:
+            shutil.copytree(end_of(tuple(SWEEP), work), output)
+        whole(words, output)
+        output.rename(end)
+    return end
+
+
 def kills(phase: Phase, work: Path, chance: random.Random, number: int) -> Iterator[dict]:
     """`number` kills of a phase, each followed by the same command; ends where the results differ."""
-    output, end = work / "outputs", work / "end"
-    if phase.words == ("tables",):  # of the sweep's runs
-        whole(tuple(SWEEP), output)
-    elif phase.gone != ("*",):
-        whole(phase.words, output)
-    alone, _ = whole(phase.words, output)
-    shutil.copytree(output, end)
+    end, output = end_of(phase.words, work), work / "outputs"
     fresh(phase, end, output)
-    seconds, expected = length(phase, output), results(end)
+    (seconds, alone), expected = measured(phase, output), results(end)
     for i in range(number):
         for _ in range(TRIES):
             fresh(phase, end, output)
@@ -214,26 +220,26 @@ def kills(phase: Phase, work: Path, chance: random.Random, number: int) -> Itera
                 break
         else:
             sys.exit(f"error: {phase.name} ended {TRIES} times before it was killed")
-        left = len(leftovers(output))
+        left = leftovers(output)
         again, said = whole(phase.words, output)
         found = results(output)
         differ = sorted(name for name in {**expected, **found} if expected.get(name) != found.get(name))
         if differ or leftovers(output):
-            sys.exit(
-                f"error: {phase.name}, kill {i + 1}: not the results of the run that nobody killed in {work}: "
-                f"{', '.join(differ)}; left over: {', '.join(map(str, leftovers(output)))}\n{said}"
-            )
+            kept = Path(tempfile.mkdtemp()) / "outputs"
+            shutil.copytree(output, kept)
+            names = [*differ, *(str(path.relative_to(output)) for path in leftovers(output))]
+            sys.exit(f"error: {phase.name}, kill {i + 1}: {', '.join(names)} in {kept}\n{said}")
         yield {
             "phase": phase.name,
             "kills": 1,
             "in a write": i % 2,
-            "resumed training": int("resuming training" in said),
-            "ended well, same results": 1,
-            "left by the kills": left,
-            "left in the end": 0,
+            "training resumed": int("resuming training" in said),
+            "left by the kills": len(left),
+            "same results, nothing left": 1,
             "seconds, never killed": alone,
             "seconds, given again": again,
         }
+    shutil.rmtree(output)
 
 
 def main(words: list[str]) -> None:
@@ -245,17 +251,18 @@ def main(words: list[str]) -> None:
     chance, rows = random.Random(options.seed), []
     importlib.import_module("src.run")
     tables.experiments()
-    for i, phase in enumerate(PHASES):
-        number = len(range(i, options.kills, len(PHASES)))
-        if not number:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            rows += kills(phase, Path(folder).resolve(), chance, number)
-        print(f"{phase.name}: {number} kills, each ended well", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        for i, phase in enumerate(PHASES):
+            number = len(range(i, options.kills, len(PHASES)))
+            if number:
+                rows += kills(phase, Path(folder).resolve(), chance, number)
+                print(f"{phase.name}: {number} kills, each ended well", file=sys.stderr, flush=True)
     means = {name: "mean" if name.startswith("seconds") else "sum" for name in rows[0] if name != "phase"}
     table = pd.DataFrame(rows).groupby("phase", sort=False).agg(means).round(1).reset_index()
     print(tables.grid(table))
-    print(f"\n{len(rows)} kills, seed {options.seed}: every command given again ended with the same results")
+    print(
+        f"\n{len(rows)} kills, seed {options.seed}: every command ended with the same results when given again"
+    )
 
 
 if __name__ == "__main__":

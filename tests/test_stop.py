@@ -1,13 +1,10 @@
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from src import command_line, stop
-from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
