@@ -134,8 +134,8 @@ def test_a_checkpoint_of_another_configuration_is_refused_with_the_keys_that_dif
         find_or_train(model, data, other, TRAINER, None, there)
     assert str(caught.value) == (
         f"{other}/model.ckpt: made with other settings (recipe.lr_head is 0.002 in it, 0.1 here, "
-        "recipe.clip is not set in it, 2 here, data is a1a1a1a1... in it, b2b2b2b2... here); put the folder's "
-        "own checkpoint back, or delete it and run again"
+        "recipe.clip is not set in it, 2 here, data is a1a1a1a1... in it, b2b2b2b2... here); put the "
+        "folder's own checkpoint back, or delete it and run again"
     )
     assert torch.equal(torch.get_rng_state(), before)
     assert (other / "model.ckpt").read_bytes() == made.read_bytes()
@@ -203,9 +203,7 @@ def test_sigterm_stops_training_and_the_same_bits_come_out(tmp_path, swallowed, 
             find_or_train(cut, data, tmp_path / "cut", trainer, None)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert capsys.readouterr().err.endswith(
-        f"training stopped; 1 of 3 epochs are kept in {tmp_path / 'cut'}\n"
-    )
+    assert f"training stopped; 1 of 2 epochs are kept in {tmp_path}/cut\n" in capsys.readouterr().err
     again, data = model_and_data(epochs=2)
     find_or_train(again, data, tmp_path / "cut", TRAINER, None)
     assert torch.equal(again.head.weight, of_two_epochs)
