@@ -18,11 +18,23 @@ install_import_hook([f"src.{name}" for name in MATHS], "tests.typechecker.check"
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from src.head import Training
 from src.loss.proxynca import ProxyNCA
 from src.loss.softtriple import SoftTriple
 from tests.minimise import minimise
+
+# The same examples each time, few enough for seconds; the first ones check shapes and types, which is slow.
+settings.register_profile(
+    "suite",
+    derandomize=True,
+    max_examples=25,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
