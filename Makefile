@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles run test lint bench tables
+.PHONY: help setup oracles run test lint bench chaos tables
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ lint: setup ## Check style, formatting and the direction of imports
 
 bench: setup ## Measure the core against the direct way, as ratios from one run
 	@$(RUN) -m scripts.bench
+
+chaos: setup ## Kill runs at random moments, give the same command again, compare (KILLS=50)
+	@OMP_NUM_THREADS=1 $(RUN) -m scripts.chaos --kills $(or $(KILLS),50)
 
 tables: setup ## Collect what is in outputs/ into tables
 	@$(RUN) -m src.tables outputs

@@ -3,9 +3,12 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from src.errors import UserError
+
+LEFT = 24 * 3600  # seconds after which nobody can still be writing a file or folder begun elsewhere
 
 
 @contextmanager
@@ -32,11 +37,15 @@ def disk(path: Path, option: str = "output_dir=FOLDER") -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; it becomes `path` only when the block ends well."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """A temporary name to write to; it becomes `path` only when the block ends well.
+
+    What killed processes left in the same folder is removed.
+    """
+    partial = _partial(path)
     with disk(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            tidy(path.parent)
             yield partial
             with open(partial, "rb+") as file:
                 os.fsync(file.fileno())
@@ -52,15 +61,13 @@ def whole_folder(path: Path, option: str = "output_dir=FOLDER") -> Iterator[Path
     The folder that was there before is kept until then, and put back if the exchange was cut short.
     option: the words that choose another place, for the user of a full disk.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     before = path.with_name(f".{path.name}.before")
     with disk(path, option):
         path.parent.mkdir(parents=True, exist_ok=True)
         if before.exists() and not path.exists():
             before.rename(path)
-        for stale in path.parent.glob(f".{path.name}.*.partial"):
-            if not _alive(stale.name.split(".")[-2]):
-                shutil.rmtree(stale, ignore_errors=True)
+        tidy(path.parent)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
@@ -76,15 +83,45 @@ def whole_folder(path: Path, option: str = "output_dir=FOLDER") -> Iterator[Path
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _alive(pid: str) -> bool:
-    """True unless the process is known to be gone."""
+def _partial(path: Path) -> Path:
+    """The hidden name that this process writes `path` under: .NAME.MACHINE.PROCESS.partial."""
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.partial")
+
+
+@cache
+def _machine() -> str:
+    """Six letters for the machine, or the container, within which process numbers are those of processes."""
     try:
-        os.kill(int(pid), 0)
+        numbers = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # not Linux
+        numbers = 0
+    return short_hash([platform.node(), numbers], 6)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what processes that died were writing in a folder; what can't be removed is left.
+
+    On another machine nobody can tell which processes live: what was begun there goes after LEFT seconds.
+    """
+    with suppress(OSError):
+        for left in folder.glob(".*.partial"):
+            with suppress(OSError):
+                if _is_left(left):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _is_left(partial: Path) -> bool:
+    """True where nobody is writing any more; false of this process, which may write in another thread."""
+    *_, machine, process, _ = partial.name.split(".")
+    if machine != _machine() or not process.isdigit():
+        return time.time() - partial.stat().st_mtime > LEFT
+    try:
+        os.kill(int(process), 0)
     except ProcessLookupError:
-        return False
-    except (ValueError, PermissionError):
         return True
-    return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def write_json(path: Path, value: Any) -> None:

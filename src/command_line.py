@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from src.errors import UserError, did_you_mean
+from src.stop import Stopped
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
@@ -31,6 +32,8 @@ def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
         return explain(error.__cause__, words)
     if isinstance(error, KeyboardInterrupt):
         return "\ninterrupted; the same command goes on after the last whole epoch", 130
+    if isinstance(error, Stopped):
+        return f"\nstopped by {error}; the same command goes on after the last whole epoch", 0
     if isinstance(error, UserError):
         return "error: " + re.sub(r"^[\w.]*UserError: ", "", _last_line(str(error))), 1
     if isinstance(error, BrokenProcessPool):

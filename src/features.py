@@ -33,6 +33,12 @@ def extract(model: Embedder, loader: DataLoader, what: str) -> Float[Tensor, "n 
             features = backbone(inputs)
             if not batches:
                 _check(backbone, inputs, features, what)
+            if not torch.isfinite(features).all():
+                raise UserError(
+                    f"features ({what}): not finite for some samples, so they are not kept; the weights "
+                    "are too large, or no numbers: train again with a lower recipe.lr_backbone, or with "
+                    "other model.weights"
+                )
             batches.append(features.cpu())
     return torch.cat(batches)
 

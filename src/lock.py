@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ def found_or_made(path: Path, find: Callable[[], T | None], make: Callable[[], T
     """What is found (not None), else what is made and written to path, by one process at a time."""
     found = find()
     if found is not None:
+        _forget(_place(path))
         return found
     with one_maker(path):
         found = find()
@@ -35,7 +36,7 @@ def one_maker(path: Path) -> Iterator[None]:
     dies. Look for `path` again inside the block. A block inside a block of the same path would wait for
     itself for ever. Where the file system has no locks the block runs without.
     """
-    place = path.with_name(f".{path.name}.lock")
+    place = _place(path)
     with disk(path):
         place.parent.mkdir(parents=True, exist_ok=True)
         lock = _taken(place, path)
@@ -48,6 +49,22 @@ def one_maker(path: Path) -> Iterator[None]:
             finally:
                 fcntl.flock(lock, fcntl.LOCK_UN)  # closing frees it for no process forked inside the block
                 os.close(lock)
+
+
+def _place(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _forget(place: Path) -> None:
+    """Remove the lock of a process that was killed after it had made its file; one that is held stays."""
+    with suppress(OSError):
+        lock = os.open(place, os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(lock, place):
+                place.unlink()
+        finally:
+            os.close(lock)
 
 
 def _taken(place: Path, path: Path) -> int | None:

@@ -21,13 +21,9 @@ NOT_IN_WEIGHTS = (
 TRAINING_FORMAT = 1  # raised when the code trains other weights from the same settings
 
 
-def places(settings: dict, choices: dict[str, str], data: str, start: str = "") -> tuple[Path, str]:
-    """(the checkpoint's folder, the run's name); both end in a hash.
-
-    The checkpoint's hash is of everything the weights depend on, and of nothing else: the settings
-    under TRAINING_KEYS, the trainer's, and the fingerprints of the data and of the file of weights that
-    training starts from ("": of none), wherever the file is. The run's is of that and of how the model is
-    looked at.
+def depends(settings: dict, data: str, start: str = "") -> dict:
+    """Everything that a model's weights depend on: the settings under TRAINING_KEYS, less those that change
+    none, and the fingerprints of the data and of the file of weights that training starts from ("": of none).
     """
     weights = {
         key: {
@@ -43,7 +39,16 @@ def places(settings: dict, choices: dict[str, str], data: str, start: str = "") 
         weights["noise"] = None
     if start:  # what is in the file counts, not where it is
         weights["model"].pop("weights", None)
-    key = short_hash([TRAINING_FORMAT, data + start, weights])
+    return {"format": TRAINING_FORMAT, "data": data, "start": start, **weights}
+
+
+def places(settings: dict, choices: dict[str, str], data: str, start: str = "") -> tuple[Path, str]:
+    """(the checkpoint's folder, the run's name); both end in a hash.
+
+    The checkpoint's hash is of what `depends` says, the run's of that and of how the model is looked at.
+    """
+    found = depends(settings, data, start)
+    key = short_hash([TRAINING_FORMAT, data + start, {name: found[name] for name in TRAINING_KEYS}])
     words = [choices[group] for group in ("dataset", "noise", "model", "loss")]
     seed, checkpoints = f"seed{settings['seed']}", Path(settings["output_dir"]) / "checkpoints"
     there = sorted(checkpoints.glob(f"*-{key}"))

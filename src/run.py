@@ -41,7 +41,7 @@ from src.errors import UserError, count, flag, within
 from src.head import Training
 from src.lock import one_maker
 from src.moments import Moments
-from src.names import explanation, places, without_noise
+from src.names import depends, explanation, places, without_noise
 from src.progress import console
 from src.relabel import vote
 from src.results import Findings
@@ -108,7 +108,8 @@ def run(cfg: DictConfig) -> Path:
     moments = Moments(when, untrained, data, *how)
     with disk(home):
         logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
-        checkpoint, reused = find_or_train(model, data, home, trainer, logger, moments)
+        made_with = depends(settings, *fingerprints)
+        checkpoint, reused = find_or_train(model, data, home, trainer, logger, made_with, moments)
     console.print(f"{'reusing' if reused else 'trained'} {checkpoint}")
     clock.lap("training")
 

@@ -24,8 +24,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from src import command_line, tables
-from src.artifacts import read_json, write_json
+from src import command_line, stop, tables
+from src.artifacts import read_json, tidy, write_json
 from src.errors import UserError, shorten
 from src.progress import console, speaking
 
@@ -40,8 +40,12 @@ traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
 def command(main: Callable[[], None]) -> int:
     """What `python -m src.run` does, a job or a sweep; returns the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    stop.listen()
     try:
         main()
+    except stop.Stopped as stopped:
+        said(stopped, sys.argv[1:])
+        return stop.requeue(stopped)
     except BaseException as error:
         code = said(error, sys.argv[1:])
         return end(started[0]) if isinstance(error, BrokenProcessPool) and started else code
@@ -75,6 +79,8 @@ class Jobs(Callback):
             check(config, jobs or [])
             plan = {"process": os.getpid(), "traceback": traceback_wanted, "jobs": jobs}
             write_json(folder / PLAN, plan)
+            for earlier in folder.parent.iterdir():
+                tidy(earlier)
         except Exception as error:
             sys.exit(told(error, sys.argv[1:], traceback_wanted))
         started.append(folder)

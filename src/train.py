@@ -2,7 +2,9 @@
 
 import io
 import shutil
+import signal
 import warnings
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from src import provenance
 from src.artifacts import whole_file
 from src.callback.explain import Explain
 from src.callback.keep import Keep
@@ -23,16 +26,25 @@ from src.embedder import Embedder
 from src.errors import UserError
 from src.lock import found_or_made
 from src.progress import console
+from src.stop import Stopped
 
 FINAL, RESUME = "model.ckpt", "last.ckpt"
 
 
 def find_or_train(
-    model: Embedder, data: DataModule, folder: Path, trainer, logger, moments=None
+    model: Embedder,
+    data: DataModule,
+    folder: Path,
+    trainer,
+    logger,
+    settings: dict | None = None,
+    moments=None,
 ) -> tuple[Path, bool]:
     """(checkpoint, whether it was there already); the model then has the checkpoint's weights.
 
     folder: named after everything the weights depend on. trainer: a partial of Lightning's Trainer.
+    settings: what the weights depend on; kept in the checkpoint, and one that was made with others is
+    refused (None: neither).
     moments: which epochs are explained while training goes on, and how (src.moments); None: none.
     Training that was cut short goes on after its last whole epoch. Of several processes one trains, and
     the others wait for it.
@@ -42,24 +54,45 @@ def find_or_train(
     def find() -> tuple[Path, bool] | None:
         if not final.exists():
             return None
-        load(model, final)
+        load(model, final, settings)
+        with suppress(
+            OSError
+        ):  # of a process that was killed between the two, in a folder that may be closed
+            unfinished.unlink(missing_ok=True)
         return final, True
 
     def train() -> tuple[Path, bool]:
         resume = unfinished if unfinished.exists() else None
         if resume:
-            data.first_epoch = read(resume)["epoch"] + 1
+            data.first_epoch = resumable(model, resume, settings)
             console.print(f"resuming training from {resume}")
-        fit(model, data, folder, trainer, logger, resume, moments)
-        save(model.state_dict(), final)
+        try:
+            fit(model, data, folder, trainer, logger, resume, settings, moments)
+        except (KeyboardInterrupt, Stopped):
+            said(unfinished, model.recipe.epochs)
+            raise
+        save(provenance.stamped(model.state_dict(), settings), final)
         unfinished.unlink(missing_ok=True)
         return final, False
 
     return found_or_made(final, find, train)
 
 
+def said(unfinished: Path, epochs: int) -> None:
+    """What of a training that was stopped is on disk."""
+    whole = read(unfinished)["epoch"] + 1 if unfinished.exists() else 0
+    console.print(f"training stopped; {whole} of {epochs} epochs are kept in {unfinished.parent}")
+
+
 def fit(
-    model: Embedder, data: DataModule, folder: Path, trainer, logger, resume: Path | None, moments=None
+    model: Embedder,
+    data: DataModule,
+    folder: Path,
+    trainer,
+    logger,
+    resume: Path | None,
+    settings: dict | None = None,
+    moments=None,
 ) -> None:
     """Train with Lightning; the last whole epoch is always on disk.
 
@@ -74,7 +107,7 @@ def fit(
     retrieval = Retrieval(data.split, folder / "history.csv")
     made = trainer_of(
         trainer,
-        plugins=[WholeFiles()],
+        plugins=[WholeFiles(settings)],
         max_epochs=recipe.epochs,
         gradient_clip_val=recipe.clip_norm if recipe.clip_value is None else recipe.clip_value,
         gradient_clip_algorithm="norm" if recipe.clip_value is None else "value",
@@ -124,6 +157,8 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
             warnings.filterwarnings("ignore", text)
         try:
             made.fit(model, data, ckpt_path=resume, weights_only=True)
+        except SIGTERMException:  # where ours was raised in a place that lets no exception out
+            raise Stopped(signal.SIGTERM) from None
         except SystemExit:
             raise KeyboardInterrupt from None
     if made.interrupted:
@@ -199,9 +234,12 @@ def save(content: dict, path: Path) -> None:
 class WholeFiles(TorchCheckpointIO):
     """Lightning writes elsewhere and moves, which between file systems is a copy that can be cut short."""
 
+    def __init__(self, settings: dict | None = None):
+        self.settings = settings
+
     def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
         """Write beside the target, then rename."""
-        save(checkpoint, Path(path))
+        save(provenance.stamped(checkpoint, self.settings), Path(path))
 
 
 def device(trainer) -> torch.device:
@@ -217,10 +255,27 @@ def read(path: Path) -> dict:
         raise _damaged(path, error) from None
 
 
-def load(model: Embedder, path: Path) -> None:
-    """Put a checkpoint's weights into the model; raises UserError where it is damaged or another's."""
+def load(model: Embedder, path: Path, settings: dict | None = None) -> None:
+    """Put a checkpoint's weights into the model; UserError where it is damaged, another's, or made with other
+    settings (None: any)."""
+    state = read(path)
+    provenance.check(path, state, settings)
+    _fill(model, state, path)
+
+
+def resumable(model: Embedder, path: Path, settings: dict | None) -> int:
+    """The epoch, counted from 0, that training goes on with; UserError where the file is not this model's."""
+    content = read(path)
+    if not {"epoch", "state_dict", "optimizer_states", "lr_schedulers"} <= content.keys():
+        raise UserError(f"{path}: not a checkpoint that training goes on from; delete it and run again")
+    provenance.check(path, content, settings)
+    _fill(model, content["state_dict"], path)
+    return content["epoch"] + 1
+
+
+def _fill(model: Embedder, state: dict, path: Path) -> None:
     try:
-        model.load_state_dict(read(path))
+        model.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
         raise _damaged(path, error) from None
 

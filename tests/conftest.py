@@ -5,7 +5,9 @@ from pathlib import Path
 
 os.environ["DECONFUSE_PROGRESS"] = "0"
 os.environ["WANDB_MODE"] = "offline"
-if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers that share the cores take one each
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # before torch is imported: workers that share the cores take one each
     os.environ["OMP_NUM_THREADS"] = "1"
 
 from jaxtyping import install_import_hook
@@ -20,11 +22,23 @@ install_import_hook([f"src.{name}" for name in MATHS], "tests.typechecker.check"
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from src.head import Training
 from src.loss.proxynca import ProxyNCA
 from src.loss.softtriple import SoftTriple
 from tests.minimise import minimise
+
+# The same examples each time, few enough for seconds; the first ones check shapes and types, which is slow.
+settings.register_profile(
+    "suite",
+    derandomize=True,
+    max_examples=25,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"

@@ -3,12 +3,14 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from src import artifacts
 from src.artifacts import (
     file_hash,
     read_arrays,
@@ -158,25 +160,61 @@ def test_a_folder_can_be_written_twice_in_a_row(tmp_path):
     assert tree(tmp_path) == {"run/a.txt": b"three"}
 
 
-def test_what_a_dead_process_left_is_cleaned_and_what_a_living_one_writes_is_not(tmp_path):
-    dead, alive = (tmp_path / f".run.{pid}.partial" for pid in (dead_pid(), os.getppid()))
-    other = tmp_path / ".other.1.partial"
-    for folder in (dead, alive, other):
-        folder.mkdir()
-        (folder / "half.txt").write_text("half")
-    with whole_folder(tmp_path / "run") as partial:
-        assert not dead.exists()
+def left(folder, pid, machine=None, name="run"):
+    """What a process that was killed while it wrote `name` leaves."""
+    half = folder / f".{name}.{machine or artifacts._machine()}.{pid}.partial"
+    half.mkdir()
+    (half / "half.txt").write_text("half")
+    return half
+
+
+def write_a_folder(path):
+    with whole_folder(path) as partial:
         (partial / "a.txt").write_text("new")
-    assert names(tmp_path) == sorted([alive.name, other.name, "run"])
+
+
+def write_a_file(path):
+    with whole_file(path) as partial:
+        partial.write_text("new")
+
+
+@pytest.mark.parametrize("write", [write_a_folder, write_a_file])
+def test_what_dead_processes_left_is_cleaned_and_what_living_ones_write_is_not(tmp_path, write):
+    left(tmp_path, dead_pid())
+    left(tmp_path, dead_pid(), name="another")
+    (tmp_path / f".x.csv.{artifacts._machine()}.{dead_pid()}.partial").write_text("half")
+    alive = [left(tmp_path, os.getppid()), left(tmp_path, os.getpid(), name="by another thread")]
+    write(tmp_path / "run")
+    assert names(tmp_path) == sorted([*(folder.name for folder in alive), "run"])
+
+
+def test_what_another_machine_began_is_left_for_a_day(tmp_path):
+    fresh, old = (left(tmp_path, dead_pid(), machine=name) for name in ("abc123", "def456"))
+    older = tmp_path / ".x.csv.123.partial"  # as earlier versions called it
+    older.write_text("half")
+    for path, hours in ((fresh, 23.9), (old, 24.1), (older, 24.1)):
+        when = time.time() - 3600 * hours
+        os.utime(path, (when, when))
+    write_a_file(tmp_path / "x")
+    assert names(tmp_path) == [fresh.name, "x"]
+
+
+def test_what_can_not_be_removed_is_let_be(tmp_path, monkeypatch):
+    half = left(tmp_path, dead_pid())
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(artifacts.shutil, "rmtree", refuse)
+    write_a_file(tmp_path / "x")
+    assert names(tmp_path) == [half.name, "x"]
+    artifacts.tidy(tmp_path / "nowhere")
 
 
 def test_what_a_killed_process_of_the_same_number_left_is_cleaned(tmp_path):
     # In containers every run is process 1, or 7: what it left bears the number of the one that goes on.
-    stale = tmp_path / f".run.{os.getpid()}.partial"
-    stale.mkdir()
-    (stale / "half.txt").write_text("half")
-    with whole_folder(tmp_path / "run") as partial:
-        (partial / "a.txt").write_text("new")
+    left(tmp_path, os.getpid())
+    write_a_folder(tmp_path / "run")
     assert tree(tmp_path) == {"run/a.txt": b"new"}
 
 
@@ -184,9 +222,7 @@ def killed_while_exchanging(path):
     """What is on disk if a process dies after it moved the old folder away."""
     path.with_name(f".{path.name}.before").mkdir()
     (path.with_name(f".{path.name}.before") / "old.txt").write_text("old")
-    partial = path.with_name(f".{path.name}.{dead_pid()}.partial")
-    partial.mkdir()
-    (partial / "new.txt").write_text("new")
+    left(path.parent, dead_pid())
 
 
 def test_the_folder_from_before_a_kill_is_put_back(tmp_path):

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from src.confusion import distance, distance_gradient, find, groups, mis_similar
+from tests.drawn import points
 
 
 def test_find_by_hand_orders_by_distance_then_query():
@@ -94,3 +98,27 @@ def test_no_mis_similar_pair_where_every_class_has_one_sample():
     z, labels = torch.eye(3), torch.arange(3)
     assert mis_similar(z, z, labels, labels, same=True).pairs.shape == (0, 2)
     assert mis_similar(z, z, labels, labels + 3, same=False).pairs.shape == (0, 2)
+
+
+@given(points(least=2), st.booleans())
+def test_confusions_of_any_labels_are_the_definition(drawn, same):
+    """Also where all labels are equal, all differ, points coincide, or one is the origin."""
+    z, labels = drawn
+    found = find(z, z, labels, labels, same=same)
+    e = F.normalize(z, dim=1)
+    apart = (e[:, None] - e[None]).square().sum(2)
+    if same:
+        apart.fill_diagonal_(torch.inf)
+    for query, neighbour, d in zip(found.query, found.neighbour, found.distance, strict=True):
+        assert labels[query] != labels[neighbour]
+        assert d <= apart[query].min() + 1e-5
+        assert 0 <= d <= 4 + 1e-5
+    assert found.distance.tolist() == sorted(found.distance.tolist())
+    others = sorted(set(range(len(z))) - set(found.query.tolist()))
+    assert all((apart[i][labels == labels[i]].min() <= apart[i].min() + 1e-5) for i in others)
+    assert len(found) == 0 or len(labels.unique()) > 1
+    parts = groups(found, labels)
+    assert sorted(int(row) for _, rows in parts for row in rows) == list(range(len(found)))
+    far = mis_similar(z, z, labels, labels, same=same)
+    assert (labels[far.query] == labels[far.neighbour]).all()
+    assert not same or (far.query != far.neighbour).all()

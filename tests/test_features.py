@@ -102,6 +102,18 @@ def test_features_that_are_not_the_images_alone_are_refused_and_not_kept(tmp_pat
     assert not (tmp_path / "model.features.npz").exists()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_refused_and_not_kept(tmp_path, value):
+    model, loaders, checkpoint, _ = side(tmp_path)
+    with torch.no_grad():
+        next(iter(model.backbone.parameters()))[0] = value
+    with pytest.raises(
+        UserError, match=r"^features \(train\): not finite for some samples, so they are not kept"
+    ):
+        find_or_extract(model, loaders, checkpoint)
+    assert not (tmp_path / "model.features.npz").exists()
+
+
 def in_memory(inputs, size):
     return DataLoader([(row, 0, i) for i, row in enumerate(inputs)], batch_size=size)
 

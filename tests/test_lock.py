@@ -67,6 +67,16 @@ def test_what_is_there_is_found_without_a_lock(tmp_path, monkeypatch):
     assert found_or_made(tmp_path / "x", lambda: 3, lambda: pytest.fail("made again")) == 3
 
 
+def test_the_lock_of_a_process_killed_after_it_had_made_its_file_goes(tmp_path):
+    path, place = tmp_path / "model.ckpt", tmp_path / ".model.ckpt.lock"
+    place.write_text("process 1")
+    assert found_or_made(path, lambda: 3, lambda: pytest.fail("made again")) == 3
+    assert not place.exists()
+    with one_maker(path):  # held by this process: another descriptor of the file can not take it
+        assert found_or_made(path, lambda: 3, lambda: pytest.fail("made again")) == 3
+        assert place.exists()
+
+
 def hold(path, ready):
     with one_maker(path):
         ready.set()

@@ -1,6 +1,6 @@
 import pytest
 
-from src.names import explanation, places, without_noise
+from src.names import depends, explanation, places, without_noise
 
 
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
@@ -74,3 +74,35 @@ def test_an_explanation_is_named_after_what_it_depends_on(eif):
     assert {named(**each) for each in same} == {named()}
     others = [{"influence": {"radius": 0.04}}, {"target": {"most": 3}}, {"params": "all"}]
     assert len({named(), *(named(**each) for each in others)}) == 4
+
+
+def test_what_weights_depend_on_differs_exactly_where_the_folder_does():
+    groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
+    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop", "pictures")}
+    settings |= {
+        "noise": {"ratio": 0.1},
+        "seed": 0,
+        "neighbours": None,
+        "params": "head",
+        "output_dir": "out",
+    }
+    choices = dict.fromkeys(("noise", *groups), "x")
+    changes = [
+        {},
+        {"recipe": {"lr_head": 1}},
+        {"recipe": {"validate_every": 3}},
+        {"dataset": {"root": "there"}},
+        {"seed": 1},
+        {"noise": {"ratio": 0, "kind": "shift"}},
+        {"noise": {"ratio": 0}},
+        {"target": {"most": 3}},
+        {"trainer": {"accelerator": "gpu"}},
+        {"trainer": {"precision": "bf16"}},
+    ]
+    found = [{**settings, **change} for change in changes]
+    homes = [places(each, choices, "a")[0] for each in found]
+    told = [depends(each, "a") for each in found]
+    for i in range(len(found)):
+        for j in range(i):
+            assert (homes[i] == homes[j]) == (told[i] == told[j]), (changes[i], changes[j])
+    assert len(set(homes)) == 5

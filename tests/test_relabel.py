@@ -3,9 +3,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from src.errors import UserError
 from src.relabel import Votes, neighbourhood, recommended_right, recommended_right_all, vote
+from tests.drawn import points
 
 
 def slow(z, labels, k, c):
@@ -111,3 +114,21 @@ def test_one_sample_is_refused():
 def test_neighbourhood_is_the_median_class_size_within_reason():
     assert neighbourhood(torch.tensor([0, 0, 0, 2, 2, 5])) == 2
     assert neighbourhood(torch.zeros(3, dtype=torch.long)) == 2
+
+
+@given(points(least=2), st.one_of(st.none(), st.integers(1, 12)), st.floats(0, 1e4))
+def test_votes_of_any_labels_are_shares(drawn, k, scale):
+    """Also with one class, more neighbours asked for than there are, points that coincide or are far off."""
+    z, labels = drawn
+    votes = vote(scale * z, labels, k)
+    n, capped = len(z), min(k or neighbourhood(labels), len(z) - 1)
+    assert votes.classes.shape == votes.share.shape == (n, capped)
+    whole = dense(votes, int(labels.max()) + 1)
+    torch.testing.assert_close(whole.sum(1), torch.ones_like(whole[:, 0]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(votes.own, whole.gather(1, labels[:, None])[:, 0], rtol=0, atol=1e-5)
+    label, share = votes.best()
+    assert share.min() >= 1 / len(labels.unique()) - 1e-5
+    if len(labels.unique()) == 1:
+        assert torch.equal(label, labels)
+        assert votes.best(but=labels)[1].tolist() == [0] * n
+    assert recommended_right(votes, labels, labels, torch.ones(n, dtype=torch.bool)) is None

@@ -4,11 +4,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from src.retrieval import TILE, metrics, nearest, nmi
+from tests.drawn import points
 
 
 def slow_nearest(query, gallery, k, same):
@@ -260,3 +263,30 @@ def test_beyond_seeded_classes_nmi_starts_at_random_samples(monkeypatch, most, s
 
     assert nmi(z, labels, seed) == pytest.approx(by_hand(start), abs=1e-9)
     assert abs(by_hand("random") - by_hand("k-means++")) > 1e-4
+
+
+@given(points(), st.integers(1, 12), st.booleans(), st.integers(1, 4), st.integers(1, 4))
+def test_nearest_of_any_size_and_type_is_a_sorted_list(drawn, k, same, rows, columns):
+    """Also one point alone, more neighbours than there are, one dimension, and nothing but ties."""
+    z, _ = drawn
+    gallery = z if same else z.flip(0)[: max(1, len(z) - 2)]
+    distance, index = nearest(z, gallery, k, same=same, tile=(rows, columns))
+    want_distance, want_index = slow_nearest(z, gallery, k, same)
+    assert distance.shape == index.shape == (len(z), min(k, len(gallery) - same))
+    assert distance.dtype == z.dtype
+    assert torch.equal(index, want_index.reshape(index.shape).long())
+    assert torch.equal(distance.double(), want_distance.reshape(index.shape))
+
+
+@given(points(least=2), st.booleans())
+def test_metrics_of_any_labels_are_shares_that_grow_with_k(drawn, same):
+    z, labels = drawn
+    found = metrics(z, z, labels, labels, same=same, ranks=(1, 2, 4, 8))
+    recalls = [found[f"R@{k}"] for k in (1, 2, 4, 8)]
+    assert recalls == sorted(recalls)
+    assert 0 <= found["MAP@R"] <= recalls[-1] + 1e-12 or max(labels.bincount()) > 8
+    assert all(0 <= value <= 1 for value in found.values())
+    if len(labels.unique()) == 1:  # there is nothing to take it for
+        assert found == dict.fromkeys(found, 1.0)
+    if same and max(labels.bincount()) == 1:  # no query has a second of its class
+        assert found == dict.fromkeys(found, 0.0)

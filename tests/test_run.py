@@ -477,6 +477,64 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_result(noisy, monkeypatch):
     assert not list(noisy.parent.glob(".*"))
 
 
+def test_sigterm_while_scoring_leaves_the_last_result_and_nothing_half_written(noisy, monkeypatch):
+    before = {name: (noisy / name).read_bytes() for name in SMALL_TABLES}
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def interrupted(path, table):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("src.results.write_csv", interrupted)
+    try:
+        listen()
+        with pytest.raises(Stopped):
+            go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25")
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert {name: (noisy / name).read_bytes() for name in SMALL_TABLES} == before
+    assert not list(noisy.parent.rglob(".*"))
+
+
+def test_names_of_any_letters_and_length_and_images_of_one_pixel(tmp_path):
+    """255 bytes, what a shell or HTML would take for its own, and every mode in which images are kept."""
+    root, modes = tmp_path / "data", ("1", "L", "P", "RGBA", "CMYK", "I;16")
+    for c, name in enumerate(("ü" * 127, "<b>&amp;", "$(touch x); 'a' \"b\"", "line\nbreak, comma")):
+        (root / name).mkdir(parents=True)
+        for i, mode in enumerate(modes):
+            side = 1 if i == 0 else 9
+            pixels = np.random.default_rng(c).integers(0, 255, (side, side), np.uint8)
+            image = Image.fromarray(pixels.astype(np.uint16) * 256 if mode == "I;16" else pixels)
+            image = image if mode == "I;16" else image.convert("RGB").convert(mode)
+            image.save(root / name / f"{'é' * (125 - i)}{i}.tif")
+    folder = go(tmp_path / "out", *FOLDER, f"dataset.root={root}", "noise=none")
+    samples = pd.read_csv(folder / "samples.csv")
+    names = [path.relative_to(root).as_posix() for path in root.glob("*/*")]
+    assert len(samples) == 12
+    assert set(samples["path"]) < set(names)
+    found = pd.read_csv(folder / "confusions.csv")
+    assert set(found["query"]) <= set(names) - set(samples["path"])
+    assert not list(ROOT.glob("x"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dataset.test_classes=[class 1,class 2,class 3]"],  # c = 1
+        ["recipe.embedding_size=1"],
+        ["neighbours=999"],
+        ["dataset.test_classes=[class 1]"],  # all test labels are equal: nothing is confused
+    ],
+)
+@pytest.mark.parametrize("loss", ["softtriple", "proxyanchor"])
+def test_the_least_that_can_be_asked_for_is_answered(tmp_path, words, loss):
+    root = solid_folder(tmp_path / "data")
+    folder = go(tmp_path / "out", *FOLDER, f"dataset.root={root}", f"loss={loss}", "recipe.epochs=1", *words)
+    found = report(folder)
+    assert np.isfinite(list(found["retrieval"].values())).all()
+    assert len(np.load(folder / "influence.npy")) == found["confusions"] <= found["queries"]
+    assert np.isfinite(pd.read_csv(folder / "samples.csv")["suspicion"]).all()
+
+
 def test_a_bad_image_is_named_or_skipped(tmp_path):
     root = solid_folder(tmp_path / "data", images=4)
     bad = root / "class 0" / "1.png"

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from src.statistics import detection, detection_curve, mean_interval, paired
+from tests.drawn import numbers
 
 
 def test_by_hand():
@@ -94,3 +97,38 @@ def test_no_pair_has_no_improvement():
     found = paired(np.empty(0), np.empty(0))
     assert found.pop("n") == 0
     assert np.isnan(list(found.values())).all()
+
+
+@given(
+    st.integers(1, 12).flatmap(
+        lambda n: st.tuples(numbers(n), st.lists(st.booleans(), min_size=n, max_size=n))
+    )
+)
+def test_detection_of_any_scores_is_within_its_range(drawn):
+    suspicion, flipped = (np.array(part) for part in drawn)
+    found = detection(suspicion, flipped)
+    assert (found is None) == (flipped.all() or not flipped.any())
+    if found is None:
+        return
+    assert all(0 <= value <= 1 for value in found.values())
+    pairs = suspicion[flipped][:, None] - suspicion[~flipped][None]
+    assert found["auroc"] == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+    if np.ptp(suspicion) == 0:
+        assert found["auroc"] == 0.5
+    checked, share = detection_curve(suspicion, flipped)
+    assert (checked[0], share[0], checked[-1], share[-1]) == (0, 0, 1, 1)
+    assert (np.diff(share) >= 0).all()
+
+
+@given(st.integers(1, 9).flatmap(lambda n: st.tuples(numbers(n), numbers(n))))
+def test_paired_tests_of_any_numbers_are_defined_or_nan(drawn):
+    """Also of one pair, of equal numbers, and of numbers that differ by rounding alone."""
+    first, second = (np.array(part) for part in drawn)
+    found = paired(first, second)
+    assert found["n"] == len(first)
+    assert found["improvement"] == pytest.approx((first - second).mean())
+    tested = [found[key] for key in ("p_t", "p_wilcoxon", "p_normal")]
+    assert all(np.isnan(tested)) or all(0 <= p <= 1 for p in tested)
+    assert len(first) >= 3 or all(np.isnan(tested))
+    if not np.isnan(found["effect"]):
+        assert found["low"] < found["effect"] < found["high"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from src import artifacts, sweep
 from src import run as module
-from src import sweep
 from tests.conftest import ROOT
 from tests.test_run import SMALL_TABLES, TINY, report
 
@@ -277,6 +277,44 @@ def test_a_sweep_that_was_stopped_goes_on_with_the_same_command(go, tmp_path, ho
         for file in folder.iterdir():
             assert file.stat().st_mtime_ns == before[file]
     assert bytes_of(runs(output)) == never_stopped
+
+
+@pytest.mark.parametrize("kind", ["sweep", "one job"])
+def test_sigterm_ends_with_one_line_and_what_is_done_stays_done(go, tmp_path, monkeypatch, capsys, kind):
+    begun, before = [], signal.getsignal(signal.SIGTERM)
+
+    def job(cfg):
+        begun.append(cfg.seed)
+        if cfg.seed == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return tmp_path
+
+    monkeypatch.setattr(module, "run", job)
+    try:
+        if kind == "sweep":
+            assert go("seed=0,1,2") == 0
+        else:
+            monkeypatch.setattr(sys, "argv", ["run.py", *TINY, f"output_dir={tmp_path}", "seed=1"])
+            assert sweep.command(module.main) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    said = capsys.readouterr().err
+    assert said.endswith("\nstopped by SIGTERM; the same command goes on after the last whole epoch\n")
+    assert "Traceback" not in said
+    assert begun == ([0, 1] if kind == "sweep" else [1])
+    records = sorted(path.name for path in tmp_path.glob("out/multirun/*/*.json"))
+    assert records == (["0.json", "jobs.json"] if kind == "sweep" else [])
+
+
+def test_what_a_killed_sweep_was_writing_goes_with_the_next(go, pretend, tmp_path):
+    earlier = tmp_path / "out" / "multirun" / "earlier"
+    earlier.mkdir(parents=True)
+    (earlier / "jobs.json").write_text("{}")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (earlier / f".0.json.{artifacts._machine()}.{gone.pid}.partial").write_text("{")
+    assert go("seed=0,1") == 0
+    assert [path.name for path in earlier.iterdir()] == ["jobs.json"]
 
 
 @pytest.mark.slow

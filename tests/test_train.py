@@ -1,14 +1,25 @@
+import errno
+import signal
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 
+from src.datamodule import DataModule
+from src.dataset import folder
+from src.embedder import Embedder
 from src.errors import UserError
-from src.train import find_or_train, kept, load
-from tests.made import model_and_data
+from src.loss.proxynca import ProxyNCA
+from src.model.small_cnn import SmallCNN
+from src.stop import Stopped, listen
+from src.train import find_or_train, kept, load, read
+from tests.made import model_and_data, recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
 
@@ -105,6 +116,150 @@ def test_a_damaged_or_foreign_checkpoint_is_named(tmp_path):
     torch.save({"other": torch.zeros(1)}, path)
     with pytest.raises(UserError, match=r"model.ckpt: not a whole checkpoint of this model"):
         load(model, path)
+
+
+SETTINGS = {"seed": 0, "recipe": {"epochs": 3, "lr_head": 2e-3}, "data": "a1" * 32, "noise": None}
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_with_the_keys_that_differ(tmp_path):
+    model, data = model_and_data(epochs=1)
+    home, other = tmp_path / "home", tmp_path / "other"
+    made, _ = find_or_train(model, data, home, TRAINER, None, SETTINGS)
+    assert find_or_train(model, data, home, TRAINER, None, dict(SETTINGS)) == (made, True)
+    there = {**SETTINGS, "recipe": {"epochs": 3, "lr_head": 0.1, "clip": 2}, "data": "b2" * 32}
+    other.mkdir()
+    (other / "model.ckpt").write_bytes(made.read_bytes())
+    before = torch.get_rng_state()
+    with pytest.raises(UserError) as caught:
+        find_or_train(model, data, other, TRAINER, None, there)
+    assert str(caught.value) == (
+        f"{other}/model.ckpt: made with other settings (recipe.lr_head is 0.002 in it, 0.1 here, "
+        "recipe.clip is not set in it, 2 here, data is a1a1a1a1... in it, b2b2b2b2... here); put the "
+        "folder's own checkpoint back, or delete it and run again"
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (other / "model.ckpt").read_bytes() == made.read_bytes()
+
+
+def test_a_training_of_another_configuration_is_not_gone_on_with(tmp_path):
+    cut, data = model_and_data(epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        find_or_train(cut, data, tmp_path, partial(trainer_that_stops, 1), None, SETTINGS)
+    last = (tmp_path / "last.ckpt").read_bytes()
+    model, data = model_and_data()
+    with pytest.raises(UserError, match=r"last.ckpt: made with other settings \(seed is 0 in it, 1 here\)"):
+        find_or_train(model, data, tmp_path, TRAINER, None, {**SETTINGS, "seed": 1})
+    # Of another network: one line, where Lightning would end in a traceback.
+    model.head = torch.nn.Linear(model.head.in_features, 5)
+    with pytest.raises(UserError, match=r"last.ckpt: not a whole checkpoint of this model"):
+        find_or_train(model, data, tmp_path, TRAINER, None, SETTINGS)
+    torch.save(cut.state_dict(), tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"last.ckpt: not a checkpoint that training goes on from; delete"):
+        find_or_train(cut, data, tmp_path, TRAINER, None, SETTINGS)
+    assert not (tmp_path / "model.ckpt").exists()
+    # The own one is.
+    (tmp_path / "last.ckpt").write_bytes(last)
+    model, data = model_and_data(epochs=2)
+    assert find_or_train(model, data, tmp_path, TRAINER, None, SETTINGS)[1] is False
+
+
+def test_a_kill_between_the_two_checkpoints_leaves_one_in_the_end(tmp_path):
+    model, data = model_and_data(epochs=1)
+    made, _ = find_or_train(model, data, tmp_path, TRAINER, None)
+    (tmp_path / "last.ckpt").write_bytes(b"of the last epoch")
+    assert find_or_train(model, data, tmp_path, TRAINER, None) == (made, True)
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+@pytest.fixture(scope="module")
+def of_two_epochs(tmp_path_factory):
+    """The head's weights that nobody stopped on their way."""
+    model, data = model_and_data(epochs=2)
+    find_or_train(model, data, tmp_path_factory.mktemp("whole"), TRAINER, None)
+    return model.head.weight.detach().clone()
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_sigterm_stops_training_and_the_same_bits_come_out(tmp_path, swallowed, capsys, of_two_epochs):
+    """Also where the exception is raised where Python lets none out: Lightning's flag is the second way."""
+
+    class Terminate(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if (trainer.current_epoch, batch_idx) == (1, 1):
+                try:
+                    signal.raise_signal(signal.SIGTERM)
+                except Stopped:
+                    if not swallowed:
+                        raise
+
+    def trainer(**settings):
+        return TRAINER(**{**settings, "callbacks": [*settings["callbacks"], Terminate()]})
+
+    before = signal.getsignal(signal.SIGTERM)
+    cut, data = model_and_data(epochs=2)
+    try:
+        listen()
+        with pytest.raises(Stopped, match="SIGTERM"):
+            find_or_train(cut, data, tmp_path / "cut", trainer, None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert f"training stopped; 1 of 2 epochs are kept in {tmp_path}/cut\n" in capsys.readouterr().err
+    again, data = model_and_data(epochs=2)
+    find_or_train(again, data, tmp_path / "cut", TRAINER, None)
+    assert torch.equal(again.head.weight, of_two_epochs)
+
+
+def test_an_image_that_vanishes_while_training_is_named_and_no_epoch_is_lost(tmp_path):
+    root = tmp_path / "data"
+    for c in "abcd":
+        (root / c).mkdir(parents=True)
+        for i in range(3):
+            pixels = np.random.default_rng(ord(c) + i).integers(0, 255, (9, 9), np.uint8)
+            Image.fromarray(pixels).save(root / c / f"{i}.png")
+
+    def started():
+        torch.manual_seed(0)
+        split = folder.load(str(root), image_size=16, channels=1, augment="none")
+        numbers, backbone = recipe(epochs=2), SmallCNN(1, width=4)
+        model = Embedder(backbone, ProxyNCA(split.num_classes, numbers.embedding_size), numbers)
+        return model, DataModule(split, split.train.labels, backbone, numbers, 0, 0)
+
+    model, data = started()
+    lost = data.split.train.images.files[int(data.split.train.rows[0])]
+    image = lost.read_bytes()
+
+    class Lose(pl.Callback):
+        def on_train_epoch_end(self, trainer, module):
+            lost.unlink()
+
+    def trainer(**settings):
+        return TRAINER(**{**settings, "callbacks": [*settings["callbacks"], Lose()]})
+
+    with pytest.raises(UserError, match=rf"^{lost}: the image is gone; restore it"):
+        find_or_train(model, data, tmp_path / "cut", trainer, None)
+    assert read(tmp_path / "cut" / "last.ckpt")["epoch"] == 0
+    lost.write_bytes(image)
+    again, data = started()
+    assert find_or_train(again, data, tmp_path / "cut", TRAINER, None)[1] is False
+    assert not (tmp_path / "cut" / "last.ckpt").exists()
+
+
+def test_a_disk_that_fills_up_while_training_keeps_the_epochs_before(tmp_path, monkeypatch):
+    model, data = model_and_data(epochs=2)
+    write = Path.write_bytes
+
+    def full(path, content):
+        if "last.ckpt" in path.name and list(tmp_path.glob("last.ckpt")):
+            write(path, bytes(content)[:1000])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"could not write .*last.ckpt \(No space left on device\); nothing"):
+        find_or_train(model, data, tmp_path, TRAINER, None)
+    monkeypatch.undo()
+    assert read(tmp_path / "last.ckpt")["epoch"] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt"]
 
 
 class Largest(pl.Callback):

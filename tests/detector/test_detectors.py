@@ -1,4 +1,6 @@
+import pytest
 import torch
+from hypothesis import given
 
 from src.curvature import gradient_z
 from src.detector import evidence, influence, knn, loss, margin, random, self_influence
@@ -6,7 +8,9 @@ from src.evidence import evidence as combined
 from src.evidence import odds
 from src.head import Training
 from src.kronecker import fit
-from src.relabel import vote
+from src.loss.proxynca import ProxyNCA
+from src.relabel import Judgement, vote
+from tests.drawn import points
 
 SCORES = torch.zeros(2, 23, dtype=torch.float64)
 SCORES[:, :2] = torch.tensor([[1.0, -2.0], [3.0, -4.0]])
@@ -77,3 +81,19 @@ def test_self_influence_is_the_quadratic_form_of_the_dense_inverse(toy):
     g = torch.einsum("nm,nd->nmd", gradient_z(training, training.z), training.features).flatten(1)
     want = ((g @ basis).square() / values).sum(1)
     torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("detector", [evidence, influence, knn, loss, margin, random, self_influence])
+@given(drawn=points(least=2))
+def test_any_labels_have_finite_suspicions(detector, drawn):
+    """Also one class alone, classes of one sample, an embedding of one number, and nothing explained."""
+    features, labels = drawn
+    dtype, size = features.dtype, features.shape[1]
+    criterion = ProxyNCA(int(labels.max()) + 1, size).to(dtype).requires_grad_(False)
+    training = Training(
+        features, labels, torch.eye(size, dtype=dtype), torch.ones(size, dtype=dtype) / 3, criterion
+    )
+    found = detector.suspicion(training, features.new_zeros(0, len(labels)), vote(training.z, labels))
+    found = found.suspicion if isinstance(found, Judgement) else found
+    assert found.shape == labels.shape
+    assert torch.isfinite(found).all()
