@@ -143,8 +143,8 @@ def _settings(config: Path, seed: int) -> dict[str, Any]:
     for group, (key, off) in OFF.items():  # what was not done can't differ
         if isinstance(found.get(group), dict) and found[group].get(key) == off:
             del found[group]
-    for group, keys in NO_FINDING.items():
-        found[group] = {key: value for key, value in found.get(group, {}).items() if key not in keys}
+    for group in NO_FINDING.keys() & found.keys():
+        found[group] = {k: v for k, v in found[group].items() if k not in NO_FINDING[group]}
     for group in SEEDED & found.keys():  # dataset.seed is no follower: it says which data
         found[group] = {k: v for k, v in found[group].items() if not (k == "seed" and v == seed)}
     return found
