@@ -39,7 +39,7 @@ def trained(tmp_path_factory):
     model, data = model_and_data(epochs=4, checkpoints=2)
     untrained = copy.deepcopy(model)
     words = {"when": "every_n_epochs", "every": 3}
-    checkpoint, _ = find_or_train(model, data, folder, TRAINER, None, made(untrained, data, words))
+    checkpoint, _ = find_or_train(model, data, folder, TRAINER, None, moments=made(untrained, data, words))
     assert [kept_at(folder, epoch).name for epoch in (2, 3)] == ["epoch_0002.ckpt", "explained_0003.ckpt"]
     return untrained, data, checkpoint
 

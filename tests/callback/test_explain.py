@@ -60,7 +60,7 @@ def trained(folder, when, explain=True, **changes):
     def trainer(**settings):
         return TRAINER(**{**settings, "callbacks": [*settings["callbacks"], after]})
 
-    find_or_train(model, data, folder, trainer, None, moments if explain else None)
+    find_or_train(model, data, folder, trainer, None, moments=moments if explain else None)
     return model.state_dict(), after.seen
 
 
@@ -135,7 +135,7 @@ def test_resumed_training_neither_loses_nor_repeats_an_explanation(tmp_path):
         model, data = model_and_data(epochs=4)
         moments = made(model, data, words, explainer=partial(explainer))
         with pytest.raises(KeyboardInterrupt) if done < 3 else nullcontext():
-            find_or_train(model, data, tmp_path, trainer, None, moments)
+            find_or_train(model, data, tmp_path, trainer, None, moments=moments)
         assert len(list(tmp_path.glob("*.eif.npz"))) == done
     assert calls == [0, 1, 1, 2]
     for epoch in (1, 2, 3):  # each belongs to its checkpoint: found, not made
@@ -150,7 +150,7 @@ def test_an_epoch_that_can_not_be_explained_is_said_and_training_goes_on(tmp_pat
         raise UserError("influence: no")
 
     moments = made(model, data, {"when": "every_n_epochs", "every": 1}, explainer=partial(explainer))
-    checkpoint, _ = find_or_train(model, data, tmp_path, TRAINER, None, moments)
+    checkpoint, _ = find_or_train(model, data, tmp_path, TRAINER, None, moments=moments)
     assert checkpoint.exists()
     assert (tmp_path / "explained_0001.ckpt").exists()
     assert "epoch 1 could not be explained, training goes on: influence: no" in capsys.readouterr().err
