@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from src import attribute
+from src import attribute, shards
 from src.artifacts import disk, short_hash
 from src.datamodule import DataModule
 from src.embedder import Embedder
@@ -139,10 +139,14 @@ def run(
     """
     n = len(noisy.labels)
     labels = Labels(noisy.labels, np.zeros(n, bool), np.full(n, np.nan))
+
+    def next_labels(seen: Seen, left_out: np.ndarray) -> Labels:
+        return shards.told(lambda: correct(seen.sides, noisy.labels, left_out, plan.sure, k))
+
     best = clean().found if plan.clean and noisy.flipped.any() else None
     rows, seen = [row(0, start, labels, noisy, start.found, best)], start
     for number in range(1, plan.rounds + 1):
-        new = correct(seen.sides, noisy.labels, labels.left_out, plan.sure, k)
+        new = next_labels(seen, labels.left_out)
         if same(new, labels):
             console.print(f"loop: round {number} would change no label; ended")
             break

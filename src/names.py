@@ -16,6 +16,7 @@ NOT_IN_WEIGHTS = (
     *("eval_batch_size", "validate_every"),
     *("accelerator", "log_every_n_steps"),
 )
+PROCESSES = {"devices": 1, "strategy": None, "num_nodes": None}  # of the trainer, however many there are
 TRAINING_FORMAT = 1  # raised when the code trains other weights from the same settings
 
 
@@ -36,6 +37,10 @@ def places(settings: dict, choices: dict[str, str], data: str, start: str = "") 
         if isinstance(settings[key], dict)
         else settings[key]
         for key in TRAINING_KEYS
+    }
+    # Several processes take the steps of one; what None stands for is left out, as trainer=auto does.
+    weights["trainer"] = {
+        name: value for name, value in {**weights["trainer"], **PROCESSES}.items() if value is not None
     }
     if settings["noise"]["ratio"] == 0:
         weights["noise"] = None

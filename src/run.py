@@ -20,7 +20,19 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src import attribute, counterfactual, loop, pictures, results, reweight, summary, sweep, tracker
+from src import (
+    attribute,
+    counterfactual,
+    loop,
+    pictures,
+    processes,
+    results,
+    reweight,
+    shards,
+    summary,
+    sweep,
+    tracker,
+)
 from src.artifacts import disk, whole_folder, write_json
 from src.command_line import CONF
 from src.confusion import Queries, find
@@ -40,8 +52,8 @@ from src.train import device, find_or_train, kept
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> None:
-    """One job of the command line."""
-    sweep.job(run, cfg)
+    """One job of the command line, in one process or several."""
+    sweep.job(functools.partial(processes.together, run), cfg)
 
 
 def run(cfg: DictConfig) -> Path:
@@ -61,9 +73,9 @@ def run(cfg: DictConfig) -> Path:
     backbone = instantiate(cfg.model, **input_size(split.image, cfg.model, choices))
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
-    home, name = places(settings, choices, *fingerprints)
+    home, name = shards.agreed(places(settings, choices, *fingerprints), "data, or settings,")
     folder = Path(cfg.output_dir) / name
-    if not flag("again", cfg.again) and sweep.running() and results.whole(folder):
+    if not flag("again", cfg.again) and sweep.running() and shards.told(lambda: results.whole(folder)):
         console.print(f"done before: {folder}")
         return folder
     model = Embedder(backbone, loss, recipe)
@@ -89,7 +101,9 @@ def run(cfg: DictConfig) -> Path:
     # Train, or find the checkpoint that these settings lead to.
     trainer = instantiate(cfg.trainer)
     with disk(home):
-        logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
+        logger = None
+        if shards.first():
+            logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
         checkpoint, reused = find_or_train(model, data, home, trainer, logger)
     console.print(f"{'reusing' if reused else 'trained'} {checkpoint}")
     clock.lap("training")
@@ -122,7 +136,9 @@ def run(cfg: DictConfig) -> Path:
 
     # Do the explanations help, when the head is trained again by them?
     targets = frozen.targets(explained)
-    changes = reweight.reweight(retraining, training, targets, influence, model, data, trainer)
+    changes = shards.told(
+        lambda: reweight.reweight(retraining, training, targets, influence, model, data, trainer)
+    )
     if changes is not None:
         clock.lap("retraining")
 
@@ -149,7 +165,9 @@ def run(cfg: DictConfig) -> Path:
         )
         clock.lap("loop")
 
-    # Keep it, and say it.
+    # Keep it, and say it: of several processes the first.
+    if not shards.first():
+        return folder
     with one_maker(folder), whole_folder(folder) as partial:
         written = results.write(
             partial, found, choices["influence"], unit_of(explainer), loop.tables(rounds, found)
@@ -159,6 +177,7 @@ def run(cfg: DictConfig) -> Path:
             "choices": choices,
             "params": cfg.params,
             "seed": cfg.seed,
+            "processes": shards.world(),
             "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
             **results.report(found, written, retrieval),
             "counterfactual": counterfactual.report(lds, plan),
@@ -234,7 +253,7 @@ def rehearse(
             f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"
         ) from error
     finally:
-        console.quiet = False
+        console.quiet = not shards.first()
 
 
 def unit_of(explainer) -> str:

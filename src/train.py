@@ -1,15 +1,19 @@
 """Find the checkpoint that belongs to a configuration, or train it."""
 
 import io
+import os
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from src import shards
 from src.artifacts import whole_file
 from src.callback.keep import Keep
 from src.callback.progress import Progress
@@ -21,6 +25,8 @@ from src.lock import found_or_made
 from src.progress import console
 
 FINAL, RESUME = "model.ckpt", "last.ckpt"
+LEAVES_SOME_UNUSED = "ddp_find_unused_parameters_true"
+PATIENCE = timedelta(days=7)  # of processes that wait for one of them: who is lost is found in other ways
 
 
 def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logger) -> tuple[Path, bool]:
@@ -44,8 +50,9 @@ def find_or_train(model: Embedder, data: DataModule, folder: Path, trainer, logg
             data.first_epoch = read(resume)["epoch"] + 1
             console.print(f"resuming training from {resume}")
         fit(model, data, folder, trainer, logger, resume)
-        save(model.state_dict(), final)
-        unfinished.unlink(missing_ok=True)
+        if shards.first():
+            save(model.state_dict(), final)
+            unfinished.unlink(missing_ok=True)
         return final, False
 
     return found_or_made(final, find, train)
@@ -82,6 +89,8 @@ def fit(model: Embedder, data: DataModule, folder: Path, trainer, logger, resume
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        strategy=joint(trainer),
     )
     carry_out(made, model, data, resume)
 
@@ -98,12 +107,20 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
             ".*in eval mode at the start of training.*",
             ".*exists and is not empty.*",
             ".*log_every_n_steps.*",
+            ".*sync_dist=True.*",
         ):
             warnings.filterwarnings("ignore", text)
         try:
             made.fit(model, data, ckpt_path=resume, weights_only=True)
         except SystemExit:
             raise KeyboardInterrupt from None
+        except RuntimeError as error:
+            if "find_unused_parameters=True" not in str(error):
+                raise
+            raise UserError(
+                "trainer: some of the model's parameters take no part in the loss, which several processes "
+                f"have to know; add trainer.strategy={LEAVES_SOME_UNUSED}"
+            ) from error
     if made.interrupted:
         raise KeyboardInterrupt
 
@@ -143,7 +160,49 @@ class WholeFiles(TorchCheckpointIO):
 
 def device(trainer) -> torch.device:
     """The device that a partial of Lightning's Trainer works on."""
-    return trainer_of(trainer, logger=False, enable_checkpointing=False).strategy.root_device
+    return strategy(trainer).root_device
+
+
+def strategy(trainer) -> Strategy:
+    """What Lightning makes of a partial of its Trainer: one process, or several with a device each."""
+    found = trainer_of(trainer, logger=False, enable_checkpointing=False).strategy
+    if not isinstance(found, (SingleDeviceStrategy, DDPStrategy)):
+        raise UserError(
+            f"trainer: {type(found).__name__} shares a model out in a way that is not known here; take "
+            "trainer=auto for one process or trainer=ddp for several"
+        )
+    return found
+
+
+def joint(trainer) -> Strategy | str:
+    """Lightning's strategy for this process, alone or among others.
+
+    Buffers are not sent around: they are equal, as BatchNorm sees the whole batch, and validation passes
+    as many batches as a process has.
+    """
+    if shards.world() == 1:
+        return "auto"
+    unused = trainer.keywords.get("strategy") == LEAVES_SOME_UNUSED
+    return DDPStrategy(forward_sync_buffers=False, find_unused_parameters=unused, timeout=PATIENCE)
+
+
+def join(trainer) -> None:
+    """Make this process one of several; Lightning knows how they were started and who is which.
+
+    Raises UserError where more or fewer were started than the trainer's settings say.
+    """
+    several = DDPStrategy(timeout=PATIENCE)
+    trainer_of(trainer, logger=False, enable_checkpointing=False, strategy=several)
+    try:
+        several.cluster_environment.validate_settings(several.num_processes, several.num_nodes)
+    except ValueError:
+        raise UserError(
+            f"trainer: {several.cluster_environment.world_size()} processes were started, but trainer"
+            f".devices x trainer.num_nodes is {several.num_processes} x {several.num_nodes}; make them the same number"
+        ) from None
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // several.num_processes))
+    several.setup_environment()
 
 
 def read(path: Path) -> dict:
