@@ -197,8 +197,8 @@ def join(trainer) -> None:
         several.cluster_environment.validate_settings(several.num_processes, several.num_nodes)
     except ValueError:
         raise UserError(
-            f"trainer: {several.cluster_environment.world_size()} processes were started, but trainer"
-            f".devices x trainer.num_nodes is {several.num_processes} x {several.num_nodes}; make them the same number"
+            f"trainer: {several.cluster_environment.world_size()} processes were started, but trainer.devices "
+            f"x trainer.num_nodes is {several.num_processes} x {several.num_nodes}; give the numbers of those"
         ) from None
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // several.num_processes))
