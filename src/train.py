@@ -196,9 +196,10 @@ def join(trainer) -> None:
     try:
         several.cluster_environment.validate_settings(several.num_processes, several.num_nodes)
     except ValueError:
+        started = several.cluster_environment.world_size()
         raise UserError(
-            f"trainer: {several.cluster_environment.world_size()} processes were started, but trainer.devices "
-            f"x trainer.num_nodes is {several.num_processes} x {several.num_nodes}; give the numbers of those"
+            f"trainer: {started} processes were started, but trainer.devices={several.num_processes} x "
+            f"trainer.num_nodes={several.num_nodes}; give the numbers of those"
         ) from None
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // several.num_processes))
