@@ -14,9 +14,8 @@ NOT_IN_WEIGHTS = (
     *("root", "csv", "download", "on_bad_image", "on_small_class"),
     *("dataset.path", "dataset.crop_box"),
     *("eval_batch_size", "validate_every"),
-    *("accelerator", "log_every_n_steps"),
+    *("accelerator", "strategy", "num_nodes", "log_every_n_steps"),
 )
-PROCESSES = {"devices": 1, "strategy": None, "num_nodes": None}  # of the trainer, however many there are
 TRAINING_FORMAT = 1  # raised when the code trains other weights from the same settings
 
 
@@ -38,10 +37,8 @@ def places(settings: dict, choices: dict[str, str], data: str, start: str = "") 
         else settings[key]
         for key in TRAINING_KEYS
     }
-    # Several processes take the steps of one; what None stands for is left out, as trainer=auto does.
-    weights["trainer"] = {
-        name: value for name, value in {**weights["trainer"], **PROCESSES}.items() if value is not None
-    }
+    if "devices" in weights["trainer"]:  # several processes take the steps of one
+        weights["trainer"]["devices"] = 1
     if settings["noise"]["ratio"] == 0:
         weights["noise"] = None
     if start:  # what is in the file counts, not where it is

@@ -131,6 +131,23 @@ def test_set_epoch_is_being_born_in_that_epoch():
     assert list(batches) == list(BalancedBatches(labels, 3, 4, 5, 3))
 
 
+@pytest.mark.parametrize("processes", [2, 3, 7])
+def test_the_parts_of_several_processes_are_the_batches_of_one(processes):
+    labels = labels_of(SIZES)
+    parts = [list(BalancedBatches(labels, 3, 5, 8, 1, (i, processes))) for i in range(processes)]
+    whole = list(BalancedBatches(labels, 3, 5, 8, 1))
+    assert [sum(batch, []) for batch in zip(*parts, strict=True)] == whole
+    sizes = np.array([[len(batch) for batch in part] for part in parts])
+    assert (np.ptp(sizes, axis=0) <= 1).all()
+    assert np.ptp(sizes) > 0
+
+
+def test_a_batch_of_no_sample_has_the_shapes_of_one():
+    images, labels, rows = together([], (3, 8, 9))
+    assert images.shape == (0, 3, 8, 9)
+    assert (labels.dtype, rows.dtype, len(labels), len(rows)) == (torch.long, torch.long, 0, 0)
+
+
 def test_every_draw_has_a_seed_of_its_own():
     seeds = [seed for batch in BalancedBatches(labels_of([20] * 9), 4, 4, 0) for _, seed in batch]
     assert len(set(seeds)) == len(seeds) == 180
