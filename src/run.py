@@ -73,7 +73,7 @@ def run(cfg: DictConfig) -> Path:
     backbone = instantiate(cfg.model, **input_size(split.image, cfg.model, choices))
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
-    home, name = shards.agreed(places(settings, choices, *fingerprints), "data, or settings,")
+    home, name = shards.agreed(places(settings, choices, *fingerprints), "name for this run")
     folder = Path(cfg.output_dir) / name
     if not flag("again", cfg.again) and sweep.running() and shards.told(lambda: results.whole(folder)):
         console.print(f"done before: {folder}")

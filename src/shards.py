@@ -123,9 +123,7 @@ def agreed(value: T, what: str) -> T:
 
 def wait() -> None:
     """Until all processes are here."""
-    if world() > 1:
-        told(lambda: None)
-        total(torch.zeros(1))
+    total(torch.zeros(1))
 
 
 def mine_to_say() -> bool:

@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from src.datamodule import BalancedBatches, DataModule, Images, Rows, as_mode, transforms
+from src.datamodule import BalancedBatches, DataModule, Images, Rows, as_mode, together, transforms
 from src.embedder import Embedder
 from src.errors import UserError
 from src.loss.proxynca import ProxyNCA
@@ -136,7 +137,7 @@ def test_the_parts_of_several_processes_are_the_batches_of_one(processes):
     labels = labels_of(SIZES)
     parts = [list(BalancedBatches(labels, 3, 5, 8, 1, (i, processes))) for i in range(processes)]
     whole = list(BalancedBatches(labels, 3, 5, 8, 1))
-    assert [sum(batch, []) for batch in zip(*parts, strict=True)] == whole
+    assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == whole
     sizes = np.array([[len(batch) for batch in part] for part in parts])
     assert (np.ptp(sizes, axis=0) <= 1).all()
     assert np.ptp(sizes) > 0
