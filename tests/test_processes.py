@@ -150,13 +150,14 @@ def tables(folder):
     return {name: pd.read_csv(folder / f"{name}.csv") for name in ("confusions", "samples", "relabels")}
 
 
-def alike(one, other, tolerance):
-    """Equal words and whole numbers, equal scores to the tolerance."""
+def alike(one, other, tolerance, of_largest):
+    """Equal words and whole numbers, other numbers to the tolerance, scores to a share of the largest one:
+    EIF's are differences of losses in float32, which round otherwise in blocks of another size."""
     for name, table in tables(one).items():
         pd.testing.assert_frame_equal(table, tables(other)[name], rtol=tolerance, atol=tolerance)
     scores = [np.load(folder / "influence.npy") for folder in (one, other)]
     assert np.abs(scores[0]).max() > 0
-    np.testing.assert_allclose(*scores, rtol=tolerance, atol=tolerance * np.abs(scores[0]).max())
+    np.testing.assert_allclose(*scores, rtol=0, atol=min(tolerance, of_largest * np.abs(scores[0]).max()))
     found = [report(folder)["retrieval"] for folder in (one, other)]
     assert found[0] == pytest.approx(found[1], abs=tolerance)
 
@@ -186,7 +187,7 @@ def test_with_one_checkpoint_one_process_finds_what_two_did(two, odd, tmp_path):
     assert again.name == folder.name
     assert report(again)["checkpoint"]["reused"]
     assert len(pd.read_csv(again / "samples.csv")) % 2 == 1
-    alike(folder, again, 1e-6)
+    alike(folder, again, 1e-6, 5e-5)
     for name in ("model", "epoch_0001"):
         one, other = (np.load(place / f"{name}.features.npz") for place in (home, there))
         for part in ("train", "query"):
@@ -197,7 +198,7 @@ def test_one_process_trains_what_two_did(two, odd, tmp_path):
     output, _ = two
     (folder,), (home,) = (path.parent for path in output.glob("*/metrics.json")), output.glob("checkpoints/*")
     alone = go(tmp_path, "trainer=cpu", *odd)
-    alike(folder, alone, 1e-3)
+    alike(folder, alone, 1e-3, 1e-3)
     one, other = (torch.load(place / "model.ckpt") for place in (home, tmp_path / "checkpoints" / home.name))
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=0, atol=1e-5)
