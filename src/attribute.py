@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from src import shards
 from src.confusion import Explained, Queries
 from src.datamodule import DataModule
 from src.embedder import Embedder
@@ -58,7 +59,7 @@ def freeze(model: Embedder, data: DataModule, checkpoint: Path, device: torch.de
     split = data.split
     parts = {"train": split.train, "query": split.query}
     parts |= {} if split.shared_gallery else {"gallery": split.gallery}
-    loaders = {part: data.in_order(samples) for part, samples in parts.items()}
+    loaders = {part: data.in_order(samples, data.own(samples)) for part, samples in parts.items()}
     features = find_or_extract(model.float().to(device), loaders, checkpoint)
     model.cpu().requires_grad_(False)
     labels, head = torch.from_numpy(data.labels), model.head
@@ -78,11 +79,12 @@ def attribute(
 ) -> Float[Tensor, "g n"]:
     """The method's scores; kept: the checkpoints before the last one, for a method that sums over them.
 
+    Of several processes each scores its own training samples, and gets the scores of all.
     Raises UserError where a score is not finite.
     """
 
     def seen(model: Embedder, frozen: Frozen) -> tuple[Training | Network, Targets]:
-        side = frozen.training if params == "head" else whole(model, data, params, device)
+        side = frozen.training.own() if params == "head" else whole(model, data, params, device)
         return side, frozen.targets(explained)
 
     def earlier() -> Iterator[tuple[Training | Network, Targets]]:
@@ -91,6 +93,8 @@ def attribute(
 
     more = {"earlier": earlier()} if _sums(explainer) else {}
     scores = explainer(*seen(model, frozen), **more).cpu()
+    if params == "head":
+        scores = shards.joined(scores.T).T.contiguous()
     bad = int((~torch.isfinite(scores)).any(1).sum())
     if bad:
         raise UserError(
@@ -142,8 +146,9 @@ def whole(model: Embedder, data: DataModule, params: str, device: torch.device) 
     )
     model = copy.deepcopy(model).to(device).eval().requires_grad_(False)
     labels = torch.from_numpy(data.labels)
-    batches = data.in_order(data.split.train)
-    return Network(model, model.loss, parameter_names(model, params), labels, batches, query, gallery)
+    train = data.split.train
+    batches, names = data.in_order(train, data.own(train)), parameter_names(model, params)
+    return Network(model, model.loss, names, labels, batches, query, gallery, shared=shards.world() > 1)
 
 
 def check(explainer: Callable, method: str, params: str) -> None:

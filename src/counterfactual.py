@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
+from src import shards
 from src.artifacts import file_hash, read_arrays, short_hash, write_arrays
 from src.curvature import hessian_of, spectrum
 from src.errors import UserError, count, within
@@ -100,7 +101,8 @@ def find_or_measure(
 
     def make() -> Tensor:
         changes = measure(training, targets, left_out, plan)
-        write_arrays(path, changes=changes.cpu().numpy(), left_out=left_out.numpy())
+        if shards.first():
+            write_arrays(path, changes=changes.cpu().numpy(), left_out=left_out.numpy())
         return changes
 
     return found_or_made(path, find, make)

@@ -69,7 +69,7 @@ def hvp(training: Training, v: Float[Tensor, "b m D"], bend: "Bend | None" = Non
         t = bend.product(s.view(-1, b, m)).flatten(1)
     else:
         t = torch.cat([hessian_product_z(training, training.z, each) for each in s.split(m, dim=1)], 1)
-    return (t.T @ training.features / len(training)).view(v.shape)
+    return (training.total(t.T @ training.features) / len(training.all)).view(v.shape)
 
 
 @dataclass(frozen=True)
@@ -251,8 +251,10 @@ def lissa(
     """h <- v + (1 - damping) h - H_batch h / scale over batches in data set order, then h / scale.
 
     Koh and Liang (2017), as the EIF authors' scripts run it (batch 1). Converges towards
-    (H + damping * scale I)^-1 v where it converges.
+    (H + damping * scale I)^-1 v where it converges. One sample after the other: of several processes each
+    does all of it.
     """
+    training = training.all
     n, h = len(training), v.clone()
     for _ in range(epochs):
         for start in range(0, n, batch):

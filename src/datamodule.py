@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image, ImageOps
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 from torchvision.transforms import InterpolationMode, v2
 
+from src import shards
 from src.errors import count
 from src.recipe import Recipe
 from src.split import ImageSpec, Part, RowSpec, Split
@@ -80,12 +82,21 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
 
     The batches of an epoch are a function of (seed, epoch). A class whose size is not a multiple
     of per_class fills its last share with samples drawn again from the class. Label -1: never drawn.
+    process (i, w): each batch's i-th part of w, one after the other and equal to a sample.
     """
 
-    def __init__(self, labels: np.ndarray, classes: int, per_class: int, seed: int, epoch: int = 0):
+    def __init__(
+        self,
+        labels: np.ndarray,
+        classes: int,
+        per_class: int,
+        seed: int,
+        epoch: int = 0,
+        process: tuple[int, int] = (0, 1),
+    ):
         self.members = [np.flatnonzero(labels == c) for c in np.unique(labels) if c >= 0]
         self.classes, self.per_class = min(classes, len(self.members)), per_class
-        self.seed, self.epoch = seed, epoch
+        self.seed, self.epoch, self.process = seed, epoch, process
         shares = [math.ceil(len(rows) / per_class) for rows in self.members]
         self.batches = max(math.ceil(sum(shares) / self.classes), max(shares))
 
@@ -111,13 +122,23 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
             rows = [shares[c][left[c] - 1] for c in order if left[c] > 0]
             left[order] = np.maximum(left[order] - 1, 0)
             batch = np.concatenate(rows)
-            yield list(zip(batch.tolist(), random.integers(2**62, size=len(batch)).tolist(), strict=True))
+            drawn = list(zip(batch.tolist(), random.integers(2**62, size=len(batch)).tolist(), strict=True))
+            i, w = self.process
+            yield drawn[len(drawn) * i // w : len(drawn) * (i + 1) // w]
 
     def _shares(self, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """A class's samples, shuffled, as (shares, per_class)."""
         missing = -len(rows) % self.per_class
         extra = random.choice(rows, missing, replace=missing > len(rows))
         return np.concatenate([random.permutation(rows), extra]).reshape(-1, self.per_class)
+
+
+def together(samples: list, shape: tuple[int, ...]) -> list[torch.Tensor]:
+    """A batch (inputs, labels, numbers); of no samples where there are more processes than samples."""
+    if samples:
+        return default_collate(samples)
+    none = torch.zeros(0, dtype=torch.long)
+    return [torch.zeros(0, *shape), none, none]
 
 
 class DataModule(pl.LightningDataModule):
@@ -144,6 +165,7 @@ class DataModule(pl.LightningDataModule):
         if isinstance(split.image, ImageSpec):
             self.training, self.evaluation = transforms(split.image, backbone.mean, backbone.std)
         self.first_epoch = 0  # where a resumed run goes on
+        self.process = shards.rank(), shards.world()
 
     def train_dataloader(self) -> DataLoader:
         """Balanced batches; on resume they start at first_epoch.
@@ -152,27 +174,34 @@ class DataModule(pl.LightningDataModule):
         batches (its issue 21938), so the sampler is born with the right one.
         """
         sizes = self.recipe.classes_per_batch, self.recipe.per_class
-        batches = BalancedBatches(self.drawn, *sizes, self.seed, self.first_epoch)
+        batches = BalancedBatches(self.drawn, *sizes, self.seed, self.first_epoch, self.process)
         return DataLoader(
             self._samples(self.split.train, self.labels, self.training),
             batch_sampler=batches,
+            collate_fn=partial(together, shape=self.split.image.shape),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
 
     def val_dataloader(self) -> list[DataLoader]:
-        """[query] or, where the data set has its own gallery, [query, gallery]."""
+        """[query] or, where the data set has its own gallery, [query, gallery]; of several processes each has
+        its own rows, or the last one where it has none, as Lightning wants a batch."""
         parts = [self.split.query] if self.split.shared_gallery else [self.split.query, self.split.gallery]
-        return [self.in_order(part) for part in parts]
+        return [self.in_order(part, self.own(part) or range(len(part))[-1:]) for part in parts]
+
+    def own(self, part: Part) -> range:
+        """The rows of a part that this process is to pass through the network; there may be none."""
+        return shards.share(len(part), self.recipe.eval_batch_size)
 
     def item(self, part: Part, i: int) -> torch.Tensor:
         """The i-th input of a part, without augmentation."""
         return self._samples(part, part.labels, self.evaluation)[i][0]
 
-    def in_order(self, part: Part) -> DataLoader:
-        """A part without augmentation, in its own order."""
+    def in_order(self, part: Part, rows: range | None = None) -> DataLoader:
+        """A part, or some rows of it, without augmentation, in its own order."""
+        samples = self._samples(part, part.labels, self.evaluation)
         return DataLoader(
-            self._samples(part, part.labels, self.evaluation),
+            samples if rows is None else Subset(samples, rows),
             batch_size=self.recipe.eval_batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

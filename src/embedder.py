@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from src import shards, shared_batch
 from src.errors import UserError
 from src.recipe import Recipe
 
@@ -30,10 +31,13 @@ class Embedder(pl.LightningModule):
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """Loss of a balanced batch (images, labels, indices); UserError where it is not finite.
 
-        The mean over samples, or the loss's `of_batch` where it is no mean over samples.
+        The mean over samples, or the loss's `of_batch` where it is no mean over samples. Of several processes
+        each has a part of the batch, and the loss of all of it.
         """
         images, labels, _ = batch
-        z = self(images)
+        with shared_batch.whole_batch():
+            z = self(images)
+        z, labels = shared_batch.joined(z), shards.joined(labels)
         of_batch = getattr(self.loss, "of_batch", None)
         loss = of_batch(z, labels) if of_batch else self.loss(z, labels).mean()
         loss = loss + self.loss.regulariser()
@@ -47,6 +51,11 @@ class Embedder(pl.LightningModule):
             )
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
+
+    def on_train_start(self) -> None:
+        """Dropout must not be the same in every process."""
+        if shards.rank():
+            torch.manual_seed(torch.initial_seed() + shards.rank())
 
     def validation_step(
         self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from src import shards
 from src.artifacts import file_hash, read_arrays, write_arrays
 from src.embedder import Embedder
 from src.errors import UserError
@@ -17,7 +18,7 @@ CHECKED = 4  # images that are passed again to see whether their features can be
 
 
 def extract(model: Embedder, loader: DataLoader, what: str) -> Float[Tensor, "n D"]:
-    """phi of every sample of a loader, in its order, in eval mode, on the model's device; a CPU tensor.
+    """phi of every sample of a loader, in its order, in eval mode, on the model's device; on the CPU.
 
     Raises UserError where a sample's features are not a function of the sample alone. On a CPU the
     backbone's kernels are laid out channels_last from then on, with the same values.
@@ -40,7 +41,7 @@ def extract(model: Embedder, loader: DataLoader, what: str) -> Float[Tensor, "n 
                     "other model.weights"
                 )
             batches.append(features.cpu())
-    return torch.cat(batches)
+    return torch.cat(batches) if batches else torch.zeros(0, backbone.num_features)
 
 
 def _check(
@@ -76,7 +77,10 @@ def _apart(one: Float[Tensor, "k D"], other: Float[Tensor, "k D"]) -> str:
 def find_or_extract(
     model: Embedder, loaders: dict[str, DataLoader], checkpoint: Path
 ) -> dict[str, Float[Tensor, "n D"]]:
-    """Features by loader name, from the file beside the checkpoint if it was made with this one."""
+    """Features by loader name, from the file beside the checkpoint if it was made with this one.
+
+    Of several processes each has loaders of its own rows; they are put together, and the first one writes.
+    """
     path = checkpoint.with_suffix(".features.npz")
     made_with = file_hash(checkpoint)
 
@@ -94,8 +98,10 @@ def find_or_extract(
         return {name: torch.from_numpy(array) for name, array in found.items()}
 
     def make() -> dict[str, Tensor]:
-        features = {name: extract(model, loader, name) for name, loader in loaders.items()}
-        write_arrays(path, checkpoint=made_with, **{name: array.numpy() for name, array in features.items()})
+        features = {name: shards.joined(extract(model, loader, name)) for name, loader in loaders.items()}
+        arrays = {name: array.numpy() for name, array in features.items()}
+        if shards.first():
+            write_arrays(path, checkpoint=made_with, **arrays)
         return features
 
     return found_or_made(path, find, make)

@@ -7,7 +7,7 @@ is needed of the n training samples follows from phi U^T (n, 2q).
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from src import shards
 from src.confusion import mean_distance_gradient
 from src.progress import track
 
@@ -24,16 +25,46 @@ CHUNK_BYTES = 256 * 2**20  # of phi U^T held at once
 
 @dataclass(frozen=True)
 class Training:
-    """The frozen training side: features (n, D) of an eval-mode backbone, labels, head, loss."""
+    """The frozen training side: features (n, D) of an eval-mode backbone, labels, head, loss.
+
+    whole: of what these are some rows, from `start` on, the others being other processes'; None: of nothing.
+    What sums over all samples sums over these and passes through `total`.
+    """
 
     features: Float[Tensor, "n D"]
     labels: Int[Tensor, " n"]
     weight: Float[Tensor, "m D"]
     bias: Float[Tensor, " m"]
     loss: nn.Module
+    whole: "Training | None" = None
+    start: int = 0
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def own(self) -> "Training":
+        """This process's rows; itself where there is one process."""
+        if shards.world() == 1:
+            return self
+        rows = shards.share(len(self))
+        some = slice(rows.start, rows.stop)
+        return replace(
+            self, features=self.features[some], labels=self.labels[some], whole=self, start=rows.start
+        )
+
+    @property
+    def all(self) -> "Training":
+        """The rows of every process."""
+        return self.whole or self
+
+    @property
+    def place(self) -> slice:
+        """Where these rows are among all."""
+        return slice(self.start, self.start + len(self))
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum over all samples of what was summed over these."""
+        return part if self.whole is None else shards.total(part)
 
     @cached_property
     def z(self) -> Float[Tensor, "n m"]:

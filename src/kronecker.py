@@ -53,11 +53,11 @@ def fit(training: Training, seed: int = 0) -> Factors:
     Labels are drawn from the loss's softmax where it has one (`softmax`), else the given ones are
     taken (the empirical Fisher).
     """
-    r = sample_gradients(training, _labels(training, seed))
-    n = len(training)
-    inputs = torch.linalg.eigh(training.features.T @ training.features / n).eigenvectors
-    outputs = torch.linalg.eigh(r.T @ r / n).eigenvectors
-    values = (r @ outputs).square().T @ (training.features @ inputs).square() / n
+    r = sample_gradients(training, _labels(training.all, seed)[training.place])
+    n, phi, total = len(training.all), training.features, training.total
+    inputs = torch.linalg.eigh(total(phi.T @ phi) / n).eigenvectors
+    outputs = torch.linalg.eigh(total(r.T @ r) / n).eigenvectors
+    values = total((r @ outputs).square().T @ (phi @ inputs).square()) / n
     return Factors(inputs, outputs, values)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from src import shards
 from src.artifacts import disk
 from src.progress import console, speaker
 
@@ -18,14 +19,29 @@ T = TypeVar("T")
 
 
 def found_or_made(path: Path, find: Callable[[], T | None], make: Callable[[], T]) -> T:
-    """What is found (not None), else what is made and written to path, by one process at a time."""
+    """What is found (not None), else what is made and written to path, by one job at a time.
+
+    Of the processes of a job the first looks; then all find it, or all make it and the first writes.
+    """
+    if shards.first():
+        return _looked(path, find, make)
+    result = make() if shards.told(lambda: True) else find()
+    shards.wait()
+    return result
+
+
+def _looked(path: Path, find: Callable[[], T | None], make: Callable[[], T]) -> T:
     found = find()
     if found is not None:
         _forget(_place(path))
-        return found
-    with one_maker(path):
-        found = find()
-        return make() if found is None else found
+        shards.told(lambda: False)
+    else:
+        with one_maker(path):
+            found = find()
+            missing = shards.told(lambda: found is None)
+            found = make() if missing else found
+    shards.wait()
+    return found
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from src import attribute
+from src import attribute, shards
 from src.artifacts import disk, short_hash
 from src.datamodule import DataModule
 from src.embedder import Embedder
@@ -138,14 +138,19 @@ def run(
     """
     n = len(noisy.labels)
     labels = Labels(noisy.labels, np.zeros(n, bool), np.full(n, np.nan))
-    best = clean().found if plan.clean and noisy.flipped.any() else None
-    rows, seen = [row(0, start, labels, noisy, start.found, best)], start
+
     sides: list[Training] = []
     voters: list[torch.Tensor] = []
+
+    def next_labels() -> Labels:
+        return shards.told(lambda: correct(sides, voters, noisy.labels, plan.sure, k))
+
+    best = clean().found if plan.clean and noisy.flipped.any() else None
+    rows, seen = [row(0, start, labels, noisy, start.found, best)], start
     for number in range(1, plan.rounds + 1):
         sides += seen.sides
         voters += [~torch.from_numpy(labels.left_out)] * len(seen.sides)
-        new = correct(sides, voters, noisy.labels, plan.sure, k)
+        new = next_labels()
         if same(new, labels):
             console.print(f"loop: round {number} would change no label; ended")
             break

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from src import attribute
+from src import attribute, shards
 from src.artifacts import file_hash, read_arrays, write_arrays
 from src.confusion import find
 from src.datamodule import DataModule
@@ -84,7 +84,8 @@ class Moments:
             scores = attribute.attribute(self.explainer, explained, frozen, *side, before)
             numbers, sides = {"recall": recall, "confusions": len(confusions)}, listed(explained)
             arrays = dict(zip(FIELDS, (each.numpy() for each in sides), strict=True))
-            write_arrays(path, checkpoint=made_with, **numbers, **arrays, scores=scores.numpy())
+            if shards.first():
+                write_arrays(path, checkpoint=made_with, **numbers, **arrays, scores=scores.numpy())
             moment = Moment.of(epoch, *numbers.values(), sides, scores)
             console.print(moment.line())
             return moment

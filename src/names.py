@@ -16,7 +16,7 @@ NOT_IN_WEIGHTS = (
     *("root", "csv", "download", "on_bad_image", "on_small_class"),
     *("dataset.path", "dataset.crop_box"),
     *("eval_batch_size", "validate_every"),
-    *("accelerator", "log_every_n_steps"),
+    *("accelerator", "strategy", "num_nodes", "log_every_n_steps"),
 )
 TRAINING_FORMAT = 1  # raised when the code trains other weights from the same settings
 
@@ -35,6 +35,8 @@ def depends(settings: dict, data: str, start: str = "") -> dict:
         else settings[key]
         for key in TRAINING_KEYS
     }
+    if "devices" in weights["trainer"]:  # several processes take the steps of one
+        weights["trainer"]["devices"] = 1
     if settings["noise"]["ratio"] == 0:
         weights["noise"] = None
     if start:  # what is in the file counts, not where it is

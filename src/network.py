@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from src import shards
 from src.confusion import mean_distance
 from src.errors import UserError
 from src.head import Targets
@@ -30,7 +31,8 @@ class Network:
 
     model: images (B, C, H, W) -> z (B, m); names: the parameters of it that are attributed; labels (n,);
     batches: (images, _, rows) of every training sample once, the same each time it is gone through; query
-    and gallery: rows -> images.
+    and gallery: rows -> images. shared: the batches are this process's, the others have the others'; what
+    comes out is of all samples nevertheless.
     """
 
     model: nn.Module
@@ -40,6 +42,7 @@ class Network:
     batches: Iterable
     query: Callable[[Tensor], Tensor]
     gallery: Callable[[Tensor], Tensor]
+    shared: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,14 +113,18 @@ class Network:
                 return gradient @ v
 
             total += torch.func.grad(slope)(self.theta)
-        return total / len(self)
+        return (shards.total(total) if self.shared else total) / len(self)
 
     def _each(self, of_batch: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, " n"]:
         result = torch.empty(len(self), dtype=self.theta.dtype, device=self.theta.device)
+        seen = torch.zeros(len(self), dtype=torch.bool)
         with torch.no_grad():
             for images, _, rows in self.batches:
                 result[rows] = of_batch(images, self.labels[rows].to(result.device))
-        return result
+                seen[rows] = True
+        if not self.shared:
+            return result
+        return shards.by_row(result[seen.to(result.device)], seen.nonzero()[:, 0], len(self))
 
 
 def _parts(images: Tensor, share: Float[Tensor, "1 q"]) -> Iterator[tuple[Tensor, Float[Tensor, "1 s"]]]:

@@ -172,10 +172,12 @@ def through_backbone(
 ) -> None:
     """Train the heads on augmented images, with Lightning, on the trainer's device, in float32."""
     again = copy.copy(data)
-    again.seed, again.first_epoch = plan.seed, 0
+    again.seed, again.first_epoch, again.process = plan.seed, 0, (0, 1)
     made = trainer_of(
         trainer,
         devices=1,
+        num_nodes=1,
+        strategy="auto",
         precision="32-true",
         max_epochs=plan.epochs,
         callbacks=[Progress(what)],

@@ -25,8 +25,10 @@ from src import (
     counterfactual,
     loop,
     pictures,
+    processes,
     results,
     reweight,
+    shards,
     summary,
     sweep,
     tracker,
@@ -53,8 +55,8 @@ from src.trajectory import Moment, When, listed
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> None:
-    """One job of the command line."""
-    sweep.job(run, cfg)
+    """One job of the command line, in one process or several."""
+    sweep.job(functools.partial(processes.together, run), cfg)
 
 
 def run(cfg: DictConfig) -> Path:
@@ -74,9 +76,9 @@ def run(cfg: DictConfig) -> Path:
     backbone = instantiate(cfg.model, **input_size(split.image, cfg.model, choices))
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
-    home, name = places(settings, choices, *fingerprints)
+    home, name = shards.agreed(places(settings, choices, *fingerprints), "name for this run")
     folder = Path(cfg.output_dir) / name
-    if not flag("again", cfg.again) and sweep.running() and results.whole(folder):
+    if not flag("again", cfg.again) and sweep.running() and shards.told(lambda: results.whole(folder)):
         console.print(f"done before: {folder}")
         return folder
     model = Embedder(backbone, loss, recipe)
@@ -107,7 +109,9 @@ def run(cfg: DictConfig) -> Path:
     how = explainer, target, cfg.params, where, explanation(settings, choices)
     moments = Moments(when, untrained, data, *how)
     with disk(home):
-        logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
+        logger = None
+        if shards.first():
+            logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
         made_with = depends(settings, *fingerprints)
         checkpoint, reused = find_or_train(model, data, home, trainer, logger, made_with, moments)
     console.print(f"{'reusing' if reused else 'trained'} {checkpoint}")
@@ -146,7 +150,9 @@ def run(cfg: DictConfig) -> Path:
 
     # Do the explanations help, when the head is trained again by them?
     targets = frozen.targets(explained)
-    changes = reweight.reweight(retraining, training, targets, influence, model, data, trainer)
+    changes = shards.told(
+        lambda: reweight.reweight(retraining, training, targets, influence, model, data, trainer)
+    )
     if changes is not None:
         clock.lap("retraining")
 
@@ -172,7 +178,9 @@ def run(cfg: DictConfig) -> Path:
         )
         clock.lap("loop")
 
-    # Keep it, and say it.
+    # Keep it, and say it: of several processes the first.
+    if not shards.first():
+        return folder
     with one_maker(folder), whole_folder(folder) as partial:
         written = results.write(
             partial, found, choices["influence"], unit_of(explainer), loop.tables(rounds, found)
@@ -182,6 +190,7 @@ def run(cfg: DictConfig) -> Path:
             "choices": choices,
             "params": cfg.params,
             "seed": cfg.seed,
+            "processes": shards.world(),
             "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
             **results.report(found, written, retrieval),
             "influence_epochs": trajectory.report(over_epochs, noisy.flipped),
@@ -267,7 +276,7 @@ def rehearse(
             f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"
         ) from error
     finally:
-        console.quiet = False
+        console.quiet = not shards.first()
 
 
 def unit_of(explainer) -> str:

@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from src import command_line, stop, tables
+from src import command_line, shards, stop, tables
 from src.artifacts import read_json, tidy, write_json
 from src.errors import UserError, shorten
 from src.progress import console, speaking
@@ -55,6 +55,8 @@ def command(main: Callable[[], None]) -> int:
 def said(error: BaseException, words: list[str]) -> int:
     """Print an error's one line and return its exit code; one that is not the user's is raised."""
     message, code = command_line.explain(error, words)
+    if not shards.mine_to_say():
+        return code
     if traceback_wanted or message is None:
         raise error
     print(message, file=sys.stderr)

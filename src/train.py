@@ -1,10 +1,12 @@
 """Find the checkpoint that belongs to a configuration, or train it."""
 
 import io
+import os
 import shutil
 import signal
 import warnings
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +15,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from src import provenance
+from src import provenance, shards
 from src.artifacts import whole_file
 from src.callback.explain import Explain
 from src.callback.keep import Keep
@@ -29,6 +32,8 @@ from src.progress import console
 from src.stop import Stopped
 
 FINAL, RESUME = "model.ckpt", "last.ckpt"
+LEAVES_SOME_UNUSED = "ddp_find_unused_parameters_true"
+PATIENCE = timedelta(days=7)  # of processes that wait for one of them: who is lost is found in other ways
 
 
 def find_or_train(
@@ -71,8 +76,9 @@ def find_or_train(
         except (KeyboardInterrupt, Stopped):
             said(unfinished, model.recipe.epochs)
             raise
-        save(provenance.stamped(model.state_dict(), settings), final)
-        unfinished.unlink(missing_ok=True)
+        if shards.first():
+            save(provenance.stamped(model.state_dict(), settings), final)
+            unfinished.unlink(missing_ok=True)
         return final, False
 
     return found_or_made(final, find, train)
@@ -126,6 +132,8 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        strategy=joint(trainer),
     )
     carry_out(made, model, data, resume)
 
@@ -153,6 +161,7 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
             ".*in eval mode at the start of training.*",
             ".*exists and is not empty.*",
             ".*log_every_n_steps.*",
+            ".*sync_dist=True.*",
         ):
             warnings.filterwarnings("ignore", text)
         try:
@@ -161,6 +170,13 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
             raise Stopped(signal.SIGTERM) from None
         except SystemExit:
             raise KeyboardInterrupt from None
+        except RuntimeError as error:
+            if "find_unused_parameters=True" not in str(error):
+                raise
+            raise UserError(
+                "trainer: some of the model's parameters take no part in the loss, which several processes "
+                f"have to know; add trainer.strategy={LEAVES_SOME_UNUSED}"
+            ) from error
     if made.interrupted:
         raise KeyboardInterrupt
 
@@ -183,14 +199,15 @@ def epoch_of(path: Path) -> int:
 def _keep(folder: Path, state: dict, epoch: int) -> Path:
     """The checkpoint of an epoch for its explanation, written where recipe.checkpoints keeps none."""
     path = kept_at(folder, epoch)
-    if path != _kept(folder, epoch):
+    if shards.first() and path != _kept(folder, epoch):
         save(state, path)
+    shards.wait()  # the others read what the first has written
     return path
 
 
 def _forget(folder: Path, epoch: int) -> None:
     """Remove an epoch's checkpoint and all made from it, unless recipe.checkpoints keeps it."""
-    for path in folder.glob(f"explained_{epoch:04d}.*"):
+    for path in folder.glob(f"explained_{epoch:04d}.*") if shards.first() else []:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -244,7 +261,50 @@ class WholeFiles(TorchCheckpointIO):
 
 def device(trainer) -> torch.device:
     """The device that a partial of Lightning's Trainer works on."""
-    return trainer_of(trainer, logger=False, enable_checkpointing=False).strategy.root_device
+    return strategy(trainer).root_device
+
+
+def strategy(trainer) -> Strategy:
+    """What Lightning makes of a partial of its Trainer: one process, or several with a device each."""
+    found = trainer_of(trainer, logger=False, enable_checkpointing=False).strategy
+    if not isinstance(found, (SingleDeviceStrategy, DDPStrategy)):
+        raise UserError(
+            f"trainer: {type(found).__name__} shares a model out in a way that is not known here; take "
+            "trainer=auto for one process or trainer=ddp for several"
+        )
+    return found
+
+
+def joint(trainer) -> Strategy | str:
+    """Lightning's strategy for this process, alone or among others.
+
+    Buffers are not sent around: they are equal, as BatchNorm sees the whole batch, and validation passes
+    as many batches as a process has.
+    """
+    if shards.world() == 1:
+        return "auto"
+    unused = trainer.keywords.get("strategy") == LEAVES_SOME_UNUSED
+    return DDPStrategy(forward_sync_buffers=False, find_unused_parameters=unused, timeout=PATIENCE)
+
+
+def join(trainer) -> None:
+    """Make this process one of several; Lightning knows how they were started and who is which.
+
+    Raises UserError where more or fewer were started than the trainer's settings say.
+    """
+    several = DDPStrategy(timeout=PATIENCE)
+    trainer_of(trainer, logger=False, enable_checkpointing=False, strategy=several)
+    try:
+        several.cluster_environment.validate_settings(several.num_processes, several.num_nodes)
+    except ValueError:
+        started = several.cluster_environment.world_size()
+        raise UserError(
+            f"trainer: {started} processes were started, but trainer.devices={several.num_processes} x "
+            f"trainer.num_nodes={several.num_nodes}; give the numbers of those"
+        ) from None
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // several.num_processes))
+    several.setup_environment()
 
 
 def read(path: Path) -> dict:

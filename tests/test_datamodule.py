@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from src.datamodule import BalancedBatches, DataModule, Images, Rows, as_mode, transforms
+from src.datamodule import BalancedBatches, DataModule, Images, Rows, as_mode, together, transforms
 from src.embedder import Embedder
 from src.errors import UserError
 from src.loss.proxynca import ProxyNCA
@@ -129,6 +130,23 @@ def test_set_epoch_is_being_born_in_that_epoch():
     assert list(batches) == list(BalancedBatches(labels, 3, 4, 5, 0))
     batches.set_epoch(3)
     assert list(batches) == list(BalancedBatches(labels, 3, 4, 5, 3))
+
+
+@pytest.mark.parametrize("processes", [2, 3, 7])
+def test_the_parts_of_several_processes_are_the_batches_of_one(processes):
+    labels = labels_of(SIZES)
+    parts = [list(BalancedBatches(labels, 3, 5, 8, 1, (i, processes))) for i in range(processes)]
+    whole = list(BalancedBatches(labels, 3, 5, 8, 1))
+    assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == whole
+    sizes = np.array([[len(batch) for batch in part] for part in parts])
+    assert (np.ptp(sizes, axis=0) <= 1).all()
+    assert np.ptp(sizes) > 0
+
+
+def test_a_batch_of_no_sample_has_the_shapes_of_one():
+    images, labels, rows = together([], (3, 8, 9))
+    assert images.shape == (0, 3, 8, 9)
+    assert (labels.dtype, rows.dtype, len(labels), len(rows)) == (torch.long, torch.long, 0, 0)
 
 
 def test_every_draw_has_a_seed_of_its_own():

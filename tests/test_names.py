@@ -26,6 +26,19 @@ def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_a
     assert home("a", model={"path": "x"}) != home("a", model={"path": "y"})
 
 
+def test_several_processes_have_the_checkpoint_of_one():
+    keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop", "pictures")}
+    settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
+    choices = dict.fromkeys(("noise", *keys), "x")
+    one = {"devices": 1, "accelerator": "cpu", "precision": "32-true"}
+    ddp = {**one, "devices": "auto", "strategy": "ddp", "num_nodes": 2}
+    half = {**ddp, "precision": "16-mixed"}
+    homes = [places({**settings, "trainer": trainer}, choices, "a")[0] for trainer in (one, ddp, half)]
+    assert homes[0] == homes[1] != homes[2]
+    assert ddp["devices"] == "auto"
+
+
 def test_without_noise_is_the_folder_of_noise_none():
     keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
     settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop", "pictures")}

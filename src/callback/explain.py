@@ -25,9 +25,7 @@ class Explain(pl.Callback):
         self.due, self.keep, self.explain, self.forget = due, keep, explain, forget
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
-        """One process of several writes; random states are put back, as loaders draw from them."""
-        if not trainer.is_global_zero:
-            return
+        """Of several processes all explain; random states are put back, as loaders draw from them."""
         epoch = trainer.current_epoch + 1
         due = self.due(epoch)
         if epoch in due and epoch < trainer.max_epochs:

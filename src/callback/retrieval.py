@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
+from src import shards
 from src.artifacts import write_csv
 from src.retrieval import metrics
 from src.split import Split
@@ -21,7 +22,7 @@ class Retrieval(pl.Callback):
     def __init__(self, split: Split, history: Path):
         self.split, self.path = split, history
         self.rows: list[dict[str, float]] = []
-        self.found: dict[int, list[torch.Tensor]] = {}
+        self.found: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self.latest: dict[str, float] = {}
 
     def state_dict(self) -> dict:
@@ -39,13 +40,13 @@ class Retrieval(pl.Callback):
     def on_validation_batch_end(
         self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0
     ) -> None:
-        """Collect the embeddings that validation_step returned."""
-        self.found.setdefault(dataloader_idx, []).append(outputs.detach().cpu())
+        """Collect the embeddings that validation_step returned, with their rows."""
+        self.found.setdefault(dataloader_idx, []).append((outputs.detach().cpu(), batch[2].cpu()))
 
     def on_validation_epoch_end(self, trainer, pl_module) -> None:
-        """Measure on normalised embeddings."""
-        query = F.normalize(torch.cat(self.found[0]).float(), dim=1)
-        gallery = F.normalize(torch.cat(self.found[1]).float(), dim=1) if 1 in self.found else query
+        """Measure on normalised embeddings, those of all processes."""
+        query = self._embeddings(0, len(self.split.query))
+        gallery = self._embeddings(1, len(self.split.gallery)) if 1 in self.found else query
         values = metrics(
             query,
             gallery,
@@ -56,6 +57,10 @@ class Retrieval(pl.Callback):
         )
         pl_module.log_dict(values)
         self.latest = values
+
+    def _embeddings(self, loader: int, n: int) -> torch.Tensor:
+        z, rows = (torch.cat(parts) for parts in zip(*self.found[loader], strict=True))
+        return F.normalize(shards.by_row(z.float(), rows, n), dim=1)
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
         """Lightning validates before it ends the epoch; only now is the epoch's mean loss known."""

@@ -11,4 +11,6 @@ from src.network import Network
 def scores(training: Training | Network, targets: Targets, *, seed: int = 0) -> Float[Tensor, "g n"]:
     """Standard normal scores; signs mean nothing."""
     random = torch.Generator().manual_seed(seed)
-    return torch.randn(len(targets), len(training), generator=random)
+    if isinstance(training, Network):
+        return torch.randn(len(targets), len(training), generator=random)
+    return torch.randn(len(targets), len(training.all), generator=random)[:, training.place]
