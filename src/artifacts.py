@@ -187,7 +187,7 @@ def add_rows(file: zipfile.ZipFile, name: str, n: int, batches: Iterable[np.ndar
 
 
 def _member(file: zipfile.ZipFile, name: str):
-    """A place in the archive to write to, whose first byte is aligned in the file, so that it can be mapped."""
+    """A place in the archive to write to, aligned in the file so that it can be mapped."""
     info = zipfile.ZipInfo(f"{name}.npy")
     header = 30 + len(info.filename.encode()) + 20  # zip's own, and its field for sizes beyond 4 GiB
     padding = -(file.fp.tell() + header + 4) % ALIGNED

@@ -1,4 +1,4 @@
-"""One deterministic pass of the frozen backbone: features (n, D), written as they come and read where they lie."""
+"""One deterministic pass of the frozen backbone: features (n, D), on disk and mapped from there."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -6,7 +6,7 @@ from src.artifacts import short_hash
 from src.command_line import TRAINING_KEYS
 
 LOOKING_KEYS = (
-    *("target", "params", "influence", "detector", "neighbours"),
+    *("target", "params", "influence", "detector", "neighbours", "candidates"),
     *("counterfactual", "retrain", "loop", "pictures"),
 )
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
@@ -46,7 +46,9 @@ def places(settings: dict, choices: dict[str, str], data: str, start: str = "") 
     seed, checkpoints = f"seed{settings['seed']}", Path(settings["output_dir"]) / "checkpoints"
     there = sorted(checkpoints.glob(f"*-{key}"))
     home = there[0] if there else checkpoints / "-".join([*words, seed, key])
-    looks = {name: settings[name] for name in LOOKING_KEYS}
+    looks = {name: settings.get(name) for name in LOOKING_KEYS}
+    if looks["candidates"] is None:  # runs keep the names that they had before there was such a key
+        del looks["candidates"]
     asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks])]
     if settings["params"] != "head":
         asked = [settings["params"], *asked]

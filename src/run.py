@@ -14,13 +14,12 @@ from pathlib import Path
 import hydra
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src import attribute, counterfactual, loop, pictures, results, reweight, summary, sweep, tracker
+from src import attribute, counterfactual, loop, pictures, relabel, results, reweight, summary, sweep, tracker
 from src.artifacts import disk, whole_folder, write_json
 from src.command_line import CONF
 from src.confusion import Queries, find
@@ -31,7 +30,6 @@ from src.head import Training
 from src.lock import one_maker
 from src.names import places, without_noise
 from src.progress import console
-from src.relabel import vote
 from src.results import Findings
 from src.retrieval import metrics, nmi
 from src.split import ImageSpec, RowSpec, Split
@@ -83,8 +81,10 @@ def run(cfg: DictConfig) -> Path:
     retraining = instantiate(cfg.retrain)
     reweight.rehearse(retraining, model)
     plan_of_loop = plan_of(loop.Plan, "loop", settings)
+    loop.allowed(plan_of_loop, cfg.candidates)
+    relabel.check(torch.from_numpy(noisy.labels), cfg.neighbours, cfg.candidates)
     pictures.check(cfg.pictures, split.image)
-    rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
+    rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, cfg.candidates, split.image)
 
     # Train, or find the checkpoint that these settings lead to.
     trainer = instantiate(cfg.trainer)
@@ -127,7 +127,7 @@ def run(cfg: DictConfig) -> Path:
         clock.lap("retraining")
 
     # Which labels look wrong, and what they should be.
-    votes = vote(F.normalize(training.z, dim=1), training.labels, cfg.neighbours)
+    votes = attribute.votes(training, influence, cfg.neighbours, cfg.candidates)
     earlier = attribute.sides(model, data, kept(checkpoint), where)
     judged = attribute.judge(detector, training, influence, votes, earlier)
     found = Findings(
@@ -217,6 +217,7 @@ def rehearse(
     detector,
     params: str,
     neighbours: int | None,
+    candidates: int | None,
     spec: ImageSpec | RowSpec,
 ) -> None:
     """Explain one pair by four made-up samples with the untrained model: bad settings show at once."""
@@ -228,7 +229,8 @@ def rehearse(
     try:
         target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
         attribute.rehearse(explainer, model, params, spec.shape)
-        detector(training, torch.zeros(1, 4), vote(training.z, labels, 1))
+        scores = torch.zeros(1, 4)
+        detector(training, scores, attribute.votes(training, scores, 1, candidates))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"

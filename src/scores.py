@@ -1,4 +1,4 @@
-"""Influence scores (e, n), more than memory holds if need be: where they lie, and what is summed over them."""
+"""Influence scores (e, n), more than memory holds if need be: where they lie, what is summed over them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +11,12 @@ from torch import Tensor
 from src.artifacts import scratch
 
 HELD_BYTES = 256 * 2**20  # of scores in memory; more of them lie on the disk
-BLOCK_BYTES = HELD_BYTES  # looked at at once
+BLOCK_BYTES = 32 * 2**20  # of those on the disk, looked at at once
 
 
-def room(e: int, n: int, dtype: torch.dtype, device: torch.device, folder: Path | None) -> Float[Tensor, "e n"]:
+def room(
+    e: int, n: int, dtype: torch.dtype, device: torch.device, folder: Path | None
+) -> Float[Tensor, "e n"]:
     """Zeros: on the device, or, beyond HELD_BYTES, in an unnamed file in the folder (None: never)."""
     if folder is None or e * n * dtype.itemsize <= HELD_BYTES:
         return torch.zeros(e, n, dtype=dtype, device=device)
@@ -22,7 +24,7 @@ def room(e: int, n: int, dtype: torch.dtype, device: torch.device, folder: Path 
 
 
 def blocks(scores: Float[Tensor, "e n"]) -> Iterator[Float[Tensor, "s n"]]:
-    """Some explanations at a time, in order; all at once where they are few."""
+    """Some explanations at a time, in order."""
     _, n = scores.shape
     yield from scores.split(max(1, BLOCK_BYTES // max(1, n * scores.dtype.itemsize)))
 
@@ -41,7 +43,7 @@ class Acting:
 
 def acting(scores: Float[Tensor, "e n"]) -> Acting:
     """The means over explanations; of so many that they come in blocks, summed in float64."""
-    if scores.numel() * scores.dtype.itemsize <= BLOCK_BYTES:
+    if scores.numel() * scores.dtype.itemsize <= HELD_BYTES:
         return Acting(scores.mean(0), scores.abs().mean(0), (scores > 0).float().mean(0))
     totals = torch.zeros(3, scores.shape[1], dtype=torch.float64, device=scores.device)
     for block in blocks(scores):

@@ -523,7 +523,13 @@ def test_arrays_that_grew_are_those_of_savez_and_are_mapped(tmp_path):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_what_numpy_wrote_is_mapped_or_read(tmp_path, save):
-    odd = {"a": ROWS, "f": np.asfortranarray(ROWS), "none": ROWS[:0], "word": np.array("x"), "s": ROWS.astype(str)}
+    odd = {
+        "a": ROWS,
+        "f": np.asfortranarray(ROWS),
+        "none": ROWS[:0],
+        "word": np.array("x"),
+        "s": ROWS.astype(str),
+    }
     save(tmp_path / "x.npz", **odd)
     found = map_arrays(tmp_path / "x.npz")
     assert found.keys() == odd.keys()
