@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import struct
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ from src.errors import UserError
 
 ALIGNED = 64  # bytes; where a mapped array starts, processors read whole words
 READ_BYTES = 2**24  # of a file, at once
+
+_mapped: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # by address
 
 
 @contextmanager
@@ -231,9 +235,21 @@ def map_array(path: Path, name: str) -> np.ndarray:
             if raw.tell() + dtype.itemsize * int(np.prod(shape)) > start + info.file_size:
                 raise ValueError(f"{name} is shorter than its header says")
             if shape and np.prod(shape) and not dtype.hasobject:
-                return np.memmap(path, dtype, "c", raw.tell(), shape, "F" if fortran else "C")
+                array = np.memmap(path, dtype, "c", raw.tell(), shape, "F" if fortran else "C")
+                _mapped[array.ctypes.data] = array.base
+                return array
         with file.open(info) as member:
             return np.lib.format.read_array(member, allow_pickle=False)
+
+
+def let_go(address: int) -> None:
+    """Give back the memory of an array that `map_array` has put at this address; reading it brings it back.
+
+    What was written into the copy is lost. Of any other address nothing happens.
+    """
+    mapping = _mapped.get(address)
+    if mapping is not None:
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def scratch(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

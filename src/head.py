@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from src.artifacts import let_go
 from src.confusion import mean_distance_gradient
 from src.progress import track
 from src.scores import room
@@ -55,6 +56,7 @@ class Training:
         for start in range(0, len(self), step):
             rows = slice(start, min(start + step, len(self)))
             yield rows, replace(self, features=self.features[rows], labels=self.labels[rows])
+            let_go(self.features.data_ptr())
 
     def embeddings(self) -> Float[Tensor, "n m"]:
         """z, normalised, of all samples."""

@@ -16,6 +16,7 @@ from src.artifacts import (
     add_rows,
     file_hash,
     growing_arrays,
+    let_go,
     map_arrays,
     read_arrays,
     read_json,
@@ -578,3 +579,14 @@ def test_a_full_disk_is_said_before_scratch_is_used(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(UserError, match=r"could not write .* \(No space left on device\); .*output_dir="):
         scratch(tmp_path, (3, 7), np.float32)
+
+
+def test_memory_that_was_let_go_is_read_again(tmp_path):
+    array = map_arrays(grown(tmp_path / "x.npz"))["train"]
+    assert np.array_equal(array, ROWS)
+    array[3] = 5
+    let_go(array.ctypes.data)
+    assert np.array_equal(array, ROWS)  # the copy is gone, so its page was given back
+    own = ROWS.copy()
+    let_go(own.ctypes.data)
+    assert np.array_equal(own, ROWS)

@@ -87,8 +87,7 @@ METHODS = {
     "tracin": tracin.scores,
     "ekfac": ekfac.scores,
     "relatif": partial(ekfac.scores, relative=True),
-    "if": partial(influence_function.scores, damping=0.1, tolerance=1e-9),
-    "if, explicit": partial(influence_function.scores, damping=0.1, solver="explicit"),
+    "if": partial(influence_function.scores, damping=0.1, tolerance=1e-7),
 }
 
 
