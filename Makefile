@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles run test lint bench chaos tables
+.PHONY: help setup oracles run test lint bench chaos scale tables
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ bench: setup ## Measure the core against the direct way, as ratios from one run
 
 chaos: setup ## Kill runs at random moments, give the same command again, compare (KILLS=50)
 	@OMP_NUM_THREADS=1 $(RUN) -m scripts.chaos --kills $(or $(KILLS),50)
+
+scale: setup ## Measure how a run grows, up to 2,000,000 rows: 6 GB on the disk, an hour on one core
+	@$(RUN) -m scripts.bench_scale
 
 tables: setup ## Collect what is in outputs/ into tables
 	@$(RUN) -m src.tables outputs

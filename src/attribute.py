@@ -25,7 +25,8 @@ from src.errors import UserError, one_of
 from src.features import find_or_extract
 from src.head import Targets, Training
 from src.network import Network, parameter_names
-from src.relabel import Judgement, Votes
+from src.relabel import Judgement, Votes, candidates, vote, vote_on
+from src.scores import acting, unsound
 from src.split import Split
 from src.train import load
 
@@ -34,11 +35,15 @@ PARAMS = ("head", "last_block", "all")
 
 @dataclass(frozen=True)
 class Frozen:
-    """A checkpoint seen from its head: the training side, and the features of the test side."""
+    """A checkpoint seen from its head: the training side, and the features of the test side.
+
+    folder: where scores go that are too many for memory.
+    """
 
     training: Training
     query: Float[Tensor, "q D"]
     gallery: Float[Tensor, "g D"]
+    folder: Path
 
     def test_side(self, split: Split) -> Queries:
         """The test side's normalised embeddings at the head, with its labels."""
@@ -51,7 +56,7 @@ class Frozen:
 
     def targets(self, explained: Explained) -> Targets:
         """What is explained, with the features of its sides."""
-        return Targets(self.query, self.gallery, explained.groups, explained.sign)
+        return Targets(self.query, self.gallery, explained.groups, explained.sign, self.folder)
 
 
 def freeze(model: Embedder, data: DataModule, checkpoint: Path, device: torch.device) -> Frozen:
@@ -64,7 +69,8 @@ def freeze(model: Embedder, data: DataModule, checkpoint: Path, device: torch.de
     model.cpu().requires_grad_(False)
     labels, head = torch.from_numpy(data.labels), model.head
     training = Training(features["train"], labels, head.weight, head.bias, model.loss)
-    return Frozen(training, features["query"], features.get("gallery", features["query"]))
+    gallery = features.get("gallery", features["query"])
+    return Frozen(training, features["query"], gallery, checkpoint.parent)
 
 
 def attribute(
@@ -95,7 +101,7 @@ def attribute(
     scores = explainer(*seen(model, frozen), **more).cpu()
     if params == "head":
         scores = shards.joined(scores.T).T.contiguous()
-    bad = int((~torch.isfinite(scores)).any(1).sum())
+    bad = unsound(scores)
     if bad:
         raise UserError(
             f"influence: {bad} of {len(scores)} explanations have scores that are not finite; raise "
@@ -116,6 +122,14 @@ def sides(model: Embedder, data: DataModule, kept: list[Path], device: torch.dev
     """The training side at each checkpoint kept."""
     for past, path in before(model, kept):
         yield freeze(past, data, path, device).training
+
+
+def votes(training: Training, influence: Float[Tensor, "g n"], k: int | None, most: int | None) -> Votes:
+    """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful."""
+    if most is None:
+        return vote(training.embeddings(), training.labels, k)
+    asked = candidates(acting(influence).mean, most)
+    return vote_on(asked, training.embeddings(), training.labels, k)
 
 
 def judge(

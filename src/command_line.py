@@ -14,10 +14,14 @@ from src.errors import UserError, did_you_mean
 from src.stop import Stopped
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
+GROUPS = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}
 # What a model's weights depend on; everything else is looked at afterwards.
 TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
-JOBLIB = "hydra/launcher=joblib needs a plugin: pip install 'deconfuse[parallel]'"
+LAUNCHERS = {
+    "joblib": "parallel",
+    "submitit_local": "slurm",
+    "submitit_slurm": "slurm",
+}  # extras
 
 
 def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
@@ -42,13 +46,20 @@ def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
             "less); the same command goes on with what is left",
             1,
         )
+    if of_submitit(error):
+        return (
+            "error: a job ended without a result: killed, or out of time (hydra.launcher.timeout_min); its "
+            "log is in .submitit beside the records; the same command goes on with what is left",
+            1,
+        )
     if isinstance(error, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or "a key"
         return f"error: {key} has no default; give it as {key}=VALUE", 1
     if isinstance(error, MissingConfigException) and error.options is not None:
-        if error.missing_cfg_file == "hydra/launcher/joblib":
-            return f"error: {JOBLIB}", 1
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if group == "hydra/launcher" and choice in LAUNCHERS:
+            extra = LAUNCHERS[choice]
+            return f"error: hydra/launcher={choice} needs a plugin: pip install 'deconfuse[{extra}]'", 1
         return f"error: there is no {group}={choice}; {did_you_mean(choice, error.options)}", 1
     if isinstance(error, OSError):
         return f"error: {error}", 1
@@ -57,6 +68,11 @@ def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"error: {_configuration(str(error), words)}", 1
     return None, 1
+
+
+def of_submitit(error: BaseException) -> bool:
+    """True where submitit says that a job of a sweep did not end well; it need not be installed."""
+    return type(error).__module__ == "submitit.core.utils" and type(error).__name__.endswith("JobError")
 
 
 def _last_line(text: str) -> str:

@@ -35,6 +35,8 @@ def sample_gradients(training: Training, labels: Int[Tensor, " n"] | None = None
     labels: others than the samples' own.
     """
     labels = training.labels if labels is None else labels
+    if training.part_rows < len(training):
+        return torch.cat([sample_gradients(part, labels[rows]) for rows, part in training.parts()])
     result = torch.empty_like(training.z)
     wide = len(training.proxies) if hasattr(training.loss, "proxies") else int(training.labels.max()) + 1
     tile = max(1, WIDE_BYTES // (4 * max(wide, training.z.shape[1])))
@@ -128,8 +130,14 @@ def _bend(training: Training, z: Float[Tensor, "t m"], labels: Int[Tensor, " t"]
 
 
 def hessian_of(training: Training) -> Callable[[Float[Tensor, "b m D"]], Float[Tensor, "b m D"]]:
-    """V -> H V; what of the second derivative no product changes is found once."""
-    return partial(hvp, training, bend=bend_of(training))
+    """V -> H V; what of the second derivative no product changes is found once, unless that takes parts."""
+    if training.part_rows >= len(training):
+        return partial(hvp, training, bend=bend_of(training))
+
+    def product(v: Tensor) -> Tensor:
+        return sum(len(part) / len(training) * hvp(part, v, bend_of(part)) for _, part in training.parts())
+
+    return product
 
 
 def explicit(training: Training) -> Float[Tensor, "mD mD"]:
@@ -141,7 +149,7 @@ def explicit(training: Training) -> Float[Tensor, "mD mD"]:
             "use influence.solver=cg"
         )
     product = hessian_of(training)
-    basis = torch.eye(m * dims, dtype=training.z.dtype, device=training.z.device).view(-1, m, dims)
+    basis = torch.eye(m * dims, dtype=training.weight.dtype, device=training.weight.device).view(-1, m, dims)
     h = torch.cat([product(part).flatten(1) for part in basis.split(256)])
     return (h + h.T) / 2
 

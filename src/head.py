@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +17,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src import shards
+from src.artifacts import let_go
 from src.confusion import mean_distance_gradient
 from src.progress import track
+from src.scores import room
 
 TILE_BYTES = 4 * 2**20  # of logits held at once: fits a cache, and is worth a call; measured by make bench
 CHUNK_BYTES = 256 * 2**20  # of phi U^T held at once
+PART_BYTES = 512 * 2**20  # of similarities, or features, of a part of the training set
+PART_ROWS = 2**16  # of such a part at most; more gain nothing
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,32 @@ class Training:
         """The sum over all samples of what was summed over these."""
         return part if self.whole is None else shards.total(part)
 
+    @property
+    def part_rows(self) -> int:
+        """How many rows `parts` takes at once, by memory."""
+        wide = max(*self.weight.shape, len(getattr(self.loss, "proxies", ())))
+        return max(1, min(len(self), PART_ROWS, PART_BYTES // (wide * self.weight.dtype.itemsize)))
+
+    def parts(self) -> Iterator[tuple[slice, "Training"]]:
+        """The rows in order, each part with a training side of its own, so that what is derived from them is
+        never held for all; where one part is all, this very side, which keeps what it derived."""
+        step = self.part_rows
+        if step >= len(self):
+            yield slice(0, len(self)), self
+            return
+        for start in range(0, len(self), step):
+            rows = slice(start, min(start + step, len(self)))
+            some = {"features": self.features[rows], "labels": self.labels[rows]}
+            yield rows, replace(self, **some, start=self.start + start)
+            let_go(self.features.data_ptr())
+
+    def embeddings(self) -> Float[Tensor, "n m"]:
+        """z, normalised, of all samples."""
+        result = torch.empty(len(self), len(self.weight), dtype=self.weight.dtype, device=self.weight.device)
+        for rows, part in self.parts():
+            result[rows] = F.normalize(part.z, dim=1)
+        return result
+
     @cached_property
     def z(self) -> Float[Tensor, "n m"]:
         """Embeddings W phi + b."""
@@ -94,6 +125,8 @@ class Training:
     @cached_property
     def losses(self) -> Float[Tensor, " n"]:
         """Each sample's loss at W."""
+        if self.part_rows < len(self):
+            return torch.cat([part.losses for _, part in self.parts()])
         with torch.no_grad():
             if not hasattr(self.loss, "from_cosine"):
                 return self.loss(self.z, self.labels)
@@ -113,13 +146,14 @@ class Targets:
 
     query and gallery: features of the test samples; groups: (q_i, 2) rows of (query, gallery) each.
     A group's d is the mean over its pairs. sign: -1 where it is -d that is explained, as for mis-similar
-    pairs, which harm moves apart.
+    pairs, which harm moves apart. folder: where scores lie that are too many for memory; None: nowhere.
     """
 
     query: Float[Tensor, "q D"]
     gallery: Float[Tensor, "g D"]
     groups: tuple[Int[Tensor, "_ 2"], ...]
     sign: float = 1.0
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -158,7 +192,10 @@ def class_cosines(training: Training, rows: slice) -> Float[Tensor, "t c"]:
 
 
 def chunk_size(targets: Targets, n: int) -> int:
-    """How many groups a chunk takes by memory: its U is (b 2q, D), its phi U^T (n, b 2q)."""
+    """How many groups a chunk takes by memory: its U is (b 2q, D), its phi U^T (n, b 2q).
+
+    n: training rows at once.
+    """
     longest = max((len(group) for group in targets.groups), default=1)
     return max(1, CHUNK_BYTES // (4 * max(n, targets.query.shape[1]) * 2 * longest))
 
@@ -181,15 +218,21 @@ def score_chunks(
     training: Training,
     targets: Targets,
     what: str,
-    score: Callable[[Sides], Float[Tensor, "b n"]],
+    score: Callable[[Sides], Callable[[slice, Training], Float[Tensor, "b t"]]],
     size: int | None = None,
 ) -> Float[Tensor, "g n"]:
-    """The scores of all groups, `score` giving those of one chunk; a bar says `what` is going on."""
+    """The scores of all groups; a bar says `what` is going on.
+
+    score: what is found once for a chunk of groups; it returns a function of some rows of the training set
+    and their side, which gives those rows' scores.
+    """
     n = len(training)
-    size = size or chunk_size(targets, n)
-    result = torch.zeros(len(targets), n, dtype=training.z.dtype, device=training.z.device)
+    size = size or chunk_size(targets, training.part_rows)
+    result = room(len(targets), n, training.weight.dtype, training.weight.device, targets.folder)
     for sides in track(chunks(targets, n, size), f"influence ({what})", math.ceil(len(targets) / size)):
-        result[sides.rows.start : sides.rows.stop] = score(sides)
+        of = score(sides)
+        for rows, part in training.parts():
+            result[sides.rows.start : sides.rows.stop, rows] = of(rows, part)
     return result
 
 

@@ -57,7 +57,10 @@ def fit(training: Training, seed: int = 0) -> Factors:
     n, phi, total = len(training.all), training.features, training.total
     inputs = torch.linalg.eigh(total(phi.T @ phi) / n).eigenvectors
     outputs = torch.linalg.eigh(total(r.T @ r) / n).eigenvectors
-    values = total((r @ outputs).square().T @ (phi @ inputs).square()) / n
+    values = sum(
+        (r[rows] @ outputs).square().T @ (part.features @ inputs).square() for rows, part in training.parts()
+    )
+    values = total(values) / n
     return Factors(inputs, outputs, values)
 
 
@@ -66,7 +69,7 @@ def _labels(training: Training, seed: int) -> Int[Tensor, " n"]:
         return training.labels
     a, random = training.softmax[0], torch.Generator().manual_seed(seed)
     drawn = []
-    for z in F.normalize(training.z, dim=1).split(max(1, WIDE_BYTES // (4 * len(training.proxies)))):
+    for z in training.embeddings().split(max(1, WIDE_BYTES // (4 * len(training.proxies)))):
         # On the CPU, so that every device draws the same.
         share = F.softmax(a * z @ training.proxies.T, dim=1).cpu()
         drawn.append(torch.multinomial(share, 1, generator=random)[:, 0])

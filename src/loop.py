@@ -18,7 +18,7 @@ from src import attribute, shards
 from src.artifacts import disk, short_hash
 from src.datamodule import DataModule
 from src.embedder import Embedder
-from src.errors import count, flag, within
+from src.errors import UserError, count, flag, within
 from src.evidence import evidence, odds
 from src.head import Training
 from src.noise import NoisyLabels
@@ -46,6 +46,15 @@ class Plan:
         count("loop.rounds", self.rounds, 0)
         within("loop.sure", self.sure, 0.5, 1)
         flag("loop.clean", self.clean)
+
+
+def allowed(plan: Plan, candidates: int | None) -> None:
+    """Raise UserError where rounds, in which all samples vote on all, are asked for with candidates."""
+    if plan.rounds and candidates is not None:
+        raise UserError(
+            f"loop.rounds={plan.rounds} judges every sample, but candidates={candidates} asks few; take "
+            "candidates=null"
+        )
 
 
 @dataclass(frozen=True)

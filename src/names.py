@@ -8,7 +8,7 @@ from src.results import RESULTS_FORMAT
 from src.trajectory import When, method
 
 LOOKING_KEYS = (
-    *("target", "params", "influence", "detector", "neighbours"),
+    *("target", "params", "influence", "detector", "neighbours", "candidates"),
     *("counterfactual", "retrain", "loop", "pictures"),
 )
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
@@ -55,9 +55,11 @@ def places(settings: dict, choices: dict[str, str], data: str, start: str = "") 
     seed, checkpoints = f"seed{settings['seed']}", Path(settings["output_dir"]) / "checkpoints"
     there = sorted(checkpoints.glob(f"*-{key}"))
     home = there[0] if there else checkpoints / "-".join([*words, seed, key])
-    looks = {name: settings[name] for name in LOOKING_KEYS}
-    # What says nothing is left out: runs that explain the last epoch alone keep their names.
+    looks = {name: settings.get(name) for name in LOOKING_KEYS}
+    # What says nothing is left out, so that runs keep the names they had before there was such a key.
     looks["influence"] = method(settings["influence"]) | When.of(settings["influence"]).asked
+    if looks["candidates"] is None:
+        del looks["candidates"]
     asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks])]
     if settings["params"] != "head":
         asked = [settings["params"], *asked]

@@ -21,6 +21,7 @@ from src.confusion import mean_distance
 from src.errors import UserError
 from src.head import Targets
 from src.progress import track
+from src.scores import room
 
 PAIRS = 32  # that pass the network at once
 
@@ -139,7 +140,8 @@ def score_groups(
     network: Network, targets: Targets, what: str, score: Callable[[int], Float[Tensor, " n"]]
 ) -> Float[Tensor, "g n"]:
     """The scores of all groups, one by one; a bar says `what` is going on."""
-    result = torch.zeros(len(targets), len(network), dtype=network.theta.dtype, device=network.theta.device)
+    theta = network.theta
+    result = room(len(targets), len(network), theta.dtype, theta.device, targets.folder)
     for i in track(range(len(targets)), f"influence ({what})", len(targets)):
         result[i] = score(i)
     return result

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from src.errors import UserError
 from src.noise import NoisyLabels
 from src.relabel import Votes, recommended_right, recommended_right_all
 from src.retrain import Changes
+from src.scores import Acting, acting
 from src.split import Split
 from src.statistics import detection
 from src.taxonomy import KINDS, merge_quality, merges, taxonomy
@@ -186,10 +188,10 @@ class Findings:
     retrained: Changes | None = None
     trajectory: Trajectory | None = None  # over the epochs explained; None: the last one alone
 
-    @property
-    def influence_mean(self) -> Float[Tensor, " n"]:
-        """Mean over what was explained; NaN where that is nothing."""
-        return self.influence.mean(0)
+    @cached_property
+    def acting(self) -> Acting:
+        """How each training sample acts on what was explained."""
+        return acting(self.influence)
 
 
 def confusion_table(found: Findings) -> pd.DataFrame:
@@ -257,9 +259,9 @@ def sample_table(found: Findings) -> pd.DataFrame:
             "sample": np.arange(len(noisy.labels)),
             "path": found.split.train.names,
             "class": [names[c] for c in noisy.labels],
-            "influence_mean": found.influence_mean.numpy(),
-            "influence_abs_mean": found.influence.abs().mean(0).numpy(),
-            "harmful_share": (found.influence > 0).float().mean(0).numpy(),
+            "influence_mean": found.acting.mean.numpy(),
+            "influence_abs_mean": found.acting.absolute.numpy(),
+            "harmful_share": found.acting.harmful.numpy(),
             **(found.trajectory.columns() if found.trajectory else {}),
             "suspicion": found.suspicion.numpy(),
             "vote_current": found.votes.own.numpy(),
@@ -286,7 +288,7 @@ def suggestions(found: Findings, harmful_only: bool = True) -> pd.DataFrame:
     label, current = found.votes.best()[0].numpy(), found.noisy.labels
     suggested = label != current
     if harmful_only:
-        suggested &= (found.influence_mean > 0).numpy()
+        suggested &= (found.acting.mean > 0).numpy()
     return taxonomy(current, label, suggested)
 
 
@@ -334,18 +336,18 @@ def noise_report(found: Findings) -> dict | None:
     if not noisy.flipped.any():
         return None
     label = found.votes.best()[0].numpy()
-    flagged = (found.influence_mean > 0).numpy() & (label != noisy.labels)
+    flagged = (found.acting.mean > 0).numpy() & (label != noisy.labels)
     return {
         "flipped": int(noisy.flipped.sum()),
         "detector": detection(found.suspicion.numpy(), noisy.flipped),
-        "absolute_influence": detection(found.influence.abs().mean(0).numpy(), noisy.flipped)
+        "absolute_influence": detection(found.acting.absolute.numpy(), noisy.flipped)
         if len(found.influence)
         else None,
         "recommended_right": recommended_right(
             found.votes,
             torch.from_numpy(noisy.labels),
             torch.from_numpy(noisy.clean),
-            found.influence_mean > 0,
+            found.acting.mean > 0,
         ),
         "recommended_right_all": recommended_right_all(
             found.votes, torch.from_numpy(noisy.labels), torch.from_numpy(noisy.clean)

@@ -14,7 +14,6 @@ from pathlib import Path
 import hydra
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -26,6 +25,7 @@ from src import (
     loop,
     pictures,
     processes,
+    relabel,
     results,
     reweight,
     shards,
@@ -45,7 +45,6 @@ from src.lock import one_maker
 from src.moments import Moments
 from src.names import depends, explanation, places, without_noise
 from src.progress import console
-from src.relabel import vote
 from src.results import Findings
 from src.retrieval import metrics, nmi
 from src.split import ImageSpec, RowSpec, Split
@@ -100,8 +99,10 @@ def run(cfg: DictConfig) -> Path:
     retraining = instantiate(cfg.retrain)
     reweight.rehearse(retraining, model)
     plan_of_loop = plan_of(loop.Plan, "loop", settings)
+    loop.allowed(plan_of_loop, cfg.candidates)
+    relabel.check(torch.from_numpy(noisy.labels), cfg.neighbours, cfg.candidates)
     pictures.check(cfg.pictures, split.image)
-    rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
+    rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, cfg.candidates, split.image)
 
     # Train, or find the checkpoint that these settings lead to; earlier ones are explained on the way.
     trainer = instantiate(cfg.trainer)
@@ -157,7 +158,7 @@ def run(cfg: DictConfig) -> Path:
         clock.lap("retraining")
 
     # Which labels look wrong, and what they should be.
-    votes = vote(F.normalize(training.z, dim=1), training.labels, cfg.neighbours)
+    votes = attribute.votes(training, influence, cfg.neighbours, cfg.candidates)
     earlier = attribute.sides(model, data, kept(checkpoint), where)
     judged = attribute.judge(detector, training, influence, votes, earlier)
     asked_of = split, noisy, confusions, explained, influence
@@ -259,6 +260,7 @@ def rehearse(
     detector,
     params: str,
     neighbours: int | None,
+    candidates: int | None,
     spec: ImageSpec | RowSpec,
 ) -> None:
     """Explain one pair by four made-up samples with the untrained model: bad settings show at once."""
@@ -270,7 +272,8 @@ def rehearse(
     try:
         target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
         attribute.rehearse(explainer, model, params, spec.shape)
-        detector(training, torch.zeros(1, 4), vote(training.z, labels, 1))
+        scores = torch.zeros(1, 4)
+        detector(training, scores, attribute.votes(training, scores, 1, candidates))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"

@@ -6,7 +6,7 @@ group: gloo on processors, NCCL on GPUs.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import torch
@@ -79,6 +79,21 @@ def by_row(part: Shaped[Tensor, "k *d"], rows: Int[Tensor, " k"], n: int) -> Sha
     result = found.new_empty(n, *part.shape[1:])
     result[places.to(found.device)] = found
     return result
+
+
+def in_turn(mine: Iterable[Shaped[Tensor, "k *d"]]) -> Iterator[Shaped[Tensor, "k *d"]]:
+    """The batches of all processes, one process's after the other's; each holds its own until its turn."""
+    if world() == 1:
+        yield from mine
+        return
+    own = list(mine)
+    for process in range(world()):
+        kinds: list = [[(batch.shape, batch.dtype) for batch in own] if process == rank() else None]
+        dist.broadcast_object_list(kinds, src=process)
+        for i, (shape, dtype) in enumerate(kinds[0]):
+            there = _there(own[i] if process == rank() else torch.empty(shape, dtype=dtype))
+            dist.broadcast(there, src=process)
+            yield there.cpu()
 
 
 def total(part: Tensor) -> Tensor:

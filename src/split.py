@@ -1,6 +1,7 @@
 """A data set as the rest of the project sees it: train, query and gallery samples with labels."""
 
 import hashlib
+import mmap
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from PIL import Image
 from src.errors import UserError, count, one_of, shorten
 from src.progress import console, track
 
+ASKED = 4096  # rows after which a mapped file's memory is given back; the system reads 64 KiB around each
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -160,12 +162,15 @@ class FeatureRows(Sequence):
     """
 
     def __init__(self, values: np.ndarray):
-        self.values = values
+        self.values, self.asked = values, 0
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, i: int) -> np.ndarray:
+        self.asked += 1
+        if self.asked % ASKED == 0 and isinstance(self.values.base, mmap.mmap):
+            self.values.base.madvise(mmap.MADV_DONTNEED)
         return np.array(self.values[i], dtype=np.float32)
 
     def mark(self, i: int) -> bytes:

@@ -48,7 +48,8 @@ def command(main: Callable[[], None]) -> int:
         return stop.requeue(stopped)
     except BaseException as error:
         code = said(error, sys.argv[1:])
-        return end(started[0]) if isinstance(error, BrokenProcessPool) and started else code
+        lost = isinstance(error, BrokenProcessPool) or command_line.of_submitit(error)
+        return end(started[0]) if lost and started else code
     return end(started[0]) if started else 0
 
 

@@ -155,6 +155,10 @@ def test_the_interpolation_that_leads_nowhere_is_named():
     ("file", "message"),
     [
         ("hydra/launcher/joblib", "hydra/launcher=joblib needs a plugin: pip install 'deconfuse[parallel]'"),
+        (
+            "hydra/launcher/submitit_slurm",
+            "hydra/launcher=submitit_slurm needs a plugin: pip install 'deconfuse[slurm]'",
+        ),
         ("hydra/launcher/basik", "there is no hydra/launcher=basik; did you mean basic? Valid: basic"),
     ],
 )

@@ -122,3 +122,14 @@ def test_every_experiment_opens_with_its_command(name):
     head = [line for line in (CONF / f"experiment/{name}.yaml").read_text().splitlines() if line[:1] == "#"]
     commands = [line for line in head if line.startswith("#   python -m src.run ")]
     assert any(f"experiment={name}" in line.split() for line in commands)
+
+
+def test_slurm_composes_to_submitits_launcher_with_what_sbatch_is_asked_for():
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        words = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "output_dir=out"]
+        config = compose("config", words, return_hydra_config=True).hydra.launcher
+    assert config._target_.endswith("SlurmLauncher")
+    assert (config.partition, config.timeout_min, config.cpus_per_task, config.mem_gb) == ("gpu", 480, 8, 32)
+    assert (config.nodes, config.tasks_per_node, config.array_parallelism) == (1, 1, 64)

@@ -20,7 +20,7 @@ def side(tmp_path):
 
 def test_features_are_the_backbones_in_order_for_any_batch_size(tmp_path):
     model, loaders, _, data = side(tmp_path)
-    found = extract(model.train(), loaders["train"], "train")
+    found = torch.cat(list(extract(model.train(), loaders["train"], "train")))
     with torch.no_grad():
         model.eval()
         one_by_one = torch.cat(
@@ -127,13 +127,13 @@ def test_the_layout_of_images_and_kernels_changes_rounding_at_most(name, side):
     images = torch.randn(7, 3, side, side)
     with torch.no_grad():
         want = model.backbone(images)
-    found = extract(model, in_memory(images, 3), "train")
+    found = torch.cat(list(extract(model, in_memory(images, 3), "train")))
     torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
 
 
 def test_features_can_be_differentiated_through_later():
     model, data = model_and_data()
-    found = extract(model, data.in_order(data.split.train), "train")
+    found = torch.cat(list(extract(model, data.in_order(data.split.train), "train")))
     weight = torch.zeros(3, found.shape[1], requires_grad=True)
     (found @ weight.T).sum().backward()
     torch.testing.assert_close(weight.grad, found.sum(0).expand(3, -1))
@@ -144,5 +144,5 @@ def test_few_rows_and_inputs_that_are_no_images(n):
     model, _ = model_and_data()
     model.backbone = nn.Linear(5, 4)
     rows = torch.randn(n, 5)
-    found = extract(model, in_memory(rows, 4), "train")
+    found = torch.cat(list(extract(model, in_memory(rows, 4), "train")))
     torch.testing.assert_close(found, model.backbone(rows).detach())

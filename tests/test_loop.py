@@ -27,6 +27,13 @@ CLEAN = np.arange(27) // 9
 NOISY = NoisyLabels(np.where(np.isin(np.arange(27), [2, 13, 20]), (CLEAN + 1) % 3, CLEAN), CLEAN)
 
 
+def test_rounds_and_candidates_exclude_each_other():
+    loop.allowed(Plan(0, 0.9, False), 10)
+    loop.allowed(Plan(2, 0.9, False), None)
+    with pytest.raises(UserError, match=r"^loop.rounds=2 judges every sample, but candidates=10 asks few"):
+        loop.allowed(Plan(2, 0.9, False), 10)
+
+
 @pytest.mark.parametrize("sure", [0.5, 0.8, 0.95, 1.0])
 def test_correct_is_the_rule_written_out(sure):
     sides = [clouds(NOISY.labels, seed, 0.5) for seed in (1, 2)]

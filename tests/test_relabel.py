@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.errors import UserError
-from src.relabel import Votes, neighbourhood, recommended_right, recommended_right_all, vote
+from src.relabel import (
+    Votes,
+    candidates,
+    check,
+    neighbourhood,
+    recommended_right,
+    recommended_right_all,
+    vote,
+    vote_on,
+)
 from tests.drawn import points
 
 
@@ -132,3 +141,52 @@ def test_votes_of_any_labels_are_shares(drawn, k, scale):
         assert torch.equal(label, labels)
         assert votes.best(but=labels)[1].tolist() == [0] * n
     assert recommended_right(votes, labels, labels, torch.ones(n, dtype=torch.bool)) is None
+
+
+def test_candidates_are_the_most_harmful_in_the_order_of_the_training_set():
+    influence = torch.tensor([0.0, 3, -1, 5, 3, 4, 0.5])
+    assert candidates(influence, 3).tolist() == [1, 3, 5]
+    assert candidates(influence, 99).tolist() == [1, 3, 4, 5, 6]
+    assert candidates(torch.full((4,), torch.nan), 2).tolist() == []
+
+
+@pytest.mark.parametrize("k", [1, 6, 22, 40])
+def test_votes_on_candidates_are_those_that_all_would_get(k):
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(23, 4)))
+    z[[5, 6, 7]] = z[4].clone()  # a sample among its equals is still no neighbour of its own
+    labels = torch.from_numpy(np.random.default_rng(1).integers(0, 5, 23))
+    labels[4:8] = 2  # which of them comes first is rounding's to say
+    asked = torch.tensor([0, 4, 5, 7, 19])
+    want, found = vote(z, labels, k), vote_on(asked, z, labels, k, tile=2)
+    assert torch.allclose(dense(found, 5)[asked], dense(want, 5)[asked], atol=1e-9)
+    assert torch.allclose(found.own[asked], want.own[asked], atol=1e-9)
+    assert torch.equal(found.best()[0][asked], want.best()[0][asked])
+    rest = torch.ones(23, dtype=torch.bool).index_fill(0, asked, False)
+    assert found.own[rest].isnan().all()
+    label, share = found.best()
+    assert torch.equal(label[rest], labels[rest])
+    assert share[rest].isnan().all()
+    assert torch.equal(found.best(but=labels)[0][rest], labels[rest])
+    # What was not asked counts neither as right nor as wrong.
+    clean = (labels + 1) % 5
+    second = want.best(but=labels)[0][asked]
+    assert recommended_right_all(found, labels, clean) == (second == clean[asked]).float().mean().item()
+
+
+def test_of_many_labels_the_most_likely_are_kept_for_candidates():
+    z, labels = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)).double(), torch.arange(60) % 20
+    want, found = vote(z, labels, 30), vote_on(torch.arange(60), z, labels, 30)
+    assert found.classes.shape == (60, 8)
+    torch.testing.assert_close(found.share, dense(want, 20).topk(8, dim=1).values)
+
+
+def test_votes_that_memory_cannot_hold_are_refused_before_training():
+    labels = torch.zeros(10**7, dtype=torch.long)
+    with pytest.raises(
+        UserError, match=r"^the votes of 10000000 samples with 9999999 neigh.*candidates=10000"
+    ):
+        check(labels, None, None)
+    check(labels, None, 10)
+    check(labels, 1, None)
+    with pytest.raises(UserError, match=r"^candidates=0 is too small; give 1 or more$"):
+        check(labels, 1, 0)

@@ -343,3 +343,38 @@ def test_jobs_at_once_share_a_checkpoint_and_find_what_one_after_the_other_finds
     assert bytes_of(runs(output)) == bytes_of(runs(tmp_path / "basic"))
     one, other = (next(folder.glob("checkpoints/*/history.csv")) for folder in (output, tmp_path / "basic"))
     assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.slow
+def test_jobs_that_submitit_starts_leave_records_and_share_a_checkpoint(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    output = tmp_path / "out"
+    words = ["hydra/launcher=submitit_local", "target=pairs", "influence=random,eif", "candidates=5,0"]
+    process = start(output, *words, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    out, said = process.communicate(timeout=550)
+    assert process.returncode == 1, said
+    assert said.startswith("4 jobs; records in ")
+    assert "error: 2 job(s) failed: influence=random candidates=0; influence=eif candidates=0" in said
+    assert "| eif | 1 |" in out
+    assert sorted(report(folder)["checkpoint"]["reused"] for folder in runs(output)) == [False, True]
+    assert not list(output.rglob(".*.lock"))
+
+
+def test_a_job_that_submitit_lost_is_named_and_what_the_others_found_is_shown(tmp_path, capsys, monkeypatch):
+    utils = pytest.importorskip("submitit.core.utils")
+    jobs = [["seed=0"], ["seed=1"]]
+    (tmp_path / "jobs.json").write_text(json.dumps({"process": 1, "traceback": False, "jobs": jobs}))
+    record = {"words": ["seed=1"], "folder": "x", "error": None, "seconds": 1}
+    (tmp_path / "1.json").write_text(json.dumps(record))
+    monkeypatch.setattr(sweep, "started", [tmp_path])
+    monkeypatch.setattr(sweep, "traceback_wanted", False)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+    def main():
+        raise utils.UncompletedJobError("Job 7 (task: 0) has no result\nand more lines")
+
+    assert sweep.command(main) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith("error: a job ended without a result: killed, or out of time")
+    assert said[1] == "error: 1 job(s) did not end: seed=0"

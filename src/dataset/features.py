@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.artifacts import map_array
 from src.errors import UserError
 from src.progress import track
 from src.split import FeatureRows, RowSpec, Split, build
@@ -19,7 +20,7 @@ CHECKED_BYTES = 64 * 2**20  # of features looked at at once
 
 
 def load(path: str, on_small_class: str = "raise") -> Split:
-    """Read the arrays; a folder's features.npy stays on disk, mapped into memory.
+    """Read the arrays; features stay on disk, mapped into memory, unless their .npz file is compressed.
 
     labels: whole numbers or strings; split: train and test, or train, query and gallery.
     Raises UserError where an array is missing, damaged, of another type or length, or not finite.
@@ -43,13 +44,13 @@ def load(path: str, on_small_class: str = "raise") -> Split:
 
 
 def _arrays(place: Path) -> dict[str, np.ndarray]:
-    """The arrays by name; features as they are stored, of a folder not read yet."""
+    """The arrays by name; features as they are stored, where they can be mapped not in memory."""
     if place.is_dir():
         there = {key: place / f"{key}.npy" for key in (*NEEDED, *OPTIONAL)}
         there = {key: file for key, file in there.items() if file.is_file()}
         _check_needed(place, there, ".npy")
         return {
-            key: _readable(file, lambda file=file, key=key: np.load(file, "r" if key == "features" else None))
+            key: _readable(file, lambda file=file, key=key: np.load(file, "c" if key == "features" else None))
             for key, file in there.items()
         }
     if not place.is_file():
@@ -65,7 +66,13 @@ def _arrays(place: Path) -> dict[str, np.ndarray]:
     with open(place, "rb") as raw, _readable(place, lambda: np.load(raw)) as file:
         _check_needed(place, file.files, "")
         wanted = [key for key in (*NEEDED, *OPTIONAL) if key in file.files]
-        return {key: _readable(f"{place}, {key}", lambda key=key: file[key]) for key in wanted}
+        return {
+            key: _readable(
+                f"{place}, {key}",
+                lambda key=key: map_array(place, key) if key == "features" else file[key],
+            )
+            for key in wanted
+        }
 
 
 def _readable(what: Path | str, read):

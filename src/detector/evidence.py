@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from jaxtyping import Float
 from torch import Tensor
 
+from src.errors import UserError
 from src.evidence import evidence, odds
 from src.head import Training
 from src.relabel import Judgement, Votes
@@ -33,7 +34,12 @@ def suspicion(
     """log P(most likely other label) - log P(current label), nats; higher = more likely mislabelled.
 
     P is `evidence` of the model and of its earlier checkpoints (recipe.checkpoints), and what is recommended
-    with it. K is that of votes.
+    with it. K is that of votes. Raises UserError where some samples were no candidates.
     """
+    if votes.own.isnan().any():
+        raise UserError(
+            "detector=evidence lets all samples vote on all, and candidates= asks few; take "
+            "candidates=null, or detector=influence"
+        )
     combined = evidence([*earlier, training], votes.classes.shape[1])
     return Judgement(odds(combined, training.labels)[1], combined)

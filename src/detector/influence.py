@@ -7,6 +7,7 @@ from torch import Tensor
 from src.errors import flag
 from src.head import Training
 from src.relabel import Votes
+from src.scores import acting
 
 
 def suspicion(
@@ -20,4 +21,5 @@ def suspicion(
     flag("detector.signed", signed)
     if len(influence) == 0:
         return torch.zeros(influence.shape[1], dtype=influence.dtype, device=influence.device)
-    return influence.mean(0) if signed else influence.abs().mean(0)
+    found = acting(influence)
+    return found.mean if signed else found.absolute

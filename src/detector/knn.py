@@ -8,5 +8,5 @@ from src.relabel import Votes
 
 
 def suspicion(training: Training, influence: Float[Tensor, "p n"], votes: Votes) -> Float[Tensor, " n"]:
-    """1 - P(current label), in [0, 1]; higher = more likely mislabelled."""
-    return 1 - votes.own
+    """1 - P(current label), in [0, 1]; higher = more likely mislabelled; 0 of what was no candidate."""
+    return (1 - votes.own).nan_to_num(0.0)

@@ -13,6 +13,10 @@ def suspicion(training: Training, influence: Float[Tensor, "p n"], votes: Votes)
 
     With several proxies per class the closest one counts. Needs a loss with proxies, rows grouped by class.
     """
+    return torch.cat([_margin(part) for _, part in training.parts()])
+
+
+def _margin(training: Training) -> Float[Tensor, " n"]:
     cosine = class_cosines(training, slice(None))  # (n, c)
     own = cosine.gather(1, training.labels[:, None])
     if cosine.shape[1] == 1:

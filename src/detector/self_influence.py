@@ -1,5 +1,6 @@
 """Suspicion = a sample's influence on its own loss (Koh and Liang, ICML 2017, section 5.4)."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,5 +20,10 @@ def suspicion(
     """
     at_least("detector.damping", damping, 1e-9)
     factors = fit(training, seed)
-    value = factors.damping(damping)
-    return factors.quadratic_form(sample_gradients(training), training.features, value, power=1)
+    value, gradients = factors.damping(damping), sample_gradients(training)
+    return torch.cat(
+        [
+            factors.quadratic_form(gradients[rows], part.features, value, power=1)
+            for rows, part in training.parts()
+        ]
+    )

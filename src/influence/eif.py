@@ -8,6 +8,7 @@ Sign: > 0 harmful, fitting x more brings the confused pair closer. Unit: d times
 length of the move if `normalise`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -58,17 +59,21 @@ def scores(
     if whole:
         return _whole(training, targets, path, n_theta, normalise)
 
-    def score(sides: Sides) -> Tensor:
+    def score(sides: Sides) -> Callable[[slice, Training], Tensor]:
         space = Space.of(training, sides)
         moves = [space.climb(sign, path) for sign in (+1, -1)[:n_theta]]
         while len(moves) < n_theta:
             moves.append(space.orthogonal(moves, seed, sides.rows))
-        total = torch.zeros((), dtype=training.z.dtype, device=training.z.device)
-        for move in moves:
-            weight = _weight(space, move, normalise) / n_theta  # (b,)
-            change = loss_change(training, sides.features, move.to(training.z.dtype), tile)
-            total = total + weight[:, None].to(change.dtype) * change
-        return total
+        weights = [_weight(space, move, normalise) / n_theta for move in moves]  # (b,) each
+
+        def of(rows: slice, part: Training) -> Tensor:
+            total = torch.zeros((), dtype=part.z.dtype, device=part.z.device)
+            for move, weight in zip(moves, weights, strict=True):
+                change = loss_change(part, sides.features, move.to(part.z.dtype), tile)
+                total = total + weight[:, None].to(change.dtype) * change
+            return total
+
+        return of
 
     return score_chunks(training, targets, "eif", score, chunk)
 

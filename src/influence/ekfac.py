@@ -7,6 +7,8 @@ form. Sign: > 0 harmful. Unit: d per unit of a sample's weight in the mean
 loss, divided by the length of the move in W if `relative`.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -36,13 +38,21 @@ def scores(
     at_least("influence.damping", damping, 1e-9)
     gradients, factors = sample_gradients(training), fit(training, seed)
     value = factors.damping(damping)
-    norms = factors.squared_norms(gradients, training.features, value).sqrt() if relative else None
+    norms = None
+    if relative:
+        parts = training.parts()
+        squared = [factors.squared_norms(gradients[rows], part.features, value) for rows, part in parts]
+        norms = torch.cat(squared).sqrt()
 
-    def score(sides: Sides) -> Tensor:
+    def score(sides: Sides) -> Callable[[slice, Training], Tensor]:
         x = factors.solve(weight_gradient(training, sides), value)
-        found = along(training, gradients, x)
-        return found if norms is None else torch.where(norms > 0, found / norms, 0.0)
 
-    wide = 4 * training.weight.nbytes + training.z.nbytes  # of one group
+        def of(rows: slice, part: Training) -> Tensor:
+            found = along(part, gradients[rows], x)
+            return found if norms is None else torch.where(norms[rows] > 0, found / norms[rows], 0.0)
+
+        return of
+
+    wide = 4 * training.weight.nbytes + training.part_rows * gradients[:1].nbytes  # of one group
     size = chunk or max(1, BLOCK_BYTES // wide)
     return score_chunks(training, targets, "ekfac", score, size)

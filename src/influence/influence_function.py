@@ -88,13 +88,14 @@ def scores(
 
     residuals: list[float] = []
 
-    def score(sides: Sides) -> Tensor:
+    def score(sides: Sides) -> Callable[[slice, Training], Tensor]:
         v = weight_gradient(training, sides)
         x = solve(v)
         residuals.extend(_residuals(product, x, v))
-        return along(training, gradients, x)
+        return lambda rows, part: along(part, gradients[rows], x)
 
-    wide = 6 * training.weight.nbytes + 3 * training.z.nbytes  # of one right side, while it is solved
+    rows = training.part_rows * gradients[:1].nbytes
+    wide = 6 * training.weight.nbytes + 3 * rows  # of one right side, while it is solved
     result = score_chunks(training, targets, f"if, {solver}", score, chunk or max(1, BLOCK_BYTES // wide))
     _say(solver, residuals, tolerance)
     return result

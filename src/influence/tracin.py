@@ -8,7 +8,7 @@ gradients are low rank, grad d = G^T U and grad l = r phi^T, so a term is (r . G
 pass over phi.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -41,11 +41,15 @@ def _term(training: Training | Network, targets: Targets, chunk: int | None) -> 
         return score_groups(training, targets, "tracin", whole)
     gradients = sample_gradients(training)
 
-    def score(sides: Sides) -> Tensor:
+    def score(sides: Sides) -> Callable[[slice, Training], Tensor]:
         g = side_gradient(training, sides)
         b, r, _ = g.shape
-        reach = sides.features.flatten(0, 1) @ training.features.T  # (b r, n)
-        pull = g.flatten(0, 1) @ gradients.T  # (b r, n)
-        return reach.mul_(pull).view(b, r, -1).sum(1)
+
+        def of(rows: slice, part: Training) -> Tensor:
+            reach = sides.features.flatten(0, 1) @ part.features.T  # (b r, t)
+            pull = g.flatten(0, 1) @ gradients[rows].T  # (b r, t)
+            return reach.mul_(pull).view(b, r, -1).sum(1)
+
+        return of
 
     return score_chunks(training, targets, "tracin", score, chunk)
