@@ -97,6 +97,28 @@ COLUMNS = {
         "evidence": "P of the likelier of two labels, the one given and the likeliest other, beside the less "
         "likely, in [0.5, 1]; empty where no round decided",
     },
+    "changes.csv": {
+        "change": "vanished: the query was confused before the labels were corrected, and is not now; "
+        "appeared: the other way round; moved: it is taken for another wrong class than before",
+        "query": "name of the query image",
+        "query_class": "its class",
+        "neighbour_before": "name of its nearest gallery image before; empty where it was of its class",
+        "class_before": "that image's class",
+        "neighbour_after": "name of its nearest gallery image now; empty where it is of its class",
+        "class_after": "that image's class",
+        "distance_before": "squared distance of the pair before (of an appeared one: of the pair now) in the "
+        "model of the labels before, in [0, 4]",
+        "distance_after": "of the same pair in the model of the corrected labels, in [0, 4]",
+    },
+    "clean_list.csv": {
+        "path": "name of the training image; the rows that change come first. A cell that begins with "
+        "= + - @ or ' has one ' more, so that no spreadsheet computes it",
+        "old_label": "the label given",
+        "new_label": "the label after relabels= and loop=; empty where the sample was left out",
+        "change": "relabelled, left out or kept",
+        "evidence": "of a change: reviewer (decisions), vote P (of a relabels.csv), loop P (as in "
+        "corrected.csv), or list",
+    },
     "samples.csv": {
         "sample": "column of influence.npy: position in the training set",
         "path": "name of the training image",
@@ -366,7 +388,7 @@ def write(
         tables["retrained.csv"] = retrained_table(found.retrained)
     tables |= more or {}
     for name, table in tables.items():
-        write_csv(folder / name, table)
+        write_csv(folder / name, table, spreadsheet=name == "clean_list.csv")
     write_array(folder / "influence.npy", found.influence.numpy())
     write_json(
         folder / "influence_index.json",

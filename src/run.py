@@ -20,7 +20,21 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src import attribute, counterfactual, loop, pictures, results, reweight, summary, sweep, tracker
+from src import (
+    attribute,
+    clean,
+    corrections,
+    counterfactual,
+    effect,
+    loop,
+    names,
+    pictures,
+    results,
+    reweight,
+    summary,
+    sweep,
+    tracker,
+)
 from src.artifacts import disk, whole_folder, write_json
 from src.command_line import CONF
 from src.confusion import Queries, find
@@ -57,11 +71,14 @@ def run(cfg: DictConfig) -> Path:
     # The data, and a model for it.
     split = read(cfg.dataset)
     noisy = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
+    corrected = corrections.read(plan_of(corrections.Plan, "relabels", settings), split, noisy)
     recipe = instantiate(cfg.recipe)
     backbone = instantiate(cfg.model, **input_size(split.image, cfg.model, choices))
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
-    home, name = places(settings, choices, *fingerprints)
+    home, name = given = places(settings, choices, *fingerprints)
+    if corrected:
+        noisy, (home, name) = corrected.noisy, names.corrected(*given, corrected.noisy.labels)
     folder = Path(cfg.output_dir) / name
     if not flag("again", cfg.again) and sweep.running() and results.whole(folder):
         console.print(f"done before: {folder}")
@@ -86,8 +103,11 @@ def run(cfg: DictConfig) -> Path:
     pictures.check(cfg.pictures, split.image)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
-    # Train, or find the checkpoint that these settings lead to.
+    # Train, or find the checkpoint that these settings lead to; with corrected labels, also the one before.
     trainer = instantiate(cfg.trainer)
+    before = corrected and effect.before(corrected, untrained, data, given[0], trainer)
+    if corrected:
+        clock.lap("training before")
     with disk(home):
         logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
         checkpoint, reused = find_or_train(model, data, home, trainer, logger)
@@ -104,6 +124,9 @@ def run(cfg: DictConfig) -> Path:
     confusions = find(*test.parts, same=test.same)
     retrieval = metrics(*test.parts, same=test.same, ranks=split.recall_at)
     clock.lap("confusions")
+    comparison = corrected and effect.compare(
+        corrected, before, effect.Seen(test, confusions, retrieval), split
+    )
     retrieval["NMI"] = nmi(test.query, test.query_labels, cfg.seed)
     clock.lap("NMI")
 
@@ -152,7 +175,15 @@ def run(cfg: DictConfig) -> Path:
     # Keep it, and say it.
     with one_maker(folder), whole_folder(folder) as partial:
         written = results.write(
-            partial, found, choices["influence"], unit_of(explainer), loop.tables(rounds, found)
+            partial,
+            found,
+            choices["influence"],
+            unit_of(explainer),
+            {
+                **loop.tables(rounds, found),
+                **effect.tables(comparison),
+                **clean.tables(found, corrected, rounds),
+            },
         )
         pictures.draw(partial / "harmful.png", found, cfg.pictures, choices["influence"])
         report = {
@@ -164,6 +195,7 @@ def run(cfg: DictConfig) -> Path:
             "counterfactual": counterfactual.report(lds, plan),
             "retrain": reweight.report(changes, retraining),
             "loop": loop.report(rounds, plan_of_loop),
+            "corrections": effect.report(comparison),
             **results.provenance(checkpoint, reused, clock.laps, where),
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")

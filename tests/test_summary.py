@@ -11,6 +11,7 @@ METRICS = {
     "counterfactual": None,
     "retrain": None,
     "loop": None,
+    "corrections": None,
     "retrieval": {"R@1": 0.7328, "R@2": 0.85, "MAP@R": 0.384},
     "queries": 1920,
     "confusions": 513,
