@@ -11,9 +11,11 @@ import pytest
 
 from src.artifacts import (
     file_hash,
+    guarded,
     read_arrays,
     read_json,
     short_hash,
+    unguarded,
     whole_file,
     whole_folder,
     write_array,
@@ -483,3 +485,15 @@ def test_short_hash_is_the_same_in_every_process():
 def test_file_hash_is_the_files_sha256(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert file_hash(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_spreadsheet_computes_no_cell_and_every_cell_is_got_back(tmp_path):
+    cells = ["=1+1", "+1", "-1", "@x", "\tx", "'x", "''", "", "a=b", "é"]
+    assert [guarded(cell)[:1] for cell in cells] == ["'"] * 7 + ["", "a", "é"]
+    assert [unguarded(guarded(cell)) for cell in cells] == cells
+    table = pd.DataFrame({"text": cells, "number": np.arange(10) - 5.0})
+    write_csv(tmp_path / "t.csv", table, spreadsheet=True)
+    assert (tmp_path / "t.csv").read_bytes().startswith(b"\xef\xbb\xbftext,number\n'=1+1,-5\n")
+    back = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    assert back["text"].map(unguarded).tolist() == cells
+    assert back["number"].tolist() == table["number"].tolist()

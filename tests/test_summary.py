@@ -96,3 +96,34 @@ def test_what_each_round_won_back():
     unknown = {**after, "wrong": None, "broken": None, "won_back_R@1": None}
     lines = shown(loop={**loop, "rounds": [unknown], "clean": None})
     assert "Round 1            R@1 0.781  MAP@R 0.430  640 relabelled, 260 left out" in lines
+
+
+def test_corrections_are_told_before_and_after():
+    corrections = {
+        "file": "d.json",
+        "changed": 18,
+        "right": 17,
+        "wrong": 1,
+        "before": {"R@1": 0.7854, "MAP@R": 0.461, "confusions": 103},
+        "after": {"R@1": 0.8083, "MAP@R": 0.504, "confusions": 92},
+        "vanished": 38,
+        "appeared": 27,
+        "moved": 25,
+        "vanished_most": [
+            {"classes": ["a", "b"], "confusions": 11},
+            {"classes": ["c", "d"], "confusions": 3},
+        ],
+        "appeared_most": [],
+    }
+    lines = shown(corrections=corrections)
+    at = [line.split("  ")[0] for line in lines].index("Corrected")
+    assert lines[at : at + 5] == [
+        "Corrected          18 labels, as d.json says (17 rightly, 1 wrongly)",
+        "Before             R@1 0.785  MAP@R 0.461  103 confusions",
+        "After              R@1 0.808  MAP@R 0.504  92 confusions: 38 vanished, 27 appeared, 25 moved",
+        "Vanished most       11 x a / b",
+        "                     3 x c / d",
+    ]
+    assert not [line for line in lines if "Appeared" in line]
+    unknown = shown(corrections={**corrections, "right": None, "wrong": None})
+    assert "Corrected          18 labels, as d.json says" in unknown
