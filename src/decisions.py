@@ -68,8 +68,9 @@ def asked(file: Path, min_vote: float) -> pd.DataFrame:
     """The labels that a file asks for, as text in the columns ASKED; class is "" where the file does not say
     which label the sample has.
 
-    Decisions give `label` where they say other, and `label`, else `recommended`, where they say accept. Of a
-    run's relabels.csv the rows count whose vote_recommended is at least min_vote, in [0, 1].
+    Decisions give `label` where they say other, and `label`, else `recommended`, where they say accept; other
+    without a label says that the label is wrong, and asks for none. Of a run's relabels.csv the rows count
+    whose vote_recommended is at least min_vote, in [0, 1].
     """
     if file.suffix.lower() == ".json":
         return _accepted(read(file))
@@ -92,7 +93,9 @@ def asked(file: Path, min_vote: float) -> pd.DataFrame:
 
 
 def _accepted(review: Review) -> pd.DataFrame:
-    chosen = review.labels[review.labels["decision"].isin(["accept", "other"])]
+    chosen = review.labels[
+        review.labels["decision"].isin(["accept", "other"]) & (review.labels["label"] != "")
+    ]
     return chosen.assign(evidence="reviewer")[list(ASKED)].reset_index(drop=True)
 
 
@@ -195,8 +198,8 @@ def _label(place: str, row: dict[str, str]) -> tuple:
     recommended, vote = row.get("recommended", ""), row.get("vote", "")
     if decision == "accept":
         label = label or recommended
-    if decision in ("accept", "other") and not label:
-        raise UserError(f"{place}: decision={decision} without a label to give; fill label, or say unsure")
+    if decision == "accept" and not label:
+        raise UserError(f"{place}: decision=accept without a label to give; fill label, or say unsure")
     return path, current, decision, label, recommended, _number(place, "vote", vote) if vote else math.nan
 
 

@@ -173,10 +173,11 @@ def main(words: list[str]) -> None:
         return show_review(words.folder, words.review)
     folder = words.folder
     runs = [read(path) for path in find(folder)]
-    given = [
-        run for run in runs if not run.report.get("corrections")
-    ]  # the paper's tables are of labels as given
-    found = {name: module.parts(given) for name, module in experiments().items()}
+    # The paper's tables are of the labels as they were given.
+    given = [run for run in runs if not run.report.get("corrections")]
+    found = {
+        name: module.parts(runs if name == "relabels" else given) for name, module in experiments().items()
+    }
     here, all_runs = folder / "tables", collect(runs)
     summary = over_seeds(collect(distinct(runs)))
     write_csv(here / "runs.csv", all_runs)

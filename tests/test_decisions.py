@@ -122,7 +122,7 @@ def test_what_is_asked_of_each_form(tmp_path):
             {"labels": [{**LABELS[0], "decision": "acept"}]},
             r"labels\[0\]: decision=acept is not known; did you mean accept",
         ),
-        ({"labels": [{**LABELS[2], "label": None}]}, r"labels\[0\]: decision=other without a label"),
+        ({"labels": [{**LABELS[1], "recommended": None}]}, r"labels\[0\]: decision=accept without a label"),
         ({"labels": [{**LABELS[0], "path": ""}]}, r"labels\[0\]: no path; export"),
         ({"labels": [{**LABELS[0], "vote": 7}]}, r"labels\[0\]: vote=7.0 is out of range"),
         ({"labels": [{**LABELS[0], "vote": "much"}]}, r"labels\[0\]: vote=much is not a number"),
@@ -138,6 +138,12 @@ def test_what_is_asked_of_each_form(tmp_path):
 def test_bad_decisions_are_named_with_their_place(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         read(saved(tmp_path / "d.json", **change))
+
+
+def test_another_label_that_is_not_known_yet_is_counted_and_not_asked_for(tmp_path):
+    file = saved(tmp_path / "d.json", labels=[{**LABELS[2], "label": None}, LABELS[0]])
+    assert read(file).labels["decision"].tolist() == ["other", "accept"]
+    assert asked(file, 0)["path"].tolist() == ["a/1.png"]
 
 
 def test_saying_the_same_twice_counts_once(tmp_path):
