@@ -1,5 +1,5 @@
-from src.experiment import relabels
-from src.tables import main
+from src import tables
+from src.experiment import relabels, table5
 from tests.finished import finish
 
 
@@ -37,12 +37,13 @@ def test_the_change_is_of_the_same_seed(tmp_path):
     assert relabels.parts([plain]) == []
 
 
-def test_corrected_runs_are_in_no_table_of_the_labels_given(tmp_path, capsys):
+def test_corrected_runs_are_in_no_table_of_the_labels_given(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tables, "experiments", lambda: {"table5": table5, "relabels": relabels})
     kinds = {"centralized": 1, "diversified": 0, "individual": 0, "others": 0}
     classes = {"kind": kinds, "kind_by_share": kinds}
     finish(tmp_path, "plain", settings={}, classes=classes)
     made(tmp_path, 0, 0.7, 0.8)
-    main([str(tmp_path)])
+    tables.main([str(tmp_path)])
     said = capsys.readouterr().out
     assert "| none |" in said
     assert "| none, corrected |" in said
