@@ -233,7 +233,8 @@ def test_main_prints_and_writes_the_tables(outputs, capsys):
     assert sorted(rows["R@1"]) == sorted(SOFTTRIPLE + PROXYNCA)
     assert text.splitlines()[-2:] == [
         "Not there yet: closed_loop, counterfactual, detection, figure1, figure2, figure3, relabels, "
-        "sensitivity, table1_groups, table1_pairs, table3, table5. Make one with python -m src.run -m experiment=NAME",
+        "sensitivity, table1_groups, table1_pairs, table3, table5. "
+        "Make one with python -m src.run -m experiment=NAME",
         f"Written to {folder}/: results.md, and of each table .md, .csv and .tex",
     ]
 
