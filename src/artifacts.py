@@ -25,6 +25,7 @@ from src.errors import UserError
 LEFT = 24 * 3600  # seconds after which nobody can still be writing a file or folder begun elsewhere
 ALIGNED = 64  # bytes; where a mapped array starts, processors read whole words
 READ_BYTES = 2**24  # of a file, at once
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last is the guard itself, so that it can be taken off
 
 _mapped: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # by address
 
@@ -161,10 +162,26 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """UTF-8, no index, seven significant digits: what float32 holds."""
+def write_csv(path: Path, table: pd.DataFrame, spreadsheet: bool = False) -> None:
+    """UTF-8, no index, seven significant digits: what float32 holds.
+
+    spreadsheet: with the mark by which these know UTF-8, and text `guarded`.
+    """
+    if spreadsheet:
+        table = table.map(lambda cell: guarded(cell) if isinstance(cell, str) else cell)
     with whole_file(path) as partial:
-        table.to_csv(partial, index=False, float_format="%.7g", lineterminator="\n")
+        encoding = "utf-8-sig" if spreadsheet else "utf-8"
+        table.to_csv(partial, index=False, float_format="%.7g", lineterminator="\n", encoding=encoding)
+
+
+def guarded(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: ' before = + - @, tab, return, and before ' itself."""
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
+
+
+def unguarded(cell: str) -> str:
+    """What `guarded` was given."""
+    return cell[1:] if cell.startswith("'") else cell
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -24,6 +24,23 @@ LAUNCHERS = {
 }  # extras
 
 
+def in_hydras_words(words: list[str]) -> list[str]:
+    """The command line with relabels=FILE as relabels.file=FILE: a key of Hydra's can't be word and group.
+
+    The name of a file that Hydra's grammar would take apart, as decisions (1).json, is quoted.
+    """
+
+    def written(word: str) -> str:
+        key, equals, value = word.partition("=")
+        if key not in ("relabels", "relabels.file") or not equals or value.startswith("{"):
+            return word
+        if Path(value).is_file() and not re.fullmatch(r"[\w./-]+", value, re.ASCII):
+            value = "'" + value.replace("'", r"\'") + "'"
+        return f"relabels.file={value}"
+
+    return [written(word) for word in words]
+
+
 def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
     """(message, exit code); message None where the error is not the user's and wants its traceback.
 

@@ -1,6 +1,9 @@
 """What a checkpoint and a run are called: after everything that they depend on, and nothing else."""
 
+import hashlib
 from pathlib import Path
+
+import numpy as np
 
 from src.artifacts import short_hash
 from src.command_line import TRAINING_KEYS
@@ -79,3 +82,16 @@ def without_noise(settings: dict, choices: dict[str, str], data: str, start: str
     """The checkpoint's folder of the same settings with every label as it was before noise=."""
     calm = {**settings, "noise": {**settings["noise"], "ratio": 0}}
     return places(calm, {**choices, "noise": "none"}, data, start)[0]
+
+
+def corrected(home: Path, name: str, labels: np.ndarray) -> tuple[Path, str]:
+    """(the checkpoint's folder, the run's name) where these labels take the place of those that both tell of.
+
+    The labels alone count, not the file that gave them.
+    """
+
+    def renamed(old: str) -> str:
+        words, _, key = old.rpartition("-")
+        return f"{words}-relabels-{short_hash([key, hashlib.sha256(labels.tobytes()).hexdigest()])}"
+
+    return home.with_name(renamed(home.name)), renamed(name)

@@ -125,6 +125,28 @@ COLUMNS = {
         "most_harmful": "the training sample that scores highest on the explanation",
         "score": "its score; > 0 harmful, unit as influence.npy",
     },
+    "changes.csv": {
+        "change": "vanished: the query was confused before the labels were corrected, and is not now; "
+        "appeared: the other way round; moved: it is taken for another wrong class than before",
+        "query": "name of the query image",
+        "query_class": "its class",
+        "neighbour_before": "name of its nearest gallery image before; empty where it was of its class",
+        "class_before": "that image's class",
+        "neighbour_after": "name of its nearest gallery image now; empty where it is of its class",
+        "class_after": "that image's class",
+        "distance_before": "squared distance of the pair before (of an appeared one: of the pair now) in the "
+        "model of the labels before, in [0, 4]",
+        "distance_after": "of the same pair in the model of the corrected labels, in [0, 4]",
+    },
+    "clean_list.csv": {
+        "path": "name of the training image; the rows that change come first. A cell that begins with "
+        "= + - @ or ' has one ' more, so that no spreadsheet computes it",
+        "old_label": "the label given",
+        "new_label": "the label after relabels= and loop=; empty where the sample was left out",
+        "change": "relabelled, left out or kept",
+        "evidence": "of a change: reviewer (decisions), vote P (of a relabels.csv), loop P (as in "
+        "corrected.csv), or list",
+    },
     "samples.csv": {
         "sample": "column of influence.npy: position in the training set",
         "path": "name of the training image",
@@ -406,7 +428,7 @@ def write(
         write_array(folder / "influence_epochs.npy", found.trajectory.means.numpy())
     tables |= more or {}
     for name, table in tables.items():
-        write_csv(folder / name, table)
+        write_csv(folder / name, table, spreadsheet=name == "clean_list.csv")
     write_array(folder / "influence.npy", found.influence.numpy())
     write_json(
         folder / "influence_index.json",

@@ -21,8 +21,12 @@ from rich.console import Console
 
 from src import (
     attribute,
+    clean,
+    corrections,
     counterfactual,
+    effect,
     loop,
+    names,
     pictures,
     processes,
     relabel,
@@ -71,11 +75,14 @@ def run(cfg: DictConfig) -> Path:
     # The data, and a model for it.
     split = read(cfg.dataset)
     noisy = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
+    corrected = corrections.read(plan_of(corrections.Plan, "relabels", settings), split, noisy)
     recipe = instantiate(cfg.recipe)
     backbone = instantiate(cfg.model, **input_size(split.image, cfg.model, choices))
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
-    home, name = shards.agreed(places(settings, choices, *fingerprints), "name for this run")
+    home, name = given = shards.agreed(places(settings, choices, *fingerprints), "name for this run")
+    if corrected:
+        noisy, (home, name) = corrected.noisy, names.corrected(*given, corrected.noisy.labels)
     folder = Path(cfg.output_dir) / name
     if not flag("again", cfg.again) and sweep.running() and shards.told(lambda: results.whole(folder)):
         console.print(f"done before: {folder}")
@@ -104,11 +111,15 @@ def run(cfg: DictConfig) -> Path:
     pictures.check(cfg.pictures, split.image)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, cfg.candidates, split.image)
 
-    # Train, or find the checkpoint that these settings lead to; earlier ones are explained on the way.
+    # Train, or find the checkpoint that these settings lead to; earlier ones are explained on the way. With
+    # corrected labels, also the model before.
     trainer = instantiate(cfg.trainer)
     where = device(trainer)
     how = explainer, target, cfg.params, where, explanation(settings, choices)
     moments = Moments(when, untrained, data, *how)
+    before = corrected and effect.before(corrected, untrained, data, given[0], trainer)
+    if corrected:
+        clock.lap("training before")
     with disk(home):
         logger = None
         if shards.first():
@@ -127,6 +138,9 @@ def run(cfg: DictConfig) -> Path:
     confusions = find(*test.parts, same=test.same)
     retrieval = metrics(*test.parts, same=test.same, ranks=split.recall_at)
     clock.lap("confusions")
+    comparison = corrected and effect.compare(
+        corrected, before, effect.Seen(test, confusions, retrieval), split
+    )
     retrieval["NMI"] = nmi(test.query, test.query_labels, cfg.seed)
     clock.lap("NMI")
 
@@ -184,7 +198,15 @@ def run(cfg: DictConfig) -> Path:
         return folder
     with one_maker(folder), whole_folder(folder) as partial:
         written = results.write(
-            partial, found, choices["influence"], unit_of(explainer), loop.tables(rounds, found)
+            partial,
+            found,
+            choices["influence"],
+            unit_of(explainer),
+            {
+                **loop.tables(rounds, found),
+                **effect.tables(comparison),
+                **clean.tables(found, corrected, rounds),
+            },
         )
         pictures.draw(partial / "harmful.png", found, cfg.pictures, choices["influence"])
         report = {
@@ -198,6 +220,7 @@ def run(cfg: DictConfig) -> Path:
             "counterfactual": counterfactual.report(lds, plan),
             "retrain": reweight.report(changes, retraining),
             "loop": loop.report(rounds, plan_of_loop),
+            "corrections": effect.report(comparison),
             **results.provenance(checkpoint, reused, clock.laps, where),
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")

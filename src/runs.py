@@ -22,6 +22,7 @@ NO_FINDING = {"recipe": ("validate_every", "eval_batch_size"), "influence": ("wh
 OFF = {
     "retrain": ("mode", "none"),
     "loop": ("rounds", 0),
+    "relabels": ("file", None),
     "counterfactual": ("subsets", 0),
     "noise": ("ratio", 0),
 }

@@ -29,6 +29,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
         left, right = pair["classes"]
         text = f"{pair['confusions']:3d} x {left} / {right}{known}"
         lines.append(("" if i else "Confused most", text))
+    lines += _corrected(metrics["corrections"])
     lines.append(("Explained", _explained(metrics)))
     epochs = metrics.get("influence_epochs")
     if epochs:
@@ -48,6 +49,26 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     lines.append(("Relabels", f"{metrics['relabels']} harmful samples recommended another label"))
     seconds = metrics["seconds"]
     lines.append(("Time", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
+    return lines
+
+
+def _corrected(corrections: dict | None) -> list[tuple[str, str]]:
+    if not corrections:
+        return []
+    given, right = f"{corrections['changed']} labels, as {corrections['file']} says", corrections["right"]
+    known = "" if right is None else f" ({right} rightly, {corrections['wrong']} wrongly)"
+    before, after = corrections["before"], corrections["after"]
+    fates = ", ".join(f"{corrections[fate]} {fate}" for fate in ("vanished", "appeared", "moved"))
+    moments = [
+        "  ".join(f"{name} {one[name]:.3f}" for name in ("R@1", "MAP@R"))
+        + f"  {one['confusions']} confusions"
+        for one in (before, after)
+    ]
+    lines = [("Corrected", given + known), ("Before", moments[0]), ("After", f"{moments[1]}: {fates}")]
+    for fate in ("vanished", "appeared"):
+        for i, pair in enumerate(corrections[f"{fate}_most"]):
+            text = f"{pair['confusions']:3d} x {' / '.join(pair['classes'])}"
+            lines.append(("" if i else f"{fate.capitalize()} most", text))
     return lines
 
 

@@ -41,6 +41,7 @@ def command(main: Callable[[], None]) -> int:
     """What `python -m src.run` does, a job or a sweep; returns the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     stop.listen()
+    sys.argv[1:] = command_line.in_hydras_words(sys.argv[1:])
     try:
         main()
     except stop.Stopped as stopped:

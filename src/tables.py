@@ -1,4 +1,4 @@
-"""Collect finished runs into tables and figures: python -m src.tables [outputs].
+"""Collect finished runs into tables and figures: python -m src.tables [outputs] [--review decisions.json].
 
 One row per setting, mean and standard deviation over its seeds; then the tables and figures of
 src/experiment/, each as far as its runs are there, the paper's value beside ours where it has one. On the
@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src import experiment
+from src import experiment, review
 from src.artifacts import whole_file, write_csv
 from src.errors import UserError
 from src.part import Part
@@ -35,6 +35,7 @@ def collect(runs: list[Run]) -> pd.DataFrame:
         rows.append(
             {
                 **{group: run.choice(group) for group in SETTING},
+                "noise": run.choice("noise") + (", corrected" if report.get("corrections") else ""),
                 "setting": run.setting(),
                 "seed": report["seed"],
                 "R@1": report["retrieval"]["R@1"],
@@ -145,13 +146,38 @@ def _text(path: Path, text: str) -> None:
         partial.write_text(text, "utf-8")
 
 
+def show_review(folder: Path, files: list[Path]) -> None:
+    """Print and write the tables of reviewers' decisions."""
+    found = review.parts(files, folder)
+    if not found:
+        raise UserError(f"{files[0]}: holds no decision; decide in the report, and export again")
+    for part in found:
+        write(folder / "tables", part)
+    print("\n".join(section(part) for part in found))
+    print(f"Written to {folder / 'tables'}/: of each table .md, .csv and .tex")
+
+
 def main(words: list[str]) -> None:
     """Print and write the tables."""
     parser = argparse.ArgumentParser(prog="python -m src.tables", description=__doc__)
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="where the runs are")
-    folder = parser.parse_args(words).folder
+    parser.add_argument(
+        "--review",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="make Tables 4 and 6 of these decisions (.json or .csv); with more files, how far they agree",
+    )
+    words = parser.parse_args(words)
+    if words.review:
+        return show_review(words.folder, words.review)
+    folder = words.folder
     runs = [read(path) for path in find(folder)]
-    found = {name: module.parts(runs) for name, module in experiments().items()}
+    # The paper's tables are of the labels as they were given.
+    given = [run for run in runs if not run.report.get("corrections")]
+    found = {
+        name: module.parts(runs if name == "relabels" else given) for name, module in experiments().items()
+    }
     here, all_runs = folder / "tables", collect(runs)
     summary = over_seeds(collect(distinct(runs)))
     write_csv(here / "runs.csv", all_runs)

@@ -18,12 +18,14 @@ from src.artifacts import (
     add_rows,
     file_hash,
     growing_arrays,
+    guarded,
     let_go,
     map_arrays,
     read_arrays,
     read_json,
     scratch,
     short_hash,
+    unguarded,
     whole_file,
     whole_folder,
     write_array,
@@ -626,3 +628,15 @@ def test_memory_that_was_let_go_is_read_again(tmp_path):
     own = ROWS.copy()
     let_go(own.ctypes.data)
     assert np.array_equal(own, ROWS)
+
+
+def test_a_spreadsheet_computes_no_cell_and_every_cell_is_got_back(tmp_path):
+    cells = ["=1+1", "+1", "-1", "@x", "\tx", "'x", "''", "", "a=b", "é"]
+    assert [guarded(cell)[:1] for cell in cells] == ["'"] * 7 + ["", "a", "é"]
+    assert [unguarded(guarded(cell)) for cell in cells] == cells
+    table = pd.DataFrame({"text": cells, "number": np.arange(10) - 5.0})
+    write_csv(tmp_path / "t.csv", table, spreadsheet=True)
+    assert (tmp_path / "t.csv").read_bytes().startswith(b"\xef\xbb\xbftext,number\n'=1+1,-5\n")
+    back = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    assert back["text"].map(unguarded).tolist() == cells
+    assert back["number"].tolist() == table["number"].tolist()

@@ -7,7 +7,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import OmegaConf
 from torch._utils import ExceptionWrapper
 
-from src.command_line import CONF, explain
+from src.command_line import CONF, explain, in_hydras_words
 from src.errors import UserError
 from src.split import FileImages
 
@@ -257,3 +257,20 @@ def test_a_process_that_was_killed_is_told_with_what_to_do():
 @pytest.mark.parametrize("error", [ValueError("x"), ZeroDivisionError(), RuntimeError("CUDA"), SystemExit(3)])
 def test_an_error_that_is_not_the_users_keeps_its_traceback(error):
     assert explain(error, ["seed=3"]) == (None, 1)
+
+
+def test_relabels_is_a_file_and_a_group_of_keys(tmp_path):
+    def config(*words):
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", in_hydras_words(list(words))).relabels
+
+    odd = tmp_path / "it's décisions (1), {2}.json"
+    odd.touch()
+    for key in ("relabels", "relabels.file"):
+        assert config(f"{key}={odd}").file == str(odd)
+        assert config("relabels.min_vote=0.7", f"{key}=a/b-c.json") == {"file": "a/b-c.json", "min_vote": 0.7}
+    assert config("relabels=null").file is None
+    assert config("relabels={file: x.csv}").file == "x.csv"
+    assert in_hydras_words(["-m", "seed=0,1", "relabels=a.csv,b.csv"])[2] == "relabels.file=a.csv,b.csv"
+    assert in_hydras_words(["relabel=x", "--help"]) == ["relabel=x", "--help"]

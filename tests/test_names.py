@@ -1,6 +1,9 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from src.names import depends, explanation, places, without_noise
+from src.names import corrected, depends, explanation, places, without_noise
 
 
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
@@ -119,3 +122,17 @@ def test_what_weights_depend_on_differs_exactly_where_the_folder_does():
         for j in range(i):
             assert (homes[i] == homes[j]) == (told[i] == told[j]), (changes[i], changes[j])
     assert len(set(homes)) == 5
+
+
+def test_corrected_labels_change_both_names_and_nothing_else_does():
+    home, labels = Path("out/checkpoints/a-b-c-d-seed0-12345678"), np.arange(5)
+    found = corrected(home, "a-b-c-d-eif-knn-seed0-87654321", labels)
+    assert found == corrected(home, "a-b-c-d-eif-knn-seed0-87654321", labels.copy())
+    assert found[0].parent == home.parent
+    assert found[0].name.startswith("a-b-c-d-seed0-relabels-")
+    assert found[1].startswith("a-b-c-d-eif-knn-seed0-relabels-")
+    others = [
+        corrected(home, "a-b-c-d-eif-knn-seed0-87654321", labels[::-1]),
+        corrected(home.with_name("a-b-c-d-seed0-00000000"), "a-b-c-d-eif-knn-seed0-00000000", labels),
+    ]
+    assert not {*others[0], *others[1]} & {*found}

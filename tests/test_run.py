@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,10 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from PIL import Image
 
-from src.command_line import CONF, explain
+from scripts.draw import draw
+from src.clean import links
+from src.command_line import CONF, explain, in_hydras_words
+from src.dataset.table import load as load_table
 from src.errors import UserError
 from src.run import run
 from tests.conftest import ROOT
@@ -447,6 +451,114 @@ def test_features_are_the_rows_that_were_given_and_moving_them_trains_nothing_ag
     assert len(np.load(again / "influence.npy")) == report(folder)["confusions"] > 0
 
 
+@pytest.fixture(scope="module")
+def corrected(tmp_path_factory):
+    """A folder of letters, four of them in a wrong class; the run on it, and the one of the decisions."""
+    home = tmp_path_factory.mktemp("review")
+    draw(home / "letters", 12, 4, 0)
+    words = ["dataset=folder", f"dataset.root={home / 'letters'}", "dataset.channels=1", *TINY[1:]]
+    before = go(home / "out", *words, "dataset.augment=none")
+    wrong, samples = pd.read_csv(home / "letters/wrong.csv"), pd.read_csv(before / "samples.csv")
+    labels = [
+        {
+            "sample": int(samples.index[samples["path"] == path][0]),
+            "path": path,
+            "class": path.split("/")[0],
+            "decision": "other",
+            "label": label,
+            "recommended": path.split("/")[0],
+            "vote": 0.5,
+        }
+        for path, label in wrong.itertuples(index=False)
+    ]
+    decisions = {"format": 1, "run": before.name, "checkpoint": "", "pairs": [], "labels": labels}
+    (home / "decisions (1).json").write_text(json.dumps(decisions), "utf-8")
+    said = in_hydras_words([f"relabels={home / 'decisions (1).json'}"])
+    words = [*words, "dataset.augment=none", *said]
+    weights = next(home.glob("out/checkpoints/*/model.ckpt")).read_bytes()
+    return home, words, before, weights, go(home / "out", *words)
+
+
+def test_decisions_are_trained_on_and_what_changed_is_told(corrected):
+    home, _, before, weights, after = corrected
+    found, changes = report(after)["corrections"], pd.read_csv(after / "changes.csv")
+    assert (found["changed"], found["already"], found["right"]) == (4, 0, None)
+    wrong = dict(pd.read_csv(home / "letters/wrong.csv").itertuples(index=False, name=None))
+    samples = pd.read_csv(after / "samples.csv").set_index("path")["class"]
+    assert samples[list(wrong)].to_dict() == wrong
+    assert "flipped" not in pd.read_csv(after / "samples.csv")
+    # The run before is as it was, and so is its model.
+    assert next(home.glob("out/checkpoints/*[!relabels]*seed0-????????/model.ckpt")).read_bytes() == weights
+    old, new = (pd.read_csv(folder / "confusions.csv").set_index("query") for folder in (before, after))
+    assert found["before"]["R@1"] == report(before)["retrieval"]["R@1"]
+    assert found["after"]["R@1"] == report(after)["retrieval"]["R@1"]
+    assert (found["before"]["confusions"], found["after"]["confusions"]) == (len(old), len(new))
+    fates = {fate: rows.set_index("query") for fate, rows in changes.groupby("change")}
+    assert set(fates["vanished"].index) == set(old.index) - set(new.index) != set()
+    assert set(fates.get("appeared", new[:0]).index) == set(new.index) - set(old.index)
+    gone = fates["vanished"]
+    assert gone["neighbour_before"].to_dict() == old.loc[gone.index, "neighbour"].to_dict()
+    np.testing.assert_allclose(gone["distance_before"], old.loc[gone.index, "distance"], rtol=1e-4)
+    both = set(old.index) & set(new.index)
+    moved = {name for name in both if old["neighbour_class"][name] != new["neighbour_class"][name]}
+    assert set(fates.get("moved", new[:0]).index) == moved
+    described = json.loads((after / "columns.json").read_text())
+    assert list(described["changes.csv"]) == list(changes)
+
+
+def test_the_corrected_run_is_the_same_from_nothing_and_from_its_own_clean_list(corrected, tmp_path):
+    _, words, _, _, after = corrected
+    again = go(tmp_path, *words)
+    assert again.name == after.name
+    for name in (*SMALL_TABLES, "changes.csv", "clean_list.csv"):
+        assert (again / name).read_bytes() == (after / name).read_bytes(), name
+    # The labels count, not the file that gives them.
+    before = set(after.parent.iterdir())
+    go(after.parent, *words[:-1], f"relabels.file={after / 'clean_list.csv'}")
+    assert set(after.parent.iterdir()) == before
+    assert report(after)["corrections"]["file"].endswith("clean_list.csv")
+    assert report(after)["checkpoint"]["reused"]
+    assert (after / "clean_list.csv").read_bytes() == (again / "clean_list.csv").read_bytes()
+    with pytest.raises(UserError, match=r"nothing to change: it gives no label"):
+        go(tmp_path, *words[:-1], f"relabels.file={after / 'relabels.csv'}", "relabels.min_vote=1")
+
+
+def test_the_clean_folder_has_every_image_under_its_corrected_label(corrected, tmp_path):
+    home, _, before, _, after = corrected
+    assert links(after, tmp_path / "clean") == (192, 0)
+    split = load_table(str(tmp_path / "clean/list.csv"))
+    here = {
+        Path(name).name: split.class_names[label]
+        for name, label in zip(split.train.names, split.train.labels, strict=True)
+    }
+    samples = pd.read_csv(before / "samples.csv")
+    right = dict(zip(samples["path"], samples["class"], strict=True))
+    right |= dict(pd.read_csv(home / "letters/wrong.csv").itertuples(index=False, name=None))
+    assert here == {Path(path).name: label for path, label in right.items()}
+    assert len(split.query) == 96
+
+
+def test_corrections_of_flipped_labels_are_right_or_wrong(noisy, tmp_path):
+    samples = pd.read_csv(noisy / "samples.csv", dtype=str)
+    flipped, kept = samples[samples["flipped"] == "True"], samples[samples["flipped"] == "False"]
+    rows = [f"{row.path},{row.true_class}" for row in flipped[:7].itertuples()]
+    rows += [f"{row.path},{flipped['class'].iloc[0]}" for row in kept[:1].itertuples()]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]), "utf-8")
+    words = [*TINY, "noise=flip_10", "noise.ratio=0.25", f"relabels.file={tmp_path / 'list.csv'}"]
+    folder = go(noisy.parent, *words, "loop.rounds=1")
+    found = report(folder)
+    assert (found["corrections"]["right"], found["corrections"]["wrong"]) == (7, 1)
+    assert found["noise"]["flipped"] == 24 - 7 + 1
+    assert found["corrections"]["before"]["R@1"] == report(noisy)["retrieval"]["R@1"]
+    clean = pd.read_csv(folder / "clean_list.csv", keep_default_na=False)
+    last = pd.read_csv(folder / "corrected.csv")
+    now = dict(zip(clean["path"], clean["new_label"], strict=True))
+    expected = last["corrected"].where(~last["left_out"], "")
+    assert [now[path] for path in last["path"]] == expected.tolist()
+    old = dict(zip(clean["path"], clean["old_label"], strict=True))
+    assert [old[path] for path in samples["path"]] == samples["class"].tolist()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -562,6 +674,8 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
         ("+retrain.foo=1", r"retrain: .*foo"),
         ("loop=3", r"loop=3 is not a group of keys; give loop.rounds=VALUE"),
         ("+loop.foo=1", r"loop has the keys rounds, sure, clean; look at foo"),
+        ("relabels.file=gone.csv", r"gone.csv: no such file"),
+        ("relabels.min_vote=2", r"relabels.min_vote=2 is out of range"),
         ("~counterfactual.share", r"counterfactual has the keys subsets, share, steps, seed; look at share"),
         ("pictures=101", r"pictures=101 is out of range"),
         ("neighbours=0", r"neighbours=0 is too small"),

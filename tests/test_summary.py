@@ -11,6 +11,7 @@ METRICS = {
     "counterfactual": None,
     "retrain": None,
     "loop": None,
+    "corrections": None,
     "retrieval": {"R@1": 0.7328, "R@2": 0.85, "MAP@R": 0.384},
     "queries": 1920,
     "confusions": 513,
@@ -106,3 +107,34 @@ def test_when_samples_turned_harmful():
     none = {"all": {"median": None, "never": 1.0}}
     assert not [line for line in shown(influence_epochs={**epochs, "first_harmful": none}) if "never" in line]
     assert not [line for line in shown() if "Harmful" in line]
+
+
+def test_corrections_are_told_before_and_after():
+    corrections = {
+        "file": "d.json",
+        "changed": 18,
+        "right": 17,
+        "wrong": 1,
+        "before": {"R@1": 0.7854, "MAP@R": 0.461, "confusions": 103},
+        "after": {"R@1": 0.8083, "MAP@R": 0.504, "confusions": 92},
+        "vanished": 38,
+        "appeared": 27,
+        "moved": 25,
+        "vanished_most": [
+            {"classes": ["a", "b"], "confusions": 11},
+            {"classes": ["c", "d"], "confusions": 3},
+        ],
+        "appeared_most": [],
+    }
+    lines = shown(corrections=corrections)
+    at = [line.split("  ")[0] for line in lines].index("Corrected")
+    assert lines[at : at + 5] == [
+        "Corrected          18 labels, as d.json says (17 rightly, 1 wrongly)",
+        "Before             R@1 0.785  MAP@R 0.461  103 confusions",
+        "After              R@1 0.808  MAP@R 0.504  92 confusions: 38 vanished, 27 appeared, 25 moved",
+        "Vanished most       11 x a / b",
+        "                     3 x c / d",
+    ]
+    assert not [line for line in lines if "Appeared" in line]
+    unknown = shown(corrections={**corrections, "right": None, "wrong": None})
+    assert "Corrected          18 labels, as d.json says" in unknown
