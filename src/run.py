@@ -20,7 +20,18 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from src import attribute, counterfactual, loop, pictures, results, reweight, summary, sweep, tracker
+from src import (
+    attribute,
+    counterfactual,
+    dashboard,
+    loop,
+    pictures,
+    results,
+    reweight,
+    summary,
+    sweep,
+    tracker,
+)
 from src.artifacts import disk, whole_folder, write_json
 from src.command_line import CONF
 from src.confusion import Queries, find
@@ -44,6 +55,7 @@ def main(cfg: DictConfig) -> None:
     sweep.job(run, cfg)
 
 
+@tracker.followed
 def run(cfg: DictConfig) -> Path:
     """The whole story with one configuration, and the folder it ends in; see `python -m src.run --help`."""
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -169,7 +181,7 @@ def run(cfg: DictConfig) -> Path:
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
         report |= {"format": results.RESULTS_FORMAT, "files": results.sizes(partial)}
         write_json(partial / "metrics.json", report)
-    tracker.publish(logger, report, written)
+    dashboard.publish(tracker.page(logger), report, written, found, folder)
     summary.show(report, str(folder), Console(highlight=False))
     return folder
 
