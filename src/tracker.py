@@ -46,7 +46,7 @@ def wandb(folder: Path, name: str, config: dict, project: str, patience: float =
     arguments = {
         "project": os.environ.get("WANDB_PROJECT", project),
         "name": name,
-        "dir": folder,
+        "dir": folder.resolve(),  # the process that writes may have been started elsewhere
         **labels(name, config),
         "reinit": "finish_previous",
     }
