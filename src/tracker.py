@@ -41,7 +41,7 @@ def wandb(folder: Path, name: str, config: dict, project: str, patience: float =
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
     mode = os.environ.get("WANDB_MODE") or "online"
-    if mode not in ("offline", "disabled", "dryrun") and not _logged_in(library):
+    if mode not in ("offline", "disabled", "dryrun") and not logged_in(library):
         mode = "offline"  # whatever else was asked for: without a key W&B would ask for one
     arguments = {
         "project": os.environ.get("WANDB_PROJECT", project),
@@ -61,7 +61,7 @@ def wandb(folder: Path, name: str, config: dict, project: str, patience: float =
     return WandbLogger(experiment=run, save_dir=folder)
 
 
-def _logged_in(library) -> bool:
+def logged_in(library) -> bool:
     """True where an API key is at hand for W&B's server, in the environment or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
@@ -94,8 +94,9 @@ def _settings(config: dict) -> dict:
 
 
 def page(logger: Logger | None):
-    """The W&B run that follows, or None."""
-    return logger.experiment if isinstance(logger, WandbLogger) else None
+    """The W&B run that follows, or None; WANDB_MODE=disabled follows nothing."""
+    run = logger.experiment if isinstance(logger, WandbLogger) else None
+    return None if run is None or run.disabled else run
 
 
 def end(run, code: int = 0) -> None:

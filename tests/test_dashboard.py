@@ -57,7 +57,8 @@ def publish(output, found, *, reused, history=True, **choices):
     (home / "model.ckpt").write_bytes(b"weights")
     if history:
         write_csv(
-            home / "history.csv", pd.DataFrame({"epoch": [1, 3], "loss": [2.5, 1.5], "R@1": [0.25, 0.5]})
+            home / "history.csv",
+            pd.DataFrame({"epoch": [1, 3], "loss": [2.5, 1.5], "R@1": [0.25, 0.5], "MAP@R": [0.1, 0.2]}),
         )
     config = {**CONFIG, "choices": {**CHOICES, **choices}}
     run = tracker.page(tracker.wandb(home, folder.name, config, "tests"))
@@ -65,7 +66,7 @@ def publish(output, found, *, reused, history=True, **choices):
     report = {
         "choices": config["choices"],
         "seed": 3,
-        **results.report(found, written, {"R@1": 0.25}),
+        **results.report(found, written, {"R@1": 0.25, "MAP@R": 0.125}),
         "checkpoint": {
             "path": str(home / "model.ckpt"),
             "sha256": file_hash(home / "model.ckpt"),
