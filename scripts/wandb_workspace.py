@@ -80,7 +80,7 @@ def workspace(entity: str, project: str):
         name=NAME,
         sections=[ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         runset_settings=ws.RunsetSettings(
-            filters=[expr.Metric("State") == "finished"],
+            filters=expr.And(expr.Metric("State") == "finished"),
             groupby=[expr.Metric("Group"), expr.Metric("JobType")],
             pinned_columns=[f"summary:{name}" for name in COLUMNS],
         ),

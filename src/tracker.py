@@ -117,7 +117,7 @@ def followed(job: Callable[P, T]) -> Callable[P, T]:
             return job(*args, **kwargs)
         except BaseException as error:
             library = sys.modules.get("wandb")
-            if library is not None and library.run is not None:
+            if library is not None and library.run is not None and not library.run.disabled:
                 end(library.run, 130 if isinstance(error, KeyboardInterrupt) else 1)
             raise
 

@@ -71,6 +71,20 @@ def test_an_error_without_w_and_b_passes(monkeypatch):
         job()
 
 
+def test_disabled_follows_nothing_and_says_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+    @tracker.followed
+    def job():
+        assert tracker.page(tracker.wandb(tmp_path, "name", CONFIG, "tests")) is None
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        job()
+    assert capsys.readouterr().err == ""
+    assert not list(tmp_path.rglob("*.wandb"))
+
+
 def test_every_job_is_followed():
     assert run.run.__wrapped__.__name__ == "run"
 
