@@ -43,8 +43,9 @@ def publish(run, report: dict, written: dict[str, pd.DataFrame], found: Findings
             run.log(tables(written, found, scores))
             run.log(charts(written["samples.csv"], report["choices"]["detector"]))
             lineage.log(run, report, folder)
-    except (library.errors.Error, OSError) as error:
-        console.print(f"W&B did not get all of this run ({error}); {folder} has it")
+    except (library.errors.Error, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        console.print(f"W&B did not get all of this run ({reason}); {folder} has it")
     tracker.end(run)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import wandb
 from PIL import Image
 
 from src import dashboard, lineage, results, tracker
@@ -246,9 +247,10 @@ def test_nothing_explained_and_no_epoch_measured(tmp_path):
     assert {row[1] for row in page.table("detection_curve")[1]} == {"knn", "random order"}
 
 
-def test_where_w_and_b_fails_the_run_is_ended_and_one_line_says_so(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [OSError, ValueError, wandb.errors.CommError])
+def test_where_w_and_b_fails_the_run_is_ended_and_one_line_says_so(tmp_path, monkeypatch, capsys, error):
     def fail(*args):
-        raise OSError("no space left")
+        raise error("no space left\nor so")
 
     monkeypatch.setattr(lineage, "log", fail)
     page = publish(tmp_path, findings(), reused=False)
