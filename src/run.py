@@ -24,6 +24,7 @@ from src import (
     clean,
     corrections,
     counterfactual,
+    dashboard,
     effect,
     loop,
     names,
@@ -62,6 +63,7 @@ def main(cfg: DictConfig) -> None:
     sweep.job(functools.partial(processes.together, run), cfg)
 
 
+@tracker.followed
 def run(cfg: DictConfig) -> Path:
     """The whole story with one configuration, and the folder it ends in; see `python -m src.run --help`."""
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -226,7 +228,7 @@ def run(cfg: DictConfig) -> Path:
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
         report |= {"format": results.RESULTS_FORMAT, "files": results.sizes(partial)}
         write_json(partial / "metrics.json", report)
-    tracker.publish(logger, report, written)
+    dashboard.publish(tracker.page(logger), report, written, found, folder)
     summary.show(report, str(folder), Console(highlight=False))
     return folder
 

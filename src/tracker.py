@@ -1,17 +1,24 @@
-"""Where training metrics and tables are followed: nowhere, in a CSV, or in Weights & Biases."""
+"""Where a run is followed: nowhere, in a CSV, or in Weights & Biases, and how its W&B run begins and ends."""
 
+import functools
 import logging
 import netrc
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 from urllib.parse import urlparse
 
-import pandas as pd
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from src.progress import console
 
-ROWS = 1000  # of each table that W&B is sent; the files on disk have all
+GROUPED = ("dataset", "noise", "model", "loss")  # what is trained: seeds and methods are compared within it
+TAGGED = (*GROUPED, "target", "influence", "detector", "experiment")
+TAG = 64  # characters that W&B takes
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 def none(folder: Path, name: str, config: dict) -> None:
@@ -27,21 +34,20 @@ def csv(folder: Path, name: str, config: dict) -> Logger:
 def wandb(folder: Path, name: str, config: dict, project: str, patience: float = 20) -> Logger:
     """A W&B run: online where the user is logged in, else offline; never asks, never waits for long.
 
-    WANDB_MODE decides where a key is at hand. patience: seconds to wait for the server before going offline.
+    config: the settings, with `choices`. WANDB_MODE decides where a key is at hand. patience: seconds to wait
+    for the server before going offline.
     """
     import wandb as library
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
     mode = os.environ.get("WANDB_MODE") or "online"
-    if mode not in ("offline", "disabled", "dryrun") and not _logged_in(library):
+    if mode not in ("offline", "disabled", "dryrun") and not logged_in(library):
         mode = "offline"  # whatever else was asked for: without a key W&B would ask for one
     arguments = {
         "project": os.environ.get("WANDB_PROJECT", project),
         "name": name,
-        "dir": folder,
-        "config": config,
-        "group": name.rsplit("-seed", 1)[0],
-        "tags": [f"{key}:{value}" for key, value in config.get("choices", {}).items()],
+        "dir": folder.resolve(),  # the process that writes may have been started elsewhere
+        **labels(name, config),
         "reinit": "finish_previous",
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +61,7 @@ def wandb(folder: Path, name: str, config: dict, project: str, patience: float =
     return WandbLogger(experiment=run, save_dir=folder)
 
 
-def _logged_in(library) -> bool:
+def logged_in(library) -> bool:
     """True where an API key is at hand for W&B's server, in the environment or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
@@ -66,34 +72,53 @@ def _logged_in(library) -> bool:
         return False
 
 
-def publish(logger: Logger | None, metrics: dict, tables: dict[str, pd.DataFrame]) -> None:
-    """Send a finished run's numbers and tables to W&B, if that is what follows it, and end its run."""
-    if not isinstance(logger, WandbLogger):
-        return
-    import wandb as library
+def labels(name: str, config: dict) -> dict:
+    """What a dashboard groups and filters runs by: group, job_type, tags, and config without Hydra's keys."""
+    choices = config["choices"]
+    chosen = [(key, choices[key]) for key in TAGGED if choices.get(key)]
+    return {
+        "group": "-".join(choices[key] for key in GROUPED),
+        "job_type": choices["influence"],
+        "tags": [f"{key}:{value}"[:TAG] for key, value in chosen],
+        "config": {**_settings(config), "run": name},
+    }
 
-    run = logger.experiment
-    run.summary.update(_flat(metrics))
-    for name, table in tables.items():
-        rows = table.head(ROWS)
-        run.log(
-            {
-                name.removesuffix(".csv"): library.Table(
-                    dataframe=rows.astype(object).where(rows.notna(), None)
-                )
-            }
-        )
-    run.finish()
-    if run.settings.mode == "offline":
+
+def _settings(config: dict) -> dict:
+    """The settings without what only instantiates them (_target_, _partial_)."""
+    return {
+        key: _settings(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if not key.startswith("_")
+    }
+
+
+def page(logger: Logger | None):
+    """The W&B run that follows, or None; WANDB_MODE=disabled follows nothing."""
+    run = logger.experiment if isinstance(logger, WandbLogger) else None
+    return None if run is None or run.disabled else run
+
+
+def end(run, code: int = 0) -> None:
+    """End a W&B run, as finished (code 0) or failed, and say where it is."""
+    run.finish(exit_code=code)
+    if run.offline:
         console.print(f"W&B kept this run offline; send it with: wandb sync {Path(run.dir).parent}")
+    elif run.url:
+        console.print(f"W&B: {run.url}")
 
 
-def _flat(value: dict, prefix: str = "") -> dict[str, float | str]:
-    """{'a': {'b': 1}} -> {'a/b': 1}, numbers and words only."""
-    flat = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{key}/")
-        elif isinstance(item, (int, float, str)):
-            flat[f"{prefix}{key}"] = item
-    return flat
+def followed(job: Callable[P, T]) -> Callable[P, T]:
+    """The job; where an error or Ctrl-C ends it, its W&B run ends as failed before the next one begins."""
+
+    @functools.wraps(job)
+    def ended(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return job(*args, **kwargs)
+        except BaseException as error:
+            library = sys.modules.get("wandb")
+            if library is not None and library.run is not None and not library.run.disabled:
+                end(library.run, 130 if isinstance(error, KeyboardInterrupt) else 1)
+            raise
+
+    return ended

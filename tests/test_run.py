@@ -28,6 +28,7 @@ from src.command_line import CONF, explain, in_hydras_words
 from src.dataset.table import load as load_table
 from src.errors import UserError
 from src.run import run
+from tests import offline
 from tests.conftest import ROOT
 
 TINY = [
@@ -778,3 +779,22 @@ def test_ctrl_c_keeps_the_whole_epochs_and_the_same_command_goes_on(tmp_path):
     assert "resuming training" in again.stderr
     history = pd.read_csv(next(tmp_path.glob("checkpoints/*/history.csv")))
     assert history["epoch"].tolist() == list(range(1, 41))
+
+
+def test_what_w_and_b_is_told_is_what_the_files_say(tmp_path):
+    folder = go(tmp_path, *TINY, "noise=flip_10", "noise.ratio=0.25", "logger=wandb")
+    found, (page,) = report(folder), offline.pages(tmp_path)
+    history = pd.read_csv(tmp_path / found["checkpoint"]["path"].replace("model.ckpt", "history.csv"))
+    assert (page.run.display_name, page.code) == (folder.name, 0)
+    assert page.summary["retrieval/R@1"] == pytest.approx(found["retrieval"]["R@1"])
+    assert page.summary["noise/flipped"] == 24
+    lines = [line for line in page.history if "epochs/epoch" in line]
+    assert [line["epochs/R@1"] for line in lines] == pytest.approx(history["R@1"].tolist())
+    live = [line["R@1"] for line in page.history if "R@1" in line]
+    assert live == pytest.approx(history["R@1"].tolist(), rel=1e-5)
+    (model,) = page.artifact("model").manifest.contents
+    assert (model.local_path, page.artifact("model").use_after_commit) == (found["checkpoint"]["path"], False)
+    columns, rows = page.table("tablesconfusions")
+    confusions = pd.read_csv(folder / "confusions.csv")
+    assert [row[columns.index("query")] for row in rows] == confusions["query"].tolist()
+    assert all(isinstance(row[0], bytes) and isinstance(row[1], bytes) for row in rows)
