@@ -24,6 +24,7 @@ from PIL import Image
 from src.command_line import CONF, explain
 from src.errors import UserError
 from src.run import run
+from src.stop import Stopped, listen
 from tests.conftest import ROOT
 
 TINY = [
