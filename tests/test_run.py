@@ -28,6 +28,7 @@ from src.command_line import CONF, explain, in_hydras_words
 from src.dataset.table import load as load_table
 from src.errors import UserError
 from src.run import run
+from src.stop import Stopped, listen
 from tests import offline
 from tests.conftest import ROOT
 
