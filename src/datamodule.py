@@ -201,7 +201,7 @@ class DataModule(pl.LightningDataModule):
         """A part, or some rows of it, without augmentation, in its own order."""
         samples = self._samples(part, part.labels, self.evaluation)
         return DataLoader(
-            samples if rows is None else Subset(samples, rows),
+            samples if rows in (None, range(len(part))) else Subset(samples, rows),
             batch_size=self.recipe.eval_batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

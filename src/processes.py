@@ -23,7 +23,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 
 from src import command_line, shards, sweep, train
@@ -103,10 +103,12 @@ def hush() -> None:
 
 def look_after(run: Callable[[DictConfig], Path], cfg: DictConfig, here: int, machines: int) -> Path:
     """Start the processes of this machine and wait for them; raises what one of them met."""
+    # A launcher's process knows the types of Hydra's plugins in a way that can't be sent: plain values can.
+    hydra = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
     job = Job(
         run,
         cfg,
-        HydraConfig.instance().cfg,
+        hydra,
         speaker(),
         with_traceback=sweep.traceback_wanted,
         silent=sys.stdout is not sys.__stdout__,

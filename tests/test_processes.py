@@ -2,6 +2,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from multiprocessing import Pipe
 
@@ -18,7 +20,8 @@ from src import shards
 from src.command_line import CONF
 from src.errors import UserError
 from src.processes import Report, environments, gathered, together
-from tests.test_run import command, go, report
+from tests.conftest import ROOT
+from tests.test_run import go, report
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
@@ -141,7 +144,9 @@ def odd(tmp_path_factory):
 def two(odd, tmp_path_factory):
     """What the command line does with two processes: (output folder, what it said)."""
     output = tmp_path_factory.mktemp("two")
-    done = command(*TWO, *odd, f"output_dir={output}", OMP_NUM_THREADS="1")
+    words = [sys.executable, "-m", "src.run", *TWO, *odd, f"output_dir={output}"]
+    threads = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=threads, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     return output, done
 
