@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from src import attribute, counterfactual, loop, pictures, results, reweight, summary, sweep, tracker
+from src import report as pages
 from src.artifacts import disk, whole_folder, write_json
 from src.command_line import CONF
 from src.confusion import Queries, find
@@ -84,6 +85,7 @@ def run(cfg: DictConfig) -> Path:
     reweight.rehearse(retraining, model)
     plan_of_loop = plan_of(loop.Plan, "loop", settings)
     pictures.check(cfg.pictures, split.image)
+    pages.check(cfg.report)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, split.image)
 
     # Train, or find the checkpoint that these settings lead to.
@@ -167,6 +169,11 @@ def run(cfg: DictConfig) -> Path:
             **results.provenance(checkpoint, reused, clock.laps, where),
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
+        seen = {"train": F.normalize(training.z, dim=1), "query": test.query, "gallery": test.gallery}
+        pages.write(
+            partial / "report", folder, found, report, written, unit_of(explainer), seen, votes, cfg.report
+        )
+        clock.lap("report")
         report |= {"format": results.RESULTS_FORMAT, "files": results.sizes(partial)}
         write_json(partial / "metrics.json", report)
     tracker.publish(logger, report, written)
