@@ -64,7 +64,7 @@ def make(folder: Path, parts: dict[str, Part], spec: ImageSpec) -> Sheets:
                 size[name][i] = picture.size
                 sheet.paste(picture, (CELL * (cell % COLUMNS), CELL * (cell // COLUMNS)))
             with whole_file(folder / f"{start // COLUMNS**2}.{suffix}") as partial:
-                sheet.save(partial, format="PNG" if suffix == "png" else "JPEG", quality=85)
+                sheet.save(partial, format="PNG" if suffix == "png" else "JPEG", quality=85, compress_level=2)
     if failed:
         console.print(f"report: {len(failed)} pictures are left out: {shorten(failed, 3)}")
     return Sheets(place, size, suffix)

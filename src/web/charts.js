@@ -3,6 +3,7 @@
 // The graph of confused classes, the detection curve, and bars.
 (() => {
   const { el, get, className, number, percent, address } = deconfuse;
+  const NUMBERS = new Set(["Times", "The reverse"]); // columns
 
   // The connected parts of a graph of [a, b, ...] edges, each with its nodes in order of first sight.
   function components(edges) {
@@ -26,33 +27,88 @@
     return [...new Set(home.values())];
   }
 
-  // Places of a part's nodes: two side by side, more on a circle, the one with most edges in the middle of a star.
-  function layout(part, step) {
-    const n = part.nodes.length;
-    const degree = (node) => part.edges.filter((edge) => edge.includes(node)).length;
-    const hub = part.nodes.find((node) => degree(node) === n - 1 && n > 3);
-    const round = part.nodes.filter((node) => node !== hub);
-    if (n === 2) return { width: 2 * step, height: step, at: new Map(part.nodes.map((node, i) => [node, [step * (i + 0.5), step / 2]])) };
-    const radius = Math.max(step * 0.62, (step * 0.95 * round.length) / (2 * Math.PI));
-    const size = 2 * radius + step;
-    const angle = (i) => (2 * Math.PI * i) / round.length - Math.PI / 2;
-    const at = new Map(round.map((node, i) => [node, [size / 2 + radius * Math.cos(angle(i)), size / 2 + radius * Math.sin(angle(i))]]));
-    if (hub !== undefined) at.set(hub, [size / 2, size / 2]);
-    return { width: size, height: size, at };
+  // Steps between the nodes of a part along its edges; FAR at most, so that a chain curls rather than stretches.
+  const FAR = 3;
+  function steps(part) {
+    const near = new Map(part.nodes.map((node) => [node, []]));
+    for (const [a, b] of part.edges) {
+      near.get(a).push(b);
+      near.get(b).push(a);
+    }
+    return part.nodes.map((from) => {
+      const found = new Map([[from, 0]]);
+      for (const node of found.keys()) {
+        for (const next of near.get(node)) if (!found.has(next)) found.set(next, found.get(node) + 1);
+      }
+      return part.nodes.map((node) => Math.min(FAR, found.get(node)));
+    });
   }
 
-  // Fill rows from left to right with the parts, tallest first, each row as tall as its tallest.
-  function pack(parts, width, step) {
-    const placed = parts.map((part) => ({ part, ...layout(part, step) }));
-    placed.sort((a, b) => b.height - a.height);
-    let [x, y, tall] = [0, 0, 0];
-    for (const one of placed) {
-      if (x > 0 && x + one.width > width) [x, y, tall] = [0, y + tall, 0];
-      [one.x, one.y] = [x, y];
-      x += one.width;
-      tall = Math.max(tall, one.height);
+  // Places of a part's nodes: distances as close to the steps as the plane allows, by stress majorisation
+  // (Gansner, Koren and North 2004) from a circle; two nodes lie side by side.
+  function layout(part, step, width) {
+    const [n, far] = [part.nodes.length, steps(part)];
+    const least = 1.25 * step;
+    let at = part.nodes.map((_, i) => (n === 2 ? [i * step, 0] : [Math.sin((2 * Math.PI * i) / n), -Math.cos((2 * Math.PI * i) / n)].map((v) => v * least)));
+    for (let turn = 0; n > 2 && turn < 200; turn++) {
+      at = at.map(([x, y], i) => {
+        let [sx, sy, sum] = [0, 0, 0];
+        for (let j = 0; j < n; j++) {
+          if (i === j) continue;
+          const [dx, dy] = [x - at[j][0], y - at[j][1]];
+          const wanted = least * far[i][j];
+          const weight = 1 / wanted ** 2;
+          const scale = wanted / Math.max(1e-9, Math.hypot(dx, dy));
+          sx += weight * (at[j][0] + dx * scale);
+          sy += weight * (at[j][1] + dy * scale);
+          sum += weight;
+        }
+        return [sx / sum, sy / sum];
+      });
     }
-    return { placed, height: y + tall };
+    at = turned(at, width - step);
+    const span = (k) => [Math.min(...at.map((p) => p[k])), Math.max(...at.map((p) => p[k]))];
+    const [[x0, x1], [y0, y1]] = [span(0), span(1)];
+    const fit = Math.min(1, (width - step) / Math.max(1, x1 - x0));
+    const placed = new Map(part.nodes.map((node, i) => [node, [step / 2 + fit * (at[i][0] - x0), step * 0.42 + (at[i][1] - y0)]]));
+    return { width: step + fit * (x1 - x0), height: step * 0.95 + (y1 - y0), at: placed };
+  }
+
+  // The longer axis lies across, or, where the page is too narrow for it, upright.
+  function turned(at, width) {
+    const mean = [0, 1].map((k) => at.reduce((sum, p) => sum + p[k], 0) / at.length);
+    const [xx, yy, xy] = at.reduce(([a, b, c], [x, y]) => [a + (x - mean[0]) ** 2, b + (y - mean[1]) ** 2, c + (x - mean[0]) * (y - mean[1])], [0, 0, 0]);
+    if (Math.hypot(xx - yy, 2 * xy) < 0.05 * (xx + yy)) return at; // as long as wide: a triangle stands as it is
+    const angle = Math.atan2(2 * xy, xx - yy) / 2;
+    const [c, s] = [Math.cos(angle), Math.sin(angle)];
+    const flat = at.map(([x, y]) => [c * x + s * y, c * y - s * x]);
+    const xs = flat.map(([x]) => x);
+    return Math.max(...xs) - Math.min(...xs) > width ? flat.map(([x, y]) => [y, x]) : flat;
+  }
+
+  // Rows of parts, tallest first; what is left of a row lies between its parts.
+  function pack(parts, width, step) {
+    const laid = parts.map((part) => ({ part, ...layout(part, step, width) })).sort((a, b) => b.height - a.height);
+    const rows = [];
+    for (const one of laid) {
+      const row = rows.find((each) => each.used + one.width <= width);
+      if (row) {
+        row.parts.push(one);
+        row.used += one.width;
+      } else rows.push({ parts: [one], used: one.width });
+    }
+    let y = 0;
+    for (const row of rows) {
+      const height = Math.max(...row.parts.map((one) => one.height));
+      const gap = Math.min(step, (width - row.used) / row.parts.length);
+      let x = gap / 2;
+      for (const one of row.parts) {
+        [one.x, one.y] = [x, y + (height - one.height) / 2];
+        x += one.width + gap;
+      }
+      y += height;
+    }
+    return { placed: laid, height: y };
   }
 
   function example() {
@@ -64,7 +120,7 @@
   deconfuse.pairAddress = (a, b) => address("confusions", null, new URLSearchParams({ class: a, with: b }));
 
   deconfuse.graph = (edges, width) => {
-    const step = Math.max(92, Math.min(132, width / 10));
+    const step = 5.9 * parseFloat(getComputedStyle(document.documentElement).fontSize);
     const { placed, height } = pack(components(edges), width, step);
     const most = Math.max(...edges.map((edge) => edge[2] + edge[3]));
     const first = example();
@@ -94,7 +150,7 @@
           picture.removeAttribute("title");
         }
         put(el("a", { class: "node", href: address("confusions", null, new URLSearchParams({ class: node })), title: className(node), "aria-label": `Confusions of ${className(node)}` },
-          picture, el("span", { dir: "auto" }, className(node))), x + nx, y + ny);
+          picture, el("span", { dir: "auto" }, deconfuse.named(className(node)))), x + nx, y + ny);
       }
     }
     return box;
@@ -102,13 +158,13 @@
 
   deconfuse.edgeTable = (edges) =>
     el("table", {},
-      el("thead", {}, el("tr", {}, ["Class", "Taken for", "Times", "The reverse", "Known to look alike"].map((text) => el("th", { scope: "col" }, text)))),
+      el("thead", {}, el("tr", {}, ["Class", "Taken for", "Times", "The reverse", "Known to look alike"].map((text) => el("th", { scope: "col", class: NUMBERS.has(text) ? "n" : null }, text)))),
       el("tbody", {}, edges.map(([a, b, there, back, known]) =>
         el("tr", {}, el("td", { dir: "auto" }, el("a", { href: deconfuse.pairAddress(a, b) }, className(a))), el("td", { dir: "auto" }, className(b)), el("td", { class: "n" }, number(there)), el("td", { class: "n" }, number(back)), el("td", {}, known ? "yes" : "")))));
 
   // Share of flipped labels found against share of samples checked; a random order is the diagonal.
   deconfuse.curve = (curves) => {
-    const [w, h, left, bottom, top, right] = [520, 300, 46, 40, 10, 14];
+    const [w, h, left, bottom, top, right] = [520, 300, 46, 40, 10, 26];
     const x = (value) => left + value * (w - left - right);
     const y = (value) => h - bottom - value * (h - bottom - top);
     const svg = el("svg", { viewBox: `0 0 ${w} ${h}`, class: "plot", role: "img", "aria-label": `Detection curves: ${curves.map((one) => `${one.name} has found ${percent(at(one, 0.2))} after checking 20 %`).join("; ")}` });

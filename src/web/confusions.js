@@ -130,7 +130,7 @@
         const step = (by) => at >= 0 && list.item(at + by) !== undefined && go("confusions", list.item(at + by), settings, true);
         detail.replaceChildren(
           el("div", { class: "detail-bar" },
-            el("a", { class: "button back", href: address("confusions", null, settings) }, "Back to the list"),
+            el("a", { class: "button back", href: address("confusions", null, settings) }, "‹ List"),
             el("span", { class: "position" }, at >= 0 ? `${number(at + 1)} of ${number(found.length)}` : "not in the list"),
             el("button", { type: "button", class: "quiet", onclick: () => step(-1), disabled: at <= 0 }, "Previous"),
             el("button", { type: "button", class: "quiet", onclick: () => step(1), disabled: at < 0 || at + 1 >= found.length }, "Next"),

@@ -93,13 +93,20 @@ const deconfuse = (() => {
   function score(value) {
     if (value === null || value === undefined) return "–";
     const size = Math.abs(value);
-    const text = size === 0 ? "0" : size >= 0.001 && size < 1000 ? String(Number(size.toPrecision(2))) : size.toExponential(1);
+    const text = size === 0 ? "0" : size >= 0.001 && size < 100 ? size.toPrecision(2) : size.toExponential(1);
     return `${value > 0 ? "+" : value < 0 ? "−" : ""}${text.replace("e-", "e−")}`;
   }
+  // A number of unknown size with four significant digits.
+  const short = (value) => (value === null || value === undefined ? "–" : String(Number(value.toPrecision(4))).replace("-", "−"));
   const many = (n, one, more) => `${number(n)} ${n === 1 ? one : more || `${one}s`}`;
 
   function className(id) {
     return get("run").class_names[id];
+  }
+
+  // A name that may break after / _ . and -, not within words.
+  function named(text) {
+    return text.split(/(?<=[/_.\-])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
   }
 
   // "#/confusions/12?class=3": page, item and settings of what is looked at.
@@ -141,5 +148,5 @@ const deconfuse = (() => {
     box.replaceChildren(note);
   }
 
-  return { pages, put, get, load, row, el, number, fixed, percent, score, many, className, route, address, go, say, notice };
+  return { pages, put, get, load, row, el, number, fixed, percent, score, short, many, className, named, route, address, go, say, notice };
 })();

@@ -61,7 +61,7 @@
           el("section", { class: "card span" },
             el("h2", {}, "Confused classes"),
             edges.length
-              ? [el("p", { class: "hint" }, `The ${many(edges.length, "pair")} of classes confused most${run.edges.length > edges.length ? `, of ${number(run.edges.length)}` : ""}. The number says how often, both ways; `, el("span", { class: "key-known" }, "green"), ` lines are known to look alike. A line or a class leads to its confusions.`), graph,
+              ? [el("p", { class: "hint" }, `The ${many(edges.length, "pair")} of classes confused most${run.edges.length > edges.length ? `, of ${number(run.edges.length)}` : ""}. The number says how often, both ways. A number or a class leads to its confusions.`, edges.some((edge) => edge[4]) ? [" ", el("span", { class: "key-known" }, "Green"), " lines: known to look alike."] : []), graph,
                 el("details", {}, el("summary", {}, "The same as a table"), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confused classes" }, deconfuse.edgeTable(edges)))]
               : el("p", { class: "none" }, "No query is nearest to another class: there is nothing to explain.")),
           run.curves.length ? el("section", { class: "card" }, el("h2", {}, "Finding the flipped labels"), deconfuse.curve(run.curves)) : null,

@@ -186,7 +186,7 @@
     return [
       ...told.map(([method, found]) =>
         el("section", { class: "method", "aria-label": `Explained by ${method.name}` },
-          el("h3", {}, method.name, method.unit && el("span", { class: "unit", title: "Unit of the scores" }, method.unit)),
+          el("h3", {}, method.name, method.unit && el("span", { class: "unit", title: "Unit of the scores" }, method.unit.replaceAll("`", ""))),
           strip("Most harmful", "harmful", found.harmful, found.harmful_scores),
           strip("Most helpful", "helpful", found.helpful, found.helpful_scores),
         )),
@@ -215,7 +215,7 @@
     const [a, b, gallery] = [pairs.query[i], pairs.neighbour[i], galleryPart()];
     const side = (part, k, what) =>
       el("figure", { class: "big" }, deconfuse.thumb(part, k, "large"), el("figcaption", {},
-        el("span", { class: "what" }, what), el("strong", { dir: "auto" }, className(get(part).labels[k])), el("span", { class: "file", dir: "auto" }, get(part).names[k])));
+        el("span", { class: "what" }, what), el("strong", { dir: "auto" }, deconfuse.named(className(get(part).labels[k]))), el("span", { class: "file", dir: "auto" }, deconfuse.named(get(part).names[k]))));
     const total = pairs.query.length;
     const rank = kind === "confusion" ? `${number(i + 1)} of ${number(total)}, closest first` : `${number(i + 1)} of ${number(total)}, farthest first`;
     return el("div", { class: "pair" },
@@ -228,7 +228,7 @@
   };
 
   deconfuse.copy = (text, what) =>
-    el("button", { type: "button", class: "quiet", onclick: async (event) => {
+    el("button", { type: "button", class: "quiet copy", onclick: async (event) => {
       const button = event.currentTarget;
       try {
         await navigator.clipboard.writeText(text());

@@ -1,7 +1,8 @@
 "use strict";
 
 (() => {
-  const { el, get, load, row, number, fixed, percent, score, className, address, go, decisions, figure } = deconfuse;
+  const { el, get, load, row, number, fixed, percent, score, short, className, address, go, decisions, figure } = deconfuse;
+  const NUMBERS = new Set(["Samples", "Suggestions", "Lean", "Entropy"]); // columns
 
   function search(settings) {
     const train = get("train");
@@ -32,7 +33,7 @@
       [
         el("span", { class: "row-title", dir: "auto" }, className(train.labels[k])),
         other ? el("span", { class: "row-title second" }, el("span", { "aria-label": "recommended" }, "→ "), el("bdi", {}, className(train.recommended[k]))) : el("span", { class: "row-note" }, "label confirmed"),
-        el("span", { class: "row-note" }, `suspicion ${score(train.suspicion[k]).replace("+", "")}`),
+        el("span", { class: "row-note" }, `suspicion ${short(train.suspicion[k])}`),
       ],
       deconfuse.badge("label", k));
   };
@@ -43,17 +44,17 @@
     const other = train.recommended[k] !== train.labels[k];
     const flipped = train.clean && train.clean[k] !== train.labels[k];
     return el("div", { class: "sample-head" },
-      el("figure", { class: "big" }, deconfuse.thumb("train", k, "large"), el("figcaption", {}, el("span", { class: "file", dir: "auto" }, train.names[k]))),
+      el("figure", { class: "big" }, deconfuse.thumb("train", k, "large"), el("figcaption", {}, el("span", { class: "file", dir: "auto" }, deconfuse.named(train.names[k])))),
       el("div", { class: "verdict" },
         el("p", { class: "labels" }, el("span", { class: "what" }, "Label now"), el("strong", { dir: "auto" }, className(train.labels[k]))),
         el("p", { class: `labels ${other ? "recommended" : ""}` }, el("span", { class: "what" }, other ? "Recommended" : "Recommended: the same"), el("strong", { dir: "auto" }, className(train.recommended[k]))),
         deconfuse.meter(`Vote for ${className(train.recommended[k])}`, train.vote_recommended[k], "good"),
         other ? deconfuse.meter(`Vote for ${className(train.labels[k])}`, train.vote_current[k]) : null,
         deconfuse.facts([
-          ["Suspicion", score(train.suspicion[k]).replace("+", ""), "Of the detector; higher: more likely mislabelled"],
+          ["Suspicion", short(train.suspicion[k]), "Of the detector; higher: more likely mislabelled"],
           ["Mean influence", score(train.influence_mean[k]), "Over all that was explained; above 0: harmful"],
           ["Harmful in", train.influence_mean[k] === null ? null : `${percent(train.harmful_share[k])} of the explanations`],
-          ["True class", flipped ? el("span", { dir: "auto" }, `${className(train.clean[k])} (flipped by noise=)`) : null],
+          ["True class", flipped ? el("span", { dir: "auto" }, `${className(train.clean[k])}, flipped by noise=`) : null],
         ])));
   };
 
@@ -62,11 +63,12 @@
     const box = el("div", { class: "methods" }, el("p", { class: "loading" }, "Loading"));
     const train = get("train");
     row("sample", k).then((found) => {
-      const near = found.near.map((j, at) => figure("train", j, [className(train.labels[j]), el("span", { class: "score" }, `distance ${fixed(found.distance[at], 3)}`)], address("samples", j), train.labels[j] === train.labels[k] ? "same" : ""));
+      const near = found.near.map((j, at) => figure("train", j, [className(train.labels[j]), el("span", { class: "score" }, fixed(found.distance[at], 3))], address("samples", j), train.labels[j] === train.recommended[k] ? "vote" : ""));
       box.replaceChildren(
-        el("h3", { class: "part" }, "Nearest training samples"),
+        el("h3", { class: "part" }, "Nearest training samples and their distance"),
         near.length ? el("div", { class: "strip" }, near) : el("p", { class: "none" }, "It has no neighbours."),
-        el("h3", { class: "part" }, `Harmful in`),
+        el("h3", { class: "part" }, `What it harms most, by ${get("run").methods[0].name}`),
+        el("p", { class: "hint" }, deconfuse.signText().split(". ")[0] + "."),
         found.harms.length ? el("div", { class: "strip wide" }, found.harms.map((i, at) => harmedFigure(i, found.scores[at]))) : el("p", { class: "none" }, "It scores above 0 in nothing that was explained."),
       );
     }, (error) => box.replaceChildren(el("p", { class: "none" }, error.message)));
@@ -85,7 +87,7 @@
     const names = [className(get("query").labels[a]), className(get(gallery).labels[b])];
     return el("a", { class: "figure couple", href: address("confusions", i, kind === "confusion" ? null : new URLSearchParams({ kind })) },
       el("span", { class: "two" }, deconfuse.thumb("query", a), deconfuse.thumb(gallery, b)),
-      el("span", { class: "caption" }, names.map((name) => el("span", { dir: "auto" }, name)), harm));
+      el("span", { class: "caption" }, names.map((name) => el("span", { dir: "auto" }, deconfuse.named(name))), harm));
   }
 
   function classes() {
@@ -105,7 +107,7 @@
           : el("p", { class: "none" }, "No class leans to one other class alone.")),
       el("section", { class: "card" }, el("h2", {}, "All classes with suggestions"),
         run.taxonomy.length ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Classes with suggestions" }, el("table", {},
-          el("thead", {}, el("tr", {}, ["Class", "Samples", "Suggestions", "Leans to", "Lean", "Entropy", "Kind", "By share"].map((text) => el("th", { scope: "col" }, text)))),
+          el("thead", {}, el("tr", {}, ["Class", "Samples", "Suggestions", "Leans to", "Lean", "Entropy", "Kind", "By share"].map((text) => el("th", { scope: "col", class: NUMBERS.has(text) ? "n" : null }, text)))),
           el("tbody", {}, run.taxonomy.map((line) => el("tr", {}, el("td", {}, link(line[0])), el("td", { class: "n" }, number(line[1])), el("td", { class: "n" }, number(line[2])), el("td", { dir: "auto" }, className(line[3])), el("td", { class: "n" }, percent(line[4])), el("td", { class: "n" }, fixed(line[5], 2)), el("td", {}, line[6]), el("td", {}, line[7])))),
         )) : el("p", { class: "none" }, "No harmful sample is recommended another label.")));
   }
@@ -161,7 +163,7 @@
         const step = (by) => list.item(at + by) !== undefined && go("samples", list.item(at + by), settings, true);
         detail.replaceChildren(
           el("div", { class: "detail-bar" },
-            el("a", { class: "button back", href: address("samples", null, settings) }, "Back to the list"),
+            el("a", { class: "button back", href: address("samples", null, settings) }, "‹ List"),
             el("span", { class: "position" }, at >= 0 ? `${number(at + 1)} of ${number(found.length)}` : "not in the list"),
             el("button", { type: "button", class: "quiet", onclick: () => step(-1), disabled: at <= 0 }, "Previous"),
             el("button", { type: "button", class: "quiet", onclick: () => step(1), disabled: at < 0 || at + 1 >= found.length }, "Next"),

@@ -61,6 +61,6 @@
       href ? "a" : "div",
       { class: `figure ${kind || ""}`, href },
       deconfuse.thumb(part, i),
-      el("span", { class: "caption" }, lines.map((line) => (typeof line === "string" ? el("span", { dir: "auto" }, line) : line))),
+      el("span", { class: "caption" }, lines.map((line) => (typeof line === "string" ? el("span", { dir: "auto" }, deconfuse.named(line)) : line))),
     );
 })();
