@@ -37,4 +37,6 @@ def umap(e: Float[Tensor, "n m"], seed: int) -> Float[Tensor, "n 2"]:
     from umap import UMAP  # seconds to import, and an extra
 
     near = min(15, len(e) - 1)
-    return torch.from_numpy(UMAP(n_neighbors=near, metric="cosine", random_state=seed).fit_transform(e.numpy()))
+    return torch.from_numpy(
+        UMAP(n_neighbors=near, metric="cosine", random_state=seed).fit_transform(e.numpy())
+    )

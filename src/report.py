@@ -18,7 +18,7 @@ from torch import Tensor
 from src import report_data
 from src.artifacts import file_hash, short_hash, whole_file
 from src.errors import UserError
-from src.progress import console, track
+from src.progress import track
 from src.projection import has_umap, pca, umap
 from src.relabel import Votes
 from src.report_data import Method
@@ -34,7 +34,7 @@ GRID = 10_000  # steps of a coordinate of the map along each axis
 
 def check(wanted: object) -> None:
     """Raise UserError where `report` is none of true, false and umap, or umap is not installed."""
-    if wanted not in (True, False, "umap") or isinstance(wanted, (int, float)) != isinstance(wanted, bool):
+    if not isinstance(wanted, bool) and wanted != "umap":
         raise UserError(f"report={wanted} is not known; give true, false, or umap for a second map")
     if wanted == "umap" and not has_umap():
         raise UserError("report=umap needs umap-learn: pip install 'deconfuse[umap]', or take report=true")
@@ -51,7 +51,7 @@ def write(
     votes: Votes,
     wanted: bool | str,
 ) -> None:
-    """Write the report's folder; run: the folder that the run will end in, whose neighbours are further methods.
+    """Write the report's folder; run: the folder that the run ends in; runs beside it are further methods.
 
     embeddings: normalised, of train, query and (where it is not the query side) gallery. votes: the
     neighbours', with their index. Nothing is written with report=false.
@@ -102,7 +102,7 @@ def _parts(found: Findings) -> dict[str, Part]:
 
 
 def fingerprint(folder: Path, tables: dict[str, pd.DataFrame]) -> str:
-    """Of what can be decided on: with other pairs or relabels, decisions that a browser kept are not taken."""
+    """Of what can be decided on: decisions that a browser kept for other pairs or relabels are not taken."""
     reviewed = ("confusions.csv", "mis_similar.csv", "relabels.csv")
     return short_hash([file_hash(folder / name) for name in reviewed if name in tables])
 
@@ -132,7 +132,9 @@ def thumbnails(folder: Path, found: Findings, parts: dict[str, Part]) -> tuple[d
     return images, places
 
 
-def maps(data: Path, embeddings: dict[str, Float[Tensor, "_ m"]], wanted: bool | str, seed: int) -> list[dict]:
+def maps(
+    data: Path, embeddings: dict[str, Float[Tensor, "_ m"]], wanted: bool | str, seed: int
+) -> list[dict]:
     """Projections of the training side and of the test side: x and y in steps of one GRID, so shapes stay.
 
     Query and gallery share a map, query first.
@@ -162,9 +164,7 @@ def explanations(data: Path, number: int, method: Method) -> None:
         put(data, f"explained-{number}-{start // CHUNK}", report_data.tops(block))
 
 
-def neighbours(
-    data: Path, influence: Float[Tensor, "e n"], e: Float[Tensor, "n m"], votes: Votes
-) -> None:
+def neighbours(data: Path, influence: Float[Tensor, "e n"], e: Float[Tensor, "n m"], votes: Votes) -> None:
     """Of each training sample the nearest others and the explanations that it harms most, CHUNK to a file."""
     nothing: Iterable = (([], []) for _ in range(len(e)))
     harmed = report_data.harmed(influence) if len(influence) else nothing

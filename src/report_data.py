@@ -119,7 +119,7 @@ def tops(scores: Float[Tensor, "e n"]) -> dict[str, list]:
 
 
 def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int], list[float | None]]]:
-    """For each training sample the MOST rows that it harms most, score > 0, with the scores; largest first."""
+    """For each training sample the MOST rows that it harms most, score > 0, and the scores; largest first."""
     e, n = scores.shape
     wide = max(1, BLOCK // max(e, 1))
     for start in range(0, n, wide):
@@ -130,8 +130,10 @@ def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int
             yield i[:k], plain(v[:k], 5)
 
 
-def near(e: Float[Tensor, "n m"], index: Int[Tensor, "n k"]) -> Iterator[tuple[list[int], list[float | None]]]:
-    """For each training sample its NEAR nearest others and the distances that the vote weighs, ||e_i - e_j||."""
+def near(
+    e: Float[Tensor, "n m"], index: Int[Tensor, "n k"]
+) -> Iterator[tuple[list[int], list[float | None]]]:
+    """For each training sample its NEAR nearest others, and the distances that the vote weighs by."""
     for start in range(0, len(e), 256):
         some = index[start : start + 256, :NEAR]
         distance = (e[start : start + 256, None] - e[some]).norm(dim=2)
@@ -147,7 +149,7 @@ def methods(folder: Path, own: Method, checkpoint: dict, found: Findings) -> lis
     """This run's scores, then those of whole runs in the same folder that explain the same by another method.
 
     The same: the checkpoint's hash, what is explained, and the training samples; a run that explains fewer,
-    or more, shares the first rows. Runs that cannot be read, and copies of scores already taken, are left out.
+    or more, shares the first rows. What cannot be read, and copies of scores already taken, are left out.
     """
     taken = [own]
     for path in sorted(folder.glob("[!.]*/metrics.json")):
@@ -205,7 +207,7 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
         [
             *(names[row["class"]], row["samples"], row["suggestions"], names[row["leans_to"]]),
             *(plain([row["lean"], row["entropy"]], 4)),
-            *(row["kind"], row["kind_by_share"], names.get(row["merge_with"], None)),
+            *(row["kind"], row["kind_by_share"], names.get(row["merge_with"])),
         ]
         for row in classes
     ]
@@ -221,9 +223,7 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
         "sign": SIGNS[found.explained.sign],
         "groups": group_rows(found) if found.explained.table == "groups.csv" else None,
         "mis_similar": len(found.explained.pairs) if found.explained.table == "mis_similar.csv" else 0,
-        "methods": [
-            {"name": m.name, "run": m.run, "unit": m.unit, "rows": len(m.scores)} for m in taken
-        ],
+        "methods": [{"name": m.name, "run": m.run, "unit": m.unit, "rows": len(m.scores)} for m in taken],
         "taxonomy": taxonomy,
         "same_things": [list(group) for group in split.same_things],
     }

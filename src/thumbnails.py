@@ -1,4 +1,4 @@
-"""Small pictures of a data set on sheets of a hundred: files that a browser fetches when one of them is seen."""
+"""Small pictures of a data set on sheets of a hundred: a browser fetches one when a part of it is seen."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

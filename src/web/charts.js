@@ -48,7 +48,7 @@
   // (Gansner, Koren and North 2004) from a circle; two nodes lie side by side.
   function layout(part, step, width) {
     const [n, far] = [part.nodes.length, steps(part)];
-    const least = 1.25 * step;
+    const least = 1.25 * step * Math.max(1, Math.sqrt(part.edges.length / n)); // what is dense needs room
     let at = part.nodes.map((_, i) => (n === 2 ? [i * step, 0] : [Math.sin((2 * Math.PI * i) / n), -Math.cos((2 * Math.PI * i) / n)].map((v) => v * least)));
     for (let turn = 0; n > 2 && turn < 200; turn++) {
       at = at.map(([x, y], i) => {
@@ -66,12 +66,20 @@
         return [sx / sum, sy / sum];
       });
     }
-    at = turned(at, width - step);
+    at = apart(turned(at, width - step), step, width - step);
     const span = (k) => [Math.min(...at.map((p) => p[k])), Math.max(...at.map((p) => p[k]))];
     const [[x0, x1], [y0, y1]] = [span(0), span(1)];
     const fit = Math.min(1, (width - step) / Math.max(1, x1 - x0));
     const placed = new Map(part.nodes.map((node, i) => [node, [step / 2 + fit * (at[i][0] - x0), step * 0.42 + (at[i][1] - y0)]]));
     return { width: step + fit * (x1 - x0), height: step * 0.95 + (y1 - y0), at: placed };
+  }
+
+  // Larger, where two nodes would lie on each other and the page has the room.
+  function apart(at, step, width) {
+    const gaps = at.flatMap((p, i) => at.slice(i + 1).map((q) => Math.hypot(p[0] - q[0], p[1] - q[1])));
+    const wide = Math.max(...at.map(([x]) => x)) - Math.min(...at.map(([x]) => x));
+    const scale = Math.max(1, Math.min((0.9 * step) / Math.max(1, Math.min(...gaps)), width / Math.max(1, wide)));
+    return at.map(([x, y]) => [scale * x, scale * y]);
   }
 
   // The longer axis lies across, or, where the page is too narrow for it, upright.
@@ -86,7 +94,7 @@
     return Math.max(...xs) - Math.min(...xs) > width ? flat.map(([x, y]) => [y, x]) : flat;
   }
 
-  // Rows of parts, tallest first; what is left of a row lies between its parts.
+  // Rows of parts, tallest first, in the middle of the page.
   function pack(parts, width, step) {
     const laid = parts.map((part) => ({ part, ...layout(part, step, width) })).sort((a, b) => b.height - a.height);
     const rows = [];
@@ -101,7 +109,7 @@
     for (const row of rows) {
       const height = Math.max(...row.parts.map((one) => one.height));
       const gap = Math.min(step, (width - row.used) / row.parts.length);
-      let x = gap / 2;
+      let x = (width - row.used - gap * (row.parts.length - 1)) / 2;
       for (const one of row.parts) {
         [one.x, one.y] = [x, y + (height - one.height) / 2];
         x += one.width + gap;

@@ -1,7 +1,7 @@
 "use strict";
 
 (() => {
-  const { el, get, load, number, fixed, className, address, go, decisions } = deconfuse;
+  const { el, get, load, number, short, className, address, go, decisions } = deconfuse;
 
   function search(kind, settings) {
     const pairs = get(kind);
@@ -46,7 +46,7 @@
     const [a, b, gallery] = [pairs.query[i], pairs.neighbour[i], deconfuse.galleryPart()];
     return deconfuse.rowContent(
       [deconfuse.thumb("query", a), deconfuse.thumb(gallery, b)],
-      [el("span", { class: "row-title", dir: "auto" }, className(get("query").labels[a])), el("span", { class: "row-title second", dir: "auto" }, className(get(gallery).labels[b])), el("span", { class: "row-note" }, `d ${fixed(pairs.distance[i], 4)}`)],
+      [el("span", { class: "row-title", dir: "auto" }, className(get("query").labels[a])), el("span", { class: "row-title second", dir: "auto" }, className(get(gallery).labels[b])), el("span", { class: "row-note" }, `d ${short(pairs.distance[i])}`)],
       deconfuse.badge(kind, i));
   };
 

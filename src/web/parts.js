@@ -2,7 +2,7 @@
 
 // Parts that several pages share: fields, completion, decisions, explanations.
 (() => {
-  const { el, get, row, number, fixed, percent, score, className, figure, decisions, galleryPart } = deconfuse;
+  const { el, get, row, number, percent, score, short, className, figure, decisions, galleryPart } = deconfuse;
   let ids = 0;
 
   const WORDS = {
@@ -221,7 +221,7 @@
     return el("div", { class: "pair" },
       el("div", { class: "pictures" }, side("query", a, "Query"), el("span", { class: "versus", "aria-hidden": "true" }, kind === "confusion" ? "taken for" : "far from"), side(gallery, b, kind === "confusion" ? "Nearest neighbour" : "Farthest of its class")),
       deconfuse.facts([
-        ["Distance", fixed(pairs.distance[i], 4), "Squared distance of the normalised embeddings, from 0 to 4"],
+        ["Distance", short(pairs.distance[i]), "Squared distance of the normalised embeddings, from 0 to 4"],
         ["Rank", rank],
         ["Known to look alike", pairs.known && pairs.known[i] ? "yes" : null, "By the data set"],
       ]));

@@ -9,6 +9,8 @@
   deconfuse.galleryPart = () => (get("run").parts.gallery === undefined ? "query" : "gallery");
 
   function initials(name) {
+    const number = /(\d{1,3})\s*$/.exec(name); // of class_12 and class_13 the number tells more
+    if (number) return number[1];
     const words = name.trim().split(/[\s_./-]+/).filter((word) => word);
     return words.slice(0, 2).map((word) => [...word][0]).join("") || "?";
   }
