@@ -29,9 +29,10 @@ NAMES = [
     "__proto__",
     "x" * 90,
 ]
-UNNAMED = """[...document.querySelectorAll("button, a, input, select, canvas, [role=img], [role=listbox], [tabindex='0']")]
+CONTROLS = "button, a, input, select, canvas, [role=img], [role=listbox], [tabindex='0']"
+UNNAMED = f"""[...document.querySelectorAll("{CONTROLS}")]
     .filter((node) => node.getClientRects().length)
-    .filter((node) => !(node.getAttribute("aria-label") || node.textContent.trim() || (node.labels && node.labels.length)))
+    .filter((node) => !node.getAttribute("aria-label") && !node.textContent.trim() && !node.labels?.length)
     .map((node) => node.outerHTML)"""
 TOO_WIDE = "Math.max(document.documentElement.scrollWidth - innerWidth, 0)"
 PAGES = ("overview", "confusions", "samples", "samples?view=classes", "map", "review", "review?queue=label")
@@ -71,7 +72,7 @@ def visit(browser):
 
 
 def settle(tab):
-    tab.wait_for_function("!document.querySelector('.loading')")
+    tab.locator(".loading").first.wait_for(state="detached")
     tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
@@ -89,13 +90,12 @@ def test_every_page_by_keyboard_with_names_for_all_controls(reported, visit):
     tab = visit(reported)
     for number, title in enumerate(("Overview", "Confusions", "Samples", "Map", "Review"), 1):
         tab.keyboard.press(str(number))
-        tab.wait_for_function("title => document.title.startsWith(title)", arg=title)
+        tab.locator(f"nav a[aria-current=page]:text-is('{title}')").wait_for()
         settle(tab)
         assert tab.evaluate(UNNAMED) == []
-        assert tab.locator("nav a[aria-current=page]").inner_text() == title
-        assert len(tab.evaluate("[...document.querySelectorAll('[id]')].map((n) => n.id)")) == len(
-            set(tab.evaluate("[...document.querySelectorAll('[id]')].map((n) => n.id)"))
-        )
+        assert tab.title() == f"{title}, {reported.name}"
+        ids = tab.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
+        assert len(set(ids)) == len(ids)
     tab.keyboard.press("?")
     assert tab.locator("dialog[open]").count() == 1
     tab.keyboard.press("Escape")
@@ -212,9 +212,7 @@ def test_confusions_are_filtered_sorted_searched_and_linked_to(reported, visit):
     tab.keyboard.press("/")
     tab.keyboard.type(name)
     wanted = int((table["query"].eq(name) | table["neighbour"].eq(name)).sum())
-    tab.wait_for_function(
-        "n => document.querySelector('.count').textContent.startsWith(n + ' of')", arg=wanted
-    )
+    tab.locator(f".count:text-is('{wanted} of {len(table)} pairs')").wait_for()
     tab.goto(tab.url.split("#")[0] + "#/confusions/3")
     settle(tab)
     assert (
@@ -307,9 +305,8 @@ def test_names_of_any_kind_are_text(visit, tmp_path):
 
 def test_a_browser_that_keeps_nothing_says_so(reported, browser, visit):
     context = browser.new_context()
-    context.add_init_script(
-        "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError') }})"
-    )
+    refuse = "{ get() { throw new DOMException('no', 'SecurityError'); } }"
+    context.add_init_script(f"Object.defineProperty(window, 'localStorage', {refuse})")
     tab = context.new_page()
     tab.goto((reported / "report" / "index.html").as_uri() + "#/review")
     settle(tab)
