@@ -58,7 +58,9 @@ def write(
     """
     if wanted is False:
         return
-    shutil.copytree(WEB, folder)
+    folder.mkdir()
+    for path in WEB.iterdir():  # contents alone: an installed package may be read-only
+        shutil.copyfile(path, folder / path.name)
     own = Method(metrics["choices"]["influence"], run.name, unit, found.influence)
     taken = report_data.methods(run.parent, own, metrics["checkpoint"], found)
     data, parts = folder / "data", _parts(found)

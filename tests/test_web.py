@@ -338,6 +338,8 @@ def test_a_report_of_omniglot_opens(visit, tmp_path):
         "recipe.validate_every=1",
         "model.width=4",
         "dataset.image_size=16",
+        "dataset.train=[Latin]",
+        "dataset.test=[Tagalog]",
     ]
     run = go(tmp_path, "dataset=omniglot", f"dataset.root={SHARED / 'data' / 'omniglot'}", *words)
     tab = visit(run)
