@@ -22,12 +22,14 @@ class Votes:
 
     classes (n, k): the neighbours' labels, closest first; share (n, k): P(label of neighbour j), the
     vote for that label in [0, 1]; own (n,): the vote for the sample's current label. Of a sample that was no
-    candidate, share and own are NaN, and classes the label it has.
+    candidate, share and own are NaN, and classes the label it has. index (n, k): which samples the neighbours
+    are; None where the votes are no neighbours'.
     """
 
     classes: Int[Tensor, "n k"]
     share: Float[Tensor, "n k"]
     own: Float[Tensor, " n"]
+    index: Int[Tensor, "n k"] | None = None
 
     def best(self, but: Int[Tensor, " n"] | None = None) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
         """(label, vote) with the largest vote, ties to the smaller class id; but: a label to leave out.
@@ -82,7 +84,7 @@ def vote(
         total = weight.new_zeros(len(weight[some]), c).scatter_add_(1, classes[some], weight[some])  # (t, c)
         share[some] = total.gather(1, classes[some])
     own = (weight * (classes == labels[:, None])).sum(1)
-    return Votes(classes, share, own)
+    return Votes(classes, share, own, index)
 
 
 def _weights(distance: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:

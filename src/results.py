@@ -451,8 +451,8 @@ def write(
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file in a folder, by name."""
-    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    """Bytes of every file in a folder, by name; what is in folders below is not what runs are compared by."""
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def whole(folder: Path) -> bool:

@@ -39,6 +39,7 @@ from src import (
     tracker,
     trajectory,
 )
+from src import report as pages
 from src.artifacts import disk, whole_folder, write_json
 from src.command_line import CONF
 from src.confusion import Queries, find
@@ -111,6 +112,7 @@ def run(cfg: DictConfig) -> Path:
     loop.allowed(plan_of_loop, cfg.candidates)
     relabel.check(torch.from_numpy(noisy.labels), cfg.neighbours, cfg.candidates)
     pictures.check(cfg.pictures, split.image)
+    pages.check(cfg.report)
     rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, cfg.candidates, split.image)
 
     # Train, or find the checkpoint that these settings lead to; earlier ones are explained on the way. With
@@ -226,6 +228,11 @@ def run(cfg: DictConfig) -> Path:
             **results.provenance(checkpoint, reused, clock.laps, where),
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
+        seen = {"train": training.embeddings(), "query": test.query, "gallery": test.gallery}
+        pages.write(
+            partial / "report", folder, found, report, written, unit_of(explainer), seen, votes, cfg.report
+        )
+        clock.lap("report")
         report |= {"format": results.RESULTS_FORMAT, "files": results.sizes(partial)}
         write_json(partial / "metrics.json", report)
     dashboard.publish(tracker.page(logger), report, written, found, folder)

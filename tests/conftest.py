@@ -120,3 +120,13 @@ def toy_convex():
 
     test = torch.randn(6, 6, generator=generator, dtype=torch.float64)
     return Training(features, labels, solve(even), bias, loss), test, retrain
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory):
+    """A small run with a quarter of the labels flipped and its report, beside a run of another method."""
+    from tests.test_run import TINY, go
+
+    output = tmp_path_factory.mktemp("reported")
+    go(output, *TINY, "noise=flip_10", "noise.ratio=0.25", "influence=random", "report=false")
+    return go(output, *TINY, "noise=flip_10", "noise.ratio=0.25")

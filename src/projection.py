@@ -1,0 +1,42 @@
+"""Embeddings in the plane, to look at."""
+
+import importlib.util
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def pca(e: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n 2"], tuple[float, float]]:
+    """The two principal components of e, and the share of the variance that each holds, in [0, 1].
+
+    x = (e - mean) V, with V the leading eigenvectors of the covariance (Jolliffe 2002, section 1.1); of each
+    the largest entry is positive. Components that do not exist are 0.
+    """
+    centred = (e - e.mean(0)).double()
+    values, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
+    values, vectors = values.flip(0).clamp_min(0)[:2], vectors.flip(1)[:, :2]
+    vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
+    x, share = centred.new_zeros(len(e), 2), values / centred.square().sum().clamp_min(1e-30)
+    x[:, : vectors.shape[1]] = centred @ vectors
+    return x.to(e.dtype), (float(share[0]), float(share[1]) if len(share) > 1 else 0.0)
+
+
+def has_umap() -> bool:
+    """True where the extra is installed."""
+    return importlib.util.find_spec("umap") is not None
+
+
+def umap(e: Float[Tensor, "n m"], seed: int) -> Float[Tensor, "n 2"]:
+    """UMAP by the cosine of the embeddings (McInnes et al. 2018); the seed decides all of it.
+
+    Of fewer than five samples, PCA: UMAP has no neighbourhoods there.
+    """
+    if len(e) < 5:
+        return pca(e)[0]
+    from umap import UMAP  # seconds to import, and an extra
+
+    near = min(15, len(e) - 1)
+    return torch.from_numpy(
+        UMAP(n_neighbors=near, metric="cosine", random_state=seed).fit_transform(e.numpy())
+    )

@@ -1,0 +1,290 @@
+"use strict";
+
+// The embeddings in the plane: a canvas that is moved and zoomed, points by class, confusions as lines.
+(() => {
+  const { el, get, load, number, fixed, percent, className, address, decisions } = deconfuse;
+  const GRID = 10000;
+  const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a00"]; // Okabe and Ito's, the yellow darker
+  const SHAPES = ["circle", "square", "triangle", "diamond"];
+
+  function shape(context, kind, x, y, r) {
+    context.beginPath();
+    if (kind === 0) context.arc(x, y, r, 0, 2 * Math.PI);
+    else if (kind === 1) context.rect(x - 0.9 * r, y - 0.9 * r, 1.8 * r, 1.8 * r);
+    else {
+      const corners = kind === 2 ? [[0, -1.2], [1.1, 0.8], [-1.1, 0.8]] : [[0, -1.3], [1.2, 0], [0, 1.3], [-1.2, 0]];
+      corners.forEach(([dx, dy], i) => (i ? context.lineTo(x + r * dx, y + r * dy) : context.moveTo(x + r * dx, y + r * dy)));
+      context.closePath();
+    }
+    context.fill();
+  }
+
+  deconfuse.pages.map = {
+    title: "Map",
+    async show(main, route) {
+      const run = get("run");
+      const gallery = deconfuse.galleryPart();
+      await Promise.all(["query", gallery, "train", "confusion"].map(load));
+      let settings = route.settings;
+      let points = [];
+      let lines = [];
+      let chosen = -1; // a point, by keyboard or touch
+      let view = { x: 0, y: 0, scale: 1 };
+      const canvas = el("canvas", { tabindex: "0", role: "application", "aria-label": "Map of the embeddings. Arrow keys move it, plus and minus zoom, N and P step through the points, Enter opens one." });
+      const tip = el("div", { class: "tip", hidden: true });
+      const stage = el("div", { class: "stage" }, canvas, tip);
+      const bar = el("div", { class: "filters map-bar" });
+      const note = el("p", { class: "hint" });
+      main.append(el("h1", { class: "unseen" }, "Map"), el("div", { class: "map-page" }, bar, stage, note));
+
+      const side = () => (settings.get("side") === "train" ? "train" : "test");
+      const way = () => (run.maps.some((one) => one.way === settings.get("way")) ? settings.get("way") : "pca");
+
+      function set(key, value) {
+        const next = new URLSearchParams(settings);
+        if (value === "" || value === null) next.delete(key);
+        else next.set(key, value);
+        deconfuse.go("map", null, next, true);
+      }
+
+      function drawBar() {
+        const ids = run.class_names.map((_, id) => id);
+        const classes = side() === "train" ? ids.slice(0, run.training_classes) : ids.slice(run.training_classes);
+        const ways = [...new Set(run.maps.map((one) => one.way))];
+        const zoom = (by, text, label) => el("button", { type: "button", "aria-label": label, onclick: () => zoomAt(canvas.clientWidth / 2, canvas.clientHeight / 2, by) }, text);
+        bar.replaceChildren(
+          ...[
+            deconfuse.select("Side", [["", "Test, with confusions"], ["train", "Training"]], side() === "train" ? "train" : "", (value) => set("side", value)),
+            ways.length > 1 ? deconfuse.select("Projection", ways.map((one) => [one, one.toUpperCase()]), way(), (value) => set("way", value)) : null,
+            deconfuse.completion("Highlight a class", classes, settings.has("class") ? Number(settings.get("class")) : null, (id) => set("class", id), "None"),
+            side() === "test" ? deconfuse.select("Lines", [["", "All confusions"], ["open", "Not reviewed"], ["none", "None"]], settings.get("lines") || "", (value) => set("lines", value)) : null,
+            el("div", { class: "zoom", role: "group", "aria-label": "Zoom" }, zoom(1.5, "+", "Zoom in"), zoom(1 / 1.5, "−", "Zoom out"), el("button", { type: "button", onclick: reset }, "Whole map")),
+          ].filter((node) => node));
+      }
+
+      async function read() {
+        const at = await load(`map-${side()}-${way()}`);
+        const parts = side() === "train" ? [["train", get("train")]] : [["query", get("query")], ...(gallery === "gallery" ? [["gallery", get("gallery")]] : [])];
+        points = [];
+        for (const [part, data] of parts) {
+          for (let i = 0; i < data.labels.length; i++) points.push({ part, i, label: data.labels[i], x: at.x[points.length], y: at.y[points.length] });
+        }
+        const behind = gallery === "gallery" ? get("query").labels.length : 0;
+        const pairs = get("confusion");
+        lines = side() === "train" ? [] : pairs.query.map((a, k) => [a, behind + pairs.neighbour[k], k]);
+        const share = run.maps.find((one) => one.side === side() && one.way === way()).share;
+        note.textContent = `${number(points.length)} ${side() === "train" ? "training samples" : "test samples"}${share ? `; the two components hold ${percent(share[0], 1)} and ${percent(share[1], 1)} of the variance, so points that lie together here may be far apart` : ""}. Colour and shape stand for the class and repeat after ${COLOURS.length * SHAPES.length} classes. Drag to move, wheel or + and − to zoom.`;
+        reset();
+      }
+
+      function reset() {
+        const [w, h] = [canvas.clientWidth, canvas.clientHeight];
+        if (!points.length || !w) return;
+        const xs = points.map((p) => p.x);
+        const ys = points.map((p) => p.y);
+        const span = (values) => [values.reduce((a, b) => Math.min(a, b), Infinity), values.reduce((a, b) => Math.max(a, b), -Infinity)];
+        const [[x0, x1], [y0, y1]] = [span(xs), span(ys)];
+        const scale = Math.min((w - 40) / Math.max(x1 - x0, 1), (h - 40) / Math.max(y1 - y0, 1));
+        view = { scale, x: w / 2 - (scale * (x0 + x1)) / 2, y: h / 2 + (scale * (y0 + y1)) / 2 };
+        draw();
+      }
+
+      const place = (p) => [view.x + view.scale * p.x, view.y - view.scale * p.y];
+
+      let asked = false;
+      function draw() {
+        if (asked) return;
+        asked = true;
+        requestAnimationFrame(() => {
+          asked = false;
+          paint();
+        });
+      }
+
+      function paint() {
+        const ratio = window.devicePixelRatio || 1;
+        const [w, h] = [canvas.clientWidth, canvas.clientHeight];
+        if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) [canvas.width, canvas.height] = [Math.round(w * ratio), Math.round(h * ratio)];
+        const style = getComputedStyle(canvas);
+        const context = canvas.getContext("2d");
+        context.setTransform(ratio, 0, 0, ratio, 0, 0);
+        context.clearRect(0, 0, w, h);
+        const only = settings.has("class") ? Number(settings.get("class")) : null;
+        const which = settings.get("lines") || "";
+        context.strokeStyle = style.getPropertyValue("--line-strong");
+        context.lineWidth = 1;
+        context.globalAlpha = lines.length > 800 ? 0.35 : 0.7;
+        context.beginPath();
+        for (const [a, b, k] of lines) {
+          if (which === "none" || (which === "open" && decisions.of("confusion", k))) continue;
+          if (only !== null && points[a].label !== only && points[b].label !== only) continue;
+          context.moveTo(...place(points[a]));
+          context.lineTo(...place(points[b]));
+        }
+        context.stroke();
+        const wide = 1000 * view.scale; // of a tenth of the map
+        const r = Math.max(2, Math.min(7, wide / 45)) * (points.length > 20000 ? 0.7 : 1);
+        const small = new Map();
+        for (let n = 0; n < points.length; n++) {
+          const [x, y] = place(points[n]);
+          if (x < -9 || y < -9 || x > w + 9 || y > h + 9) continue;
+          const colour = COLOURS[points[n].label % COLOURS.length];
+          if (!small.has(colour)) small.set(colour, []);
+          small.get(colour).push([n, x, y]);
+        }
+        for (const [colour, some] of small) {
+          context.fillStyle = colour;
+          for (const [n, x, y] of some) {
+            context.globalAlpha = only === null ? 0.85 : points[n].label === only ? 1 : 0.12;
+            shape(context, Math.floor(points[n].label / COLOURS.length) % SHAPES.length, x, y, only !== null && points[n].label === only ? r * 1.4 : r);
+          }
+        }
+        context.globalAlpha = 1;
+        if (chosen >= 0) {
+          const [x, y] = place(points[chosen]);
+          context.strokeStyle = style.getPropertyValue("--text");
+          context.lineWidth = 2;
+          context.beginPath();
+          context.arc(x, y, r + 5, 0, 2 * Math.PI);
+          context.stroke();
+        }
+      }
+
+      function nearest(x, y) {
+        let [best, least] = [-1, 144];
+        const only = settings.has("class") ? Number(settings.get("class")) : null;
+        for (let n = 0; n < points.length; n++) {
+          if (only !== null && points[n].label !== only) continue;
+          const [px, py] = place(points[n]);
+          const square = (px - x) ** 2 + (py - y) ** 2;
+          if (square < least) [best, least] = [n, square];
+        }
+        return best;
+      }
+
+      function show(n) {
+        chosen = n;
+        tip.hidden = n < 0;
+        canvas.style.cursor = n < 0 ? "grab" : "pointer";
+        draw();
+        if (n < 0) return;
+        const p = points[n];
+        const k = lines.findIndex(([a]) => a === n);
+        const near = k >= 0 ? `taken for ${className(points[lines[k][1]].label)}, d ${fixed(get("confusion").distance[k])}` : null;
+        tip.replaceChildren(deconfuse.thumb(p.part, p.i), el("strong", { dir: "auto" }, className(p.label)), el("span", { class: "file", dir: "auto" }, get(p.part).names[p.i]), near ? el("span", { dir: "auto" }, near) : "");
+        const [x, y] = place(p);
+        const [w, h] = [tip.offsetWidth, tip.offsetHeight];
+        tip.style.left = `${Math.max(4, Math.min(stage.clientWidth - w - 4, x + 14))}px`;
+        tip.style.top = `${Math.max(4, y + 14 + h > stage.clientHeight ? y - h - 14 : y + 14)}px`;
+      }
+
+      function open(n) {
+        if (n < 0) return;
+        const p = points[n];
+        if (p.part === "train") return (location.hash = address("samples", p.i));
+        const k = lines.findIndex(([a]) => a === n);
+        const other = k >= 0 ? k : lines.findIndex(([, b]) => b === n);
+        location.hash = other >= 0 ? address("confusions", other) : address("confusions", null, new URLSearchParams({ class: p.label }));
+      }
+
+      function zoomAt(x, y, by) {
+        const scale = Math.max(0.002, Math.min(20, view.scale * by));
+        const real = scale / view.scale;
+        view = { scale, x: x - real * (x - view.x), y: y - real * (y - view.y) };
+        if (chosen >= 0) show(chosen);
+        draw();
+      }
+
+      const fingers = new Map();
+      let moved = 0;
+      const spot = (event) => [event.offsetX, event.offsetY];
+      canvas.addEventListener("wheel", (event) => {
+        event.preventDefault();
+        zoomAt(...spot(event), Math.exp(-event.deltaY * (event.deltaMode ? 0.03 : 0.0015)));
+      }, { passive: false });
+      canvas.addEventListener("pointerdown", (event) => {
+        canvas.setPointerCapture(event.pointerId);
+        fingers.set(event.pointerId, spot(event));
+        moved = 0;
+      });
+      canvas.addEventListener("pointermove", (event) => {
+        const now = spot(event);
+        if (!fingers.has(event.pointerId)) return show(nearest(...now));
+        const before = fingers.get(event.pointerId);
+        const others = [...fingers].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
+        fingers.set(event.pointerId, now);
+        const [dx, dy] = [now[0] - before[0], now[1] - before[1]];
+        moved += Math.abs(dx) + Math.abs(dy);
+        if (others.length) {
+          const gap = (at) => Math.hypot(at[0] - others[0][0], at[1] - others[0][1]);
+          zoomAt((now[0] + others[0][0]) / 2, (now[1] + others[0][1]) / 2, gap(now) / Math.max(1, gap(before)));
+        } else if (moved > 3) {
+          view = { ...view, x: view.x + dx, y: view.y + dy };
+          if (!tip.hidden) show(-1);
+          draw();
+        }
+      });
+      const release = (event) => {
+        const click = fingers.delete(event.pointerId) && moved <= 3 && event.type === "pointerup";
+        if (!click) return;
+        const n = nearest(...spot(event));
+        if (event.pointerType === "touch" && n !== chosen) show(n); // the first touch shows, the second opens
+        else open(n);
+      };
+      canvas.addEventListener("pointerup", release);
+      canvas.addEventListener("pointercancel", release);
+      canvas.addEventListener("pointerleave", () => fingers.size || show(-1));
+      canvas.addEventListener("keydown", (event) => {
+        if (event.ctrlKey || event.metaKey || event.altKey) return;
+        const moves = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
+        const [x, y] = [canvas.clientWidth / 2, canvas.clientHeight / 2];
+        if (event.key in moves) {
+          view = { ...view, x: view.x + moves[event.key][0], y: view.y + moves[event.key][1] };
+          if (chosen >= 0) show(chosen);
+          draw();
+        } else if (event.key === "+" || event.key === "=") zoomAt(x, y, 1.3);
+        else if (event.key === "-") zoomAt(x, y, 1 / 1.3);
+        else if (event.key === "0") reset();
+        else if (event.key === "n" || event.key === "p") step(event.key === "n" ? 1 : -1);
+        else if (event.key === "Enter") open(chosen);
+        else if (event.key === "Escape") show(-1);
+        else return;
+        event.preventDefault();
+      });
+
+      // Through the queries of confusions, or all samples, or those of the class that is highlighted.
+      function step(by) {
+        const only = settings.has("class") ? Number(settings.get("class")) : null;
+        let order = lines.length ? lines.map(([a]) => a) : points.map((_, n) => n);
+        if (only !== null) order = points.map((_, n) => n).filter((n) => points[n].label === only);
+        if (!order.length) return;
+        const at = order.indexOf(chosen);
+        const n = order[(at + by + order.length) % order.length];
+        const [x, y] = place(points[n]);
+        if (x < 0 || y < 0 || x > canvas.clientWidth || y > canvas.clientHeight) view = { ...view, x: view.x + canvas.clientWidth / 2 - x, y: view.y + canvas.clientHeight / 2 - y };
+        show(n);
+        deconfuse.say(tip.innerText);
+      }
+
+      async function update(next, first) {
+        const before = [side(), way(), settings.toString()];
+        settings = next.settings;
+        if (first || before[2] !== settings.toString()) drawBar();
+        if (first || before[0] !== side() || before[1] !== way()) {
+          show(-1);
+          await read();
+        }
+        draw();
+      }
+
+      let seen = "";
+      new ResizeObserver(() => {
+        const size = `${canvas.clientWidth} ${canvas.clientHeight}`;
+        if (size !== seen) reset();
+        seen = size;
+      }).observe(canvas);
+      await update(route, true);
+      return { update, changed: draw, themed: draw };
+    },
+  };
+})();
