@@ -131,9 +131,15 @@ def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int
 
 
 def near(
-    e: Float[Tensor, "n m"], index: Int[Tensor, "n k"]
+    e: Float[Tensor, "n m"], index: Int[Tensor, "n k"] | None
 ) -> Iterator[tuple[list[int], list[float | None]]]:
-    """For each training sample its NEAR nearest others, and the distances that the vote weighs by."""
+    """For each training sample its NEAR nearest others, and the distances that the vote weighs by.
+
+    index: None where only some samples were voted on; then nobody's neighbours are known.
+    """
+    if index is None:
+        yield from (([], []) for _ in range(len(e)))
+        return
     for start in range(0, len(e), 256):
         some = index[start : start + 256, :NEAR]
         distance = (e[start : start + 256, None] - e[some]).norm(dim=2)

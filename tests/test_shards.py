@@ -76,6 +76,7 @@ def everything() -> dict:
         "few": list(shards.share(2)),
         "joined": shards.joined(values[mine.start : mine.stop]),
         "by_row": shards.by_row(values[rank::2], torch.arange(N)[rank::2], N),
+        "in_turn": list(shards.in_turn(iter(values[mine.start : mine.stop].double().split(3 - rank)))),
         "total": shards.total(torch.tensor([1.0, rank])),
         "told": shards.told(lambda: f"by {rank}"),
         "agreed": shards.agreed("same", "word"),
@@ -106,6 +107,8 @@ def test_parts_of_any_length_are_put_together_by_row(found):
         assert torch.equal(one["joined"], values)
         assert torch.equal(one["by_row"], values)  # rows 2, 4, ... are two processes'
         assert one["total"].tolist() == [3, 3]
+        assert [len(batch) for batch in one["in_turn"]] == [3, 3, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+        assert torch.equal(torch.cat(one["in_turn"]), values.double())
 
 
 def test_what_the_first_one_says_is_told_and_what_differs_is_named(found):
@@ -141,6 +144,7 @@ def test_alone_everything_is_as_it_is():
     assert training.own() is training
     assert list(shards.share(7, 3)) == list(range(7))
     assert shards.joined(values) is values
+    assert [batch is values for batch in shards.in_turn(iter([values]))] == [True]
     assert shards.total(values) is values
     assert shards.told(lambda: 4) == shards.agreed(4, "number") == 4
     assert shards.mine_to_say()

@@ -66,7 +66,7 @@
       const near = found.near.map((j, at) => figure("train", j, [className(train.labels[j]), el("span", { class: "score" }, fixed(found.distance[at], 3))], address("samples", j), train.labels[j] === train.recommended[k] ? "vote" : ""));
       box.replaceChildren(
         el("h3", { class: "part" }, "Nearest training samples and their distance"),
-        near.length ? el("div", { class: "strip" }, near) : el("p", { class: "none" }, "It has no neighbours."),
+        near.length ? el("div", { class: "strip" }, near) : el("p", { class: "none" }, "Its neighbours are not known: the vote was taken on candidates alone."),
         el("h3", { class: "part" }, `What it harms most, by ${get("run").methods[0].name}`),
         el("p", { class: "hint" }, deconfuse.signText().split(". ")[0] + "."),
         found.harms.length ? el("div", { class: "strip wide" }, found.harms.map((i, at) => harmedFigure(i, found.scores[at]))) : el("p", { class: "none" }, "It scores above 0 in nothing that was explained."),

@@ -80,9 +80,9 @@ def test_the_fit_goes_on_as_if_nothing_had_happened(tmp_path):
     assert one == other
 
 
-def ended(callback, epoch, last=9, zero=True):
+def ended(callback, epoch, last=9):
     """The callback at the end of an epoch, without a training around it."""
-    trainer = SimpleNamespace(is_global_zero=zero, current_epoch=epoch - 1, max_epochs=last)
+    trainer = SimpleNamespace(current_epoch=epoch - 1, max_epochs=last)
     callback.on_train_epoch_end(trainer, nn.Linear(2, 1))
 
 
@@ -113,7 +113,6 @@ def test_the_best_so_far_takes_the_place_of_the_one_before(recalls, calls, left)
     )
     for epoch, recall in enumerate(recalls, 1):
         rows.append({"epoch": epoch, "R@1": recall})
-        ended(callback, epoch, last=5, zero=False)  # another process: does nothing
         ended(callback, epoch, last=5)
     assert (found, there) == (calls, left)
 
