@@ -25,13 +25,13 @@
     const noise = run.noise;
     return [
       tile("Recall@1", fixed(run.retrieval["R@1"]),
-        agreed ? [el("strong", { id: "agreed-recall" }, fixed(deconfuse.agreedRecall())), ` if the ${many(agreed, "confusion")} you agree with counted as right`] : "Agree with confusions in Review to see what it would be if they counted as right"),
+        agreed ? [el("strong", { id: "agreed-recall" }, fixed(deconfuse.agreedRecall())), ` if the ${many(agreed, "confusion")} you agree with counted as right`] : run.confusions ? "Agree with confusions in Review to see what it would be if they counted as right" : "Every query is nearest to its own class"),
       tile("Confusions", number(run.confusions), [`of ${many(run.queries, "query", "queries")} are nearest to another class`, known ? `; ${number(known)} between classes known to look alike` : ""]),
       noise
         ? tile("Flipped labels found", fixed(noise.detector && noise.detector.average_precision), `average precision by ${run.choices.detector}; AUROC ${fixed(noise.detector && noise.detector.auroc)}, ${number(noise.flipped)} flipped`)
         : tile("Classes to merge", number(run.taxonomy.filter((row) => row[8] !== null).length), "of the training classes: their suggestions lean to one other class"),
       tile("Relabels recommended", number(run.relabels), noise ? `${number(noise.relabels_right)} of them give a flipped sample its true label` : `of ${many(run.parts.train, "training sample")}`),
-      tile("Reviewed", [number(done), el("small", {}, ` of ${number(total)}`)], el("span", { class: "meter-bar", "aria-hidden": "true" }, bar), el("a", { class: "button", href: "#/review" }, done ? "Go on reviewing" : "Start reviewing")),
+      tile("Reviewed", [number(done), el("small", {}, ` of ${number(total)}`)], el("span", { class: "meter-bar", "aria-hidden": "true" }, bar), total ? el("a", { class: "button", href: "#/review" }, done ? "Go on reviewing" : "Start reviewing") : el("p", { class: "note" }, "Nothing to review")),
     ];
   }
 
@@ -65,7 +65,7 @@
                 el("details", {}, el("summary", {}, "The same as a table"), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confused classes" }, deconfuse.edgeTable(edges)))]
               : el("p", { class: "none" }, "No query is nearest to another class: there is nothing to explain.")),
           run.curves.length ? el("section", { class: "card" }, el("h2", {}, "Finding the flipped labels"), deconfuse.curve(run.curves)) : null,
-          el("section", { class: "card" }, el("h2", {}, "Retrieval on the test classes"), deconfuse.facts(Object.entries(run.retrieval).map(([name, value]) => [name, fixed(value)])),
+          el("section", { class: run.curves.length ? "card" : "card span" }, el("h2", {}, "Retrieval on the test classes"), deconfuse.facts(Object.entries(run.retrieval).map(([name, value]) => [name, fixed(value)])),
             el("h2", {}, "Where the time went"), deconfuse.bars(Object.entries(run.seconds).filter(([, value]) => value >= 0.05), "s")),
           el("section", { class: "card span" }, el("h2", {}, "How it was made"), el("div", { class: "command-box" }, command, deconfuse.copy(() => run.command, "Copy")), settings()),
         ),

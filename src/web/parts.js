@@ -200,7 +200,6 @@
       ? "A score above 0 is harmful: fitting that training sample more moves this pair further apart. Below 0 is helpful. Scores of different methods have different units."
       : "A score above 0 is harmful: fitting that training sample more brings this pair closer. Below 0 is helpful. Scores of different methods have different units.";
   }
-  deconfuse.signText = signText;
 
   // The row of influence.npy that explains a pair, or -1.
   deconfuse.explainedRow = (kind, i) => {

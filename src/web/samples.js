@@ -68,7 +68,7 @@
         el("h3", { class: "part" }, "Nearest training samples and their distance"),
         near.length ? el("div", { class: "strip" }, near) : el("p", { class: "none" }, "Its neighbours are not known: the vote was taken on candidates alone."),
         el("h3", { class: "part" }, `What it harms most, by ${get("run").methods[0].name}`),
-        el("p", { class: "hint" }, deconfuse.signText().split(". ")[0] + "."),
+        el("p", { class: "hint" }, `Scores above 0: fitting it more ${get("run").explained.table === "mis_similar.csv" ? "moves these pairs further apart" : "brings these pairs closer"}.`),
         found.harms.length ? el("div", { class: "strip wide" }, found.harms.map((i, at) => harmedFigure(i, found.scores[at]))) : el("p", { class: "none" }, "It scores above 0 in nothing that was explained."),
       );
     }, (error) => box.replaceChildren(el("p", { class: "none" }, error.message)));
