@@ -1,5 +1,7 @@
 """What a person reads in the terminal when a run has ended."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.text import Text
 
@@ -7,6 +9,8 @@ from rich.text import Text
 def show(metrics: dict, folder: str, console: Console) -> None:
     """Print the summary of one run; metrics is what metrics.json holds."""
     lines = [*rows(metrics), ("Results", f"{folder}/")]
+    if (page := Path(folder) / "report" / "index.html").exists():
+        lines.append(("Report", f"{page}"))
     width = max(len(name) for name, _ in lines)
     console.print()
     for name, value in lines:

@@ -54,6 +54,14 @@ def test_every_number_is_said_with_its_name():
     ]
 
 
+def test_the_report_is_named_where_there_is_one(tmp_path):
+    console = Console(file=io.StringIO(), width=60, highlight=False)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").touch()
+    show(METRICS, str(tmp_path), console)
+    assert console.file.getvalue().splitlines()[-1] == f"Report             {tmp_path}/report/index.html"
+
+
 def test_without_noise_and_without_confusions():
     lines = shown(noise=None, confused_most=[], confusions=0)
     assert not [line for line in lines if "flipped" in line or "most" in line]
