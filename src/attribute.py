@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from src import shards
+from src.checkpoint import load
 from src.confusion import Explained, Queries
 from src.datamodule import DataModule
 from src.embedder import Embedder
@@ -28,7 +29,6 @@ from src.network import Network, parameter_names
 from src.relabel import Judgement, Votes, candidates, vote, vote_on
 from src.scores import acting, unsound
 from src.split import Split
-from src.train import load
 
 PARAMS = ("head", "last_block", "all")
 

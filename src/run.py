@@ -41,9 +41,11 @@ from src import (
 )
 from src import report as pages
 from src.artifacts import disk, whole_folder, write_json
+from src.checkpoint import kept
 from src.command_line import CONF
 from src.confusion import Queries, find
 from src.datamodule import DataModule
+from src.devices import device
 from src.embedder import Embedder
 from src.errors import UserError, count, flag, within
 from src.head import Training
@@ -54,7 +56,7 @@ from src.progress import console
 from src.results import Findings
 from src.retrieval import metrics, nmi
 from src.split import ImageSpec, RowSpec, Split
-from src.train import device, find_or_train, kept
+from src.train import find_or_train
 from src.trajectory import Moment, When, listed
 
 
