@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from src import results
+from src.columns import COLUMNS
 from src.confusion import Explained, Pairs
 from src.noise import NoisyLabels
 from src.relabel import Votes
@@ -71,7 +72,7 @@ def test_classes_with_suggestions(found):
     assert table.drop(columns=["lean", "entropy"]).values.tolist() == [
         ["a", 2, 1, 0.5, "c", "centralized", "centralized", "c"]
     ]
-    assert list(table) == list(results.COLUMNS["classes.csv"])
+    assert list(table) == list(COLUMNS["classes.csv"])
     assert results.class_report(found)["kind"] == {
         "centralized": 1,
         "diversified": 0,
