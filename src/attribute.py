@@ -6,6 +6,7 @@ can do more than the head, and `earlier` if it sums over the checkpoints kept; s
 
 import copy
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -201,3 +202,9 @@ def rehearse(explainer: Callable, model: Embedder, params: str, shape: tuple[int
             f"influence: one explanation of four samples has scores of shape {tuple(scores.shape)}; a method "
             "returns (explanations, n)"
         )
+
+
+def unit(explainer: Callable) -> str:
+    """What an influence method's docstring says of its unit."""
+    text = " ".join((sys.modules[explainer.func.__module__].__doc__ or "").split())
+    return text.partition("Unit: ")[2].partition(". ")[0].rstrip(".") or "not stated"

@@ -288,6 +288,13 @@ def write(
     return tables
 
 
+def finish(folder: Path, report: dict) -> dict:
+    """Write metrics.json, the last file: the report, this code's format, and what else is in the folder."""
+    report = {**report, "format": RESULTS_FORMAT, "files": sizes(folder)}
+    write_json(folder / "metrics.json", report)
+    return report
+
+
 def sizes(folder: Path) -> dict[str, int]:
     """Bytes of every file in a folder, by name; what is in folders below is not what runs are compared by."""
     return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}

@@ -147,3 +147,14 @@ def test_retraining_has_a_table_of_its_own(found, tmp_path):
     assert list(described) == list(tables["retrained.csv"]) == ["row", "d_before", "d_after", "change"]
     assert "> 0: the explanation helped" in described["change"]
     assert "retrained.csv" not in results.write(tmp_path / "without", found, "eif", "nats")
+
+
+def test_the_last_file_says_how_long_the_others_are_so_a_whole_folder_is_known(tmp_path):
+    (tmp_path / "a.csv").write_text("abc")
+    assert not results.whole(tmp_path)
+    report = results.finish(tmp_path, {"seed": 3})
+    assert report == {"seed": 3, "format": results.RESULTS_FORMAT, "files": {"a.csv": 3}}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == report
+    assert results.whole(tmp_path)
+    (tmp_path / "a.csv").write_text("ab")
+    assert not results.whole(tmp_path)
