@@ -6,6 +6,7 @@ can do more than the head, and `earlier` if it sums over the checkpoints kept; s
 
 import copy
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from src import shards
+from src.checkpoint import load
 from src.confusion import Explained, Queries
 from src.datamodule import DataModule
 from src.embedder import Embedder
@@ -28,7 +30,6 @@ from src.network import Network, parameter_names
 from src.relabel import Judgement, Votes, candidates, vote, vote_on
 from src.scores import acting, unsound
 from src.split import Split
-from src.train import load
 
 PARAMS = ("head", "last_block", "all")
 
@@ -201,3 +202,9 @@ def rehearse(explainer: Callable, model: Embedder, params: str, shape: tuple[int
             f"influence: one explanation of four samples has scores of shape {tuple(scores.shape)}; a method "
             "returns (explanations, n)"
         )
+
+
+def unit(explainer: Callable) -> str:
+    """What an influence method's docstring says of its unit."""
+    text = " ".join((sys.modules[explainer.func.__module__].__doc__ or "").split())
+    return text.partition("Unit: ")[2].partition(". ")[0].rstrip(".") or "not stated"

@@ -20,11 +20,12 @@ import pandas as pd
 import yaml
 
 from src.artifacts import short_hash, unguarded, whole_folder, write_csv
+from src.columns import COLUMNS
 from src.corrections import Corrections
 from src.decisions import table as read_table
 from src.errors import UserError, shorten
 from src.loop import Loop
-from src.results import COLUMNS, Findings
+from src.results import Findings
 from src.split import FileImages, Split
 
 LIST = "clean_list.csv"

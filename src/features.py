@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from src import shards
-from src.artifacts import add_array, add_rows, file_hash, growing_arrays, map_arrays
+from src.arrays import add_array, add_rows, growing_arrays, map_arrays
+from src.artifacts import file_hash
 from src.embedder import Embedder
 from src.errors import UserError
 from src.lock import found_or_made

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from src import shards
-from src.artifacts import let_go
+from src.arrays import let_go
 from src.confusion import mean_distance_gradient
 from src.progress import track
 from src.scores import room

@@ -16,6 +16,7 @@ import torch
 
 from src import attribute, shards
 from src.artifacts import disk, short_hash
+from src.checkpoint import kept
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError, count, flag, within
@@ -26,7 +27,7 @@ from src.progress import console
 from src.relabel import neighbourhood
 from src.results import Findings
 from src.retrieval import metrics
-from src.train import find_or_train, kept
+from src.train import find_or_train
 
 MEASURES = ("R@1", "MAP@R")
 

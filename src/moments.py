@@ -14,6 +14,7 @@ import torch
 
 from src import attribute, shards
 from src.artifacts import file_hash, read_arrays, write_arrays
+from src.checkpoint import epoch_of, history, kept, kept_at, load
 from src.confusion import find
 from src.datamodule import DataModule
 from src.embedder import Embedder
@@ -21,7 +22,6 @@ from src.errors import UserError, shorten
 from src.lock import found_or_made
 from src.progress import console
 from src.retrieval import metrics
-from src.train import epoch_of, history, kept, kept_at, load
 from src.trajectory import Moment, Trajectory, When, listed
 
 FIELDS = ("group", "pairs", "distance")

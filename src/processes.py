@@ -26,7 +26,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 
-from src import command_line, shards, sweep, train
+from src import command_line, devices, shards, sweep
 from src.errors import UserError
 from src.progress import console, speaker, speaking
 
@@ -68,7 +68,7 @@ def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
     """The job, in as many processes as the trainer's settings say."""
     hush()
     trainer = instantiate(cfg.trainer)
-    found = train.strategy(trainer)
+    found = devices.strategy(trainer)
     several = isinstance(found, DDPStrategy)
     if shards.by_torchrun() and not several and os.environ["WORLD_SIZE"] != "1":
         raise UserError(
@@ -87,7 +87,7 @@ def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
 def member(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
     """The job as one of several processes; the first one alone speaks."""
     hush()
-    train.join(instantiate(cfg.trainer))
+    devices.join(instantiate(cfg.trainer))
     if not shards.first():
         console.quiet = True
         warnings.simplefilter("ignore")

@@ -1,7 +1,8 @@
-"""Progress bars for loops that take more than a moment; silent where nobody looks."""
+"""Progress bars for loops that take more than a moment, silent where nobody looks; and what steps took."""
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -82,3 +83,16 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         for item in items:
             yield item
             progress.advance(task)
+
+
+class Clock:
+    """Seconds of each step."""
+
+    def __init__(self):
+        self.laps: dict[str, float] = {}
+        self.before = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        """The step that ends now."""
+        now = time.perf_counter()
+        self.laps[step], self.before = round(now - self.before, 2), now

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from src import runs
 from src.artifacts import read_json
+from src.columns import SIGNS
 from src.confusion import Pairs, groups
 from src.errors import UserError
-from src.results import SIGNS, Findings
+from src.results import Findings
 from src.statistics import detection_curve
 
 MOST = 10  # training samples shown of an explanation on either side, and explanations of a sample

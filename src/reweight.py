@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from src.callback.progress import Progress
 from src.datamodule import BalancedBatches, DataModule
+from src.devices import device, trainer_of
 from src.embedder import Embedder
 from src.errors import UserError, count, one_of, within
 from src.head import Targets, Training, chunks
@@ -24,7 +25,7 @@ from src.heads import CHUNK_BYTES, Heads, chunk_size
 from src.progress import track
 from src.retrain import Changes
 from src.statistics import mean_interval
-from src.train import carry_out, device, trainer_of
+from src.train import carry_out
 
 MODES = ("none", "cached", "images")
 IMAGES_BYTES = 4 * CHUNK_BYTES  # more heads at once: every chunk is another pass of the backbone

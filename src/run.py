@@ -1,14 +1,11 @@
 """The story of a run: train, find who is confused with whom, and which training samples are to blame."""
 
 import copy
-import dataclasses
 import functools
 import importlib
 import logging
 import sys
-import time
 import warnings
-from inspect import signature
 from pathlib import Path
 
 import hydra
@@ -30,6 +27,7 @@ from src import (
     names,
     pictures,
     processes,
+    rehearsal,
     relabel,
     results,
     reweight,
@@ -40,21 +38,21 @@ from src import (
     trajectory,
 )
 from src import report as pages
-from src.artifacts import disk, whole_folder, write_json
+from src.artifacts import disk, whole_folder
+from src.checkpoint import kept
 from src.command_line import CONF
-from src.confusion import Queries, find
+from src.confusion import find
 from src.datamodule import DataModule
+from src.devices import device
 from src.embedder import Embedder
-from src.errors import UserError, count, flag, within
-from src.head import Training
+from src.errors import count, flag, within
 from src.lock import one_maker
 from src.moments import Moments
 from src.names import depends, explanation, places, without_noise
-from src.progress import console
+from src.progress import Clock, console
 from src.results import Findings
 from src.retrieval import metrics, nmi
-from src.split import ImageSpec, RowSpec, Split
-from src.train import device, find_or_train, kept
+from src.train import find_or_train
 from src.trajectory import Moment, When, listed
 
 
@@ -70,17 +68,16 @@ def run(cfg: DictConfig) -> Path:
     settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     chosen = HydraConfig.get().runtime.choices.items()
     choices = {group: choice for group, choice in chosen if "/" not in group and choice is not None}
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with torch 2.14
-    pl.seed_everything(int(within("seed", count("seed", cfg.seed, 0), 0, 2**32 - 1)), verbose=False)
+    begin(cfg.seed)
     clock = Clock()
 
     # The data, and a model for it.
-    split = read(cfg.dataset)
+    split = sweep.shared(cfg.dataset, instantiate)
     noisy = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
-    corrected = corrections.read(plan_of(corrections.Plan, "relabels", settings), split, noisy)
+    corrected = corrections.read(rehearsal.plan_of(corrections.Plan, "relabels", settings), split, noisy)
     recipe = instantiate(cfg.recipe)
-    backbone = instantiate(cfg.model, **input_size(split.image, cfg.model, choices))
+    size = rehearsal.input_size(split.image, get_object(cfg.model._target_), choices)
+    backbone = instantiate(cfg.model, **size)
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
     home, name = given = shards.agreed(places(settings, choices, *fingerprints), "name for this run")
@@ -103,17 +100,19 @@ def run(cfg: DictConfig) -> Path:
     when = When.of(settings["influence"])
     when.check(recipe.epochs)
     attribute.check(explainer, choices["influence"], cfg.params)
-    plan = plan_of(counterfactual.Plan, "counterfactual", settings)
+    plan = rehearsal.plan_of(counterfactual.Plan, "counterfactual", settings)
     counterfactual.allowed(plan, cfg.params)
     reweight.check(settings["retrain"], cfg.params)
     retraining = instantiate(cfg.retrain)
     reweight.rehearse(retraining, model)
-    plan_of_loop = plan_of(loop.Plan, "loop", settings)
+    plan_of_loop = rehearsal.plan_of(loop.Plan, "loop", settings)
     loop.allowed(plan_of_loop, cfg.candidates)
     relabel.check(torch.from_numpy(noisy.labels), cfg.neighbours, cfg.candidates)
     pictures.check(cfg.pictures, split.image)
     pages.check(cfg.report)
-    rehearse(model, target, explainer, detector, cfg.params, cfg.neighbours, cfg.candidates, split.image)
+    rehearsal.rehearse(
+        model, target, explainer, detector, cfg.params, cfg.neighbours, cfg.candidates, split.image
+    )
 
     # Train, or find the checkpoint that these settings lead to; earlier ones are explained on the way. With
     # corrected labels, also the model before.
@@ -201,56 +200,31 @@ def run(cfg: DictConfig) -> Path:
     if not shards.first():
         return folder
     with one_maker(folder), whole_folder(folder) as partial:
-        written = results.write(
-            partial,
-            found,
-            choices["influence"],
-            unit_of(explainer),
-            {
-                **loop.tables(rounds, found),
-                **effect.tables(comparison),
-                **clean.tables(found, corrected, rounds),
-            },
-        )
+        more = loop.tables(rounds, found) | effect.tables(comparison) | clean.tables(found, corrected, rounds)
+        unit = attribute.unit(explainer)
+        written = results.write(partial, found, choices["influence"], unit, more)
         pictures.draw(partial / "harmful.png", found, cfg.pictures, choices["influence"])
         report = {
-            "choices": choices,
-            "params": cfg.params,
-            "seed": cfg.seed,
-            "processes": shards.world(),
-            "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
+            **asked(cfg, choices),
             **results.report(found, written, retrieval),
-            "influence_epochs": trajectory.report(over_epochs, noisy.flipped),
-            "counterfactual": counterfactual.report(lds, plan),
-            "retrain": reweight.report(changes, retraining),
-            "loop": loop.report(rounds, plan_of_loop),
-            "corrections": effect.report(comparison),
+            **extras(found, plan, retraining, rounds, plan_of_loop, comparison),
             **results.provenance(checkpoint, reused, clock.laps, where),
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
         seen = {"train": training.embeddings(), "query": test.query, "gallery": test.gallery}
-        pages.write(
-            partial / "report", folder, found, report, written, unit_of(explainer), seen, votes, cfg.report
-        )
+        pages.write(partial / "report", folder, found, report, written, unit, seen, votes, cfg.report)
         clock.lap("report")
-        report |= {"format": results.RESULTS_FORMAT, "files": results.sizes(partial)}
-        write_json(partial / "metrics.json", report)
+        report = results.finish(partial, report)
     dashboard.publish(tracker.page(logger), report, written, found, folder)
     summary.show(report, str(folder), Console(highlight=False))
     return folder
 
 
-splits: dict[str, Split] = {}  # what jobs of a sweep in this process have read, by its settings
-
-
-def read(dataset: DictConfig) -> Split:
-    """The data set; the jobs of a sweep share it."""
-    if not sweep.running():
-        return instantiate(dataset)
-    key = OmegaConf.to_yaml(dataset, resolve=True)
-    if key not in splits:
-        splits[key] = instantiate(dataset)
-    return splits[key]
+def begin(seed: int) -> None:
+    """Seed all random numbers, and let Lightning say nothing of it."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with torch 2.14
+    pl.seed_everything(int(within("seed", count("seed", seed, 0), 0, 2**32 - 1)), verbose=False)
 
 
 def method(influence: DictConfig):
@@ -262,75 +236,33 @@ def method(influence: DictConfig):
     return instantiate(own)
 
 
-def input_size(spec: ImageSpec | RowSpec, model: DictConfig, choices: dict[str, str]) -> dict[str, int]:
-    """The keyword that tells the model how large an input is; UserError where it takes another kind."""
-    if not spec.model_size.keys() <= signature(get_object(model._target_)).parameters.keys():
-        data, chosen = f"dataset={choices['dataset']}", f"model={choices['model']}"
-        if isinstance(spec, RowSpec):
-            raise UserError(f"{data} has no images for {chosen}; add model=identity")
-        raise UserError(
-            f"{data} has images, which {chosen} does not take; add model=small_cnn or model=resnet50"
-        )
-    return spec.model_size
+def asked(cfg: DictConfig, choices: dict[str, str]) -> dict:
+    """What metrics.json says of the question."""
+    return {
+        "choices": choices,
+        "params": cfg.params,
+        "seed": cfg.seed,
+        "processes": shards.world(),
+        "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
+    }
 
 
-def plan_of(kind: type, key: str, settings: dict):
-    """A dataclass of the keys below one; UserError where that is no group, or has other keys."""
-    given, names = settings[key], [field.name for field in dataclasses.fields(kind)]
-    if not isinstance(given, dict):
-        raise UserError(f"{key}={given} is not a group of keys; give {key}.{names[0]}=VALUE")
-    odd = sorted(given.keys() ^ set(names))
-    if odd:
-        raise UserError(f"{key} has the keys {', '.join(names)}; look at {', '.join(odd)}")
-    return kind(**given)
-
-
-def rehearse(
-    model: Embedder,
-    target,
-    explainer,
-    detector,
-    params: str,
-    neighbours: int | None,
-    candidates: int | None,
-    spec: ImageSpec | RowSpec,
-) -> None:
-    """Explain one pair by four made-up samples with the untrained model: bad settings show at once."""
-    if neighbours is not None:
-        count("neighbours", neighbours, 1)
-    phi, labels = torch.eye(4, model.head.in_features), torch.zeros(4, dtype=torch.long)
-    training = Training(phi, labels, model.head.weight.detach(), model.head.bias.detach(), model.loss)
-    console.quiet = True  # what is said of made-up samples would only mislead
-    try:
-        target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
-        attribute.rehearse(explainer, model, params, spec.shape)
-        scores = torch.zeros(1, 4)
-        detector(training, scores, attribute.votes(training, scores, 1, candidates))
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"
-        ) from error
-    finally:
-        console.quiet = not shards.first()
-
-
-def unit_of(explainer) -> str:
-    """What an influence method's docstring says of its unit."""
-    text = " ".join((sys.modules[explainer.func.__module__].__doc__ or "").split())
-    return text.partition("Unit: ")[2].partition(". ")[0].rstrip(".") or "not stated"
-
-
-class Clock:
-    """Seconds of each step."""
-
-    def __init__(self):
-        self.laps: dict[str, float] = {}
-        self.before = time.perf_counter()
-
-    def lap(self, step: str) -> None:
-        """The step that ends now."""
-        now = time.perf_counter()
-        self.laps[step], self.before = round(now - self.before, 2), now
+def extras(
+    found: Findings,
+    plan: counterfactual.Plan,
+    retraining: reweight.Plan,
+    rounds: loop.Loop | None,
+    plan_of_loop: loop.Plan,
+    comparison: effect.Comparison | None,
+) -> dict:
+    """What metrics.json says of all that is done only where it was asked for; None where it was not."""
+    return {
+        "influence_epochs": trajectory.report(found.trajectory, found.noisy.flipped),
+        "counterfactual": counterfactual.report(found.lds, plan),
+        "retrain": reweight.report(found.retrained, retraining),
+        "loop": loop.report(rounds, plan_of_loop),
+        "corrections": effect.report(comparison),
+    }
 
 
 if __name__ == "__main__":

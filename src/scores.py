@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src.artifacts import scratch
+from src.arrays import scratch
 
 HELD_BYTES = 256 * 2**20  # of scores in memory; more of them lie on the disk
 BLOCK_BYTES = 32 * 2**20  # of those on the disk, looked at at once

@@ -15,6 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from io import StringIO
 from pathlib import Path
+from typing import Any, TypeVar
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -32,6 +33,8 @@ from src.progress import console, speaking
 PLAN = "jobs.json"
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
+T = TypeVar("T")
+made: dict[str, Any] = {}  # what jobs of a sweep in this process share, by its settings
 started: list[Path] = []  # the folder of the sweep that this process started
 # Hydra would print errors itself; with this they come back, to be said in one line.
 traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -68,6 +71,16 @@ def said(error: BaseException, words: list[str]) -> int:
 def running() -> bool:
     """True in a job of a sweep."""
     return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def shared(settings: DictConfig, make: Callable[[DictConfig], T]) -> T:
+    """make(settings); the jobs of a sweep in this process share what it returns."""
+    if not running():
+        return make(settings)
+    key = OmegaConf.to_yaml(settings, resolve=True)
+    if key not in made:
+        made[key] = make(settings)
+    return made[key]
 
 
 class Jobs(Callback):

@@ -1,30 +1,24 @@
 """Find the checkpoint that belongs to a configuration, or train it."""
 
-import io
-import os
-import shutil
 import signal
 import warnings
 from contextlib import suppress
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from src import provenance, shards
-from src.artifacts import whole_file
 from src.callback.explain import Explain
 from src.callback.keep import Keep
 from src.callback.progress import Progress
 from src.callback.retrieval import Retrieval
+from src.checkpoint import WholeFiles, forget, keep, load, path_at, read, resumable, save
 from src.datamodule import DataModule
+from src.devices import LEAVES_SOME_UNUSED, joint, trainer_of
 from src.embedder import Embedder
 from src.errors import UserError
 from src.lock import found_or_made
@@ -32,8 +26,6 @@ from src.progress import console
 from src.stop import Stopped
 
 FINAL, RESUME = "model.ckpt", "last.ckpt"
-LEAVES_SOME_UNUSED = "ddp_find_unused_parameters_true"
-PATIENCE = timedelta(days=7)  # of processes that wait for one of them: who is lost is found in other ways
 
 
 def find_or_train(
@@ -121,7 +113,7 @@ def fit(
         callbacks=[
             retrieval,
             Keep(
-                recipe.kept_epochs - {recipe.epochs}, lambda state, epoch: save(state, _kept(folder, epoch))
+                recipe.kept_epochs - {recipe.epochs}, lambda state, epoch: save(state, path_at(folder, epoch))
             ),
             *_explaining(moments, folder, retrieval),
             Progress(),
@@ -146,7 +138,7 @@ def _explaining(moments, folder: Path, retrieval: Retrieval) -> list[Explain]:
     def due(epoch: int) -> set[int]:
         return moments.due(epoch, retrieval.rows)  # looked up late: a resumed run's rows are other ones
 
-    return [Explain(due, partial(_keep, folder), moments.while_training, partial(_forget, folder))]
+    return [Explain(due, partial(keep, folder), moments.while_training, partial(forget, folder))]
 
 
 def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | None = None) -> None:
@@ -179,167 +171,3 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
             ) from error
     if made.interrupted:
         raise KeyboardInterrupt
-
-
-def _kept(folder: Path, epoch: int) -> Path:
-    return folder / f"epoch_{epoch:04d}.ckpt"
-
-
-def kept_at(folder: Path, epoch: int) -> Path:
-    """The checkpoint after an epoch: recipe.checkpoints' where there is one, else influence.when's."""
-    path = _kept(folder, epoch)
-    return path if path.exists() else folder / f"explained_{epoch:04d}.ckpt"
-
-
-def epoch_of(path: Path) -> int:
-    """The epoch, counted from 1, that a checkpoint's name says."""
-    return int(path.stem.rpartition("_")[2])
-
-
-def _keep(folder: Path, state: dict, epoch: int) -> Path:
-    """The checkpoint of an epoch for its explanation, written where recipe.checkpoints keeps none."""
-    path = kept_at(folder, epoch)
-    if shards.first() and path != _kept(folder, epoch):
-        save(state, path)
-    shards.wait()  # the others read what the first has written
-    return path
-
-
-def _forget(folder: Path, epoch: int) -> None:
-    """Remove an epoch's checkpoint and all made from it, unless recipe.checkpoints keeps it."""
-    for path in folder.glob(f"explained_{epoch:04d}.*") if shards.first() else []:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def history(checkpoint: Path) -> list[dict]:
-    """The rows of the history.csv beside a checkpoint: what was measured while it was trained.
-
-    Raises UserError where it is damaged or gone.
-    """
-    path = checkpoint.parent / "history.csv"
-    try:
-        return pd.read_csv(path, usecols=["epoch", "R@1"]).to_dict("records")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"{path}: can't be read ({reason}), so nobody knows which epoch was best; take "
-            f"influence.when=every_n_epochs, or delete {path.parent} to train again"
-        ) from None
-
-
-def kept(checkpoint: Path) -> list[Path]:
-    """The checkpoints kept before the last one, in the order they were made."""
-    return sorted(checkpoint.parent.glob("epoch_*.ckpt"))
-
-
-def trainer_of(trainer, **settings) -> pl.Trainer:
-    """Lightning's Trainer, or one line about what it can't do here (trainer.accelerator=gpu)."""
-    try:
-        return trainer(**settings)
-    except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
-        raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from None
-
-
-def save(content: dict, path: Path) -> None:
-    """Write a checkpoint whole or not at all."""
-    memory = io.BytesIO()  # torch's own writer turns a full disk into an assertion
-    torch.save(content, memory)
-    with whole_file(path) as partial:
-        partial.write_bytes(memory.getbuffer())
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Lightning writes elsewhere and moves, which between file systems is a copy that can be cut short."""
-
-    def __init__(self, settings: dict | None = None):
-        self.settings = settings
-
-    def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
-        """Write beside the target, then rename."""
-        save(provenance.stamped(checkpoint, self.settings), Path(path))
-
-
-def device(trainer) -> torch.device:
-    """The device that a partial of Lightning's Trainer works on."""
-    return strategy(trainer).root_device
-
-
-def strategy(trainer) -> Strategy:
-    """What Lightning makes of a partial of its Trainer: one process, or several with a device each."""
-    found = trainer_of(trainer, logger=False, enable_checkpointing=False).strategy
-    if not isinstance(found, (SingleDeviceStrategy, DDPStrategy)):
-        raise UserError(
-            f"trainer: {type(found).__name__} shares a model out in a way that is not known here; take "
-            "trainer=auto for one process or trainer=ddp for several"
-        )
-    return found
-
-
-def joint(trainer) -> Strategy | str:
-    """Lightning's strategy for this process, alone or among others.
-
-    Buffers are not sent around: they are equal, as BatchNorm sees the whole batch, and validation passes
-    as many batches as a process has.
-    """
-    if shards.world() == 1:
-        return "auto"
-    unused = trainer.keywords.get("strategy") == LEAVES_SOME_UNUSED
-    return DDPStrategy(forward_sync_buffers=False, find_unused_parameters=unused, timeout=PATIENCE)
-
-
-def join(trainer) -> None:
-    """Make this process one of several; Lightning knows how they were started and who is which.
-
-    Raises UserError where more or fewer were started than the trainer's settings say.
-    """
-    several = DDPStrategy(timeout=PATIENCE)
-    trainer_of(trainer, logger=False, enable_checkpointing=False, strategy=several)
-    try:
-        several.cluster_environment.validate_settings(several.num_processes, several.num_nodes)
-    except ValueError:
-        started = several.cluster_environment.world_size()
-        raise UserError(
-            f"trainer: {started} processes were started, but trainer.devices={several.num_processes} x "
-            f"trainer.num_nodes={several.num_nodes}; give the numbers of those"
-        ) from None
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // several.num_processes))
-    several.setup_environment()
-
-
-def read(path: Path) -> dict:
-    """A checkpoint file's content, nothing but tensors and plain values; UserError where it is damaged."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zip and pickle each have their own for a damaged file
-        raise _damaged(path, error) from None
-
-
-def load(model: Embedder, path: Path, settings: dict | None = None) -> None:
-    """Put a checkpoint's weights into the model; UserError where it is damaged, another's, or made with other
-    settings (None: any)."""
-    state = read(path)
-    provenance.check(path, state, settings)
-    _fill(model, state, path)
-
-
-def resumable(model: Embedder, path: Path, settings: dict | None) -> int:
-    """The epoch, counted from 0, that training goes on with; UserError where the file is not this model's."""
-    content = read(path)
-    if not {"epoch", "state_dict", "optimizer_states", "lr_schedulers"} <= content.keys():
-        raise UserError(f"{path}: not a checkpoint that training goes on from; delete it and run again")
-    provenance.check(path, content, settings)
-    _fill(model, content["state_dict"], path)
-    return content["epoch"] + 1
-
-
-def _fill(model: Embedder, state: dict, path: Path) -> None:
-    try:
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0].split(". ")[0]
-    return UserError(f"{path}: not a whole checkpoint of this model ({reason}); delete it and run again")

@@ -13,6 +13,7 @@ from torchvision.datasets import ImageFolder
 from src import clean
 from src.artifacts import short_hash, unguarded, write_csv
 from src.clean import links, places, tables
+from src.columns import COLUMNS
 from src.confusion import Explained, Pairs
 from src.corrections import Corrections
 from src.dataset import folder
@@ -21,7 +22,7 @@ from src.errors import UserError
 from src.loop import Labels, Loop
 from src.noise import NoisyLabels
 from src.relabel import Votes
-from src.results import COLUMNS, Findings
+from src.results import Findings
 from src.split import ArrayImages, ImageSpec, Part, Split
 
 GIVEN = np.array([0, 0, 1, 1, 2])

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from src.columns import COLUMNS
 from src.confusion import Queries, find
 from src.corrections import Corrections
 from src.effect import Seen, changes, compare, report, tables
 from src.noise import NoisyLabels
-from src.results import COLUMNS
 from src.retrieval import metrics
 from src.split import ArrayImages, ImageSpec, Part, Split
 

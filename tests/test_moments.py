@@ -10,13 +10,14 @@ import pytorch_lightning as pl
 import torch
 
 from src.artifacts import read_arrays
+from src.checkpoint import kept_at
 from src.command_line import explain
 from src.errors import UserError
 from src.influence import eif, tracin
 from src.moments import Moments
 from src.runs import read
 from src.target import groups, pairs
-from src.train import find_or_train, kept_at
+from src.train import find_or_train
 from src.trajectory import Moment, When
 from tests.made import model_and_data
 from tests.test_run import TINY, go, report

@@ -17,10 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
 from src import shards
+from src.checkpoint import read
 from src.command_line import CONF
 from src.errors import UserError
 from src.processes import Report, environments, gathered, together
-from src.train import read
 from tests.conftest import ROOT
 from tests.test_run import go, report
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from src import results
+from src.columns import COLUMNS
 from src.confusion import Explained, Pairs
 from src.noise import NoisyLabels
 from src.relabel import Votes
@@ -71,7 +72,7 @@ def test_classes_with_suggestions(found):
     assert table.drop(columns=["lean", "entropy"]).values.tolist() == [
         ["a", 2, 1, 0.5, "c", "centralized", "centralized", "c"]
     ]
-    assert list(table) == list(results.COLUMNS["classes.csv"])
+    assert list(table) == list(COLUMNS["classes.csv"])
     assert results.class_report(found)["kind"] == {
         "centralized": 1,
         "diversified": 0,
@@ -146,3 +147,14 @@ def test_retraining_has_a_table_of_its_own(found, tmp_path):
     assert list(described) == list(tables["retrained.csv"]) == ["row", "d_before", "d_after", "change"]
     assert "> 0: the explanation helped" in described["change"]
     assert "retrained.csv" not in results.write(tmp_path / "without", found, "eif", "nats")
+
+
+def test_the_last_file_says_how_long_the_others_are_so_a_whole_folder_is_known(tmp_path):
+    (tmp_path / "a.csv").write_text("abc")
+    assert not results.whole(tmp_path)
+    report = results.finish(tmp_path, {"seed": 3})
+    assert report == {"seed": 3, "format": results.RESULTS_FORMAT, "files": {"a.csv": 3}}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == report
+    assert results.whole(tmp_path)
+    (tmp_path / "a.csv").write_text("ab")
+    assert not results.whole(tmp_path)

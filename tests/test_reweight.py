@@ -8,12 +8,12 @@ import pytorch_lightning as pl
 import torch
 
 from src.attribute import freeze
+from src.checkpoint import save
 from src.datamodule import BalancedBatches
 from src.errors import UserError
 from src.head import Targets
 from src.retrain import Changes, distances
 from src.reweight import MODES, Plan, check, rehearse, report, reweight, sample_weights
-from src.train import save
 from tests.made import model_and_data, recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)

@@ -595,7 +595,7 @@ def test_sigterm_while_scoring_leaves_the_last_result_and_nothing_half_written(n
     before = {name: (noisy / name).read_bytes() for name in SMALL_TABLES}
     handler = signal.getsignal(signal.SIGTERM)
 
-    def interrupted(path, table):
+    def interrupted(path, table, spreadsheet=False):
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("src.results.write_csv", interrupted)

@@ -20,7 +20,7 @@ def here(monkeypatch, output, *words):
     """A sweep in this process, as the command line does it; returns the exit code."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setattr(sweep, "started", [])
-    monkeypatch.setattr(module, "splits", {})
+    monkeypatch.setattr(sweep, "made", {})
     monkeypatch.setattr(sys, "argv", ["run.py", "-m", *TINY, f"output_dir={output}", *words])
     return sweep.command(module.main)
 

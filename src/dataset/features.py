@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.artifacts import map_array
+from src.arrays import map_array
 from src.errors import UserError
 from src.progress import track
 from src.split import FeatureRows, RowSpec, Split, build

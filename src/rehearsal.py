@@ -1,0 +1,67 @@
+"""Before an hour of training: are the settings whole, do the parts fit each other, and do they work?"""
+
+import dataclasses
+from collections.abc import Callable
+from inspect import signature
+
+import torch
+
+from src import attribute, shards
+from src.confusion import Queries, find
+from src.embedder import Embedder
+from src.errors import UserError, count
+from src.head import Training
+from src.progress import console
+from src.split import ImageSpec, RowSpec
+
+
+def plan_of(kind: type, key: str, settings: dict):
+    """A dataclass of the keys below one; UserError where that is no group, or has other keys."""
+    given, names = settings[key], [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(given, dict):
+        raise UserError(f"{key}={given} is not a group of keys; give {key}.{names[0]}=VALUE")
+    odd = sorted(given.keys() ^ set(names))
+    if odd:
+        raise UserError(f"{key} has the keys {', '.join(names)}; look at {', '.join(odd)}")
+    return kind(**given)
+
+
+def input_size(spec: ImageSpec | RowSpec, model: Callable, choices: dict[str, str]) -> dict[str, int]:
+    """The keyword that tells the model how large an input is; UserError where it takes another kind."""
+    if not spec.model_size.keys() <= signature(model).parameters.keys():
+        data, chosen = f"dataset={choices['dataset']}", f"model={choices['model']}"
+        if isinstance(spec, RowSpec):
+            raise UserError(f"{data} has no images for {chosen}; add model=identity")
+        raise UserError(
+            f"{data} has images, which {chosen} does not take; add model=small_cnn or model=resnet50"
+        )
+    return spec.model_size
+
+
+def rehearse(
+    model: Embedder,
+    target,
+    explainer,
+    detector,
+    params: str,
+    neighbours: int | None,
+    candidates: int | None,
+    spec: ImageSpec | RowSpec,
+) -> None:
+    """Explain one pair by four made-up samples with the untrained model: bad settings show at once."""
+    if neighbours is not None:
+        count("neighbours", neighbours, 1)
+    phi, labels = torch.eye(4, model.head.in_features), torch.zeros(4, dtype=torch.long)
+    training = Training(phi, labels, model.head.weight.detach(), model.head.bias.detach(), model.loss)
+    console.quiet = True  # what is said of made-up samples would only mislead
+    try:
+        target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
+        attribute.rehearse(explainer, model, params, spec.shape)
+        scores = torch.zeros(1, 4)
+        detector(training, scores, attribute.votes(training, scores, 1, candidates))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"
+        ) from error
+    finally:
+        console.quiet = not shards.first()
