@@ -198,11 +198,10 @@ def epoch_of(path: Path) -> int:
 
 def _keep(folder: Path, state: dict, epoch: int) -> Path:
     """The checkpoint of an epoch for its explanation, written where recipe.checkpoints keeps none."""
-    path = kept_at(folder, epoch)
-    if shards.first() and path != _kept(folder, epoch):
-        save(state, path)
-    shards.wait()  # the others read what the first has written
-    return path
+    if shards.first() and not _kept(folder, epoch).exists():
+        save(state, kept_at(folder, epoch))
+    shards.wait()  # the others look for what the first has written, here or as recipe.checkpoints'
+    return kept_at(folder, epoch)
 
 
 def _forget(folder: Path, epoch: int) -> None:
