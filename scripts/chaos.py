@@ -180,7 +180,8 @@ def fresh(phase: Phase, end: Path, output: Path) -> None:
 
 
 def results(output: Path) -> dict[str, bytes | dict]:
-    """Every result's bytes by its name; of metrics.json what does not tell the time, or who trained."""
+    """Every result's bytes by its name; of metrics.json, and the report's copy of it in run.js, what does not
+    tell the time, or who trained."""
     found = {}
     for path in sorted(output.rglob("*")):
         name = path.relative_to(output)
@@ -189,6 +190,11 @@ def results(output: Path) -> dict[str, bytes | dict]:
             if name.name == "metrics.json":
                 report = json.loads(path.read_text("utf-8"))
                 del report["seconds"], report["checkpoint"]["reused"]
+                found[str(name)] = report
+            elif name.parts[-3:] == ("report", "data", "run.js"):
+                call = path.read_text("utf-8")
+                report = json.loads(call[call.index("{") : call.rindex("}") + 1])
+                del report["seconds"]
                 found[str(name)] = report
     return found
 

@@ -28,7 +28,7 @@ from src.features import find_or_extract
 from src.head import Targets, Training
 from src.network import Network, parameter_names
 from src.relabel import Judgement, Votes, candidates, vote, vote_on
-from src.scores import acting, unsound
+from src.scores import acting, blocks, room, unsound
 from src.split import Split
 
 PARAMS = ("head", "last_block", "all")
@@ -101,7 +101,7 @@ def attribute(
     more = {"earlier": earlier()} if _sums(explainer) else {}
     scores = explainer(*seen(model, frozen), **more).cpu()
     if params == "head":
-        scores = shards.joined(scores.T).T.contiguous()
+        scores = of_all(scores, len(frozen.training), frozen.folder)
     bad = unsound(scores)
     if bad:
         raise UserError(
@@ -109,6 +109,18 @@ def attribute(
             "influence.damping if it has one, or take influence=eif"
         )
     return scores
+
+
+def of_all(own: Float[Tensor, "g k"], n: int, folder: Path) -> Float[Tensor, "g n"]:
+    """The scores of the samples of all processes, a block of explanations at a time; beyond memory in the
+    folder, in each process."""
+    if shards.world() == 1:
+        return own
+    result, start = room(len(own), n, own.dtype, own.device, folder), 0
+    for block in blocks(result):
+        block.copy_(shards.joined(own[start : start + len(block)].T.contiguous()).T)
+        start += len(block)
+    return result
 
 
 def before(model: Embedder, kept: list[Path]) -> Iterator[tuple[Embedder, Path]]:

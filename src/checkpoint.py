@@ -94,11 +94,10 @@ def epoch_of(path: Path) -> int:
 
 def keep(folder: Path, state: dict, epoch: int) -> Path:
     """The checkpoint of an epoch for its explanation, written where recipe.checkpoints keeps none."""
-    path = kept_at(folder, epoch)
-    if shards.first() and path != path_at(folder, epoch):
-        save(state, path)
-    shards.wait()  # the others read what the first has written
-    return path
+    if shards.first() and not path_at(folder, epoch).exists():
+        save(state, kept_at(folder, epoch))
+    shards.wait()  # the others look for what the first has written, here or as recipe.checkpoints'
+    return kept_at(folder, epoch)
 
 
 def forget(folder: Path, epoch: int) -> None:

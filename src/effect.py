@@ -44,14 +44,24 @@ class Comparison:
     changes: pd.DataFrame
 
 
-def before(corrections: Corrections, untrained: Embedder, data: DataModule, folder: Path, trainer) -> Seen:
-    """The model of the labels before, found or trained in its own folder from the same start; looked at."""
+def before(
+    corrections: Corrections,
+    untrained: Embedder,
+    data: DataModule,
+    folder: Path,
+    trainer,
+    settings: dict | None = None,
+) -> Seen:
+    """The model of the labels before, found or trained in its own folder from the same start; looked at.
+
+    settings: what its weights depend on, as a run without corrections would say (see find_or_train).
+    """
     model = copy.deepcopy(untrained)
     labels = corrections.given.labels
     own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed)
     # What the next training draws must not depend on whether this one was found.
     with torch.random.fork_rng(range(torch.cuda.device_count())), disk(folder):
-        checkpoint, reused = find_or_train(model, own, folder, trainer, None)
+        checkpoint, reused = find_or_train(model, own, folder, trainer, None, settings)
     console.print(f"before the corrections: {'reusing' if reused else 'trained'} {checkpoint}")
     test = attribute.freeze(model, own, checkpoint, device(trainer)).test_side(data.split)
     found = metrics(*test.parts, same=test.same, ranks=(1,))

@@ -46,10 +46,17 @@ class Moments:
         return self.when.due(epoch, self.data.recipe.kept_epochs, rows)
 
     def while_training(self, checkpoint: Path, epoch: int) -> None:
-        """Explain, and say in a line where that could not be done: training is worth more."""
+        """Explain, and say in a line where that could not be done: training is worth more.
+
+        Of several processes one may fail alone while the others wait for it in the explanation: it raises.
+        """
         try:
             self.explain(checkpoint, epoch)
         except UserError as error:
+            if shards.world() > 1:
+                raise UserError(
+                    f"epoch {epoch} could not be explained: {error}; influence.when=last trains without"
+                ) from error
             console.print(f"epoch {epoch} could not be explained, training goes on: {error}")
 
     def explain(self, checkpoint: Path, epoch: int) -> Moment:

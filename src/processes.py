@@ -26,12 +26,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 
-from src import command_line, devices, shards, sweep
+from src import command_line, devices, shards, stop, sweep
 from src.errors import UserError
 from src.progress import console, speaker, speaking
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
 GRACE = 3.0  # seconds: for others to report after the first failure, and to end by themselves
+STOPPING = (
+    20.0  # seconds: for processes that were stopped to clean up; SLURM's SIGKILL comes 30 after SIGTERM
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Report:
     """How a process ended: the job's folder and what it printed, or an error.
 
     error: its one line where it is the user's, else its traceback; code: the exit code, None with a
-    traceback; died: without a word.
+    traceback; died: without a word; stopped: the signal that stopped it.
     """
 
     folder: Path | None = None
@@ -62,6 +65,7 @@ class Report:
     error: str | None = None
     code: int | None = None
     died: bool = False
+    stopped: int | None = None
 
 
 def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
@@ -142,7 +146,7 @@ def environments(here: int, machines: int) -> list[dict[str, str]]:
 @contextmanager
 def started(job: Job, variables: list[dict[str, str]]) -> Iterator[list[tuple[Connection, BaseProcess]]]:
     """A process for each environment, with the end of a pipe where it reports; none is left afterwards."""
-    context, processes = multiprocessing.get_context("spawn"), []
+    context, processes, grace = multiprocessing.get_context("spawn"), [], GRACE
     try:
         for own in variables:
             reader, writer = context.Pipe(duplex=False)
@@ -151,8 +155,13 @@ def started(job: Job, variables: list[dict[str, str]]) -> Iterator[list[tuple[Co
             writer.close()  # so that the reader meets the end of the pipe when the process ends
             processes.append((reader, process))
         yield processes
+    except (KeyboardInterrupt, stop.Stopped) as error:
+        grace = STOPPING  # each drops what it was writing, and the first says what is kept
+        for _, process in processes if isinstance(error, stop.Stopped) else []:
+            process.terminate()  # a terminal's Ctrl-C reaches each without this
+        raise
     finally:
-        until = time.monotonic() + GRACE
+        until = time.monotonic() + grace
         for _, process in processes:
             process.join(max(0.0, until - time.monotonic()))
             process.kill()
@@ -165,6 +174,7 @@ def _process(job: Job, variables: dict[str, str], writer: Connection) -> None:
     setup_globals()
     HydraConfig.instance().cfg = job.hydra
     sweep.end_with_parent()
+    stop.listen()
     printed = io.StringIO()
     with ExitStack() as stack:
         if job.speaker:
@@ -186,7 +196,8 @@ def failed(error: BaseException, with_traceback: bool) -> Report:
         return Report(error=traceback.format_exc())
     if with_traceback:
         traceback.print_exc()
-    return Report(error=message.removeprefix("error: "), code=code)
+    number = error.number if isinstance(error, stop.Stopped) else None
+    return Report(error=message.removeprefix("error: "), code=code, stopped=number)
 
 
 def gathered(processes: list[tuple[Connection, BaseProcess]]) -> list[Report]:
@@ -216,6 +227,8 @@ def gathered(processes: list[tuple[Connection, BaseProcess]]) -> list[Report]:
     i, worst = min(failures.items(), key=lambda item: (item[1].code is None, item[1].died))
     if worst.code == INTERRUPTED:
         raise KeyboardInterrupt
+    if worst.stopped is not None:
+        raise stop.Stopped(worst.stopped)
     if worst.code is not None:
         raise UserError(worst.error)
     error = RuntimeError(f"process {i} failed")

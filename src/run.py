@@ -120,14 +120,14 @@ def run(cfg: DictConfig) -> Path:
     where = device(trainer)
     how = explainer, target, cfg.params, where, explanation(settings, choices)
     moments = Moments(when, untrained, data, *how)
-    before = corrected and effect.before(corrected, untrained, data, given[0], trainer)
+    made_with = depends(settings, *fingerprints)
+    before = corrected and effect.before(corrected, untrained, data, given[0], trainer, made_with)
     if corrected:
         clock.lap("training before")
     with disk(home):
         logger = None
         if shards.first():
             logger = instantiate(cfg.logger)(folder=home, name=name, config={**settings, "choices": choices})
-        made_with = depends(settings, *fingerprints)
         checkpoint, reused = find_or_train(model, data, home, trainer, logger, made_with, moments)
     console.print(f"{'reusing' if reused else 'trained'} {checkpoint}")
     clock.lap("training")

@@ -26,6 +26,7 @@ from src.artifacts import (
     write_json,
 )
 from src.errors import UserError
+from src.lock import one_maker
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,6 +110,27 @@ def test_a_file_in_place_of_the_folder_is_told_in_a_line(tmp_path, whole):
         "free some space, or choose another place with output_dir=FOLDER"
     )
     assert tree(tmp_path) == {"file": b"I was here"}
+
+
+def enter(context):
+    with context:
+        pytest.fail("the block must not begin")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_json(path, {}),
+        lambda path: enter(whole_folder(path)),
+        lambda path: enter(one_maker(path)),
+        lambda path: scratch(path, (2,), np.dtype(np.float32)),
+    ],
+)
+def test_a_place_that_lets_nobody_write_is_told_in_a_line(write):
+    """Not even root; the permissions of a folder would not stop it."""
+    path = Path("/proc/deconfuse/x")
+    with pytest.raises(UserError, match=rf"^could not write {path} .*choose another place with output_dir="):
+        write(path)
 
 
 # --- whole_folder

@@ -244,3 +244,18 @@ def test_a_wrong_word_is_named_before_anything_is_trained(tmp_path, word, messag
         go(tmp_path, *TINY, *word.split())
     assert re.search(message, explain(caught.value, [])[0])
     assert not list(tmp_path.iterdir())
+
+
+def test_of_several_processes_none_goes_on_alone(monkeypatch):
+    """The others may wait for it in the explanation."""
+
+    def fails(moments, checkpoint, epoch):
+        raise UserError("influence: no")
+
+    model, data = model_and_data()
+    moments = made(model, data, {})
+    monkeypatch.setattr(Moments, "explain", fails)
+    moments.while_training("model.ckpt", 4)
+    monkeypatch.setattr("src.moments.shards.world", lambda: 2)
+    with pytest.raises(UserError, match=r"epoch 4 .*: influence: no; influence.when=last trains without"):
+        moments.while_training("model.ckpt", 4)

@@ -4,8 +4,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing import Pipe
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,11 +19,13 @@ from hydra.core.hydra_config import HydraConfig
 from PIL import Image
 
 from src import shards
-from src.checkpoint import read
+from src.checkpoint import keep, path_at, read, save
 from src.command_line import CONF
 from src.errors import UserError
 from src.processes import Report, environments, gathered, together
+from src.stop import Stopped, listen
 from tests.conftest import ROOT
+from tests.team import team
 from tests.test_run import go, report
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
@@ -60,6 +64,7 @@ FINE, LOST = Report(folder="there"), Report(error="Traceback: connection closed 
         ((LOST, -9), UserError, "process 1 was ended by signal 9, perhaps for want of memory"),
         ((FINE, 3), UserError, "process 1 was ended with exit code 3"),
         ((LOST, Report(error="interrupted", code=130)), KeyboardInterrupt, "^$"),
+        ((LOST, Report(error="stopped", code=0, stopped=signal.SIGUSR1)), Stopped, "^SIGUSR1$"),
         ((FINE, LOST), RuntimeError, "process 1 failed"),
     ],
 )
@@ -117,6 +122,46 @@ def test_a_process_that_is_killed_ends_the_others_with_one_line():
     assert time.monotonic() - before < 200
 
 
+def waits_and_cleans_up(cfg):
+    """A job that says where it waits, and that it ended well."""
+    (folder := Path(cfg.output_dir)).joinpath(f"{shards.rank()} waits").touch()
+    try:
+        time.sleep(300)
+    finally:
+        (folder / f"{shards.rank()} waits").rename(folder / f"{shards.rank()} cleaned up")
+
+
+@pytest.mark.slow
+def test_sigterm_reaches_every_process_and_each_cleans_up(tmp_path):
+    def when_both_wait():
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    listen()
+    threading.Thread(target=when_both_wait, daemon=True).start()
+    try:
+        with pytest.raises(Stopped, match=r"^SIGTERM$"):
+            together(waits_and_cleans_up, composed(*TWO, f"output_dir={tmp_path}"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0 cleaned up", "1 cleaned up"]
+
+
+def keeps_late(folder):
+    """The first process is slow to write what recipe.checkpoints keeps."""
+    if shards.first():
+        time.sleep(0.3)
+        save({}, path_at(folder, 1))
+    return keep(folder, {}, 1).name, keep(folder, {}, 2).name
+
+
+def test_every_process_explains_the_checkpoint_that_the_first_has_kept(tmp_path):
+    names = "epoch_0001.ckpt", "explained_0002.ckpt"
+    assert team(tmp_path, 2, keeps_late, tmp_path) == [names, names]
+
+
 def test_torchruns_processes_want_a_trainer_of_several(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -138,7 +183,8 @@ def odd(tmp_path_factory):
     numbers = {"epochs": 2, "embedding_size": 8, "classes_per_batch": 2, "per_class": 3, "eval_batch_size": 5}
     recipe = [f"recipe.{key}={value}" for key, value in numbers.items()]
     words = [f"dataset.root={root}", "dataset.image_size=16", "model.width=4", "noise=flip_10", *recipe]
-    return ["dataset=folder", *words, "recipe.checkpoints=2", "detector=evidence", "num_workers=0"]
+    words += ["recipe.checkpoints=2", "detector=evidence", "influence.when=every_n_epochs", "num_workers=0"]
+    return ["dataset=folder", *words]
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +199,8 @@ def two(odd, tmp_path_factory):
 
 
 def tables(folder):
-    return {name: pd.read_csv(folder / f"{name}.csv") for name in ("confusions", "samples", "relabels")}
+    names = ("confusions", "samples", "relabels", "influence_epochs", "explained_epochs")
+    return {name: pd.read_csv(folder / f"{name}.csv") for name in names}
 
 
 def alike(one, other, tolerance, of_largest):
@@ -174,13 +221,15 @@ def test_two_processes_train_once_write_once_and_speak_once(two):
     assert report(folder)["processes"] == 2
     assert done.stderr.count("training images of") == done.stderr.count("trained ") == 1
     assert done.stderr.splitlines()[0] == "2 processes"
-    assert len(done.stderr.splitlines()) == 3, done.stderr
+    assert done.stderr.count("epoch 1: R@1") == 1
+    assert len(done.stderr.splitlines()) == 4, done.stderr
     assert done.stdout.count("Recall@1") == 1
     assert sorted(path.name for path in output.iterdir()) == ["checkpoints", folder.name]
     assert not list(output.rglob(".*"))
     (home,) = output.glob("checkpoints/*")
-    assert sorted(path.name for path in home.glob("*.*")) == [
-        *("epoch_0001.ckpt", "epoch_0001.features.npz", "history.csv", "model.ckpt", "model.features.npz")
+    assert [re.sub("-[0-9a-f]{8}", "", name) for name in sorted(path.name for path in home.glob("*.*"))] == [
+        *("epoch_0001.ckpt", "epoch_0001.eif.npz", "epoch_0001.features.npz"),
+        *("history.csv", "model.ckpt", "model.features.npz"),
     ]
 
 

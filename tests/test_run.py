@@ -512,6 +512,8 @@ def test_the_corrected_run_is_the_same_from_nothing_and_from_its_own_clean_list(
     _, words, _, _, after = corrected
     again = go(tmp_path, *words)
     assert again.name == after.name
+    (model,) = tmp_path.glob("checkpoints/*[!relabels]*seed0-????????/model.ckpt")
+    assert model.read_bytes() == corrected[3]  # and says what it was made with, as the run's own does
     for name in (*SMALL_TABLES, "changes.csv", "clean_list.csv"):
         assert (again / name).read_bytes() == (after / name).read_bytes(), name
     # The labels count, not the file that gives them.

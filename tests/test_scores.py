@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from src import scores
+from src import attribute, scores, shards
 from src.scores import acting, room, unsound
+from tests.team import team
 
 
 @pytest.fixture
@@ -52,3 +53,15 @@ def test_explanations_that_are_not_finite_are_counted_in_every_block(on_disk):
     values[0, 3] = values[7, 22] = torch.nan
     values[7, 0] = values[10, 1] = torch.inf
     assert unsound(values) == 3
+
+
+def of_uneven_parts(folder):
+    """A process's samples of `made()`, and the scores of all of them."""
+    scores.HELD_BYTES, scores.BLOCK_BYTES = 100, 3 * 23 * 4
+    whole = made()
+    found = attribute.of_all(whole[:, list(shards.share(23))], 23, folder)
+    return torch.equal(found, whole), found.is_contiguous(), len(list(folder.iterdir()))
+
+
+def test_scores_of_several_processes_lie_on_the_disk_too(tmp_path):
+    assert team(tmp_path, 3, of_uneven_parts, tmp_path / "home") == [(True, True, 0)] * 3

@@ -204,3 +204,16 @@ def test_a_class_of_one_image_is_refused_or_dropped(folder):
     with pytest.raises(UserError, match=r"2 class\(es\) have a single image: cat, rat;"):
         load(file)
     assert load(file, on_small_class="drop").class_names == ("dog", "ant", "bee")
+
+
+def test_thousands_of_rows_keep_their_order_and_the_last_line_is_checked_as_the_first(tmp_path):
+    n = 3000
+    rows = [f"{i}.png,{i % 100},{'train' if i % 100 < 50 else 'test'}" for i in range(n)]
+    for i in range(n):
+        (tmp_path / f"{i}.png").touch()
+    split = load(written(tmp_path, rows))
+    assert (len(split.train), len(split.query), len(split.class_names)) == (n // 2, n // 2, 100)
+    assert split.query.names == tuple(f"{i}.png" for i in range(n) if i % 100 >= 50)
+    assert [split.class_names[label] for label in split.query.labels[-2:]] == ["98", "99"]
+    with pytest.raises(UserError, match=r"line 3001 has an empty cell"):
+        load(written(tmp_path, [*rows[:-1], f"{n - 1}.png,,test"]))
