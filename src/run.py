@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib
 import logging
+import shlex
 import sys
 import time
 import warnings
@@ -218,7 +219,7 @@ def run(cfg: DictConfig) -> Path:
             "params": cfg.params,
             "seed": cfg.seed,
             "processes": shards.world(),
-            "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
+            "command": shlex.join(["python", "-m", "src.run", *HydraConfig.get().overrides.task]),
             **results.report(found, written, retrieval),
             "influence_epochs": trajectory.report(over_epochs, noisy.flipped),
             "counterfactual": counterfactual.report(lds, plan),
