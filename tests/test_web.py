@@ -442,6 +442,30 @@ def test_names_of_any_kind_are_text(visit, tmp_path):
             assert name[:20] in said.replace("\n", ""), name
 
 
+def test_a_run_with_no_pictures_and_no_confusions_says_so(visit, tmp_path):
+    labels = np.repeat(np.arange(8), 4)
+    side = np.where(labels < 4, "train", "test")
+    np.savez(tmp_path / "f.npz", features=10 * np.eye(8, dtype=np.float32)[labels], labels=labels, split=side)
+    words = ["dataset=features", "model=identity", f"dataset.path={tmp_path / 'f.npz'}"]
+    run = go(tmp_path / "out", *words, "recipe.epochs=1", "recipe.embedding_size=8", "recipe.lr_head=0")
+    assert json.loads((run / "metrics.json").read_text())["confusions"] == 0
+    tab, said = visit(run), {}
+    for page in PAGES:
+        tab.goto(tab.url.split("#")[0] + f"#/{page}")
+        settle(tab)
+        said[page] = tab.locator("main").inner_text()
+    assert "No query is nearest to another class: there is nothing to explain." in said["overview"]
+    assert "There are no confusions: every query is nearest to its own class." in said["confusions"]
+    assert "There is nothing to review" in said["review"]
+    assert tab.evaluate(UNNAMED) == []
+    tab.keyboard.press("2")
+    tab.keyboard.press("3")
+    settle(tab)
+    assert tab.locator(".thumb.tile").count() > 0
+    for key in "adsrojku":
+        tab.keyboard.press(key)
+
+
 def test_a_browser_that_keeps_nothing_says_so(reported, browser, visit):
     context = browser.new_context()
     refuse = "{ get() { throw new DOMException('no', 'SecurityError'); } }"
