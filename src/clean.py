@@ -80,7 +80,7 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
         raise UserError(f"{folder}: is there already; give the name of a new folder")
     settings = _settings(run / "config.yaml")
     root = settings.get("root")
-    if root and folder.absolute().is_relative_to(Path(root).absolute()):
+    if root and folder.resolve().is_relative_to(Path(root).resolve()):
         raise UserError(
             f"{folder}: is inside the data, {root}, where it would be more of it; name one elsewhere"
         )

@@ -54,7 +54,7 @@ def read(file: Path) -> Review:
         form, rows = table(file)
         if form != "decisions":
             raise UserError(f"{file}: a {form}, not decisions; it has no column decision")
-        return _review(file, "", rows)
+        return _review(file, _run(rows), rows)
     content = _json(file)
     rows = [
         (f"{file}, {key}[{i}]", key == "labels", entry)
@@ -62,6 +62,12 @@ def read(file: Path) -> Review:
         for i, entry in enumerate(content[key])
     ]
     return _review(file, str(content.get("run") or ""), _plain(rows))
+
+
+def _run(rows: list[tuple[str, dict[str, str]]]) -> str:
+    """What the column run of a CSV says; "" where there is none, or several are in one file."""
+    named = {row.get("run", "") for _, row in rows}
+    return named.pop() if len(named) == 1 else ""
 
 
 def asked(file: Path, min_vote: float) -> pd.DataFrame:

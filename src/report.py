@@ -89,9 +89,12 @@ def write(
     put(data, "confusion", report_data.pairs(found.confusions, tables["confusions.csv"]["same_thing"]))
     if found.explained.table == "mis_similar.csv":
         put(data, "mis_similar", report_data.pairs(found.explained.pairs))
+    before = (
+        report_data.labels_before(found, tables["clean_list.csv"]) if metrics.get("corrections") else None
+    )
     for name, part in parts.items():
         columns = (
-            report_data.training(found, tables["samples.csv"], tables["relabels.csv"])
+            report_data.training(found, tables["samples.csv"], tables["relabels.csv"], before)
             if name == "train"
             else {"names": list(part.names), "labels": part.labels.tolist()}
         )

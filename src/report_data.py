@@ -25,6 +25,7 @@ NEAR = 8  # neighbours shown of a training sample
 EDGES = 40  # class pairs in the graph of confusions
 METHODS = 12  # runs shown beside each other
 POINTS = 200  # of a detection curve
+SHOWN = 12  # queries shown of those whose confusion vanished, and of each other fate
 BLOCK = 2**24  # scores held at once
 
 
@@ -95,14 +96,60 @@ def curves(found: Findings, detector: str) -> list[dict]:
     return named
 
 
-def training(found: Findings, samples: pd.DataFrame, relabels: pd.DataFrame) -> dict:
-    """samples.csv by column, classes as ids; relabels: the rows of relabels.csv, most suspicious first."""
+def training(
+    found: Findings, samples: pd.DataFrame, relabels: pd.DataFrame, before: dict[int, int] | None
+) -> dict:
+    """samples.csv by column, classes as ids; relabels: the rows of relabels.csv, most suspicious first.
+
+    before: the class before, of each row that was corrected; None without corrections.
+    """
     columns = ("influence_mean", "influence_abs_mean", "harmful_share", "suspicion")
     table = {name: plain(samples[name]) for name in (*columns, "vote_current", "vote_recommended")}
     table |= {"names": list(found.split.train.names), "labels": found.noisy.labels.tolist()}
     table |= {"recommended": found.votes.best()[0].tolist(), "relabels": relabels["sample"].tolist()}
     table["clean"] = found.noisy.clean.tolist() if found.noisy.flipped.any() else None
+    table["before"] = before
     return table
+
+
+def labels_before(found: Findings, clean_list: pd.DataFrame) -> dict[int, int]:
+    """The class of each training row that relabels= corrected, before that; clean_list: clean_list.csv."""
+    ids = {name: i for i, name in enumerate(found.split.class_names)}
+    given = dict(zip(clean_list["path"], clean_list["old_label"].map(ids).tolist(), strict=True))
+    now = zip(found.split.train.names, found.noisy.labels.tolist(), strict=True)
+    return {row: given[name] for row, (name, label) in enumerate(now) if given[name] != label}
+
+
+def uncounted(found: Findings) -> tuple[int, list[int]]:
+    """(queries that R@1 is the mean over, rows of confusions.csv whose query is none of them).
+
+    Those left out have no other sample of their class in the gallery.
+    """
+    split = found.split
+    members = np.bincount(split.gallery.labels, minlength=len(split.class_names))
+    alone = members[split.query.labels] <= int(split.shared_gallery)
+    of = alone[found.confusions.query.numpy()]
+    return int((~alone).sum()), np.flatnonzero(of).tolist()
+
+
+def corrections(found: Findings, told: dict | None, changes: pd.DataFrame | None) -> dict | None:
+    """What metrics.json tells of corrections, and of each fate in changes.csv the first SHOWN pairs, as rows.
+
+    A query is with its neighbour before, or, where the confusion appeared, with the one after. None without
+    corrections.
+    """
+    if told is None or changes is None:
+        return None
+    split = found.split
+    query, gallery = ({name: i for i, name in enumerate(side.names)} for side in (split.query, split.gallery))
+    shown: dict[str, list[list[int]]] = {}
+    for fate, some in changes.groupby("change", sort=False):
+        end = "after" if fate == "appeared" else "before"
+        some = some.head(SHOWN)
+        shown[fate] = [
+            [query[a], gallery[b]] for a, b in zip(some["query"], some[f"neighbour_{end}"], strict=True)
+        ]
+    return {**told, "shown": shown}
 
 
 def tops(scores: Float[Tensor, "e n"]) -> dict[str, list]:
@@ -208,6 +255,7 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
     keys = ("choices", "params", "seed", "command", "retrieval", "queries", "confusions", "noise", "relabels")
     parts = {"train": len(split.train), "query": len(split.query)}
     parts |= {} if split.shared_gallery else {"gallery": len(split.gallery)}
+    counted, without = uncounted(found)
     names = {name: i for i, name in enumerate(split.class_names[: split.num_classes])}
     classes = tables["classes.csv"].to_dict("records")
     taxonomy = [
@@ -224,6 +272,9 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
         "parts": parts,
         "class_names": list(split.class_names),
         "training_classes": split.num_classes,
+        "counted_queries": counted,
+        "uncounted": without,
+        "corrections": corrections(found, metrics.get("corrections"), tables.get("changes.csv")),
         "edges": edges(found),
         "most_edges": EDGES,
         "curves": curves(found, metrics["choices"]["detector"]),

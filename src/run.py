@@ -4,6 +4,7 @@ import copy
 import functools
 import importlib
 import logging
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -243,7 +244,7 @@ def asked(cfg: DictConfig, choices: dict[str, str]) -> dict:
         "params": cfg.params,
         "seed": cfg.seed,
         "processes": shards.world(),
-        "command": " ".join(["python -m src.run", *HydraConfig.get().overrides.task]),
+        "command": shlex.join(["python", "-m", "src.run", *HydraConfig.get().overrides.task]),
     }
 
 

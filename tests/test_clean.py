@@ -208,6 +208,10 @@ def test_the_data_itself_is_no_place_for_links(run, tmp_path):
     with pytest.raises(UserError, match=r"is inside the data, .*photos"):
         links(run, tmp_path / "photos/clean")
     assert not (tmp_path / "photos/clean").exists()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "photos", target_is_directory=True)
+    for way in ("run/../photos/clean", "elsewhere/clean"):
+        with pytest.raises(UserError, match=r"is inside the data, .*photos"):
+            links(run, tmp_path / way)
 
 
 def test_data_without_files_has_no_links(tmp_path):

@@ -1,6 +1,8 @@
 import json
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -53,6 +55,36 @@ def test_neighbours_come_with_the_distance_of_the_vote():
 def test_confused_classes_are_counted_both_ways_and_the_larger_comes_first(found):  # noqa: F811
     # Queries 0, 2, 1 of classes x, y, x have neighbours 2, 1, 3 of classes y, x, y.
     assert report_data.edges(found) == [[2, 3, 2, 1, 0]]
+
+
+def test_recall_counts_no_query_that_is_alone_in_its_class(found):  # noqa: F811
+    assert report_data.uncounted(found) == (4, [])
+    split = found.split
+    alone = replace(split.query, labels=np.array([2, 2, 3, 2]))  # query 2, of the second pair
+    lonely = replace(found, split=replace(split, query=alone, gallery=alone))
+    assert report_data.uncounted(lonely) == (3, [1])
+    apart = replace(split, query=alone, gallery=split.gallery)
+    assert report_data.uncounted(replace(found, split=apart)) == (4, [])
+
+
+def test_what_corrections_changed_is_told_by_rows(found):  # noqa: F811
+    changes = pd.DataFrame(
+        [
+            ("vanished", "7.png", "9.png", ""),
+            ("appeared", "8.png", "", "10.png"),
+            ("moved", "9.png", "8.png", "7.png"),
+        ],
+        columns=["change", "query", "neighbour_before", "neighbour_after"],
+    )
+    told = report_data.corrections(found, {"changed": 1}, changes)
+    assert told == {"changed": 1, "shown": {"vanished": [[0, 2]], "appeared": [[1, 3]], "moved": [[2, 1]]}}
+    many = report_data.corrections(found, {}, pd.concat([changes] * 20))
+    assert {fate: len(rows) for fate, rows in many["shown"].items()} == dict.fromkeys(told["shown"], 12)
+    assert report_data.corrections(found, None, None) is None
+    listed = pd.DataFrame(
+        {"path": found.split.train.names[::-1], "old_label": ["b", "b", "a", "a", "a", "a", "b"]}
+    )
+    assert report_data.labels_before(found, listed) == {0: 1, 4: 0}
 
 
 def test_numbers_are_as_the_tables_have_them():

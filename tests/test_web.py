@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from scripts.draw import draw
+from src import clean, tables
 from tests.conftest import SHARED
-from tests.test_run import go
+from tests.test_run import TINY, go
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
@@ -159,11 +161,13 @@ def test_ten_reviews_are_kept_undone_exported_and_imported(reported, visit, tmp_
     assert len(found["labels"]) == 5
 
     table = list(csv.DictReader(io.StringIO(download(tab, "Export CSV"), newline="")))
-    header = "kind,sample,path,neighbour,class,neighbour_class,decision,label,recommended,vote"
+    header = "kind,sample,path,neighbour,class,neighbour_class,decision,label,recommended,vote,run"
     assert ",".join(table[0]) == header
     assert [row["decision"] for row in table] == [one["decision"] for one in found["pairs"] + found["labels"]]
     assert [row["path"] for row in table[:5]] == [one["query"] for one in found["pairs"]]
     assert [int(row["sample"]) for row in table[5:]] == [one["sample"] for one in found["labels"]]
+
+    assert {row["run"] for row in table} == {reported.name}
 
     other = visit(reported, "review")
     settle(other)
@@ -200,6 +204,141 @@ def test_another_label_is_chosen_by_typing_and_recall_counts_what_is_agreed(repo
     metrics = json.loads((reported / "metrics.json").read_text())
     right = metrics["queries"] - metrics["confusions"] + 2
     assert tab.locator("#agreed-recall").inner_text() == f"{right / metrics['queries']:.3f}"
+
+
+def test_the_way_back_from_a_run_to_its_corrected_report(visit, tmp_path, monkeypatch, capsys):
+    draw(tmp_path / "letters", 12, 20, 3)
+    monkeypatch.chdir(tmp_path)
+    words = ["dataset=folder", "dataset.root=letters", "dataset.channels=1", *TINY[1:]]
+    run = go(tmp_path / "out", *words)
+    tab = visit(run, "review")
+    settle(tab)
+    for key in "adsa":
+        tab.keyboard.press(key)
+    tab.get_by_role("button", name="Relabels").click()
+    for key in "aarasaa":
+        tab.keyboard.press(key)
+    tab.keyboard.press("o")
+    other = pd.read_csv(run / "relabels.csv").loc[7]
+    taken = {other["class"], other["recommended"]}
+    given = next(name for name in pd.read_csv(run / "samples.csv")["class"] if name not in taken)
+    tab.keyboard.type(given)
+    tab.keyboard.press("Enter")
+    settle(tab)
+    tab.reload()
+    settle(tab)
+    assert progress(tab).startswith("8 of")
+    (tmp_path / "d.json").write_text(download(tab, "Export decisions.json"), "utf-8")
+    (tmp_path / "d.csv").write_text(download(tab, "Export CSV"), "utf-8")
+    assert tab.locator("main").get_by_text("corrected").count() == 0
+
+    corrected = go(tmp_path / "out", *words, "relabels.file=d.json")
+    relabels = pd.read_csv(run / "relabels.csv").head(8)
+    told = json.loads((corrected / "metrics.json").read_text())["corrections"]
+    assert told["changed"] == 6
+    clean_list = pd.read_csv(corrected / "clean_list.csv", encoding="utf-8-sig").head(6).set_index("path")
+    accepted = relabels.loc[[0, 1, 3, 5, 6]].set_index("path")["recommended"].to_dict()
+    assert clean_list["new_label"].to_dict() == {**accepted, other["path"]: given}
+    go(tmp_path / "out", *words, "relabels.file=d.csv")  # asks for the same: the same folder
+    assert len(list((tmp_path / "out").glob("*/metrics.json"))) == 2
+
+    tab = visit(corrected)
+    settle(tab)
+    card = tab.locator("#corrected")
+    text = card.inner_text()
+    assert "6 labels were corrected, as d.csv says." in text
+    before, after = (told[side] for side in ("before", "after"))
+    change = after["confusions"] - before["confusions"]
+    sign = "+" if change > 0 else "−" if change < 0 else ""
+    cells = card.locator("tbody tr").last.locator("td").all_inner_texts()
+    assert cells == [
+        "Confusions",
+        str(before["confusions"]),
+        str(after["confusions"]),
+        f"{sign}{abs(change)}",
+    ]
+    changes = pd.read_csv(corrected / "changes.csv")
+    for number, fate in enumerate(("vanished", "appeared", "moved")):
+        mine = changes[changes["change"] == fate]
+        assert told[fate] == len(mine)
+        box = card.locator("details").nth(number)
+        assert box.locator("summary").inner_text().startswith(f"{fate.capitalize()}: {len(mine)} quer")
+        end = "after" if fate == "appeared" else "before"
+        shown = box.locator(".caption > span").all_text_contents()
+        both = mine[["query_class", f"class_{end}"]].head(12).to_numpy().flatten().tolist()
+        assert shown == both
+    assert changes["change"].isin(["vanished", "appeared"]).any()
+    card.get_by_role("link", name="The corrected samples").click()
+    tab.locator(".count:text-is('6 of 96 training samples')").wait_for()
+    settle(tab)
+    tab.locator("dd", has_text=", corrected by relabels=").wait_for()
+
+    tables.main([str(tmp_path / "out"), "--review", "d.json", "d.csv"])
+    said = capsys.readouterr().out
+    assert "| folder | d.json | confusion pairs | 2 | 1 | 1 | 67% |" in said
+    assert "| folder | d.csv | confusion pairs | 2 | 1 | 1 | 67% |" in said
+    assert said.count("| all | 8 | 5 | 1 | 1 | 1 | 71% | 86% |") == 2
+    clean.main([str(corrected), "clean"])
+    assert len(list((tmp_path / "clean" / "train").rglob("*.png"))) == 96
+
+
+def test_decisions_of_another_run_say_so_and_keep_the_label_that_was_meant(reported, visit, tmp_path):
+    names = sorted(pd.read_csv(reported / "samples.csv")["class"].unique())
+    rows = pd.read_csv(reported / "relabels.csv").to_dict("records")
+    third = [next(n for n in names if n not in (row["class"], row["recommended"])) for row in rows]
+    test_class = pd.read_csv(reported / "confusions.csv")["query_class"].iloc[0]
+    cases = [
+        # decision, label, recommended there, what it is here
+        ("accept", third[0], third[0], ("other", third[0])),
+        ("other", rows[1]["recommended"], third[1], ("accept", rows[1]["recommended"])),
+        ("other", rows[2]["class"], third[2], ("reject", None)),
+        ("other", test_class, third[3], None),
+        ("accept", rows[4]["recommended"], rows[4]["recommended"], ("accept", rows[4]["recommended"])),
+    ]
+    labels = [
+        {
+            **{key: row[key] for key in ("sample", "path", "class")},
+            **{"decision": decision, "label": label, "recommended": recommended, "vote": 0.5},
+        }
+        for row, (decision, label, recommended, _) in zip(rows, cases, strict=False)
+    ]
+    labels.append({**labels[4], "sample": rows[5]["sample"], "path": rows[5]["path"], "class": third[5]})
+    file = {"format": 1, "run": "another", "checkpoint": "", "pairs": [], "labels": labels}
+    (tmp_path / "d.json").write_text(json.dumps(file))
+    head = "kind;sample;path;neighbour;class;neighbour_class;decision;label;recommended;vote;run"
+    keys = ("sample", "path", "class", "decision", "label", "recommended")
+    lines = ["label;{};{};;{};;{};{};{};0,5;another".format(*(one[key] for key in keys)) for one in labels]
+    (tmp_path / "d.csv").write_text("\n".join([head, *lines]))  # as a spreadsheet saves it
+    for name in ("d.json", "d.csv"):
+        tab = visit(reported, "review")
+        settle(tab)
+        tab.locator("input[type=file]").set_input_files(tmp_path / name)
+        tab.wait_for_selector(".notice")
+        said = tab.locator(".notice").inner_text()
+        assert "4 decisions imported; 2 decisions fit nothing in this run" in said
+        assert "They are of another run, another." in said
+        found = json.loads(download(tab, "Export decisions.json"))["labels"]
+        assert [(one["decision"], one["label"]) for one in found] == [case[3] for case in cases if case[3]]
+
+
+def test_the_focus_stays_on_the_button_that_was_pressed(reported, visit):
+    focused = "document.activeElement.dataset.name"
+    tab = visit(reported, "review?queue=label")
+    settle(tab)
+    for name in ("accept", "next"):
+        tab.locator(f"[data-name={name}]").focus()
+        tab.keyboard.press("Enter")
+        settle(tab)
+        assert tab.evaluate(focused) == name
+    assert tab.locator(".position").inner_text().startswith("3 of")
+    for page in ("confusions", "samples"):
+        tab.goto(tab.url.split("#")[0] + f"#/{page}")
+        settle(tab)
+        tab.locator("[data-name=next]").focus()
+        tab.keyboard.press("Enter")
+        settle(tab)
+        assert tab.evaluate(focused) == "next"
+        assert tab.locator(".position").inner_text().startswith("2 of")
 
 
 def test_confusions_are_filtered_sorted_searched_and_linked_to(reported, visit):
@@ -319,6 +458,30 @@ def test_names_of_any_kind_are_text(visit, tmp_path):
     tab.locator(".notice:has-text('imported')").wait_for()
     assert download(tab, "Export decisions.json") == file
     assert {pair["query_class"] for pair in json.loads(file)["pairs"]} <= set(NAMES)
+
+
+def test_a_run_with_no_pictures_and_no_confusions_says_so(visit, tmp_path):
+    labels = np.repeat(np.arange(8), 4)
+    side = np.where(labels < 4, "train", "test")
+    np.savez(tmp_path / "f.npz", features=10 * np.eye(8, dtype=np.float32)[labels], labels=labels, split=side)
+    words = ["dataset=features", "model=identity", f"dataset.path={tmp_path / 'f.npz'}"]
+    run = go(tmp_path / "out", *words, "recipe.epochs=1", "recipe.embedding_size=8", "recipe.lr_head=0")
+    assert json.loads((run / "metrics.json").read_text())["confusions"] == 0
+    tab, said = visit(run), {}
+    for page in PAGES:
+        tab.goto(tab.url.split("#")[0] + f"#/{page}")
+        settle(tab)
+        said[page] = tab.locator("main").inner_text()
+    assert "No query is nearest to another class: there is nothing to explain." in said["overview"]
+    assert "There are no confusions: every query is nearest to its own class." in said["confusions"]
+    assert "There is nothing to review" in said["review"]
+    assert tab.evaluate(UNNAMED) == []
+    tab.keyboard.press("2")
+    tab.keyboard.press("3")
+    settle(tab)
+    assert tab.locator(".thumb.tile").count() > 0
+    for key in "adsrojku":
+        tab.keyboard.press(key)
 
 
 def test_a_browser_that_keeps_nothing_says_so(reported, browser, visit):

@@ -128,13 +128,9 @@
         }
         const at = list.at(shown);
         const step = (by) => at >= 0 && list.item(at + by) !== undefined && go("confusions", list.item(at + by), settings, true);
-        detail.replaceChildren(
-          el("div", { class: "detail-bar" },
-            el("a", { class: "button back", href: address("confusions", null, settings) }, "‹ List"),
-            el("span", { class: "position" }, at >= 0 ? `${number(at + 1)} of ${number(found.length)}` : "not in the list"),
-            el("button", { type: "button", class: "quiet", onclick: () => step(-1), disabled: at <= 0 }, "Previous"),
-            el("button", { type: "button", class: "quiet", onclick: () => step(1), disabled: at < 0 || at + 1 >= found.length }, "Next"),
-            deconfuse.copy(() => location.href.split("#")[0] + address("confusions", shown, new URLSearchParams(kind === "confusion" ? {} : { kind })), "Copy link")),
+        const link = address("confusions", shown, new URLSearchParams(kind === "confusion" ? {} : { kind }));
+        deconfuse.refill(detail,
+          deconfuse.listBar(list, at, address("confusions", null, settings), link, step),
           deconfuse.pairHead(kind, shown),
           deconfuse.decide(kind, shown),
           ...deconfuse.pairDetail(kind, shown));

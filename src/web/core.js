@@ -135,6 +135,17 @@ const deconfuse = (() => {
     } else location.hash = next;
   }
 
+  // New contents, without losing the focus: it goes to the control with the same data-name as the one that had it,
+  // or, where that is gone or can't be used, to the box.
+  function refill(box, ...nodes) {
+    const held = box.contains(document.activeElement) && box !== document.activeElement;
+    const name = held ? document.activeElement.dataset.name : null;
+    box.replaceChildren(...nodes);
+    if (!held) return;
+    const next = [...box.querySelectorAll("[data-name]")].find((node) => node.dataset.name === name && !node.disabled);
+    (next || box.closest("[tabindex]") || document.getElementById("main")).focus({ preventScroll: true });
+  }
+
   function say(text) {
     const live = document.getElementById("live");
     live.textContent = "";
@@ -148,5 +159,5 @@ const deconfuse = (() => {
     box.replaceChildren(note);
   }
 
-  return { pages, put, get, load, row, el, number, fixed, percent, score, short, many, className, named, route, address, go, say, notice };
+  return { pages, put, get, load, row, el, number, fixed, percent, score, short, many, className, named, route, address, go, refill, say, notice };
 })();

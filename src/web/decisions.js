@@ -4,7 +4,7 @@
 deconfuse.decisions = (() => {
   const { get, load, notice } = deconfuse;
   const UNDO = 1000;
-  const CSV = ["kind", "sample", "path", "neighbour", "class", "neighbour_class", "decision", "label", "recommended", "vote"];
+  const CSV = ["kind", "sample", "path", "neighbour", "class", "neighbour_class", "decision", "label", "recommended", "vote", "run"];
   const KINDS = { confusion: ["agree", "disagree", "unsure"], label: ["accept", "reject", "other", "unsure"] };
   KINDS.mis_similar = KINDS.confusion;
   let made = new Map(); // "confusion:12" -> {decision, label}
@@ -140,22 +140,26 @@ deconfuse.decisions = (() => {
   function toCsv(file) {
     const quote = (value) => (value === null ? "" : typeof value === "number" ? String(value) : `"${value.replaceAll('"', '""')}"`);
     const rows = file.pairs.map((pair) => [
-      pair.kind, null, pair.query, pair.neighbour, pair.query_class, pair.neighbour_class, pair.decision, null, null, null,
+      pair.kind, null, pair.query, pair.neighbour, pair.query_class, pair.neighbour_class, pair.decision, null, null, null, file.run,
     ]);
     const labels = file.labels.map((one) => [
-      "label", one.sample, one.path, null, one.class, null, one.decision, one.label, one.recommended, one.vote,
+      "label", one.sample, one.path, null, one.class, null, one.decision, one.label, one.recommended, one.vote, file.run,
     ]);
     return [CSV.join(","), ...[...rows, ...labels].map((row) => row.map(quote).join(","))].join("\r\n") + "\r\n";
   }
 
   function fromCsv(text) {
-    const [header, ...rows] = cells(text.replace(/^\uFEFF/, ""));
-    if (!header || CSV.some((name) => !header.includes(name))) throw new Error(`a decisions CSV has the columns ${CSV.join(", ")}`);
+    const whole = text.replace(/^\uFEFF/, "");
+    const first = whole.split(/[\r\n]/, 1)[0];
+    const cut = first.split(";").length > first.split(",").length ? ";" : ","; // as some spreadsheets save it
+    const [header, ...rows] = cells(whole, cut);
+    if (!header || CSV.some((name) => name !== "run" && !header.includes(name))) throw new Error(`a decisions CSV has the columns ${CSV.join(", ")}`);
     const file = { format: 1, run: null, pairs: [], labels: [] };
     for (const row of rows) {
       const cell = (name) => row[header.indexOf(name)] ?? "";
+      file.run = cell("run") || null;
       if (cell("kind") === "label") {
-        file.labels.push({ sample: Number(cell("sample")), path: cell("path"), decision: cell("decision"), label: cell("label") || null });
+        file.labels.push({ sample: Number(cell("sample")), path: cell("path"), class: cell("class"), decision: cell("decision"), label: cell("label") || null, recommended: cell("recommended") });
       } else {
         file.pairs.push({ kind: cell("kind"), query: cell("path"), neighbour: cell("neighbour"), decision: cell("decision") });
       }
@@ -163,7 +167,7 @@ deconfuse.decisions = (() => {
     return file;
   }
 
-  function cells(text) {
+  function cells(text, cut) {
     const rows = [];
     let [row, at] = [[], 0];
     while (at < text.length) {
@@ -176,12 +180,12 @@ deconfuse.decisions = (() => {
         }
         at++;
       } else {
-        const end = /[,\r\n]|$/.exec(text.slice(at)).index + at;
-        value = text.slice(at, end);
-        at = end;
+        const start = at;
+        while (at < text.length && text[at] !== cut && text[at] !== "\r" && text[at] !== "\n") at++;
+        value = text.slice(start, at);
       }
       row.push(value);
-      if (text[at] === ",") {
+      if (text[at] === cut) {
         at++;
         if (at === text.length) row.push("");
         continue;
@@ -193,7 +197,7 @@ deconfuse.decisions = (() => {
     return rows;
   }
 
-  // Take over what fits this run, as one step that can be undone; returns [taken, left].
+  // Take over what fits this run, as one step that can be undone; run: the file's, null where it does not say.
   async function take(file) {
     if (file === null || typeof file !== "object" || file.format !== 1 || !Array.isArray(file.pairs) || !Array.isArray(file.labels)) {
       throw new Error('it is no decisions file: "format": 1, "pairs" and "labels" are expected');
@@ -205,18 +209,35 @@ deconfuse.decisions = (() => {
         rows.set(JSON.stringify([kind, query.names[get(kind).query[i]], gallery.names[get(kind).neighbour[i]]]), i);
       }
     }
-    const [changes, names, relabels] = [[], new Set(get("run").class_names), new Set(train.relabels)];
+    const changes = [];
     for (const pair of file.pairs) {
       const i = rows.get(JSON.stringify([pair.kind, pair.query, pair.neighbour]));
       if (i !== undefined && KINDS[pair.kind].includes(pair.decision)) changes.push([key(pair.kind, i), { decision: pair.decision, label: null }]);
     }
+    const relabels = new Set(train.relabels);
     for (const one of file.labels) {
-      const fits = train.names[one.sample] === one.path && relabels.has(one.sample) && KINDS.label.includes(one.decision);
-      const other = one.decision === "other";
-      if (fits && (!other || names.has(one.label))) changes.push([key("label", one.sample), { decision: one.decision, label: other ? one.label : null }]);
+      if (!relabels.has(one.sample) || train.names[one.sample] !== one.path) continue;
+      const found = judged(one, deconfuse.className(train.labels[one.sample]), deconfuse.className(train.recommended[one.sample]));
+      if (found) changes.push([key("label", one.sample), found]);
     }
     if (changes.length) change(changes);
-    return [changes.length, file.pairs.length + file.labels.length - changes.length];
+    return { taken: changes.length, left: file.pairs.length + file.labels.length - changes.length, run: file.run };
+  }
+
+  // A file's decision on a label, as one on this run's label and recommendation; null where it is none. Another run
+  // may recommend another label: what was accepted there is then other here, and the other way round.
+  function judged(one, current, recommended) {
+    if (!KINDS.label.includes(one.decision) || one.class !== current) return null;
+    if (one.decision === "reject" || one.decision === "unsure") return { decision: one.decision, label: null };
+    return labelled(one.label || (one.decision === "accept" ? one.recommended : null), current, recommended);
+  }
+
+  // The decision that gives a label: accept where it is the one recommended, reject where it is there already.
+  function labelled(label, current, recommended) {
+    if (label === recommended) return { decision: "accept", label: null };
+    if (label === current) return { decision: "reject", label: null };
+    const run = get("run");
+    return run.class_names.slice(0, run.training_classes).includes(label) ? { decision: "other", label } : null;
   }
 
   async function read(file) {
@@ -247,7 +268,7 @@ deconfuse.decisions = (() => {
   }
 
   return {
-    start, of, decide, undo, count, sizes, collect, toCsv, fromCsv, take, read, save, clear,
+    start, of, decide, undo, count, sizes, labelled, read, save, clear,
     all: () => made.size,
     onchange: (listener) => listeners.add(listener),
   };

@@ -3,8 +3,7 @@
 // The embeddings in the plane: a canvas that is moved and zoomed, points by class, confusions as lines.
 (() => {
   const { el, get, load, number, fixed, percent, className, address, decisions } = deconfuse;
-  const GRID = 10000;
-  const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a00"]; // Okabe and Ito's, the yellow darker
+  const COLOURS = 7; // in the style sheet's --map
   const SHAPES = ["circle", "square", "triangle", "diamond"];
 
   function shape(context, kind, x, y, r) {
@@ -73,7 +72,7 @@
         const pairs = get("confusion");
         lines = side() === "train" ? [] : pairs.query.map((a, k) => [a, behind + pairs.neighbour[k], k]);
         const share = run.maps.find((one) => one.side === side() && one.way === way()).share;
-        note.textContent = `${number(points.length)} ${side() === "train" ? "training samples" : "test samples"}${share ? `; the two components hold ${percent(share[0], 1)} and ${percent(share[1], 1)} of the variance, so points that lie together here may be far apart` : ""}. Colour and shape stand for the class and repeat after ${COLOURS.length * SHAPES.length} classes. Drag to move, wheel or + and − to zoom.`;
+        note.textContent = `${number(points.length)} ${side() === "train" ? "training samples" : "test samples"}${share ? `; the two components hold ${percent(share[0], 1)} and ${percent(share[1], 1)} of the variance, so points that lie together here may be far apart` : ""}. Colour and shape stand for the class and repeat after ${COLOURS * SHAPES.length} classes. Drag to move, wheel or + and − to zoom.`;
         reset();
       }
 
@@ -106,6 +105,7 @@
         const [w, h] = [canvas.clientWidth, canvas.clientHeight];
         if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) [canvas.width, canvas.height] = [Math.round(w * ratio), Math.round(h * ratio)];
         const style = getComputedStyle(canvas);
+        const colours = style.getPropertyValue("--map").split(",").map((colour) => colour.trim());
         const context = canvas.getContext("2d");
         context.setTransform(ratio, 0, 0, ratio, 0, 0);
         context.clearRect(0, 0, w, h);
@@ -128,7 +128,7 @@
         for (let n = 0; n < points.length; n++) {
           const [x, y] = place(points[n]);
           if (x < -9 || y < -9 || x > w + 9 || y > h + 9) continue;
-          const colour = COLOURS[points[n].label % COLOURS.length];
+          const colour = colours[points[n].label % COLOURS];
           if (!small.has(colour)) small.set(colour, []);
           small.get(colour).push([n, x, y]);
         }
@@ -136,7 +136,7 @@
           context.fillStyle = colour;
           for (const [n, x, y] of some) {
             context.globalAlpha = only === null ? 0.85 : points[n].label === only ? 1 : 0.12;
-            shape(context, Math.floor(points[n].label / COLOURS.length) % SHAPES.length, x, y, only !== null && points[n].label === only ? r * 1.4 : r);
+            shape(context, Math.floor(points[n].label / COLOURS) % SHAPES.length, x, y, only !== null && points[n].label === only ? r * 1.4 : r);
           }
         }
         context.globalAlpha = 1;

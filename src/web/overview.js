@@ -1,21 +1,29 @@
 "use strict";
 
 (() => {
-  const { el, get, load, number, fixed, percent, many, className, decisions, facts } = deconfuse;
+  const { el, get, load, number, fixed, many, className, address, decisions, facts } = deconfuse;
+  const FATES = {
+    vanished: ["Vanished", "confused before and no more"],
+    appeared: ["Appeared", "not confused before"],
+    moved: ["Moved", "confused before and now, with another class; shown is the pair before"],
+  };
 
   function tile(title, value, note, more) {
     return el("section", { class: "tile-card" }, el("h2", {}, title), el("p", { class: "value" }, value), el("p", { class: "note" }, note), more);
   }
 
-  // What Recall@1 would be if the confusions that the reviewer agrees with counted as right.
-  deconfuse.agreedRecall = () => {
+  // How many confusions the reviewer agrees with, of the queries that Recall@1 counts; and what it would be if these
+  // counted as right.
+  function agreedRecall() {
     const run = get("run");
-    return (run.queries - run.confusions + decisions.count("confusion", "agree")) / run.queries;
-  };
+    const left = run.uncounted.filter((i) => (decisions.of("confusion", i) || {}).decision === "agree").length;
+    const agreed = decisions.count("confusion", "agree") - left;
+    return [agreed, run.retrieval["R@1"] + agreed / Math.max(1, run.counted_queries)];
+  }
 
   function tiles() {
     const run = get("run");
-    const agreed = decisions.count("confusion", "agree");
+    const [agreed, recall] = agreedRecall();
     const known = run.edges.reduce((sum, edge) => sum + edge[4] * (edge[2] + edge[3]), 0);
     const sizes = decisions.sizes();
     const total = sizes.confusion + sizes.label + sizes.mis_similar;
@@ -25,7 +33,7 @@
     const noise = run.noise;
     return [
       tile("Recall@1", fixed(run.retrieval["R@1"]),
-        agreed ? [el("strong", { id: "agreed-recall" }, fixed(deconfuse.agreedRecall())), ` if the ${many(agreed, "confusion")} you agree with counted as right`] : run.confusions ? "Agree with confusions in Review to see what it would be if they counted as right" : "Every query is nearest to its own class"),
+        agreed ? [el("strong", { id: "agreed-recall" }, fixed(recall)), ` if the ${many(agreed, "confusion")} you agree with counted as right`] : run.confusions ? "Agree with confusions in Review to see what it would be if they counted as right" : "Every query is nearest to its own class"),
       tile("Confusions", number(run.confusions), [`of ${many(run.queries, "query", "queries")} are nearest to another class`, known ? `; ${number(known)} between classes known to look alike` : ""]),
       noise
         ? tile("Flipped labels found", fixed(noise.detector && noise.detector.average_precision), `average precision by ${run.choices.detector}; AUROC ${fixed(noise.detector && noise.detector.auroc)}, ${number(noise.flipped)} flipped`)
@@ -33,6 +41,40 @@
       tile("Relabels recommended", number(run.relabels), noise ? `${number(noise.relabels_right)} of them give a flipped sample its true label` : `of ${many(run.parts.train, "training sample")}`),
       tile("Reviewed", [number(done), el("small", {}, ` of ${number(total)}`)], el("span", { class: "meter-bar", "aria-hidden": "true" }, bar), total ? el("a", { class: "button", href: "#/review" }, done ? "Go on reviewing" : "Start reviewing") : el("p", { class: "note" }, "Nothing to review")),
     ];
+  }
+
+  // What the labels that relabels= corrected have changed, of the model before and this one.
+  function corrected() {
+    const told = get("run").corrections;
+    if (!told) return null;
+    const rows = Object.keys(told.after).map((name) => {
+      const [before, after] = [told.before[name], told.after[name]];
+      const digits = name === "confusions" ? 0 : 3;
+      const change = `${after > before ? "+" : after < before ? "−" : ""}${Math.abs(after - before).toFixed(digits)}`;
+      return el("tr", {}, el("td", {}, name === "confusions" ? "Confusions" : name), ...[before.toFixed(digits), after.toFixed(digits), change].map((text) => el("td", { class: "n" }, text)));
+    });
+    const right = told.right === null ? "" : `: ${number(told.right)} rightly, ${number(told.wrong)} wrongly`;
+    return el("section", { class: "card span", id: "corrected" },
+      el("h2", {}, "What the corrected labels changed"),
+      el("p", { class: "hint" }, `${many(told.changed, "label was", "labels were")} corrected, as `, el("bdi", {}, told.file), ` says${right}. Before: the model trained on the labels as they were. One seed is noise; several tell more. `,
+        el("a", { href: address("samples", null, new URLSearchParams({ only: "corrected" })) }, "The corrected samples")),
+      el("table", { class: "narrow" }, el("thead", {}, el("tr", {}, ["Measure", "Before", "After", "Change"].map((text, i) => el("th", { scope: "col", class: i ? "n" : null }, text)))), el("tbody", {}, rows)),
+      Object.entries(FATES).map(([fate, [word, what]]) => {
+        const shown = told.shown[fate] || [];
+        return el("details", { open: fate !== "moved" && shown.length > 0 },
+          el("summary", {}, `${word}: ${many(told[fate], "query", "queries")}, ${what}${told[fate] > shown.length ? `; the first ${shown.length} of changes.csv` : ""}`),
+          shown.length ? el("div", { class: "strip wide" }, shown.map(([a, b]) => couple(a, b))) : el("p", { class: "none" }, "None."));
+      }));
+  }
+
+  // A query and a neighbour; a link where the two are a confusion of this run.
+  function couple(a, b) {
+    const [pairs, gallery] = [get("confusion"), deconfuse.galleryPart()];
+    const i = pairs.query.findIndex((query, k) => query === a && pairs.neighbour[k] === b);
+    const names = [className(get("query").labels[a]), className(get(gallery).labels[b])];
+    return el(i < 0 ? "div" : "a", { class: "figure couple", href: i < 0 ? null : address("confusions", i) },
+      el("span", { class: "two" }, deconfuse.thumb("query", a), deconfuse.thumb(gallery, b)),
+      el("span", { class: "caption" }, names.map((name) => el("span", { dir: "auto" }, deconfuse.named(name)))));
   }
 
   function settings() {
@@ -47,7 +89,7 @@
     title: "Overview",
     async show(main) {
       const run = get("run");
-      await load("query");
+      await Promise.all(["query", ...(run.corrections ? [deconfuse.galleryPart(), "confusion"] : [])].map(load));
       const parts = Object.entries(run.parts).map(([part, n]) => `${number(n)} ${part}`).join(", ");
       const edges = run.edges.slice(0, run.most_edges);
       const cards = el("div", { class: "tiles" }, tiles());
@@ -58,6 +100,7 @@
           el("p", { class: "lead" }, `${run.choices.model} trained with ${run.choices.loss}, ${run.noise ? `${number(run.noise.flipped)} labels flipped, ` : ""}${parts} samples, ${number(run.training_classes)} training classes and ${number(run.class_names.length - run.training_classes)} others.`)),
         cards,
         el("div", { class: "cards" },
+          corrected(),
           el("section", { class: "card span" },
             el("h2", {}, "Confused classes"),
             edges.length

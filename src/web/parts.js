@@ -134,15 +134,14 @@
   };
 
   // The buttons for one item; chosen again, a decision is taken back.
-  deconfuse.decide = (kind, i, onother, after) => {
+  deconfuse.decide = (kind, i, onother) => {
     const found = decisions.of(kind, i);
     const buttons = CHOICES[kind].map(([decision, text, key, why]) =>
       el("button", {
-        type: "button", class: `choice ${decision}`, "aria-pressed": String(found !== null && found.decision === decision), title: why, "aria-keyshortcuts": key.toUpperCase(),
+        type: "button", class: `choice ${decision}`, "data-name": decision, "aria-pressed": String(found !== null && found.decision === decision), title: why, "aria-keyshortcuts": key.toUpperCase(),
         onclick: () => {
           if (decision === "other") return onother();
           decisions.decide(kind, i, found && found.decision === decision ? null : decision);
-          if (after) after();
         },
       }, text, el("kbd", { "aria-hidden": "true" }, key.toUpperCase())),
     );
@@ -226,8 +225,17 @@
       ]));
   };
 
+  // Where an item is in its list, and the way to the next and the one before; step(by) goes there.
+  deconfuse.listBar = (list, at, back, link, step) =>
+    el("div", { class: "detail-bar" },
+      el("a", { class: "button back", href: back }, "‹ List"),
+      el("span", { class: "position" }, at >= 0 ? `${number(at + 1)} of ${number(list.size())}` : "not in the list"),
+      el("button", { type: "button", class: "quiet", "data-name": "previous", onclick: () => step(-1), disabled: at <= 0 }, "Previous"),
+      el("button", { type: "button", class: "quiet", "data-name": "next", onclick: () => step(1), disabled: at < 0 || at + 1 >= list.size() }, "Next"),
+      deconfuse.copy(() => location.href.split("#")[0] + link, "Copy link"));
+
   deconfuse.copy = (text, what) =>
-    el("button", { type: "button", class: "quiet copy", onclick: async (event) => {
+    el("button", { type: "button", class: "quiet copy", "data-name": "copy", onclick: async (event) => {
       const button = event.currentTarget;
       try {
         await navigator.clipboard.writeText(text());

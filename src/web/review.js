@@ -75,6 +75,15 @@
         else draw();
       }
 
+      // Another label, by its class: the one recommended is accepted, the one that is there rejects the other.
+      function give(sample, id) {
+        const train = get("train");
+        const { decision, label } = decisions.labelled(deconfuse.className(id), deconfuse.className(train.labels[sample]), deconfuse.className(train.recommended[sample]));
+        const found = decisions.of("label", sample);
+        if (found && found.decision === decision && found.label === label) return ask(); // as it is already
+        decide(decision, label);
+      }
+
       function undo() {
         const back = decisions.undo();
         if (!back) return deconfuse.say("Nothing to undo");
@@ -89,8 +98,9 @@
         file.value = "";
         if (!chosen) return;
         try {
-          const [taken, left] = await decisions.read(chosen);
-          deconfuse.notice(`${chosen.name}: ${many(taken, "decision")} imported${left ? `; ${many(left, "decision")} fit nothing in this run and were left out` : ""}.`);
+          const { taken, left, run: of } = await decisions.read(chosen);
+          const other = of && of !== run.run ? ` They are of another run, ${of}.` : "";
+          deconfuse.notice(`${chosen.name}: ${many(taken, "decision")} imported${left ? `; ${many(left, "decision")} fit nothing in this run and were left out` : ""}.${other}`);
         } catch (error) {
           deconfuse.notice(`${chosen.name} was not imported: ${error.message}`, "error");
         }
@@ -102,15 +112,13 @@
         const total = items[kind()].length;
         const bar = el("i", {});
         bar.style.inlineSize = `${(100 * done()) / total}%`;
-        const focused = document.activeElement && top.contains(document.activeElement) ? document.activeElement.dataset.name : null;
-        top.replaceChildren(
+        deconfuse.refill(top,
           el("div", { class: "views", role: "group", "aria-label": "Queue" }, queues.map((queue) =>
             el("button", { type: "button", class: "view-link", "data-name": queue, "aria-current": queue === kind() ? "true" : null, onclick: () => set({ queue, at: null }) }, QUEUES[queue], el("span", { class: "n" }, ` ${number(decisions.count(queue))}/${number(items[queue].length)}`)))),
           el("div", { class: "progress" },
             el("span", { class: "meter-bar", role: "progressbar", "aria-label": "Reviewed", "aria-valuemin": "0", "aria-valuemax": total, "aria-valuenow": done() }, bar),
             el("p", { id: "progress" }, `${number(done())} of ${number(total)} reviewed`),
             el("label", { class: "check" }, el("input", { type: "checkbox", "data-name": "open", checked: open(), onchange: (event) => set({ open: event.target.checked ? "1" : null }) }), "Only what is not reviewed")));
-        if (focused) top.querySelector(`[data-name="${focused}"]`).focus();
       }
 
       function drawCard() {
@@ -119,17 +127,17 @@
         const buttons = deconfuse.choices[queue].map(([decision, text, key, why]) => {
           const found = decisions.of(queue, item);
           const pressed = found !== null && found.decision === decision;
-          return el("button", { type: "button", class: `choice ${decision}`, "aria-pressed": String(pressed), "aria-keyshortcuts": key.toUpperCase(), title: why, onclick: () => (decision === "other" ? ask() : decide(decision)) },
+          return el("button", { type: "button", class: `choice ${decision}`, "data-name": decision, "aria-pressed": String(pressed), "aria-keyshortcuts": key.toUpperCase(), title: why, onclick: () => (decision === "other" ? ask() : decide(decision)) },
             pressed && found.label ? `${text}: ${found.label}` : text, el("kbd", { "aria-hidden": "true" }, key.toUpperCase()));
         });
         const classes = run.class_names.map((_, id) => id).slice(0, run.training_classes);
-        const other = asking && queue === "label" ? deconfuse.completion("The label it should have", classes, null, (id) => id !== null && decide("other", deconfuse.className(id)), "Type a part of its name") : null;
-        card.replaceChildren(
+        const other = asking && queue === "label" ? deconfuse.completion("The label it should have", classes, null, (id) => id !== null && give(item, id), "Type a part of its name") : null;
+        deconfuse.refill(card,
           el("div", { class: "detail-bar" },
             el("span", { class: "position" }, `${number(position + 1)} of ${number(items[queue].length)}`),
             el("h2", {}, QUESTIONS[queue]),
-            el("button", { type: "button", class: "quiet", onclick: () => step(-1), disabled: next(position, -1) < 0 }, "Previous"),
-            el("button", { type: "button", class: "quiet", onclick: () => step(1), disabled: next(position, 1) < 0 }, open() ? "Skip" : "Next")),
+            el("button", { type: "button", class: "quiet", "data-name": "previous", onclick: () => step(-1), disabled: next(position, -1) < 0 }, "Previous"),
+            el("button", { type: "button", class: "quiet", "data-name": "next", onclick: () => step(1), disabled: next(position, 1) < 0 }, open() ? "Skip" : "Next")),
           queue === "label" ? deconfuse.sampleHead(item) : deconfuse.pairHead(queue, item),
           el("div", { class: "choices", role: "group", "aria-label": "Decision" }, buttons),
           ...(other ? [other] : []),
@@ -139,8 +147,8 @@
 
       function drawTools() {
         const none = decisions.all() === 0;
-        tools.replaceChildren(
-          el("button", { type: "button", onclick: undo, "aria-keyshortcuts": "U Control+Z" }, "Undo", el("kbd", { "aria-hidden": "true" }, "U")),
+        deconfuse.refill(tools,
+          el("button", { type: "button", "data-name": "undo", onclick: undo, "aria-keyshortcuts": "U Control+Z" }, "Undo", el("kbd", { "aria-hidden": "true" }, "U")),
           el("button", { type: "button", disabled: none, onclick: () => decisions.save("json") }, "Export decisions.json"),
           el("button", { type: "button", disabled: none, onclick: () => decisions.save("csv") }, "Export CSV"),
           el("button", { type: "button", onclick: () => file.click() }, "Import"),

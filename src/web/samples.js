@@ -17,6 +17,7 @@
       if (only === "other" && train.recommended[k] === train.labels[k]) continue;
       if (only === "harmful" && !(train.influence_mean[k] > 0)) continue;
       if (only === "flipped" && train.clean[k] === train.labels[k]) continue;
+      if (only === "corrected" && !(train.before && k in train.before)) continue;
       if (word && !train.names[k].toLowerCase().includes(word) && !className(train.labels[k]).toLowerCase().includes(word)) continue;
       found.push(k);
     }
@@ -54,6 +55,7 @@
           ["Suspicion", short(train.suspicion[k]), "Of the detector; higher: more likely mislabelled"],
           ["Mean influence", score(train.influence_mean[k]), "Over all that was explained; above 0: harmful"],
           ["Harmful in", train.influence_mean[k] === null ? null : `${percent(train.harmful_share[k])} of the explanations`],
+          ["Label before", train.before && k in train.before ? el("span", { dir: "auto" }, `${className(train.before[k])}, corrected by relabels=`) : null],
           ["True class", flipped ? el("span", { dir: "auto" }, `${className(train.clean[k])}, flipped by noise=`) : null],
         ])));
   };
@@ -145,11 +147,17 @@
         const ids = run.class_names.map((_, id) => id).slice(0, run.training_classes);
         const only = [["", "All"], ["relabels", "To relabel (harmful)"], ["other", "Recommended another label"], ["harmful", "Harmful on the whole"]];
         if (train.clean) only.push(["flipped", "Flipped by noise="]);
+        if (train.before) only.push(["corrected", "Corrected by relabels="]);
         filters.replaceChildren(
           deconfuse.search("Search", settings.get("q"), (value) => set("q", value)),
           deconfuse.completion("Class, now or recommended", ids, settings.has("class") ? Number(settings.get("class")) : null, (id) => set("class", id)),
           deconfuse.select("Show", only, settings.get("only") || "", (value) => set("only", value)),
           deconfuse.select("Sort", [["", "Most suspicious first"], ["harm", "Most harmful first"], ["help", "Most helpful first"], ["size", "Largest influence first"], ["vote", "Surest vote first"]], settings.get("sort") || "", (value) => set("sort", value)));
+      }
+
+      // Another label is asked for in Review.
+      function ask(k) {
+        go("review", null, new URLSearchParams({ queue: "label", at: train.relabels.indexOf(k), other: "1" }));
       }
 
       function drawDetail() {
@@ -161,15 +169,10 @@
         }
         const at = list.at(shown);
         const step = (by) => list.item(at + by) !== undefined && go("samples", list.item(at + by), settings, true);
-        detail.replaceChildren(
-          el("div", { class: "detail-bar" },
-            el("a", { class: "button back", href: address("samples", null, settings) }, "‹ List"),
-            el("span", { class: "position" }, at >= 0 ? `${number(at + 1)} of ${number(found.length)}` : "not in the list"),
-            el("button", { type: "button", class: "quiet", onclick: () => step(-1), disabled: at <= 0 }, "Previous"),
-            el("button", { type: "button", class: "quiet", onclick: () => step(1), disabled: at < 0 || at + 1 >= found.length }, "Next"),
-            deconfuse.copy(() => location.href.split("#")[0] + address("samples", shown), "Copy link")),
+        deconfuse.refill(detail,
+          deconfuse.listBar(list, at, address("samples", null, settings), address("samples", shown), step),
           deconfuse.sampleHead(shown),
-          ...(relabels.has(shown) ? [deconfuse.decide("label", shown, () => go("review", null, new URLSearchParams({ queue: "label", at: train.relabels.indexOf(shown), other: "1" })))] : []),
+          ...(relabels.has(shown) ? [deconfuse.decide("label", shown, () => ask(shown))] : []),
           deconfuse.sampleMore(shown));
         list.choose(shown, false);
       }
@@ -209,7 +212,8 @@
           if (settings.get("view") === "classes") return false;
           const shown = item !== null ? item : found[0];
           const choice = deconfuse.choices.label.find(([, , letter]) => letter === key);
-          if (choice && choice[0] !== "other" && relabels.has(shown)) decisions.decide("label", shown, choice[0]);
+          if (choice && choice[0] === "other" && relabels.has(shown)) ask(shown);
+          else if (choice && relabels.has(shown)) decisions.decide("label", shown, choice[0]);
           else if (key === "j" || key === "k") list.move(key === "j" ? 1 : -1);
           else return false;
           return true;
