@@ -1,22 +1,4 @@
-import os
-import subprocess
-import sys
-
-import pytest
-
 from scripts import chaos
-from tests.conftest import ROOT
-
-
-@pytest.mark.slow
-def test_five_kills_each_end_in_the_results_of_the_run_that_nobody_killed():
-    command = [sys.executable, "-m", "scripts.chaos", "--kills", "5"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[2:7]]
-    assert [row[0] for row in rows] == [phase.name for phase in chaos.PHASES[:5]]
-    assert all(row[1] == row[5] == "1" for row in rows)
 
 
 def test_what_differs_or_is_left_over_is_seen(tmp_path):
