@@ -4,14 +4,13 @@ Prints the largest error of each quantity, relative to the largest score, and ex
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from src.artifacts import read_arrays
-from src.errors import UserError
+from src.errors import UserError, command
 from src.head import Targets, Training
 from src.influence import eif, influence_function
 from src.loss.proxynca import ProxyNCA
@@ -90,7 +89,4 @@ def main(files: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    command(main)

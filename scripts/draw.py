@@ -7,7 +7,6 @@ that dataset=folder makes by default; letters/wrong.csv has their path and the l
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pandas as pd
 
 from src.artifacts import whole_folder, write_csv
 from src.dataset import folder, glyphs
-from src.errors import UserError, within
+from src.errors import UserError, command, within
 
 
 def draw(root: Path, classes: int, wrong: int, seed: int) -> None:
@@ -62,7 +61,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    command(main)

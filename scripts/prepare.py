@@ -7,12 +7,11 @@ read is counted: fewer images or classes than the authors' are an error.
 import argparse
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 from src.artifacts import whole_folder
 from src.dataset import cars, cub, inshop, sop
-from src.errors import UserError, one_of
+from src.errors import UserError, command, one_of
 from src.layout import counts
 from src.split import Split
 from src.unpack import unpack
@@ -88,10 +87,4 @@ def install(option, archives: list[Path], target: Path) -> Split:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was kept", file=sys.stderr)
-        sys.exit(130)
+    command(main, "interrupted; nothing was kept")

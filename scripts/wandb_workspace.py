@@ -5,9 +5,8 @@ ENTITY is your user or team name there. With --show nothing is saved: the settin
 
 import argparse
 import json
-import sys
 
-from src.errors import UserError
+from src.errors import UserError, command
 from src.tracker import logged_in
 
 NAME = "deconfuse"
@@ -89,9 +88,4 @@ def workspace(entity: str, project: str):
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    command(main)

@@ -11,7 +11,6 @@ import errno
 import importlib
 import re
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from src.artifacts import short_hash, unguarded, whole_folder, write_csv
 from src.columns import COLUMNS
 from src.corrections import Corrections
 from src.decisions import table as read_table
-from src.errors import UserError, shorten
+from src.errors import UserError, command, shorten
 from src.loop import Loop
 from src.results import Findings
 from src.split import FileImages, Split
@@ -196,9 +195,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted; nothing was written")
+    command(main, "interrupted; nothing was written")

@@ -1,11 +1,26 @@
 """The one exception a user is meant to read, and the words that go into it."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: what is wrong, where, and the fix."""
+
+
+def command(main: Callable[[list[str]], int | None], interrupted: str = "interrupted") -> None:
+    """Run a small command with the words of the command line, and end with its exit code (None: 0).
+
+    What the user can mend is one line and exit code 1; Ctrl-C is the line `interrupted` and 130.
+    """
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        sys.exit(130)
 
 
 def shorten(items: Iterable[object], limit: int = 5) -> str:

@@ -8,7 +8,6 @@ terminal as Markdown; in tables/ results.md with everything, and of each table .
 import argparse
 import importlib
 import pkgutil
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 
 from src import experiment, review
 from src.artifacts import whole_file, write_csv
-from src.errors import UserError
+from src.errors import UserError, command
 from src.part import Part
 from src.runs import Run, distinct, find, read
 
@@ -197,7 +196,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    command(main)

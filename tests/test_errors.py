@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from src.errors import UserError, at_least, count, did_you_mean, number, one_of, shorten, within
+from src.errors import UserError, at_least, command, count, did_you_mean, number, one_of, shorten, within
 
 NO_NUMBERS = [True, False, "3", None, [3], math.nan]
 
@@ -104,3 +104,26 @@ def test_count_refuses_fractions_and_floats(value):
     with pytest.raises(UserError) as caught:
         count("k", value, 2)
     assert str(caught.value) == f"k={value} is not a whole number"
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "line"),
+    [
+        (None, None, ""),
+        (3, 3, ""),
+        (UserError("x: not there; give y"), "error: x: not there; give y", ""),
+        (KeyboardInterrupt(), 130, "\ninterrupted; nothing was kept\n"),
+    ],
+)
+def test_a_small_command_ends_with_a_code_and_a_line(monkeypatch, capsys, ends, code, line):
+    def main(words):
+        assert words == ["a", "b=1"]
+        if isinstance(ends, BaseException):
+            raise ends
+        return ends
+
+    monkeypatch.setattr("sys.argv", ["command", "a", "b=1"])
+    with pytest.raises(SystemExit) as found:
+        command(main, "interrupted; nothing was kept")
+    assert found.value.code == code
+    assert capsys.readouterr().err == line
