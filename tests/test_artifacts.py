@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from src import artifacts
+from src.arrays import scratch
 from src.artifacts import (
     file_hash,
     guarded,
