@@ -120,7 +120,7 @@ def test_the_valid_keys_are_those_of_the_chosen_option():
 
 def test_a_misspelt_group_of_a_key_is_answered_with_the_nearest_group():
     assert told("recip.epochs=3").startswith(
-        "there is no key recip.epochs; did you mean recipe? Valid: again, candidates, counterfactual, dataset, "
+        "there is no key recip.epochs; did you mean recipe? Valid: again, candidates, counterfactual, "
     )
 
 
