@@ -17,11 +17,10 @@ from src.datamodule import DataModule
 from src.devices import device
 from src.embedder import Embedder
 from src.progress import console
-from src.retrieval import metrics
+from src.retrieval import MEASURES, metrics
 from src.split import Split
 from src.train import find_or_train
 
-MEASURES = ("R@1", "MAP@R")
 FATES = ("vanished", "appeared", "moved")
 
 

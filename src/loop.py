@@ -26,10 +26,8 @@ from src.noise import NoisyLabels
 from src.progress import console
 from src.relabel import neighbourhood
 from src.results import Findings
-from src.retrieval import metrics
+from src.retrieval import MEASURES, metrics
 from src.train import find_or_train
-
-MEASURES = ("R@1", "MAP@R")
 
 
 @dataclass(frozen=True)
