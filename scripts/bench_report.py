@@ -87,7 +87,7 @@ def write(folder: Path, found: Findings, e: dict[str, torch.Tensor], votes: Vote
         "machine": {},
     }
     start = time.perf_counter()
-    report.write(folder / "report", folder, found, metrics, tables, "d times nats", e, votes, True)
+    report.write(folder / "report", folder, found, metrics, tables, "d times nats", lambda: e, votes, True)
     return time.perf_counter() - start
 
 

@@ -20,8 +20,8 @@ from src.artifacts import file_hash, read_arrays, short_hash, write_arrays
 from src.curvature import hessian_of, spectrum
 from src.errors import UserError, count, within
 from src.head import Targets, Training
-from src.lock import found_or_made
-from src.progress import console, track
+from src.lock import found_or_made, whole_at
+from src.progress import track
 from src.retrain import distances, retrain, stable_rate
 from src.statistics import mean_interval
 
@@ -90,14 +90,7 @@ def find_or_measure(
     path = checkpoint.with_suffix(f".counterfactual-{key}.npz")
 
     def find() -> Tensor | None:
-        if not path.exists():
-            return None
-        try:
-            return torch.from_numpy(read_arrays(path)["changes"])
-        except (UserError, KeyError) as error:
-            console.print(f"measuring again: {error}")
-            path.unlink(missing_ok=True)
-            return None
+        return whole_at(path, lambda path: torch.from_numpy(read_arrays(path)["changes"]), "measuring")
 
     def make() -> Tensor:
         changes = measure(training, targets, left_out, plan)

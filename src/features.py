@@ -14,8 +14,8 @@ from src.arrays import add_array, add_rows, growing_arrays, map_arrays
 from src.artifacts import file_hash
 from src.embedder import Embedder
 from src.errors import UserError
-from src.lock import found_or_made
-from src.progress import console, track
+from src.lock import found_or_made, whole_at
+from src.progress import track
 
 CHECKED = 4  # images that are passed again to see whether their features can be trusted
 
@@ -88,15 +88,8 @@ def find_or_extract(
     made_with = file_hash(checkpoint)
 
     def find() -> dict[str, Tensor] | None:
-        if not path.exists():
-            return None
-        try:
-            found = map_arrays(path)
-        except UserError as error:
-            console.print(f"extracting features again: {error}")
-            path.unlink(missing_ok=True)
-            return None
-        if str(found.pop("checkpoint", "")) != made_with or found.keys() != loaders.keys():
+        found = whole_at(path, map_arrays, "extracting features")
+        if found is None or str(found.pop("checkpoint", "")) != made_with or found.keys() != loaders.keys():
             return None
         return {name: torch.from_numpy(array) for name, array in found.items()}
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from src import shards
 from src.artifacts import disk
+from src.errors import UserError
 from src.progress import console, speaker
 
 # What file systems without locks answer; there, work is done twice rather than not at all.
@@ -28,6 +29,21 @@ def found_or_made(path: Path, find: Callable[[], T | None], make: Callable[[], T
     result = make() if shards.told(lambda: True) else find()
     shards.wait()
     return result
+
+
+def whole_at(path: Path, read: Callable[[Path], T], again: str) -> T | None:
+    """What is read at path; None where nothing lies there, or where it is not whole, which is said.
+
+    What is not whole is removed. again: what is then done again, in words.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except (UserError, KeyError) as error:
+        console.print(f"{again} again: {error}")
+        path.unlink(missing_ok=True)
+        return None
 
 
 def _looked(path: Path, find: Callable[[], T | None], make: Callable[[], T]) -> T:

@@ -19,7 +19,7 @@ from src.confusion import find
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError, shorten
-from src.lock import found_or_made
+from src.lock import found_or_made, whole_at
 from src.progress import console
 from src.retrieval import metrics
 from src.trajectory import Moment, Trajectory, When, listed
@@ -64,15 +64,8 @@ class Moments:
         path, made_with = checkpoint.with_suffix(f".{self.name}.npz"), file_hash(checkpoint)
 
         def found() -> Moment | None:
-            if not path.exists():
-                return None
-            try:
-                arrays = read_arrays(path)
-            except UserError as error:
-                console.print(f"explaining again: {error}")
-                path.unlink(missing_ok=True)
-                return None
-            if str(arrays.get("checkpoint", "")) != made_with:
+            arrays = whole_at(path, read_arrays, "explaining")
+            if arrays is None or str(arrays.get("checkpoint", "")) != made_with:
                 return None
             sides = tuple(torch.from_numpy(arrays[name]) for name in FIELDS)
             numbers = float(arrays["recall"]), int(arrays["confusions"])

@@ -48,14 +48,15 @@ def write(
     metrics: dict,
     tables: dict[str, pd.DataFrame],
     unit: str,
-    embeddings: dict[str, Float[Tensor, "_ m"]],
+    seen: Callable[[], dict[str, Float[Tensor, "_ m"]]],
     votes: Votes,
     wanted: bool | str,
 ) -> None:
     """Write the report's folder; run: the folder that the run ends in; runs beside it are further methods.
 
-    embeddings: normalised, of train, query and (where it is not the query side) gallery. votes: the
-    neighbours', with their index. Nothing is written with report=false, and of more than LARGEST samples.
+    seen: gives the embeddings, normalised, of train, query and (where it is not the query side) gallery.
+    votes: the neighbours', with their index. Nothing is written with report=false, and of more than LARGEST
+    samples.
     """
     if wanted is False:
         return
@@ -69,6 +70,7 @@ def write(
     own = Method(metrics["choices"]["influence"], run.name, unit, found.influence)
     taken = report_data.methods(run.parent, own, metrics["checkpoint"], found)
     data, parts = folder / "data", _parts(found)
+    embeddings = seen()
     embeddings = {name: embeddings[name] for name in parts}
     images, places = thumbnails(folder / "thumbs", found, parts)
 

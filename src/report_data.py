@@ -92,7 +92,7 @@ def curves(found: Findings, detector: str) -> list[dict]:
         return []
     named = [{"name": detector, **curve(found.suspicion.numpy(), flipped)}]
     if len(found.influence):
-        named.append({"name": "|influence|", **curve(found.influence.abs().mean(0).numpy(), flipped)})
+        named.append({"name": "|influence|", **curve(found.acting.absolute.numpy(), flipped)})
     return named
 
 

@@ -156,8 +156,10 @@ def run(cfg: DictConfig) -> Path:
     clock.lap("influence")
 
     # And how that came about, epoch by epoch.
-    last = Moment.of(recipe.epochs, retrieval["R@1"], len(confusions), listed(explained), influence)
-    over_epochs = moments.trajectory(checkpoint, last)
+    over_epochs = None
+    if when.asked:
+        last = Moment.of(recipe.epochs, retrieval["R@1"], len(confusions), listed(explained), influence)
+        over_epochs = moments.trajectory(checkpoint, last)
     if over_epochs is not None:
         clock.lap("epochs")
 
@@ -212,7 +214,10 @@ def run(cfg: DictConfig) -> Path:
             **results.provenance(checkpoint, reused, clock.laps, where),
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
-        seen = {"train": training.embeddings(), "query": test.query, "gallery": test.gallery}
+
+        def seen() -> dict[str, torch.Tensor]:
+            return {"train": training.embeddings(), "query": test.query, "gallery": test.gallery}
+
         pages.write(partial / "report", folder, found, report, written, unit, seen, votes, cfg.report)
         clock.lap("report")
         report = results.finish(partial, report)
