@@ -1,6 +1,7 @@
 """Finished runs, as tables and figures want them."""
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -140,7 +141,8 @@ def _settings(config: Path, seed: int) -> dict[str, Any]:
         raise UserError(
             f"{config}: can't be read ({_reason(error)}); delete the folder and run again"
         ) from None
-    found = {key: value for key, value in found.items() if key not in NO_SETTING}
+    # A key that says nothing may be one that an older run did not have.
+    found = {key: value for key, value in found.items() if key not in NO_SETTING and value is not None}
     for group, (key, off) in OFF.items():  # what was not done can't differ
         if isinstance(found.get(group), dict) and found[group].get(key) == off:
             del found[group]
@@ -157,11 +159,16 @@ def _reason(error: Exception) -> str:
 
 
 def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
-    """Runs by a key, sorted by it."""
+    """Runs by a key, sorted by it: 5 % before 10 %."""
     groups: dict[Any, list[Run]] = {}
     for run in runs:
         groups.setdefault(key(run), []).append(run)
-    return dict(sorted(groups.items(), key=lambda item: str(item[0])))
+    return dict(sorted(groups.items(), key=lambda item: natural(str(item[0]))))
+
+
+def natural(text: str) -> list[tuple[str, float]]:
+    """A sorting key in which the numbers within a text count as numbers."""
+    return [(word, float(number or -1)) for word, number in re.findall(r"(\D*)(\d+(?:\.\d+)?|$)", text)]
 
 
 def usual(runs: Iterable[Run], group: str) -> list[Run]:

@@ -104,3 +104,12 @@ def test_the_model_in_the_middle():
     assert middle(tests) == "1.25 [0.25, 2.25]"
     assert middle(tests[:2]) == "2.00 [1.00, 3.00]"
     assert middle([tests[1]]) == middle([]) == "-"
+
+
+def test_the_picture_has_a_dot_for_each_model(runs):
+    (part,) = changes(runs, "name", "Title")
+    (axis,) = part.picture.axes
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["eif", "if", "random"]
+    dots = axis.lines[0]
+    np.testing.assert_allclose(dots.get_xdata(), [CHANGES["eif", seed].mean() for seed in (0, 1)])
+    assert axis.lines[1].get_xdata()[0] == pytest.approx(np.mean(dots.get_xdata()))

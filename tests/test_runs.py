@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from src.errors import UserError
-from src.runs import by_seed, distinct, find, grouped, read, usual
+from src.runs import by_seed, distinct, find, grouped, natural, read, usual
 from tests.finished import finish
 
 
@@ -184,3 +184,16 @@ def test_runs_are_found_by_name(tmp_path):
     for name in ("b", "a", ".c"):
         finish(tmp_path, name) if name[0] != "." else (tmp_path / name).mkdir()
     assert [path.name for path in find(tmp_path)] == ["a", "b"]
+
+
+def test_groups_of_less_noise_come_first():
+    names = ["10 % shift", "5 % symmetric", "2.5 % symmetric", "1 % symmetric", "none", "10 % symmetric"]
+    order = ["1 % symmetric", "2.5 % symmetric", "5 % symmetric", "10 % shift", "10 % symmetric", "none"]
+    assert list(grouped(names, lambda name: name)) == order
+    assert sorted(["seed10", "seed9", "a", "", "v1.2.3"], key=natural) == [
+        "",
+        "a",
+        "seed9",
+        "seed10",
+        "v1.2.3",
+    ]

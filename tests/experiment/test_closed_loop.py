@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from src.experiment import closed_loop
@@ -66,3 +67,17 @@ def test_a_loop_that_was_asked_for_fewer_rounds_counts_in_those(tmp_path):
     table = part.table.set_index("round")
     assert table["models"].tolist() == [2, 2, 1, 2]
     assert table["R@1 won back"].tolist() == ["-", "75%", "80%", "-"]
+
+
+def test_the_picture_has_a_line_for_each_seed_and_their_mean(tmp_path):
+    (part,) = closed_loop.parts(
+        [looped(tmp_path, 0, (0.5, 0.7, 0.74), 0.8), looped(tmp_path, 1, (0.6, 0.7), 0.7)]
+    )
+    recall, map_at_r = part.picture.axes
+    assert (recall.get_ylabel(), map_at_r.get_ylabel()) == ("R@1", "MAP@R")
+    for axis, of in ((recall, 1.0), (map_at_r, 0.5)):
+        one, other, mean, clean = (np.array(line.get_ydata()) / of for line in axis.lines)
+        np.testing.assert_allclose(one, [0.5, 0.7, 0.74])
+        np.testing.assert_allclose(other, [0.6, 0.7])
+        np.testing.assert_allclose(mean, [0.55, 0.7, 0.72])  # what ended early stays where it is
+        np.testing.assert_allclose(clean, [0.75, 0.75])

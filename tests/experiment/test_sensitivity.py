@@ -1,3 +1,5 @@
+import numpy as np
+
 from src.experiment import sensitivity
 from tests.finished import finish
 
@@ -45,3 +47,20 @@ def test_a_row_for_each_knob_and_rate(tmp_path):
     assert set(part.table["share > 0"]) == {"0.75 ± 0.00"}
     assert part.table["models"].tolist() == [2] * 4
     assert sensitivity.parts([*runs[:2], without]) == []
+
+
+def test_the_picture_has_a_line_for_each_rate(tmp_path):
+    runs = [
+        turned(tmp_path, "eif", s, knob, rate)
+        for s in (0, 1)
+        for knob in (0.02, 0.04)
+        for rate in (1e-5, 4e-5)
+    ]
+    (part,) = sensitivity.parts(runs)
+    upper, lower = part.picture.axes
+    assert [line.get_label() for line in upper.lines] == ["rate 1e-05", "rate 4e-05"]
+    for line in upper.lines:
+        np.testing.assert_allclose(line.get_xdata(), [0.02, 0.04])
+        np.testing.assert_allclose(line.get_ydata(), [0.02, 0.04])  # turned() moves d by the knob
+    np.testing.assert_allclose(lower.lines[0].get_ydata(), [0.9, 0.9])
+    assert lower.get_xlabel() == "radius of eif"
