@@ -18,7 +18,9 @@ def retrained(runs: list[Run], table: str) -> list[Run]:
     """The runs that trained the head again by scores of what is in this table."""
     chosen = [run for run in runs if run.report.get("retrain") and run.choice("target") != "all"]
     chosen = [run for run in chosen if run.report["explained"]["table"] == table]
-    return usual(usual(chosen, "influence"), "retrain")
+    for group in ("influence", "retrain", "target"):  # what a sweep over these adds is no further row
+        chosen = usual(chosen, group)
+    return chosen
 
 
 def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[dict[str, str], int, list[dict]]]:

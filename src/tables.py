@@ -90,8 +90,9 @@ def show(folders: list[Path]) -> str:
 
 
 def experiments() -> dict[str, object]:
-    """The modules of src/experiment/ by name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(experiment.__path__))
+    """The modules of src/experiment/ by name: the paper's tables, its figures, then what goes past it."""
+    names = [module.name for module in pkgutil.iter_modules(experiment.__path__)]
+    names.sort(key=lambda name: (not name.startswith("table"), not name.startswith("figure"), name))
     return {name: importlib.import_module(f"{experiment.__name__}.{name}") for name in names}
 
 

@@ -79,6 +79,8 @@ def test_only_what_was_retrained_by_these_explanations_with_the_usual_settings(t
         made(tmp_path, "eif", 0, name="wide", settings={"influence": {"radius": 0.16}, "retrain": plan}),
         made(tmp_path, "eif", 0, name="fast",
              settings={"influence": {"_target_": "eif"}, "retrain": {**plan, "lr": 1}}),
+        made(tmp_path, "eif", 0, name="few",
+             settings={"influence": {"_target_": "eif"}, "retrain": plan, "target": {"most": 5}}),
         made(tmp_path, "eif", 0, target="groups", table="groups.csv"),
         made(tmp_path, "eif", 0, target="all"),
         made(tmp_path, "eif", 1, name="none", retrain=None),

@@ -1,0 +1,50 @@
+"""Put the tables and figures of python -m src.tables into a page of the documentation.
+
+    python -m scripts.publish_tables outputs docs/tables.md
+
+The page keeps what stands above the line `<!-- made by scripts/publish_tables.py -->`; what is below it is
+replaced by outputs/tables/results.md, whose pictures go to images/ beside the page.
+"""
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+from src.artifacts import whole_file
+from src.errors import UserError, command
+
+MARK = "<!-- made by scripts/publish_tables.py -->"
+PICTURE = re.compile(r"\]\((\w+\.png)\)")
+
+
+def publish(outputs: Path, page: Path) -> None:
+    """The page and its pictures; UserError where there are no tables yet, or the page has no place for them."""
+    tables = outputs / "tables"
+    if not (tables / "results.md").is_file():
+        raise UserError(f"{tables / 'results.md'}: not there; make it with python -m src.tables {outputs}")
+    if not page.is_file() or MARK not in (text := page.read_text("utf-8")):
+        raise UserError(f"{page}: has no line {MARK}; put it where the tables should go")
+    found = (tables / "results.md").read_text("utf-8").split("\n", 1)[1].strip()
+    images = page.parent / "images"
+    images.mkdir(exist_ok=True)
+    for name in PICTURE.findall(found):
+        with whole_file(images / name) as partial:
+            shutil.copyfile(tables / name, partial)
+    with whole_file(page) as partial:
+        below = PICTURE.sub(r"](images/\1)", found)
+        partial.write_text(f"{text.split(MARK)[0]}{MARK}\n\n{below}\n", "utf-8")
+
+
+def main(words: list[str]) -> None:
+    """Publish."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.publish_tables", description=__doc__)
+    parser.add_argument("outputs", type=Path, help="where the runs are, and their tables/")
+    parser.add_argument("page", type=Path, help="the page, such as docs/tables.md")
+    asked = parser.parse_args(words)
+    publish(asked.outputs, asked.page)
+    print(f"Written: {asked.page}, and its pictures in {asked.page.parent / 'images'}/")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,39 @@
+import pytest
+
+from scripts.publish_tables import MARK, publish
+from src.errors import UserError
+
+RESULTS = "# Tables and figures\n\n## Figure 1\n\n![Figure 1](figure1.png)\n\n| a |\n| --- |\n| 1 |\n"
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    tables = tmp_path / "outputs" / "tables"
+    tables.mkdir(parents=True)
+    (tables / "results.md").write_text(RESULTS)
+    (tables / "figure1.png").write_bytes(b"a picture")
+    return tables.parent
+
+
+def test_what_is_below_the_mark_is_replaced_and_the_rest_kept(outputs, tmp_path):
+    page = tmp_path / "docs" / "tables.md"
+    page.parent.mkdir()
+    page.write_text(f"# Ours\n\nBy hand.\n\n{MARK}\n\n## Old\n")
+    for _ in range(2):  # a second time says the same
+        publish(outputs, page)
+        below = "## Figure 1\n\n![Figure 1](images/figure1.png)\n\n| a |\n| --- |\n| 1 |\n"
+        assert page.read_text() == f"# Ours\n\nBy hand.\n\n{MARK}\n\n{below}"
+        assert (page.parent / "images" / "figure1.png").read_bytes() == b"a picture"
+
+
+def test_what_is_missing_is_said(outputs, tmp_path):
+    page = tmp_path / "page.md"
+    with pytest.raises(UserError, match="page.md: has no line"):
+        publish(outputs, page)
+    page.write_text("# No mark\n")
+    with pytest.raises(UserError, match="page.md: has no line"):
+        publish(outputs, page)
+    assert page.read_text() == "# No mark\n"
+    (outputs / "tables" / "results.md").unlink()
+    with pytest.raises(UserError, match="python -m src.tables"):
+        publish(outputs, page)
