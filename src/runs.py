@@ -17,7 +17,7 @@ from src.artifacts import read_json, short_hash
 from src.errors import UserError
 
 # What changes no finding, and the seed: runs that differ in nothing else are repetitions of one setting.
-NO_SETTING = ("seed", "output_dir", "num_workers", "logger", "again", "pictures", "report")
+NO_SETTING = ("seed", "output_dir", "data_dir", "num_workers", "logger", "again", "pictures", "report")
 SEEDED = {"noise", "influence", "detector", "counterfactual", "retrain"}  # whose seed follows the run's
 NO_FINDING = {"recipe": ("validate_every", "eval_batch_size"), "influence": ("when", "every")}
 OFF = {

@@ -95,6 +95,12 @@ def test_the_papers_setting_is_one_word(words, data, batch):
     assert recipe.optimizer.eps == 1.0
 
 
+@pytest.mark.parametrize("data", ["cars", "cub", "inshop", "omniglot", "sop"])
+def test_data_dir_is_where_data_sets_with_a_name_are(data):
+    first, second = (composed(f"dataset={data}", *words).dataset.root for words in ([], ["data_dir=/mnt"]))
+    assert first == second.replace("/mnt/", "data/") != second
+
+
 def test_retraining_is_off_and_takes_the_authors_numbers_where_it_is_asked_for():
     assert composed().retrain.mode == "none"
     plan = instantiate(composed("retrain.mode=cached", "seed=3").retrain)
