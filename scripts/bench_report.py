@@ -14,11 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from src import report, results
+from src import results
 from src.confusion import Explained, Pairs
 from src.errors import UserError
 from src.noise import NoisyLabels
 from src.relabel import Votes
+from src.report import page as report
 from src.results import Findings
 from src.split import ArrayImages, ImageSpec, Part, Split
 

@@ -19,7 +19,7 @@ PICTURE = re.compile(r"\]\((\w+\.png)\)")
 
 
 def publish(outputs: Path, page: Path) -> None:
-    """The page and its pictures; UserError where there are no tables yet, or the page has no place for them."""
+    """The page and its pictures; UserError where there are no tables yet, or no place for them."""
     tables = outputs / "tables"
     if not (tables / "results.md").is_file():
         raise UserError(f"{tables / 'results.md'}: not there; make it with python -m src.tables {outputs}")

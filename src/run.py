@@ -38,7 +38,6 @@ from src import (
     tracker,
     trajectory,
 )
-from src import report as pages
 from src.artifacts import disk, whole_folder
 from src.checkpoint import kept
 from src.command_line import CONF
@@ -51,6 +50,7 @@ from src.lock import one_maker
 from src.moments import Moments
 from src.names import depends, explanation, places, without_noise
 from src.progress import Clock, console
+from src.report import page as pages
 from src.results import Findings
 from src.retrieval import metrics, nmi
 from src.train import find_or_train

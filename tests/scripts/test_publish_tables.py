@@ -28,12 +28,12 @@ def test_what_is_below_the_mark_is_replaced_and_the_rest_kept(outputs, tmp_path)
 
 def test_what_is_missing_is_said(outputs, tmp_path):
     page = tmp_path / "page.md"
-    with pytest.raises(UserError, match="page.md: has no line"):
+    with pytest.raises(UserError, match=r"page\.md: has no line"):
         publish(outputs, page)
     page.write_text("# No mark\n")
-    with pytest.raises(UserError, match="page.md: has no line"):
+    with pytest.raises(UserError, match=r"page\.md: has no line"):
         publish(outputs, page)
     assert page.read_text() == "# No mark\n"
     (outputs / "tables" / "results.md").unlink()
-    with pytest.raises(UserError, match="python -m src.tables"):
+    with pytest.raises(UserError, match=r"python -m src\.tables"):
         publish(outputs, page)

@@ -15,16 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from src import report_data
 from src.artifacts import file_hash, short_hash, whole_file
 from src.errors import UserError
 from src.progress import console, track
-from src.projection import has_umap, pca, umap
 from src.relabel import Votes
-from src.report_data import Method
+from src.report import facts
+from src.report.facts import Method
+from src.report.projection import has_umap, pca, umap
+from src.report.thumbnails import CELL, COLUMNS, make
 from src.results import Findings
 from src.split import ImageSpec, Part
-from src.thumbnails import CELL, COLUMNS, make
 
 REPORT_FORMAT = 1
 WEB = Path(__file__).parent / "web"
@@ -68,7 +68,7 @@ def write(
     for path in WEB.iterdir():  # contents alone: an installed package may be read-only
         shutil.copyfile(path, folder / path.name)
     own = Method(metrics["choices"]["influence"], run.name, unit, found.influence)
-    taken = report_data.methods(run.parent, own, metrics["checkpoint"], found)
+    taken = facts.methods(run.parent, own, metrics["checkpoint"], found)
     data, parts = folder / "data", _parts(found)
     embeddings = seen()
     embeddings = {name: embeddings[name] for name in parts}
@@ -78,7 +78,7 @@ def write(
         data,
         "run",
         {
-            **report_data.overview(found, metrics, tables, taken),
+            **facts.overview(found, metrics, tables, taken),
             "format": REPORT_FORMAT,
             "run": run.name,
             "fingerprint": fingerprint(folder.parent, tables),
@@ -88,15 +88,13 @@ def write(
             "maps": maps(data, embeddings, wanted, metrics["seed"]),
         },
     )
-    put(data, "confusion", report_data.pairs(found.confusions, tables["confusions.csv"]["same_thing"]))
+    put(data, "confusion", facts.pairs(found.confusions, tables["confusions.csv"]["same_thing"]))
     if found.explained.table == "mis_similar.csv":
-        put(data, "mis_similar", report_data.pairs(found.explained.pairs))
-    before = (
-        report_data.labels_before(found, tables["clean_list.csv"]) if metrics.get("corrections") else None
-    )
+        put(data, "mis_similar", facts.pairs(found.explained.pairs))
+    before = facts.labels_before(found, tables["clean_list.csv"]) if metrics.get("corrections") else None
     for name, part in parts.items():
         columns = (
-            report_data.training(found, tables["samples.csv"], tables["relabels.csv"], before)
+            facts.training(found, tables["samples.csv"], tables["relabels.csv"], before)
             if name == "train"
             else {"names": list(part.names), "labels": part.labels.tolist()}
         )
@@ -164,7 +162,7 @@ def maps(
             low, span = x.amin(0), (x.amax(0) - x.amin(0)).amax().clamp_min(1e-30)
             x = ((x - low) / span * GRID).round().to(torch.int64)
             put(data, f"map-{side}-{way}", {"x": x[:, 0].tolist(), "y": x[:, 1].tolist()})
-            told.append({"side": side, "way": way, "share": report_data.plain(share, 4) if share else None})
+            told.append({"side": side, "way": way, "share": facts.plain(share, 4) if share else None})
     return told
 
 
@@ -173,14 +171,14 @@ def explanations(data: Path, number: int, method: Method) -> None:
     starts = range(0, len(method.scores), CHUNK)
     for start in track(starts, f"explanations by {method.name}", len(starts)):
         block = torch.tensor(np.asarray(method.scores[start : start + CHUNK]))
-        put(data, f"explained-{number}-{start // CHUNK}", report_data.tops(block))
+        put(data, f"explained-{number}-{start // CHUNK}", facts.tops(block))
 
 
 def neighbours(data: Path, influence: Float[Tensor, "e n"], e: Float[Tensor, "n m"], votes: Votes) -> None:
     """Of each training sample the nearest others and the explanations that it harms most, CHUNK to a file."""
     nothing: Iterable = (([], []) for _ in range(len(e)))
-    harmed = report_data.harmed(influence) if len(influence) else nothing
-    near = report_data.near(e, votes.index)
+    harmed = facts.harmed(influence) if len(influence) else nothing
+    near = facts.near(e, votes.index)
     chunk: dict[str, list] = {key: [] for key in ("near", "distance", "harms", "scores")}
     both = zip(near, harmed, strict=True)
     for i, values in enumerate(track(both, "training samples", len(e)), 1):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from setuptools import Distribution
 
-from src import report
 from src.errors import UserError
+from src.report import page as report
 from tests.conftest import ROOT
 from tests.test_run import TINY, go
 
@@ -161,18 +161,18 @@ def test_an_installed_package_has_the_pages(monkeypatch):
     command = package.get_command_obj("build_py")
     command.ensure_finalized()
     command.manifest_files = {}  # what a source distribution would add
-    shipped = {Path(path).name for path in command.find_data_files("src", "src")}
-    assert shipped >= {path.name for path in (ROOT / "src" / "web").iterdir()}
+    shipped = {Path(path).name for path in command.find_data_files("src.report", "src/report")}
+    assert shipped >= {path.name for path in (ROOT / "src" / "report" / "web").iterdir()}
     assert "index.html" in shipped
 
 
 def test_a_page_loads_every_script_there_is_and_no_other():
-    page = (ROOT / "src" / "web" / "index.html").read_text()
+    page = (ROOT / "src" / "report" / "web" / "index.html").read_text()
     named = re.findall(r'<script src="([^"]+)">', page)
-    there = {path.name for path in (ROOT / "src" / "web").glob("*.js")}
+    there = {path.name for path in (ROOT / "src" / "report" / "web").glob("*.js")}
     assert set(named) == there | {"data/run.js"}
     assert "<script>" not in page
-    for path in (ROOT / "src" / "web").glob("*.js"):
+    for path in (ROOT / "src" / "report" / "web").glob("*.js"):
         code = path.read_text()
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http://"):
             assert word not in code.replace("http://www.w3.org/2000/svg", ""), (path.name, word)

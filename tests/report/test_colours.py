@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-STYLE = (ROOT / "src" / "web" / "style.css").read_text()
+STYLE = (ROOT / "src" / "report" / "web" / "style.css").read_text()
 TEXT = [
     *((name, on) for name in ("text", "muted", "accent") for on in ("bg", "surface", "accent-soft")),
     *((name, on) for name in ("text", "muted") for on in ("sunk", "raised")),

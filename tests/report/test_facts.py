@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from src import report_data
 from src.artifacts import write_json
-from src.report_data import Method
+from src.report import facts
+from src.report.facts import Method
 from tests.finished import finish
 from tests.test_pictures import found  # noqa: F401 - a fixture
 
@@ -16,7 +16,7 @@ SCORES = torch.tensor([[1.0, -2, 3, 0, 0.5, 2, 4], [-1, -1.5, 0, 0, 0, -3, -2], 
 
 
 def test_tops_are_the_ends_of_each_row_with_their_scores_and_their_sign():
-    told = report_data.tops(SCORES)
+    told = facts.tops(SCORES)
     assert told["harmful"] == [[6, 2, 5, 0, 4], [], [5, 1]]
     assert told["harmful_scores"] == [[4, 3, 2, 1, 0.5], [], [6, 5]]
     assert [sorted(row) for row in told["helpful"]] == [[1], [0, 1, 5, 6], []]
@@ -25,7 +25,7 @@ def test_tops_are_the_ends_of_each_row_with_their_scores_and_their_sign():
 
 def test_of_many_samples_ten_are_told_a_side():
     scores = torch.randn(3, 57, generator=torch.Generator().manual_seed(0))
-    told = report_data.tops(scores)
+    told = facts.tops(scores)
     for i, row in enumerate(scores.numpy()):
         assert told["harmful"][i] == np.argsort(-row)[:10].tolist()
         assert told["helpful"][i] == np.argsort(row)[:10].tolist()
@@ -33,38 +33,38 @@ def test_of_many_samples_ten_are_told_a_side():
 
 def test_what_a_sample_harms_are_the_largest_of_its_column_in_any_tiling(monkeypatch):
     scores = torch.randn(23, 9, generator=torch.Generator().manual_seed(0))
-    whole = list(report_data.harmed(scores))
+    whole = list(facts.harmed(scores))
     for k, (rows, values) in enumerate(whole):
         column = scores[:, k].numpy()
         order = [i for i in np.argsort(-column)[:10].tolist() if column[i] > 0]
         assert rows == order
         assert values == pytest.approx(column[order], rel=1e-4)
-    monkeypatch.setattr(report_data, "BLOCK", 50)  # two columns at a time
-    assert list(report_data.harmed(scores)) == whole
-    assert list(report_data.harmed(scores.numpy())) == whole
+    monkeypatch.setattr(facts, "BLOCK", 50)  # two columns at a time
+    assert list(facts.harmed(scores)) == whole
+    assert list(facts.harmed(scores.numpy())) == whole
 
 
 def test_neighbours_come_with_the_distance_of_the_vote():
     e = torch.nn.functional.normalize(torch.randn(11, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     index = torch.stack([torch.arange(11).roll(-k) for k in range(1, 10)], 1)
-    for i, (rows, distance) in enumerate(report_data.near(e, index)):
+    for i, (rows, distance) in enumerate(facts.near(e, index)):
         assert rows == [(i + k) % 11 for k in range(1, 9)]
         assert distance == pytest.approx([(e[i] - e[j]).norm().item() for j in rows], rel=1e-3)
 
 
 def test_confused_classes_are_counted_both_ways_and_the_larger_comes_first(found):  # noqa: F811
     # Queries 0, 2, 1 of classes x, y, x have neighbours 2, 1, 3 of classes y, x, y.
-    assert report_data.edges(found) == [[2, 3, 2, 1, 0]]
+    assert facts.edges(found) == [[2, 3, 2, 1, 0]]
 
 
 def test_recall_counts_no_query_that_is_alone_in_its_class(found):  # noqa: F811
-    assert report_data.uncounted(found) == (4, [])
+    assert facts.uncounted(found) == (4, [])
     split = found.split
     alone = replace(split.query, labels=np.array([2, 2, 3, 2]))  # query 2, of the second pair
     lonely = replace(found, split=replace(split, query=alone, gallery=alone))
-    assert report_data.uncounted(lonely) == (3, [1])
+    assert facts.uncounted(lonely) == (3, [1])
     apart = replace(split, query=alone, gallery=split.gallery)
-    assert report_data.uncounted(replace(found, split=apart)) == (4, [])
+    assert facts.uncounted(replace(found, split=apart)) == (4, [])
 
 
 def test_what_corrections_changed_is_told_by_rows(found):  # noqa: F811
@@ -76,27 +76,27 @@ def test_what_corrections_changed_is_told_by_rows(found):  # noqa: F811
         ],
         columns=["change", "query", "neighbour_before", "neighbour_after"],
     )
-    told = report_data.corrections(found, {"changed": 1}, changes)
+    told = facts.corrections(found, {"changed": 1}, changes)
     assert told == {"changed": 1, "shown": {"vanished": [[0, 2]], "appeared": [[1, 3]], "moved": [[2, 1]]}}
-    many = report_data.corrections(found, {}, pd.concat([changes] * 20))
+    many = facts.corrections(found, {}, pd.concat([changes] * 20))
     assert {fate: len(rows) for fate, rows in many["shown"].items()} == dict.fromkeys(told["shown"], 12)
-    assert report_data.corrections(found, None, None) is None
+    assert facts.corrections(found, None, None) is None
     listed = pd.DataFrame(
         {"path": found.split.train.names[::-1], "old_label": ["b", "b", "a", "a", "a", "a", "b"]}
     )
-    assert report_data.labels_before(found, listed) == {0: 1, 4: 0}
+    assert facts.labels_before(found, listed) == {0: 1, 4: 0}
 
 
 def test_numbers_are_as_the_tables_have_them():
     values = torch.tensor([1 / 3, float("nan"), float("inf"), 2])
-    assert report_data.plain(values) == [0.3333333, None, None, 2.0]
-    assert json.dumps(report_data.plain(values)) == "[0.3333333, null, null, 2.0]"
+    assert facts.plain(values) == [0.3333333, None, None, 2.0]
+    assert json.dumps(facts.plain(values)) == "[0.3333333, null, null, 2.0]"
 
 
 def test_a_curve_of_many_samples_has_its_ends_and_two_hundred_points():
     random = np.random.default_rng(0)
     flipped = random.random(1003) < 0.1
-    told = report_data.curve(random.random(1003), flipped)
+    told = facts.curve(random.random(1003), flipped)
     assert len(told["checked"]) == len(told["found"]) == 200
     assert (told["checked"][0], told["found"][0]) == (0, 0)
     assert (told["checked"][-1], told["found"][-1]) == (1, 1)
@@ -127,7 +127,7 @@ def test_methods_are_the_runs_that_explain_the_same_by_other_scores(found, tmp_p
     other(tmp_path, "this", (found.influence + 6).tolist())
     (tmp_path / "g-damaged").mkdir()
     (tmp_path / "g-damaged" / "metrics.json").write_text("{")
-    taken = report_data.methods(tmp_path, own, {"sha256": "same"}, found)
+    taken = facts.methods(tmp_path, own, {"sha256": "same"}, found)
     assert [(m.name, m.run, m.unit, len(m.scores)) for m in taken] == [
         ("eif", "this", "nats", 3),
         ("if", "a-if", "unit of if", 3),
@@ -139,5 +139,5 @@ def test_methods_are_the_runs_that_explain_the_same_by_other_scores(found, tmp_p
 def test_two_settings_of_one_method_are_told_apart_by_their_runs(found, tmp_path):  # noqa: F811
     other(tmp_path, "run-11111111", (found.influence + 1).tolist(), method="eif")
     own = Method("eif", "run-00000000", "nats", found.influence)
-    taken = report_data.methods(tmp_path, own, {"sha256": "same"}, found)
+    taken = facts.methods(tmp_path, own, {"sha256": "same"}, found)
     assert [m.name for m in taken] == ["eif (00000000)", "eif (11111111)"]
