@@ -1,3 +1,4 @@
+import re
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -128,6 +129,11 @@ def test_every_experiment_opens_with_its_command(name):
     head = [line for line in (CONF / f"experiment/{name}.yaml").read_text().splitlines() if line[:1] == "#"]
     commands = [line for line in head if line.startswith("#   python -m src.run ")]
     assert any(f"experiment={name}" in line.split() for line in commands)
+    text = " ".join(head)
+    if not name.startswith("paper"):  # not measured: they want a GPU, and say so
+        assert re.search(r"minute|hour|trainings", text)
+        assert "xpect" in text
+    assert ("not measured" in text) == name.startswith("paper")
 
 
 def test_slurm_composes_to_submitits_launcher_with_what_sbatch_is_asked_for():
