@@ -1,7 +1,8 @@
 """Relabel, leave out what stays in doubt, train again from scratch, and see what it won back.
 
 Every round decides anew for each sample of the labels given, with the evidence of all models so far: a model
-believes the labels that it was trained with, so the latest alone would make its own errors grow.
+believes the labels that it was trained with, so the latest alone would make its own errors grow. An even vote
+speaks for the label given, as most labels are right: samples of classes that look alike are not thrown away.
 """
 
 import copy
@@ -33,7 +34,8 @@ from src.train import find_or_train
 @dataclass(frozen=True)
 class Plan:
     """rounds: of relabelling and training, 0 for none. sure: in [0.5, 1], the least probability of another
-    label, beside that of the label given, at which it is taken; from 1/2 to there the sample is left out.
+    label, beside that of the label given, at which it is taken; from half of its log-odds to there, which is
+    0.75 for 0.9, the sample is left out.
     clean: also train on the labels before noise= flipped them, to say what share was won back.
     """
 
@@ -87,7 +89,9 @@ class Loop:
 def correct(
     sides: list[Training], voters: list[torch.Tensor], given: np.ndarray, sure: float, k: int | None
 ) -> Labels:
-    """The other label where P(other) / (P(other) + P(given)) >= sure; left out where it is above 1/2 only.
+    """The other label where s = P(other) / (P(other) + P(given)) >= sure; left out where only
+
+        log s / (1 - s)  >  1/2 log sure / (1 - sure)
 
     P: `evidence` of the sides of all models so far; voters (n,): of each side, who took part in its training.
     """
@@ -97,7 +101,8 @@ def correct(
     share = log_odds.sigmoid()
     taken = share >= sure
     corrected = torch.where(taken, other, labels).numpy()
-    return Labels(corrected, ((share > 0.5) & ~taken).numpy(), torch.maximum(share, 1 - share).numpy())
+    doubtful = log_odds > torch.tensor(sure).logit() / 2
+    return Labels(corrected, (doubtful & ~taken).numpy(), torch.maximum(share, 1 - share).numpy())
 
 
 def row(
