@@ -19,7 +19,7 @@ from src.confusion import Explained, Pairs
 from src.errors import UserError
 from src.noise import NoisyLabels
 from src.relabel import Votes
-from src.report import page as report
+from src.report import page
 from src.results import Findings
 from src.split import ArrayImages, ImageSpec, Part, Split
 
@@ -88,7 +88,7 @@ def write(folder: Path, found: Findings, e: dict[str, torch.Tensor], votes: Vote
         "machine": {},
     }
     start = time.perf_counter()
-    report.write(folder / "report", folder, found, metrics, tables, "d times nats", lambda: e, votes, True)
+    page.write(folder / "report", folder, found, metrics, tables, "d times nats", lambda: e, votes, True)
     return time.perf_counter() - start
 
 
@@ -98,15 +98,15 @@ def look(folder: Path, chromium: str) -> None:
 
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for page in PAGES:
+        for view in PAGES:
             tab = browser.new_page(viewport={"width": 1440, "height": 900})
             start = time.perf_counter()
-            tab.goto((folder / "report" / "index.html").as_uri() + f"#/{page}")
+            tab.goto((folder / "report" / "index.html").as_uri() + f"#/{view}")
             tab.locator("main h1").first.wait_for(state="attached")
             tab.locator(".loading").first.wait_for(state="detached")
             tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-            line = f"{page:<12} first view {time.perf_counter() - start:.2f} s"
-            if page in ("confusions", "samples"):
+            line = f"{view:<12} first view {time.perf_counter() - start:.2f} s"
+            if view in ("confusions", "samples"):
                 longest, rows = tab.evaluate(SCROLL)
                 line += (
                     f", longest frame of 120 while scrolling {longest:.0f} ms, {rows} rows in the document"

@@ -12,10 +12,10 @@ import shutil
 from pathlib import Path
 
 from src.artifacts import whole_file
-from src.errors import UserError, command
+from src.errors import UserError, command, shorten
 
 MARK = "<!-- made by scripts/publish_tables.py -->"
-PICTURE = re.compile(r"\]\((\w+\.png)\)")
+PICTURE = re.compile(r"\]\(([^)/]+\.png)\)")
 
 
 def publish(outputs: Path, page: Path) -> None:
@@ -25,7 +25,11 @@ def publish(outputs: Path, page: Path) -> None:
         raise UserError(f"{tables / 'results.md'}: not there; make it with python -m src.tables {outputs}")
     if not page.is_file() or MARK not in (text := page.read_text("utf-8")):
         raise UserError(f"{page}: has no line {MARK}; put it where the tables should go")
-    found = (tables / "results.md").read_text("utf-8").split("\n", 1)[1].strip()
+    found = (tables / "results.md").read_text("utf-8").partition("\n")[2].strip()
+    absent = [name for name in PICTURE.findall(found) if not (tables / name).is_file()]
+    if absent or not found:
+        lacks = shorten(absent) if absent else "every table"
+        raise UserError(f"{tables}: lacks {lacks}; make it anew with python -m src.tables {outputs}")
     images = page.parent / "images"
     images.mkdir(exist_ok=True)
     for name in PICTURE.findall(found):

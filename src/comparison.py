@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.part import COLOURS, Part, spread
+from src import panels
+from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, usual
 from src.statistics import paired
 
@@ -69,16 +70,17 @@ def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
 
 def changes(runs: list[Run], name: str, title: str) -> list[Part]:
     """How far each method alone changes d, with its picture."""
-    rows, panels = [], {}
+    rows, pictured = [], {}
     for (*_, method, _), alike in grouped(
         runs, lambda run: (*run.where.values(), _method(run), run.setting("influence"))
     ).items():
         found = [run.report["retrain"]["mean"] for run in by_seed(alike).values()]
         share = [share_apart(run) for run in by_seed(alike).values()]
-        panels.setdefault(", ".join(alike[0].where.values()), []).append((method, found))
+        here = pictured.setdefault(tuple(alike[0].where.values()), {})
+        here[method] = max(here.get(method, []), found, key=len)
         row = {**alike[0].where, "method": method, "models": len(found)}
         rows.append({**row, "change of d": spread(found, 4), "share > 0": spread(share, 2)})
-    return [Part(name, title, pd.DataFrame(rows), picture=_draw(panels))] if rows else []
+    return [Part(name, title, pd.DataFrame(rows), picture=_draw(pictured))] if rows else []
 
 
 def share_apart(run: Run) -> float:
@@ -101,22 +103,21 @@ def middle(tests: list[dict]) -> str:
     return f"{each['effect']:.2f} [{each['low']:.2f}, {each['high']:.2f}]"
 
 
-def _draw(panels: dict[str, list[tuple[str, list[float]]]]) -> Figure:
+def _draw(pictured: dict[tuple[str, str, str], dict[str, list[float]]]) -> Figure:
     """Each model's mean change of d by each method, a panel for each data set, noise and loss."""
-    across = min(3, len(panels))
-    down = -(-len(panels) // across)
-    figure = Figure((3.6 * across + 0.4, 2.3 * down), layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False).ravel()
-    for axis, (title, methods) in zip(axes, panels.items(), strict=False):
-        for row, (_, found) in enumerate(methods):
-            axis.plot(found, [row] * len(found), "o", color=COLOURS[0], alpha=0.5, markersize=5)
-            axis.plot(np.mean(found), row, "|", color="#000000", markersize=14)
-        axis.set_yticks(range(len(methods)), [name for name, _ in methods])
+    across = min(3, len(pictured))
+    figure, axes = panels.grid(-(-len(pictured) // across), across, 3.6, 2.1)
+    for axis in axes.ravel()[len(pictured) :]:
+        axis.remove()
+    for axis, (where, methods) in zip(axes.ravel(), pictured.items(), strict=False):
+        for row, found in enumerate(methods.values()):
+            look = {"color": panels.COLOURS[0], "alpha": 0.5, "markersize": 5}
+            axis.plot(found, [row] * len(found), "o", label="a model", **look)
+            axis.plot(np.mean(found), row, "|", color="#000000", markersize=14, label="their mean")
+        axis.set_yticks(range(len(methods)), methods)
         axis.set_ylim(len(methods) - 0.5, -0.5)
         axis.axvline(0, color="#888888", linewidth=0.8)
-        axis.grid(axis="x", color="#dddddd")
-        axis.set_title(title, fontsize=9)
-    for axis in axes[len(panels) :]:
-        axis.remove()
-    figure.supxlabel("change of d by retraining; dots: models, bar: their mean", fontsize=9)
+        panels.entitle(axis, *where)
+    figure.supxlabel("change of d by retraining", fontsize=9)
+    panels.legend(figure)
     return figure

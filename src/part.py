@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 MISSING = "missing"  # a cell that a sweep would have, and no run has
-# Eight that also the colour-blind tell apart (Okabe and Ito, 2008), for the lines of a picture.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
 @dataclass(frozen=True)

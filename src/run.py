@@ -50,7 +50,7 @@ from src.lock import one_maker
 from src.moments import Moments
 from src.names import depends, explanation, places, without_noise
 from src.progress import Clock, console
-from src.report import page as pages
+from src.report import page
 from src.results import Findings
 from src.retrieval import metrics, nmi
 from src.train import find_or_train
@@ -110,7 +110,7 @@ def run(cfg: DictConfig) -> Path:
     loop.allowed(plan_of_loop, cfg.candidates)
     relabel.check(torch.from_numpy(noisy.labels), cfg.neighbours, cfg.candidates)
     pictures.check(cfg.pictures, split.image)
-    pages.check(cfg.report)
+    page.check(cfg.report)
     rehearsal.rehearse(
         model, target, explainer, detector, cfg.params, cfg.neighbours, cfg.candidates, split.image
     )
@@ -218,7 +218,7 @@ def run(cfg: DictConfig) -> Path:
         def seen() -> dict[str, torch.Tensor]:
             return {"train": training.embeddings(), "query": test.query, "gallery": test.gallery}
 
-        pages.write(partial / "report", folder, found, report, written, unit, seen, votes, cfg.report)
+        page.write(partial / "report", folder, found, report, written, unit, seen, votes, cfg.report)
         clock.lap("report")
         report = results.finish(partial, report)
     dashboard.publish(tracker.page(logger), report, written, found, folder)

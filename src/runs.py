@@ -20,6 +20,7 @@ from src.errors import UserError
 NO_SETTING = ("seed", "output_dir", "data_dir", "num_workers", "logger", "again", "pictures", "report")
 SEEDED = {"noise", "influence", "detector", "counterfactual", "retrain"}  # whose seed follows the run's
 NO_FINDING = {"recipe": ("validate_every", "eval_batch_size"), "influence": ("when", "every")}
+NAMED = tuple(f"src.dataset.{name}." for name in ("cars", "cub", "inshop", "omniglot", "sop"))
 OFF = {
     "retrain": ("mode", "none"),
     "loop": ("rounds", 0),
@@ -146,6 +147,9 @@ def _settings(config: Path, seed: int) -> dict[str, Any]:
     for group, (key, off) in OFF.items():  # what was not done can't differ
         if isinstance(found.get(group), dict) and found[group].get(key) == off:
             del found[group]
+    data = found.get("dataset") or {}
+    if str(data.get("_target_")).startswith(NAMED):  # of data with a name, where they lie is no setting
+        found["dataset"] = {key: value for key, value in data.items() if key != "root"}
     for group in NO_FINDING.keys() & found.keys():
         found[group] = {k: v for k, v in found[group].items() if k not in NO_FINDING[group]}
     for group in SEEDED & found.keys():  # dataset.seed is no follower: it says which data
@@ -166,9 +170,10 @@ def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Ru
     return dict(sorted(groups.items(), key=lambda item: natural(str(item[0]))))
 
 
-def natural(text: str) -> list[tuple[str, float]]:
+def natural(text: str) -> tuple[tuple[str, float], ...]:
     """A sorting key in which the numbers within a text count as numbers."""
-    return [(word, float(number or -1)) for word, number in re.findall(r"(\D*)(\d+(?:\.\d+)?|$)", text)]
+    found = re.findall(r"(\D*)(\d+(?:\.\d+)?|$)", text)
+    return tuple((word, float(number or -1)) for word, number in found)
 
 
 def usual(runs: Iterable[Run], group: str) -> list[Run]:

@@ -17,7 +17,7 @@ from src import experiment, review
 from src.artifacts import whole_file, write_csv
 from src.errors import UserError, command
 from src.part import Part
-from src.runs import Run, distinct, find, read
+from src.runs import Run, distinct, find, natural, read
 
 MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]  # of a model, however it is looked at
 ONE_MODEL = ["dataset", "noise", "model", "loss"]
@@ -68,7 +68,8 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     groups = runs.groupby([*SETTING, "setting"], sort=True)
     table = groups[measured].agg(cell)
     table.insert(0, "runs", groups.size())
-    return table.reset_index().drop(columns="setting")
+    table = table.reset_index().drop(columns="setting")
+    return table.sort_values(SETTING, key=lambda column: column.map(natural), ignore_index=True)
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -115,3 +115,6 @@ def test_the_picture_has_a_dot_for_each_model(runs):
     dots = axis.lines[0]
     np.testing.assert_allclose(dots.get_xdata(), [CHANGES["eif", seed].mean() for seed in (0, 1)])
     assert axis.lines[1].get_xdata()[0] == pytest.approx(np.mean(dots.get_xdata()))
+    assert axis.get_title() == "glyphs, proxynca, clean labels"
+    (legend,) = part.picture.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a model", "their mean"]

@@ -197,3 +197,18 @@ def test_groups_of_less_noise_come_first():
         "seed10",
         "v1.2.3",
     ]
+
+
+def test_what_says_nothing_and_where_data_lie_are_no_settings(tmp_path):
+    data = {"_target_": "src.dataset.omniglot.load", "root": "a", "image_size": 32}
+    old = finish(tmp_path, "old", settings={"dataset": data})
+    new = {"dataset": {**data, "root": "b"}, "candidates": None, "data_dir": "elsewhere"}
+    assert finish(tmp_path, "new", settings=new).setting() == old.setting()
+    some = {"dataset": data, "candidates": 9}
+    assert finish(tmp_path, "some", settings=some).setting() != old.setting()
+    for name in ("folder", "table"):  # there the path says which data
+        data = {"_target_": f"src.dataset.{name}.load", "root": "a"}
+        one, other = (
+            finish(tmp_path, f"{name}-{root}", settings={"dataset": {**data, "root": root}}) for root in "ab"
+        )
+        assert one.setting() != other.setting()

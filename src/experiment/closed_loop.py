@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from src import panels
 from src.artifacts import short_hash
-from src.part import COLOURS, Part, spread
+from src.part import Part, spread
 from src.runs import Run, grouped
 
 NOTE = (
@@ -13,40 +14,44 @@ NOTE = (
     "trains from scratch. Wrong: samples trained with a wrong label; broken: those whose given label was "
     "right. Won back: share of the difference to the model of the clean labels, over the mean of all "
     "models (a share of each model's small difference would be noise). Mean ± standard deviation over the "
-    "seeds. A loop that ended early, as a round would have changed no label, stays at its last round."
+    "seeds. A loop that ended early, as a round would have changed no label, stays at its last round. In the "
+    "picture the mean goes as far as all seeds were asked to go; of settings the one with most models."
 )
+MEASURES = ("R@1", "MAP@R")
 COLUMNS = {"R@1": 3, "MAP@R": 3, "relabelled": 0, "left_out": 0, "wrong": 0, "broken": 0}
 
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss and round, and one for clean labels; with its picture."""
-    rows, panels = [], []
+    rows, pictured = [], {}
     chosen = [run for run in runs if run.report.get("loop")]
     for (dataset, noise, loss, *_), alike in grouped(chosen, _key).items():
         models = [max(some, key=_asked) for some in grouped(alike, lambda run: run.seed).values()]
         where = {"dataset": dataset, "noise": noise, "loss": loss}
-        means: dict[str, list[float]] = {"R@1": [], "MAP@R": []}
+        means: dict[str, list[float]] = {name: [] for name in MEASURES}
         for i in range(max(_asked(run) for run in models) + 1):
             here = [run.report["loop"] for run in models if _asked(run) >= i]
             clean = [each["clean"] for each in here]
             lines = [each["rounds"][min(i, len(each["rounds"]) - 1)] for each in here]
             known = [name for name in COLUMNS if any(line[name] is not None for line in lines)]
             cells = {name: spread([line[name] for line in lines], COLUMNS[name]) for name in known}
-            for name, mean in means.items():
+            for name, mean in means.items() if len(here) == len(models) else ():
                 mean.append(np.mean([line[name] for line in lines]))
             first = [each["rounds"][0] for each in here]
-            back = {f"{name} won back": _back(first, lines, clean, name) for name in ("R@1", "MAP@R") if i}
+            back = {f"{name} won back": _back(first, lines, clean, name) for name in MEASURES if i}
             rows.append({**where, "models": len(here), "round": str(i), **cells, **back})
-        panels.append((where.copy(), [run.report["loop"] for run in models], means))
+        loops = [run.report["loop"] for run in models]
+        key = tuple(where.values())
+        pictured[key] = max(pictured.get(key, ([], {})), (loops, means), key=lambda each: len(each[0]))
         clean = [run.report["loop"]["clean"] for run in models]
         where["models"] = len(models)
         if all(clean):
-            cells = {name: spread([each[name] for each in clean]) for name in ("R@1", "MAP@R")}
+            cells = {name: spread([each[name] for each in clean]) for name in MEASURES}
             rows.append({**where, "round": "clean labels", **cells})
     columns = ["dataset", "noise", "loss", "models", "round", *COLUMNS, "R@1 won back", "MAP@R won back"]
     table = pd.DataFrame(rows, columns=columns).astype(object).fillna("-")
     title = "Closed loop: what relabelling wins back"
-    return [Part("closed_loop", title, table, NOTE, _draw(panels))] if rows else []
+    return [Part("closed_loop", title, table, NOTE, _draw(pictured))] if rows else []
 
 
 def _key(run: Run) -> tuple[str, str, str, str, str]:
@@ -68,25 +73,23 @@ def _back(first: list[dict], lines: list[dict], clean: list[dict | None], name: 
     return f"{won / lost:.0%}" if lost > 0 else "nothing was lost"
 
 
-def _draw(panels: list[tuple[dict[str, str], list[dict], dict[str, list[float]]]]) -> Figure:
+def _draw(pictured: dict[tuple[str, str, str], tuple[list[dict], dict[str, list[float]]]]) -> Figure:
     """R@1 and MAP@R round by round, a thin line for each seed; dashed: clean labels, mean over the seeds."""
-    figure = Figure((2.6 * len(panels) + 1, 5.2), layout="constrained")
-    axes = figure.subplots(2, len(panels), squeeze=False, sharex="col")
-    for column, (where, loops, means) in enumerate(panels):
-        for axis, (name, mean) in zip(axes[:, column], means.items(), strict=True):
-            for loop in loops:
-                line = [each[name] for each in loop["rounds"]]
-                axis.plot(line, color=COLOURS[0], alpha=0.35, linewidth=1, marker=".")
-            axis.plot(mean, color=COLOURS[0], linewidth=2, marker="o", label="mean of the seeds")
+    figure, axes = panels.grid(len(pictured), len(MEASURES), 4, 2.2)
+    blue, orange, *_ = panels.COLOURS
+    for row, (where, (loops, means)) in zip(axes, pictured.items(), strict=True):
+        for axis, name in zip(row, MEASURES, strict=True):
+            lines = [[each[name] for each in loop["rounds"]] for loop in loops]
+            for line in lines:
+                axis.plot(line, color=blue, alpha=0.35, linewidth=1, marker=".", label="one seed")
+            axis.plot(means[name], color=blue, linewidth=2, marker="o", label="mean of the seeds")
             if all(loop["clean"] for loop in loops):
                 clean = np.mean([loop["clean"][name] for loop in loops])
-                axis.axhline(clean, color=COLOURS[1], linestyle="--", label="clean labels")
-            axis.grid(axis="y", color="#dddddd")
-            axis.set_xticks(range(len(mean)))
-            axes[-1, column].set_xlabel("round")
-            if not column:
-                axis.set_ylabel(name)
-        title = f"{where['dataset']}, {where['loss']}\n{where['noise']}"
-        axes[0, column].set_title(title, fontsize=9)
-    axes[0, 0].legend(fontsize=7)
+                axis.axhline(clean, color=orange, linestyle="--", label="clean labels, mean")
+            axis.set_xticks(range(max(map(len, lines))))
+            axis.set_ylabel(name)
+            panels.entitle(axis, *where)
+    for axis in axes[-1]:
+        axis.set_xlabel("round")
+    panels.legend(figure)
     return figure

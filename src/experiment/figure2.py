@@ -65,7 +65,7 @@ def _theta(run: Run) -> int | None:
 
 
 def _draw(lines: list[tuple]) -> Figure:
-    wheres = sorted({line[0] for line in lines})
+    wheres = list(dict.fromkeys(line[0] for line in lines))
     figure = Figure((4.4 * len(wheres), 4), layout="constrained")
     colours = {1: "#0072B2", 2: "#D55E00", 4: "#009E73"}
     for axis, where in zip(figure.subplots(1, len(wheres), squeeze=False)[0], wheres, strict=True):

@@ -1,12 +1,15 @@
 """How far the answer depends on EIF's radius, IF's damping and the rate of retraining."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from src import panels
 from src.comparison import share_apart
-from src.part import COLOURS, Part, spread
-from src.runs import Run, by_seed, grouped
+from src.part import Part, spread
+from src.runs import Run, by_seed, grouped, natural
 
 NOTE = (
     "Change of d of the confusion pairs after retraining by the scores; share > 0: of the pairs that "
@@ -17,22 +20,33 @@ KNOBS = {"eif": "radius", "if": "damping"}
 TURNED = ("influence.radius", "influence.damping", "retrain.optimizer.lr")
 
 
+@dataclass(frozen=True)
+class Point:
+    """What a method did at one rate and one value of its knob; aps: of the seeds with flipped labels."""
+
+    rate: float
+    knob: float
+    change: float
+    aps: list[float]
+
+
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss, method, knob and rate, with its picture, where one was turned."""
     chosen = [run for run in runs if run.report.get("retrain") and run.choice("influence") in KNOBS]
     chosen = [run for run in chosen if run.choice("target") == "pairs" and _knob(run) is not None]
     chosen = [run for run in chosen if run.report["retrain"]["lr"] is not None]
-    rows, points = [], []
-    for key, alike in grouped(chosen, _key).items():
+    rows, pictured = [], {}
+    for _, alike in grouped(chosen, _key).items():
         kinds = grouped(alike, lambda run: (_knob(run), run.report["retrain"]["lr"]))
         if len(kinds) < 3:
             continue
+        points = []
         for (knob, rate), some in sorted(kinds.items(), key=lambda item: item[0]):
             models = by_seed(some).values()
             found = [(run.report["noise"] or {}).get("absolute_influence") or {} for run in models]
             change = [run.report["retrain"]["mean"] for run in models]
             by_size = [each.get("average_precision") for each in found]
-            points.append((key, rate, knob, change, by_size))
+            points.append(Point(rate, knob, np.mean(change), [ap for ap in by_size if ap is not None]))
             rows.append(
                 {
                     **some[0].where,
@@ -45,8 +59,11 @@ def parts(runs: list[Run]) -> list[Part]:
                     "found by size, AP": spread(by_size),
                 }
             )
+        key = *alike[0].where.values(), _method(alike[0])
+        pictured[key] = max(pictured.get(key, []), points, key=len)
     title = "How the answer depends on EIF's radius, IF's damping and the rate of retraining"
-    return [Part("sensitivity", title, pd.DataFrame(rows), NOTE, _draw(points))] if rows else []
+    pictured = dict(sorted(pictured.items(), key=lambda item: natural(str(item[0]))))
+    return [Part("sensitivity", title, pd.DataFrame(rows), NOTE, _draw(pictured))] if rows else []
 
 
 def _key(run: Run) -> tuple[str, ...]:
@@ -62,25 +79,30 @@ def _knob(run: Run) -> float | None:
     return (run.settings.get("influence") or {}).get(KNOBS[_method(run)])
 
 
-def _draw(points: list[tuple]) -> Figure:
-    """Change of d, a line for each rate, and AP, at each value of the knob; a column for each method."""
-    columns = sorted({key for key, *_ in points})
-    figure = Figure((3 * len(columns) + 0.6, 5.2), layout="constrained")
-    axes = figure.subplots(2, len(columns), squeeze=False)
-    for (upper, lower), key in zip(axes.T, columns, strict=True):
-        here = [point[1:] for point in points if point[0] == key]
-        for i, rate in enumerate(sorted({rate for rate, *_ in here})):
-            x, change, by_size = zip(*(point[1:] for point in here if point[0] == rate), strict=True)
-            colour = COLOURS[i % len(COLOURS)]
-            upper.plot(x, [np.mean(each) for each in change], "o-", color=colour, label=f"rate {rate:g}")
-        # What is found does not hang on the rate of retraining, which comes after: one line.
-        lower.plot(x, [np.nan if None in each else np.mean(each) for each in by_size], "o-", color="#555555")
-        upper.set(xscale="log", yscale="log")
-        lower.set(xscale="log", ylim=(0, 1.02), xlabel=f"{KNOBS[key[-1]]} of {key[-1]}")
-        upper.set_title(", ".join(key[:3]), fontsize=9)
-        for axis in (upper, lower):
-            axis.grid(color="#dddddd")
-    axes[0, 0].set_ylabel("change of d by retraining")
-    axes[1, 0].set_ylabel("AP of flipped labels by size")
-    axes[0, 0].legend(fontsize=7)
+def _draw(pictured: dict[tuple[str, str, str, str], list[Point]]) -> Figure:
+    """Change of d, a line for each rate, and AP, at each value of the knob; a row for each method."""
+    rates = sorted({point.rate for points in pictured.values() for point in points})
+    figure, axes = panels.grid(len(pictured), 2, 4, 2.3)
+    for (left, right), ((*where, method), points) in zip(axes, pictured.items(), strict=True):
+        for colour, rate in zip(panels.COLOURS, rates, strict=False):
+            line = sorted((point.knob, point.change) for point in points if point.rate == rate)
+            if line:
+                left.plot(*zip(*line, strict=True), "o-", color=colour, markersize=4, label=f"rate {rate:g}")
+        # A change may be of either sign, and grows with the rate.
+        smallest = min((abs(point.change) for point in points if point.change), default=1.0)
+        left.set_yscale("symlog", linthresh=smallest, subs=(2, 5))
+        # What is found does not hang on the rate of the retraining, which comes after.
+        aps: dict[float, list[float]] = {}
+        for point in points:
+            aps.setdefault(point.knob, []).extend(point.aps)
+        known = sorted((knob, np.mean(each)) for knob, each in aps.items() if each)
+        for axis, what in ((left, "change of d"), (right, "AP by size")):
+            axis.set(xscale="log", xlabel=f"{KNOBS[method]} of {method}", ylabel=what)
+            panels.entitle(axis, *where)
+        if known:
+            right.plot(*zip(*known, strict=True), "o-", color="#555555", markersize=4)
+            right.set_ylim(0, 1.02)
+        else:
+            right.remove()
+    panels.legend(figure)
     return figure

@@ -75,9 +75,19 @@ def test_the_picture_has_a_line_for_each_seed_and_their_mean(tmp_path):
     )
     recall, map_at_r = part.picture.axes
     assert (recall.get_ylabel(), map_at_r.get_ylabel()) == ("R@1", "MAP@R")
+    assert recall.get_title() == "glyphs, proxynca, 10 % symmetric noise"
     for axis, of in ((recall, 1.0), (map_at_r, 0.5)):
         one, other, mean, clean = (np.array(line.get_ydata()) / of for line in axis.lines)
         np.testing.assert_allclose(one, [0.5, 0.7, 0.74])
         np.testing.assert_allclose(other, [0.6, 0.7])
         np.testing.assert_allclose(mean, [0.55, 0.7, 0.72])  # what ended early stays where it is
         np.testing.assert_allclose(clean, [0.75, 0.75])
+
+
+def test_the_mean_in_the_picture_is_of_the_same_models_all_along(tmp_path):
+    (part,) = closed_loop.parts(
+        [looped(tmp_path, 0, (0.5, 0.7, 0.74)), looped(tmp_path, 1, (0.6, 0.7), asked=1)]
+    )
+    *lines, mean = part.picture.axes[0].lines
+    assert [len(line.get_ydata()) for line in lines] == [3, 2]
+    np.testing.assert_allclose(mean.get_ydata(), [0.55, 0.7])

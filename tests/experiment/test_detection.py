@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from src.experiment import detection
 from src.part import MISSING
@@ -38,35 +39,69 @@ def test_detectors_are_sorted_by_what_they_find(tmp_path):
     assert detection.parts(runs[:2]) == []  # one detector is nothing to compare
 
 
+def made(
+    folder, detector, ap, *, seed=0, dataset="glyphs", loss="proxynca", noise=(0.1, "symmetric"), epochs=1
+):
+    ratio, kind = noise
+    return finish(
+        folder,
+        f"{dataset}-{loss}-{kind}-{ratio}-{detector}-{seed}-{n}",
+        seed,
+        choices={"dataset": dataset, "loss": loss, "noise": "flip_10", "detector": detector},
+        settings={
+            "noise": {"ratio": ratio, "kind": kind},
+            "detector": {"_target_": detector},
+            "recipe": {"epochs": n},
+        },
+        noise=found(ap),
+    )
+
+
+def drawn(axis):
+    """Label -> (means, (low, high) of each bar) of a panel."""
+    lines = {each.get_label(): each for each in axis.containers}
+    bars = {label: [bar[:, 1] for bar in each.lines[2][0].get_segments()] for label, each in lines.items()}
+    return {label: (each.lines[0].get_ydata(), bars[label]) for label, each in lines.items()}
+
+
 def test_the_picture_has_a_panel_for_each_data_set_and_loss_and_noise_from_little_to_much(tmp_path):
-    ap = {("symmetric", 0.1): 0.5, ("symmetric", 0.05): 0.6, ("shift", 0.05): 0.7}
+    ap = {(0.1, "symmetric"): 0.5, (0.05, "symmetric"): 0.6, (0.05, "shift"): 0.7}
     runs = [
-        finish(
-            tmp_path,
-            f"{dataset}-{kind}-{ratio}-{detector}-{seed}",
-            seed,
-            choices={"dataset": dataset, "noise": "flip_10", "detector": detector},
-            settings={"noise": {"ratio": ratio, "kind": kind}, "detector": {"_target_": detector}},
-            noise=found(value + 0.1 * seed + 0.1 * (detector == "evidence")),
+        made(
+            tmp_path, detector, value + 0.1 * seed + more, seed=seed, dataset=dataset, loss=loss, noise=noise
         )
-        for (kind, ratio), value in ap.items()
-        for dataset in ("glyphs", "omniglot")
-        for detector in ("knn", "evidence")
-        for seed in (0, 1)
+        for noise, value in ap.items()
+        for dataset, loss in (("glyphs", "proxynca"), ("glyphs", "softtriple"), ("omniglot", "softtriple"))
+        for detector, more in (("knn", 0.0), ("evidence", 0.1), ("random", -0.4))
+        for s in (0, 1)
     ]
     (part,) = detection.parts(runs)
-    upper, lower = part.picture.axes
-    assert (upper.get_title(), lower.get_title()) == ("glyphs, proxynca", "omniglot, proxynca")
-    assert [tick.get_text() for tick in upper.get_xticklabels()] == [
-        "5 %\nsymmetric",
-        "10 %\nsymmetric",
-        "5 %\nshift",
-    ]
-    best, other = upper.containers  # best first
-    assert (best.get_label(), other.get_label()) == ("evidence", "knn")
-    np.testing.assert_allclose(best.lines[0].get_ydata(), [0.75, 0.65, 0.85])
-    (bars,) = best.lines[2]
-    np.testing.assert_allclose(
-        [bar[:, 1] for bar in bars.get_segments()], [[0.7, 0.8], [0.6, 0.7], [0.8, 0.9]]
-    )
-    assert part.table["noise"].tolist()[::2] == ["5 % symmetric", "10 % symmetric", "5 % shift"] * 2
+    titles = [axis.get_title() for axis in part.picture.axes]  # none for what nobody ran
+    assert titles == ["glyphs, proxynca", "glyphs, softtriple", "omniglot, softtriple"]
+    for axis in part.picture.axes:
+        ticks = [tick.get_text() for tick in axis.get_xticklabels()]
+        assert ticks == ["5 %\nsymmetric", "10 %\nsymmetric", "5 %\nshift"]
+        lines = drawn(axis)
+        assert list(lines) == ["evidence", "knn"]  # best first, without random
+        means, bars = lines["evidence"]
+        np.testing.assert_allclose(means, [0.75, 0.65, 0.85])
+        np.testing.assert_allclose(bars, [[0.7, 0.8], [0.6, 0.7], [0.8, 0.9]])
+
+
+@pytest.mark.parametrize("ap", [0.95, 0.97, 0.99, 0.7, 0.1])
+def test_bars_of_seeds_that_agree_have_no_length(tmp_path, ap):
+    runs = [made(tmp_path, detector, ap, seed=seed) for detector in ("knn", "loss") for seed in (0, 1, 2)]
+    (part,) = detection.parts(runs)  # their mean may be above the largest, by rounding
+    means, bars = drawn(part.picture.axes[0])["knn"]
+    np.testing.assert_allclose(means, ap)
+    np.testing.assert_allclose(bars, [[ap, ap]])
+
+
+def test_the_picture_is_of_the_setting_with_most_models_and_of_what_is_known(tmp_path):
+    runs = [made(tmp_path, name, 0.9, seed=seed) for name in ("knn", "loss") for seed in (0, 1)]
+    runs += [made(tmp_path, name, 0.2, n=9) for name in ("knn", "loss")]
+    runs += [made(tmp_path, "margin", None)]
+    (part,) = detection.parts(runs)
+    lines = drawn(part.picture.axes[0])
+    assert {label: means.tolist() for label, (means, _) in lines.items()} == {"knn": [0.9], "loss": [0.9]}
+    assert part.table["AP"].tolist() == ["0.900 ± 0.000"] * 2 + ["0.200"] * 2 + [MISSING]

@@ -49,18 +49,42 @@ def test_a_row_for_each_knob_and_rate(tmp_path):
     assert sensitivity.parts([*runs[:2], without]) == []
 
 
-def test_the_picture_has_a_line_for_each_rate(tmp_path):
+def point(folder, knob, rate, change, ap=0.9, seed=0, dataset="glyphs"):
+    return finish(
+        folder,
+        f"{dataset}{seed}-{knob}-{rate}",
+        seed,
+        choices={"influence": "eif", "target": "pairs", "dataset": dataset},
+        settings={"influence": {"radius": knob}, "retrain": {"optimizer": {"lr": rate}}},
+        tables={"retrained.csv": {"d_before": [0.1], "change": [change]}},
+        retrain={"lr": rate, "mean": change},
+        noise=found(ap),
+    )
+
+
+def test_the_picture_has_a_line_for_each_rate_in_one_colour_everywhere(tmp_path):
+    changes = {1e-5: (0.1, 0.2, -0.3), 4e-5: (0.4, 0.5, 0.6)}
+    knobs, aps = (0.02, 0.04, 0.16), (0.9, None, 0.1)
     runs = [
-        turned(tmp_path, "eif", s, knob, rate)
-        for s in (0, 1)
-        for knob in (0.02, 0.04)
-        for rate in (1e-5, 4e-5)
+        point(tmp_path, knob, rate, change, ap, dataset="glyphs")
+        for rate, line in changes.items()
+        for knob, change, ap in zip(knobs, line, aps, strict=True)
     ]
+    runs += [point(tmp_path, knob, 4e-5, 1.0, 0.5, dataset="omniglot") for knob in knobs]
     (part,) = sensitivity.parts(runs)
-    upper, lower = part.picture.axes
-    assert [line.get_label() for line in upper.lines] == ["rate 1e-05", "rate 4e-05"]
-    for line in upper.lines:
-        np.testing.assert_allclose(line.get_xdata(), [0.02, 0.04])
-        np.testing.assert_allclose(line.get_ydata(), [0.02, 0.04])  # turned() moves d by the knob
-    np.testing.assert_allclose(lower.lines[0].get_ydata(), [0.9, 0.9])
-    assert lower.get_xlabel() == "radius of eif"
+    left, right, other_left, _ = part.picture.axes
+    for line, (rate, expected) in zip(left.lines, changes.items(), strict=True):
+        assert line.get_label() == f"rate {rate:g}"
+        np.testing.assert_allclose(line.get_xdata(), knobs)
+        np.testing.assert_allclose(line.get_ydata(), expected)
+    assert left.get_ylim()[0] < -0.3  # a change for the worse is seen
+    assert [line.get_color() for line in other_left.lines] == [left.lines[1].get_color()]
+    np.testing.assert_allclose(right.lines[0].get_xdata(), [0.02, 0.16])
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [0.9, 0.1])
+    (legend,) = part.picture.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["rate 1e-05", "rate 4e-05"]
+
+
+def test_without_flipped_labels_the_picture_has_no_panel_of_finding_them(tmp_path):
+    (part,) = sensitivity.parts([point(tmp_path, knob, 1e-5, 0.1, None) for knob in (0.01, 0.02, 0.04)])
+    assert [axis.get_ylabel() for axis in part.picture.axes] == ["change of d"]

@@ -9,7 +9,7 @@ import torch
 from setuptools import Distribution
 
 from src.errors import UserError
-from src.report import page as report
+from src.report import page
 from tests.conftest import ROOT
 from tests.test_run import TINY, go
 
@@ -115,7 +115,7 @@ def test_a_run_without_a_report_has_none(run):
 
 def test_any_name_is_text_in_a_script(tmp_path):
     names = ["</script><img src=x onerror=alert(1)>", 'a"b\\', "__proto__", "\u2028 😀 שלום", "\ud800"]
-    report.put(tmp_path, "x", {"names": names})
+    page.put(tmp_path, "x", {"names": names})
     text = (tmp_path / "x.js").read_bytes()
     assert text.isascii()
     assert json.loads(text.decode().removeprefix('deconfuse.put("x",').removesuffix(");\n")) == {
@@ -126,7 +126,7 @@ def test_any_name_is_text_in_a_script(tmp_path):
 def test_maps_keep_their_shape_and_query_comes_before_gallery(tmp_path):
     train = torch.tensor([[0.0, 0], [4, 0], [4, 2], [0, 2]])
     sides = {"train": train, "query": train[:3] * 5, "gallery": train[3:] * 5}
-    told = report.maps(tmp_path, sides, True, 0)
+    told = page.maps(tmp_path, sides, True, 0)
     assert [(one["side"], one["way"]) for one in told] == [("train", "pca"), ("test", "pca")]
     assert told[0]["share"] == pytest.approx([0.8, 0.2])
     for side in ("train", "test"):
@@ -143,15 +143,15 @@ def test_maps_keep_their_shape_and_query_comes_before_gallery(tmp_path):
 @pytest.mark.parametrize("wanted", ["maybe", 1, None, "True"])
 def test_what_is_no_report_is_said_before_training(wanted):
     with pytest.raises(UserError, match=f"^report={wanted} is not known; give true, false, or umap"):
-        report.check(wanted)
+        page.check(wanted)
 
 
 def test_a_map_that_needs_an_extra_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(report, "has_umap", lambda: False)
+    monkeypatch.setattr(page, "has_umap", lambda: False)
     with pytest.raises(UserError, match=r"pip install 'deconfuse\[umap\]'"):
-        report.check("umap")
+        page.check("umap")
     for wanted in (True, False):
-        report.check(wanted)
+        page.check(wanted)
 
 
 def test_an_installed_package_has_the_pages(monkeypatch):
@@ -167,11 +167,11 @@ def test_an_installed_package_has_the_pages(monkeypatch):
 
 
 def test_a_page_loads_every_script_there_is_and_no_other():
-    page = (ROOT / "src" / "report" / "web" / "index.html").read_text()
-    named = re.findall(r'<script src="([^"]+)">', page)
+    html = (ROOT / "src" / "report" / "web" / "index.html").read_text()
+    named = re.findall(r'<script src="([^"]+)">', html)
     there = {path.name for path in (ROOT / "src" / "report" / "web").glob("*.js")}
     assert set(named) == there | {"data/run.js"}
-    assert "<script>" not in page
+    assert "<script>" not in html
     for path in (ROOT / "src" / "report" / "web").glob("*.js"):
         code = path.read_text()
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http://"):

@@ -1,0 +1,33 @@
+"""Pictures of several panels, as the tables of experiments have them."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Of the eight of Okabe and Ito (2008), which the colour-blind tell apart too, all but yellow, faint on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+
+
+def grid(rows: int, columns: int, width: float, height: float, **shared: str) -> tuple[Figure, np.ndarray]:
+    """(a figure, its axes (rows, columns)); width and height of a panel in inches; shared: of subplots."""
+    figure = Figure((width * columns + 0.4, height * rows + 0.7), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **shared)
+    for axis in axes.ravel():
+        axis.grid(axis="y", color="#dddddd")
+    return figure, axes
+
+
+def legend(figure: Figure) -> None:
+    """One legend for all panels, below them, with each name once."""
+    named: dict[str, object] = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, fontsize=8)
+
+
+def entitle(axis: Axes, dataset: str, noise: str, loss: str, *more: str) -> None:
+    """A panel's title: what was trained."""
+    labels = "clean labels" if noise == "none" else f"{noise} noise"
+    axis.set_title(", ".join([dataset, loss, labels, *more]), fontsize=9)
