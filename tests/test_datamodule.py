@@ -93,6 +93,51 @@ def test_batches_of_equal_classes_are_full_but_for_the_last():
     assert [len(batch) for batch in batches] == [12, 12, 12, 12, 12, 6]
 
 
+def one_batch_after_the_other(labels, classes, per_class, seed):
+    """The fullest classes first until nothing is left, written out; the last batch has what remains."""
+    random = np.random.default_rng([seed, 0])
+    shares = []
+    for c in np.unique(labels):
+        rows = np.flatnonzero(labels == c)
+        missing = -len(rows) % per_class
+        extra = random.choice(rows, missing, replace=missing > len(rows))
+        shares.append(np.concatenate([random.permutation(rows), extra]).reshape(-1, per_class).tolist())
+    while any(shares):
+        chance = random.random(len(shares))
+        order = sorted(range(len(shares)), key=lambda c: (-len(shares[c]), chance[c]))[:classes]
+        batch = [row for c in order if shares[c] for row in shares[c].pop()]
+        random.integers(2**62, size=len(batch))
+        yield batch
+
+
+@pytest.mark.parametrize(
+    ("sizes", "classes"),
+    [([4] * 12, 4), ([4] * 10, 4), ([4] * 7 + [8, 8], 4), ([12, 12, 12, 3], 4), ([5] * 9, 6)],
+)
+def test_a_last_batch_of_half_the_classes_or_more_stays(sizes, classes):
+    labels = labels_of(sizes)
+    found = rows_of(BalancedBatches(labels, classes, 4, 7))
+    assert found == list(one_batch_after_the_other(labels, classes, 4, 7))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "classes", "expected"),
+    [
+        ([4] * 13, 4, [4, 3, 3, 3]),  # would be 4, 4, 4, 1
+        ([4] * 33, 16, [11, 11, 11]),  # would be 16, 16, 1
+        ([40] + [4] * 10, 5, [2] * 10),  # would be 5, 5, 4, 1, 1, 1, 1, 1, 1, 1
+        ([12, 12, 4], 3, [3, 2, 2]),
+    ],
+)
+def test_a_smaller_last_batch_is_shared_among_all(sizes, classes, expected):
+    labels = labels_of(sizes)
+    for epoch in range(4):
+        batches = rows_of(BalancedBatches(labels, classes, 4, 3, epoch))
+        assert [len(np.unique(labels[batch])) for batch in batches] == expected
+        assert [len(batch) for batch in batches] == [4 * n for n in expected]
+        assert sorted(chain(*batches)) == list(range(len(labels)))
+
+
 def test_a_class_of_one_fills_its_share_with_itself():
     labels = np.array([0, 1, 1, 1, 1])
     for epoch in range(5):

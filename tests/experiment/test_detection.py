@@ -39,9 +39,7 @@ def test_detectors_are_sorted_by_what_they_find(tmp_path):
     assert detection.parts(runs[:2]) == []  # one detector is nothing to compare
 
 
-def made(
-    folder, detector, ap, *, seed=0, dataset="glyphs", loss="proxynca", noise=(0.1, "symmetric"), epochs=1
-):
+def made(folder, detector, ap, *, seed=0, dataset="glyphs", loss="proxynca", noise=(0.1, "symmetric"), n=1):
     ratio, kind = noise
     return finish(
         folder,
@@ -67,9 +65,7 @@ def drawn(axis):
 def test_the_picture_has_a_panel_for_each_data_set_and_loss_and_noise_from_little_to_much(tmp_path):
     ap = {(0.1, "symmetric"): 0.5, (0.05, "symmetric"): 0.6, (0.05, "shift"): 0.7}
     runs = [
-        made(
-            tmp_path, detector, value + 0.1 * seed + more, seed=seed, dataset=dataset, loss=loss, noise=noise
-        )
+        made(tmp_path, detector, value + 0.1 * s + more, seed=s, dataset=dataset, loss=loss, noise=noise)
         for noise, value in ap.items()
         for dataset, loss in (("glyphs", "proxynca"), ("glyphs", "softtriple"), ("omniglot", "softtriple"))
         for detector, more in (("knn", 0.0), ("evidence", 0.1), ("random", -0.4))
