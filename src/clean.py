@@ -47,7 +47,8 @@ def tables(found: Findings, corrections: Corrections | None, loop: Loop | None) 
     if loop:
         new, left_out = loop.labels.labels, loop.labels.left_out
         for i in np.flatnonzero((new != found.noisy.labels) | left_out):
-            evidence[i] = f"loop {loop.labels.evidence[i]:.2f}"
+            share = loop.labels.evidence[i]
+            evidence[i] = f"loop {1 - share if left_out[i] else share:.2f}"  # for the change
     names = np.array(found.split.class_names, dtype=object)
     change = np.select([left_out, new != given], ["left out", "relabelled"], "kept").astype(object)
     table = pd.DataFrame(

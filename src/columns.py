@@ -57,7 +57,8 @@ COLUMNS = {
         "R@1": "recall at 1 on the test classes, in [0, 1]",
         "MAP@R": "mean average precision at R on the test classes, in [0, 1]",
         "relabelled": "training samples whose label is another than the one given",
-        "left_out": "training samples that this round's training left out, as their label stayed in doubt",
+        "left_out": "training samples that this round left out, as the evidence spoke against their label "
+        "but was sure of no other",
         "wrong": "samples trained with a wrong label; empty without noise",
         "broken": "those among them whose given label was right; empty without noise",
         "won_back_R@1": "(R@1 - round 0's) / (R@1 of the model trained on clean labels - round 0's); 1 = "
@@ -71,8 +72,8 @@ COLUMNS = {
         "class": "the label given",
         "corrected": "the label that the last round trained with",
         "left_out": "True where the last round trained without the sample",
-        "evidence": "P of the likelier of two labels, the one given and the likeliest other, beside the less "
-        "likely, in [0.5, 1]; empty where no round decided",
+        "evidence": "P(corrected) / (P(corrected) + P(the other)) of two labels, the one given and the "
+        "likeliest other, in [0, 1]; below 0.5 it spoke for the other; empty where no round decided",
     },
     "influence_epochs.csv": {
         "epoch": "of training, counted from 1; the last row is the last epoch; the same row of "

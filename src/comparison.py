@@ -12,6 +12,10 @@ from src.runs import Run, by_seed, grouped, usual
 from src.statistics import paired
 
 CHANGED = ("d_before", "change")
+CHANGES_NOTE = (
+    "Mean over what was explained, ± standard deviation over the models; share > 0: of what moved apart. In "
+    "the picture each model and, of several settings of a data set, the one with most models."
+)
 VERSUS = (("eif", "if"), ("eif_code", "if_code"), ("eif", "tracin"), ("eif", "random"), ("if", "random"))
 
 
@@ -76,11 +80,17 @@ def changes(runs: list[Run], name: str, title: str) -> list[Part]:
     ).items():
         found = [run.report["retrain"]["mean"] for run in by_seed(alike).values()]
         share = [share_apart(run) for run in by_seed(alike).values()]
-        here = pictured.setdefault(tuple(alike[0].where.values()), {})
-        here[method] = max(here.get(method, []), found, key=len)
+        settings = pictured.setdefault(tuple(alike[0].where.values()), {})
+        settings.setdefault(alike[0].setting("influence"), {})[method] = found
         row = {**alike[0].where, "method": method, "models": len(found)}
         rows.append({**row, "change of d": spread(found, 4), "share > 0": spread(share, 2)})
-    return [Part(name, title, pd.DataFrame(rows), picture=_draw(pictured))] if rows else []
+    if not rows:
+        return []
+    panels_of = {
+        where: max(settings.values(), key=lambda found: (max(map(len, found.values())), len(found)))
+        for where, settings in pictured.items()
+    }
+    return [Part(name, title, pd.DataFrame(rows), CHANGES_NOTE, _draw(panels_of))]
 
 
 def share_apart(run: Run) -> float:
@@ -106,7 +116,7 @@ def middle(tests: list[dict]) -> str:
 def _draw(pictured: dict[tuple[str, str, str], dict[str, list[float]]]) -> Figure:
     """Each model's mean change of d by each method, a panel for each data set, noise and loss."""
     across = min(3, len(pictured))
-    figure, axes = panels.grid(-(-len(pictured) // across), across, 3.6, 2.1)
+    figure, axes = panels.grid(-(-len(pictured) // across), across, 3.6, 2.3)
     for axis in axes.ravel()[len(pictured) :]:
         axis.remove()
     for axis, (where, methods) in zip(axes.ravel(), pictured.items(), strict=False):
@@ -117,7 +127,7 @@ def _draw(pictured: dict[tuple[str, str, str], dict[str, list[float]]]) -> Figur
         axis.set_yticks(range(len(methods)), methods)
         axis.set_ylim(len(methods) - 0.5, -0.5)
         axis.axvline(0, color="#888888", linewidth=0.8)
+        axis.set_xlabel("change of d by retraining")
         panels.entitle(axis, *where)
-    figure.supxlabel("change of d by retraining", fontsize=9)
     panels.legend(figure)
     return figure

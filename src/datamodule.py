@@ -91,8 +91,9 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
 
     The batches of an epoch are a function of (seed, epoch). A class whose size is not a multiple
     of per_class fills its last share with samples drawn again from the class. Label -1: never drawn.
-    Where the last batch would have fewer than half of the classes, all batches share them evenly: a step
-    on one or two classes alone undoes what others have learnt (R@1 0.77 instead of 0.82 on glyphs).
+    Where batches filled one after the other would leave fewer than half of the classes for the last, all
+    share them evenly: a step on one class alone undoes what others have learnt (R@1 0.77 instead of 0.82
+    on glyphs). A class that has to be in more batches than would be full makes all of them smaller.
     process (i, w): each batch's i-th part of w, one after the other and equal to a sample.
     """
 

@@ -1,4 +1,4 @@
-"""Relabel, leave out what stays in doubt, train again from scratch, and see what it won back.
+"""Relabel, leave out what the evidence speaks against, train again from scratch, and see what it won back.
 
 Every round decides anew for each sample of the labels given, with the evidence of all models so far: a model
 believes the labels that it was trained with, so the latest alone would make its own errors grow. An even vote
@@ -33,7 +33,7 @@ from src.train import find_or_train
 
 @dataclass(frozen=True)
 class Plan:
-    """rounds: of relabelling and training, 0 for none. sure: in [0.5, 1], the least probability of another
+    """rounds: of relabelling and training, 0 for none. sure: in [0.5, 1), the least probability of another
     label, beside that of the label given, at which it is taken; from half of its log-odds to there, which is
     0.75 for 0.9, the sample is left out.
     clean: also train on the labels before noise= flipped them, to say what share was won back.
@@ -45,7 +45,7 @@ class Plan:
 
     def __post_init__(self):
         count("loop.rounds", self.rounds, 0)
-        within("loop.sure", self.sure, 0.5, 1)
+        within("loop.sure", self.sure, 0.5, 1, open_end=True)
         flag("loop.clean", self.clean)
 
 
@@ -60,8 +60,8 @@ def allowed(plan: Plan, candidates: int | None) -> None:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a round trains with: labels (n,), left_out (n,) of training, evidence (n,): P of the label that is
-    more likely than the other, of the label given and the most likely other one; in [0.5, 1]."""
+    """What a round trains with: labels (n,), left_out (n,) of training, evidence (n,): P of its label
+    beside the other one of two, the label given and the most likely other; in [0, 1]."""
 
     labels: np.ndarray
     left_out: np.ndarray
@@ -99,10 +99,10 @@ def correct(
     votes = evidence(sides, k or neighbourhood(sides[-1].labels), labels=labels, voters=voters)
     other, log_odds = odds(votes, labels)
     share = log_odds.sigmoid()
-    taken = share >= sure
+    taken = (share >= sure) & (log_odds > 0)
     corrected = torch.where(taken, other, labels).numpy()
     doubtful = log_odds > torch.tensor(sure).logit() / 2
-    return Labels(corrected, (doubtful & ~taken).numpy(), torch.maximum(share, 1 - share).numpy())
+    return Labels(corrected, (doubtful & ~taken).numpy(), torch.where(taken, share, 1 - share).numpy())
 
 
 def row(
@@ -168,7 +168,7 @@ def run(
             console.print(f"loop: round {number} would change no label; ended")
             break
         if len(np.unique(new.labels[~new.left_out])) < 2:
-            console.print(f"loop: round {number} would leave fewer than two classes; ended; lower loop.sure")
+            console.print(f"loop: round {number} would leave fewer than two classes; ended; raise loop.sure")
             break
         labels, seen = new, train(new)
         rows.append(row(number, seen, labels, noisy, start.found, best))

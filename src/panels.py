@@ -27,7 +27,7 @@ def legend(figure: Figure) -> None:
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4, fontsize=8)
 
 
-def entitle(axis: Axes, dataset: str, noise: str, loss: str, *more: str) -> None:
+def entitle(axis: Axes, dataset: str, noise: str, loss: str) -> None:
     """A panel's title: what was trained."""
     labels = "clean labels" if noise == "none" else f"{noise} noise"
-    axis.set_title(", ".join([dataset, loss, labels, *more]), fontsize=9)
+    axis.set_title(", ".join([dataset, loss, labels]), fontsize=9)

@@ -12,7 +12,7 @@ from src.errors import UserError, at_least, count, flag, one_of, within
 class Recipe:
     """Epochs, batches, optimizer and schedule of one training run.
 
-    A batch holds classes_per_batch x per_class images. lr_*: learning rate of each parameter group.
+    A batch holds at most classes_per_batch x per_class images. lr_*: learning rate of each parameter group.
     schedule: cosine (to 0), constant, or step (times step_factor every step_epochs), after warmup_epochs of
     linear warm-up. clip_norm: largest gradient norm; clip_value: largest entry of the gradient; null for
     none, and at most one of the two. checkpoints: how many are kept, evenly over the epochs, the last one

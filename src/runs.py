@@ -188,19 +188,23 @@ def usual(runs: Iterable[Run], group: str) -> list[Run]:
 
 
 def by_seed(runs: Iterable[Run]) -> dict[int, Run]:
-    """One run per seed; of several the one of the newest format, then the last by name."""
-    return {run.seed: run for run in sorted(runs, key=_newest_last)}
+    """One run per seed, of the newest format alone, as others have other numbers; the last by name."""
+    return {run.seed: run for run in sorted(newest(runs), key=lambda run: (run.seed, run.folder.name))}
 
 
 def distinct(runs: Iterable[Run]) -> list[Run]:
     """The runs, each setting and seed once, as `by_seed` chooses."""
-    found = {}
-    for run in sorted(runs, key=_newest_last):
+
+    def looks(run: Run) -> tuple:
         groups = run.report["choices"].keys() - {"experiment", "logger"}
-        choices = sorted((group, run.choice(group)) for group in groups)
-        found[(run.setting(), run.seed, *choices)] = run
-    return sorted(found.values(), key=lambda run: run.folder)
+        return run.setting(), *sorted((group, run.choice(group)) for group in groups)
+
+    found = [run for alike in grouped(runs, looks).values() for run in by_seed(alike).values()]
+    return sorted(found, key=lambda run: run.folder)
 
 
-def _newest_last(run: Run) -> tuple[int, int, str]:
-    return run.seed, run.report.get("format", 0), run.folder.name
+def newest(runs: Iterable[Run]) -> list[Run]:
+    """The runs of the newest format among them."""
+    runs = list(runs)
+    last = max((run.report.get("format", 0) for run in runs), default=0)
+    return [run for run in runs if run.report.get("format", 0) == last]

@@ -48,7 +48,7 @@ def corrections(labels):
     return Corrections("d", NoisyLabels(GIVEN, GIVEN), NoisyLabels(np.array(labels), GIVEN), evidence, 0)
 
 
-def looped(labels, left_out, evidence=(0.9, 0.8, 0.7, 0.6, 0.55)):
+def looped(labels, left_out, evidence=(0.9, 0.8, 0.3, 0.6, 0.55)):
     return Loop(pd.DataFrame(), Labels(np.array(labels), np.array(left_out), np.array(evidence)), None)
 
 

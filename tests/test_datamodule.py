@@ -125,8 +125,8 @@ def test_a_last_batch_of_half_the_classes_or_more_stays(sizes, classes):
     [
         ([4] * 13, 4, [4, 3, 3, 3]),  # would be 4, 4, 4, 1
         ([4] * 33, 16, [11, 11, 11]),  # would be 16, 16, 1
-        ([40] + [4] * 10, 5, [2] * 10),  # would be 5, 5, 4, 1, 1, 1, 1, 1, 1, 1
-        ([12, 12, 4], 3, [3, 2, 2]),
+        ([40] + [4] * 10, 5, [2] * 10),  # would be 5, 5, 3, 1, 1, 1, 1, 1, 1, 1
+        ([12, 12, 12, 12, 4, 4], 6, [5, 5, 4]),  # would be 6, 4, 4
     ],
 )
 def test_a_smaller_last_batch_is_shared_among_all(sizes, classes, expected):

@@ -34,23 +34,36 @@ def test_rounds_and_candidates_exclude_each_other():
         loop.allowed(Plan(2, 0.9, False), 10)
 
 
-@pytest.mark.parametrize("sure", [0.5, 0.8, 0.95, 1.0])
-def test_correct_is_the_rule_written_out(sure):
-    sides = [clouds(NOISY.labels, seed, 0.5) for seed in (1, 2)]
+@pytest.mark.parametrize(
+    ("sure", "left_out", "kept_against"), [(0.5, 0, 0), (0.8, 0, 3), (0.9, 4, 3), (0.99, 0, 7)]
+)
+def test_correct_is_the_rule_written_out(sure, left_out, kept_against):
+    sides = [clouds(NOISY.labels, seed, 0.9) for seed in (1, 2)]
     some, everyone = torch.ones(27, dtype=torch.bool), torch.ones(27, dtype=torch.bool)
     some[[4, 20]] = False
     found = loop.correct(sides, [some, everyone], NOISY.labels, sure, 5)
     given = torch.from_numpy(NOISY.labels)
     votes = evidence(sides, 5, labels=given, voters=[some, everyone])
     dense = torch.zeros(27, 3).scatter(1, votes.classes, votes.share).numpy()
+    against = 0
     for i, y in enumerate(NOISY.labels):
         own, rest = dense[i, y], {c: dense[i, c] for c in range(3) if c != y}
         other = max(rest, key=rest.get)
         share = rest[other] / (rest[other] + own)
-        assert found.labels[i] == (other if share >= sure else y)
-        doubtful = sure < 1 and share / (1 - share) > (sure / (1 - sure)) ** 0.5
-        assert found.left_out[i] == (doubtful and share < sure)
-        assert found.evidence[i] == pytest.approx(max(share, 1 - share), abs=1e-5)
+        taken = share >= sure and share > 0.5
+        assert found.labels[i] == (other if taken else y)
+        assert found.left_out[i] == (not taken and share / (1 - share) > (sure / (1 - sure)) ** 0.5)
+        assert found.evidence[i] == pytest.approx(share if taken else 1 - share, abs=1e-5)
+        against += share > 0.5 and not taken and not found.left_out[i]
+    assert (found.left_out.sum(), against) == (left_out, kept_against)
+
+
+def test_an_even_vote_speaks_for_the_label_given(monkeypatch):
+    zero = torch.tensor([0.0, -1e-8, 1e-6])
+    monkeypatch.setattr(loop, "evidence", lambda *_, **__: None)
+    monkeypatch.setattr(loop, "odds", lambda *_: (torch.tensor([1, 1, 1]), zero))
+    found = loop.correct([clouds(CLEAN)], [], np.zeros(3, dtype=np.int64), 0.5, 5)
+    assert found.labels.tolist() == [0, 0, 1]
 
 
 def test_the_rounds_find_the_clean_labels_and_say_what_was_won_back(tmp_path):

@@ -161,17 +161,20 @@ def test_the_usual_rate_of_retraining_although_it_is_no_choice(tmp_path):
     assert [run.folder.name for run in usual(runs, "retrain")] == ["a", "b"]
 
 
-def test_a_seed_is_taken_once_the_newest_format_first(tmp_path):
+def test_a_seed_is_taken_once_and_of_the_newest_format_alone(tmp_path):
     runs = [
         finish(tmp_path, "z", 0, settings={}),
         finish(tmp_path, "a", 0, settings={}, format=1),
         finish(tmp_path, "b", 0, settings={}, format=1),
         finish(tmp_path, "c", 1, settings={}),
     ]
-    assert {seed: run.folder.name for seed, run in by_seed(runs).items()} == {0: "b", 1: "c"}
-    assert [run.folder.name for run in distinct(runs)] == ["b", "c"]
-    other = finish(tmp_path, "d", 0, choices={"loss": "softtriple"}, settings={})
-    again = finish(tmp_path, "e", 1, choices={"experiment": "table2"}, settings={})
+    assert {seed: run.folder.name for seed, run in by_seed(runs).items()} == {0: "b"}
+    assert by_seed([]) == {}
+    assert [run.folder.name for run in distinct(runs)] == ["b"]
+    other = finish(
+        tmp_path, "d", 0, choices={"loss": "softtriple"}, settings={}
+    )  # a setting all old
+    again = finish(tmp_path, "e", 1, choices={"experiment": "table2"}, settings={}, format=1)
     assert [run.folder.name for run in distinct([*runs, other, again])] == ["b", "d", "e"]
 
 

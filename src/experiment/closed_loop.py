@@ -7,15 +7,16 @@ from matplotlib.figure import Figure
 from src import panels
 from src.artifacts import short_hash
 from src.part import Part, spread
-from src.runs import Run, grouped
+from src.runs import Run, grouped, newest
 
 NOTE = (
-    "Round 0 is trained on the labels given. Each round relabels, leaves out what stays in doubt and "
-    "trains from scratch. Wrong: samples trained with a wrong label; broken: those whose given label was "
-    "right. Won back: share of the difference to the model of the clean labels, over the mean of all "
-    "models (a share of each model's small difference would be noise). Mean ± standard deviation over the "
-    "seeds. A loop that ended early, as a round would have changed no label, stays at its last round. In the "
-    "picture the mean goes as far as all seeds were asked to go; of settings the one with most models."
+    "Round 0 is trained on the labels given. Each round relabels, leaves out samples whose label the "
+    "evidence speaks against without being sure of another, and trains from scratch. Wrong: samples trained "
+    "with a wrong label; broken: those whose given label was right. Won back: share of the difference to the "
+    "model of the clean labels, over the mean of all models (a share of each model's small difference would "
+    "be noise). Mean ± standard deviation over the seeds. A loop that ended early, as a round would have "
+    "changed no label, stays at its last round. In the picture the mean goes as far as all seeds were asked "
+    "to go; of several settings the one with most models."
 )
 MEASURES = ("R@1", "MAP@R")
 COLUMNS = {"R@1": 3, "MAP@R": 3, "relabelled": 0, "left_out": 0, "wrong": 0, "broken": 0}
@@ -26,7 +27,8 @@ def parts(runs: list[Run]) -> list[Part]:
     rows, pictured = [], {}
     chosen = [run for run in runs if run.report.get("loop")]
     for (dataset, noise, loss, *_), alike in grouped(chosen, _key).items():
-        models = [max(some, key=_asked) for some in grouped(alike, lambda run: run.seed).values()]
+        seeds = grouped(newest(alike), lambda run: run.seed).values()
+        models = [max(some, key=_asked) for some in seeds]
         where = {"dataset": dataset, "noise": noise, "loss": loss}
         means: dict[str, list[float]] = {name: [] for name in MEASURES}
         for i in range(max(_asked(run) for run in models) + 1):
@@ -86,7 +88,7 @@ def _draw(pictured: dict[tuple[str, str, str], tuple[list[dict], dict[str, list[
             if all(loop["clean"] for loop in loops):
                 clean = np.mean([loop["clean"][name] for loop in loops])
                 axis.axhline(clean, color=orange, linestyle="--", label="clean labels, mean")
-            axis.set_xticks(range(max(map(len, lines))))
+            axis.set_xticks(range(max(map(len, [*lines, means[name]]))))
             axis.set_ylabel(name)
             panels.entitle(axis, *where)
     for axis in axes[-1]:

@@ -52,13 +52,17 @@ def parts(runs: list[Run]) -> list[Part]:
                 }
             )
         where = tuple(alike[0].where.values())
-        pictured[where] = max(pictured.get(where, {}), drawn, key=lambda each: sum(map(len, each.values())))
+        pictured[where] = max(pictured.get(where, {}), drawn, key=_size)
     if not rows:
         return []
     for drawn in pictured.values():
         drawn.pop("random", None)
     rows.sort(key=lambda row: (row["dataset"], _kind(row["noise"]), row["loss"], _falling(row["AP"])))
     return [Part("detection", "Who finds flipped labels", pd.DataFrame(rows), NOTE, _draw(pictured))]
+
+
+def _size(drawn: dict[str, list[float]]) -> tuple[int, int]:
+    return max(map(len, drawn.values()), default=0), len(drawn)
 
 
 def _kind(noise: str) -> tuple[bool, str, list[tuple[str, float]]]:
@@ -97,6 +101,7 @@ def _draw(found: dict[tuple[str, str, str], dict[str, list[float]]]) -> Figure:
             axis.errorbar(x, middle, reach.clip(min=0), linewidth=1, label=detector, **look)
         axis.set_xticks(range(len(noises)), [noise.replace(" % ", " %\n") for noise in noises])
         axis.set_title(f"{dataset}, {loss}", fontsize=9)
+        axis.tick_params(labelleft=True)
     figure.supylabel("average precision of flipped labels", fontsize=9)
     panels.legend(figure)
     return figure

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import SymmetricalLogLocator
 
 from src import panels
 from src.comparison import share_apart
@@ -14,7 +15,8 @@ from src.runs import Run, by_seed, grouped, natural
 NOTE = (
     "Change of d of the confusion pairs after retraining by the scores; share > 0: of the pairs that "
     "moved apart. Found by size: AP of ranking flipped samples by mean |score|. Mean ± standard deviation "
-    "over the seeds."
+    "over the seeds. In the picture, both axes of the change logarithmic; of several settings the one with "
+    "most points, and no knob of 0."
 )
 KNOBS = {"eif": "radius", "if": "damping"}
 TURNED = ("influence.radius", "influence.damping", "retrain.optimizer.lr")
@@ -60,7 +62,7 @@ def parts(runs: list[Run]) -> list[Part]:
                 }
             )
         key = *alike[0].where.values(), _method(alike[0])
-        pictured[key] = max(pictured.get(key, []), points, key=len)
+        pictured[key] = max(pictured.get(key, []), [each for each in points if each.knob], key=len)
     title = "How the answer depends on EIF's radius, IF's damping and the rate of retraining"
     pictured = dict(sorted(pictured.items(), key=lambda item: natural(str(item[0]))))
     return [Part("sensitivity", title, pd.DataFrame(rows), NOTE, _draw(pictured))] if rows else []
@@ -84,13 +86,16 @@ def _draw(pictured: dict[tuple[str, str, str, str], list[Point]]) -> Figure:
     rates = sorted({point.rate for points in pictured.values() for point in points})
     figure, axes = panels.grid(len(pictured), 2, 4, 2.3)
     for (left, right), ((*where, method), points) in zip(axes, pictured.items(), strict=True):
-        for colour, rate in zip(panels.COLOURS, rates, strict=False):
+        for i, rate in enumerate(rates):
             line = sorted((point.knob, point.change) for point in points if point.rate == rate)
             if line:
-                left.plot(*zip(*line, strict=True), "o-", color=colour, markersize=4, label=f"rate {rate:g}")
+                look = {"color": panels.COLOURS[i % 7], "marker": panels.MARKERS[i % 7], "markersize": 4}
+                left.plot(*zip(*line, strict=True), label=f"rate {rate:g}", **look)
         # A change may be of either sign, and grows with the rate.
         smallest = min((abs(point.change) for point in points if point.change), default=1.0)
-        left.set_yscale("symlog", linthresh=smallest, subs=(2, 5))
+        left.set_yscale("symlog", linthresh=smallest)
+        left.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=smallest, subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter("{x:g}")
         # What is found does not hang on the rate of the retraining, which comes after.
         aps: dict[float, list[float]] = {}
         for point in points:
