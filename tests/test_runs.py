@@ -171,9 +171,7 @@ def test_a_seed_is_taken_once_and_of_the_newest_format_alone(tmp_path):
     assert {seed: run.folder.name for seed, run in by_seed(runs).items()} == {0: "b"}
     assert by_seed([]) == {}
     assert [run.folder.name for run in distinct(runs)] == ["b"]
-    other = finish(
-        tmp_path, "d", 0, choices={"loss": "softtriple"}, settings={}
-    )  # a setting all old
+    other = finish(tmp_path, "d", 0, choices={"loss": "softtriple"}, settings={})  # a setting all old
     again = finish(tmp_path, "e", 1, choices={"experiment": "table2"}, settings={}, format=1)
     assert [run.folder.name for run in distinct([*runs, other, again])] == ["b", "d", "e"]
 
