@@ -1,6 +1,7 @@
 """The one exception a user is meant to read, and the words that go into it."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -12,15 +13,26 @@ class UserError(Exception):
 def command(main: Callable[[list[str]], int | None], interrupted: str = "interrupted") -> None:
     """Run a small command with the words of the command line, and end with its exit code (None: 0).
 
-    What the user can mend is one line and exit code 1; Ctrl-C is the line `interrupted` and 130.
+    What the user can mend is one line and exit code 1; Ctrl-C is the line `interrupted` and 130; a reader
+    of the output that leaves early is 141.
     """
     try:
-        sys.exit(main(sys.argv[1:]))
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        sys.exit(reader_left())
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(130)
+
+
+def reader_left() -> int:
+    """The exit code where the reader of standard output has left, as `head` does; it is told nothing more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141  # as a shell says of SIGPIPE
 
 
 def shorten(items: Iterable[object], limit: int = 5) -> str:

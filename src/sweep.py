@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from src import command_line, shards, stop, tables
 from src.artifacts import read_json, tidy, write_json
-from src.errors import UserError, shorten
+from src.errors import UserError, reader_left, shorten
 from src.progress import console, speaking
 
 PLAN = "jobs.json"
@@ -59,6 +59,8 @@ def command(main: Callable[[], None]) -> int:
 
 def said(error: BaseException, words: list[str]) -> int:
     """Print an error's one line and return its exit code; one that is not the user's is raised."""
+    if isinstance(error, BrokenPipeError):
+        return reader_left()
     message, code = command_line.explain(error, words)
     if not shards.mine_to_say():
         return code

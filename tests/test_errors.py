@@ -1,10 +1,14 @@
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from src.errors import UserError, at_least, command, count, did_you_mean, number, one_of, shorten, within
 
+ROOT = Path(__file__).parents[1]
 NO_NUMBERS = [True, False, "3", None, [3], math.nan]
 
 
@@ -127,3 +131,12 @@ def test_a_small_command_ends_with_a_code_and_a_line(monkeypatch, capsys, ends, 
         command(main, "interrupted; nothing was kept")
     assert found.value.code == code
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("lines", [2, 100_000])  # left in the buffer until the end, and written at once
+def test_a_reader_that_leaves_early_gets_no_traceback(lines):
+    script = f"from src.errors import command; command(lambda _: print('a line\\n' * {lines}))"
+    shell = f'{sys.executable} -c "{script}" | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", f"sleep 0; {shell}"], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.returncode == 141
