@@ -17,7 +17,7 @@ from src import experiment, review
 from src.artifacts import whole_file, write_csv
 from src.errors import UserError, command
 from src.part import Part
-from src.runs import Run, distinct, find, natural, read
+from src.runs import Run, distinct, find, natural, newest, read
 
 MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]  # of a model, however it is looked at
 ONE_MODEL = ["dataset", "noise", "model", "loss"]
@@ -191,6 +191,12 @@ def main(words: list[str]) -> None:
         sections.append(section(part))
     _text(here / "results.md", "\n".join(["# Tables and figures\n", *sections]))
     print("\n".join([text, *sections]))
+    older = len(runs) - len(newest(runs))
+    if older:
+        print(
+            f"{older} of {len(runs)} runs are of an older format and count only where their setting has no newer "
+            "one; the commands that made them make them anew"
+        )
     absent = [name for name, parts in found.items() if not parts]
     if absent:
         print(f"Not there yet: {', '.join(absent)}. Make one with python -m src.run -m experiment=NAME")

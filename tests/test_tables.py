@@ -311,6 +311,17 @@ def test_a_seed_that_an_older_format_had_too_is_counted_once(tmp_path):
     assert "| 2 | 0.750 ± 0.071 |" in show(find(tmp_path))
 
 
+def test_runs_of_an_older_format_are_counted_and_said(tmp_path, capsys):
+    run(tmp_path, 0, 0.7, name="a", format=2)
+    run(tmp_path, 1, 0.1, name="b", format=1)
+    for name, seed in (("a", 0), ("b", 1)):
+        (tmp_path / name / "config.yaml").write_text(f"seed: {seed}\n")
+    main([str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "| 1 | 0.700 |" in text
+    assert "1 of 2 runs are of an older format" in text
+
+
 def test_main_a_second_time_says_the_same(outputs, capsys):
     main([str(outputs)])
     first = capsys.readouterr().out
