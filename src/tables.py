@@ -194,8 +194,8 @@ def main(words: list[str]) -> None:
     older = len(runs) - len(newest(runs))
     if older:
         print(
-            f"{older} of {len(runs)} runs are of an older format and count only where their setting has no newer "
-            "one; the commands that made them make them anew"
+            f"{older} of {len(runs)} runs are of an older format and count only where their setting has no "
+            "newer one; the commands that made them make them anew"
         )
     absent = [name for name, parts in found.items() if not parts]
     if absent:
