@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
 FILES = [path for path in sorted((ROOT / "src").glob("*/*.py")) if path.stem != "__init__"]
-CHOICES = [path for path in FILES if path.parent.name not in ("callback", "experiment")]
+CHOICES = [path for path in FILES if path.parent.name not in ("callback", "experiment", "report")]
 
 
 def composed(*words):
