@@ -26,13 +26,14 @@ def publish(outputs: Path, page: Path) -> None:
     if not page.is_file() or MARK not in (text := page.read_text("utf-8")):
         raise UserError(f"{page}: has no line {MARK}; put it where the tables should go")
     found = (tables / "results.md").read_text("utf-8").partition("\n")[2].strip()
-    absent = [name for name in PICTURE.findall(found) if not (tables / name).is_file()]
+    pictures = PICTURE.findall(found)
+    absent = [name for name in pictures if not (tables / name).is_file()]
     if absent or not found:
         lacks = shorten(absent) if absent else "every table"
         raise UserError(f"{tables}: lacks {lacks}; make it anew with python -m src.tables {outputs}")
     images = page.parent / "images"
     images.mkdir(exist_ok=True)
-    for name in PICTURE.findall(found):
+    for name in pictures:
         with whole_file(images / name) as partial:
             shutil.copyfile(tables / name, partial)
     with whole_file(page) as partial:

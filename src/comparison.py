@@ -78,19 +78,20 @@ def changes(runs: list[Run], name: str, title: str) -> list[Part]:
     for (*_, method, _), alike in grouped(
         runs, lambda run: (*run.where.values(), _method(run), run.setting("influence"))
     ).items():
-        found = [run.report["retrain"]["mean"] for run in by_seed(alike).values()]
-        share = [share_apart(run) for run in by_seed(alike).values()]
+        models = by_seed(alike).values()
+        found = [run.report["retrain"]["mean"] for run in models]
+        share = [share_apart(run) for run in models]
         settings = pictured.setdefault(tuple(alike[0].where.values()), {})
         settings.setdefault(alike[0].setting("influence"), {})[method] = found
         row = {**alike[0].where, "method": method, "models": len(found)}
         rows.append({**row, "change of d": spread(found, 4), "share > 0": spread(share, 2)})
     if not rows:
         return []
-    panels_of = {
+    largest = {
         where: max(settings.values(), key=lambda found: (max(map(len, found.values())), len(found)))
         for where, settings in pictured.items()
     }
-    return [Part(name, title, pd.DataFrame(rows), CHANGES_NOTE, _draw(panels_of))]
+    return [Part(name, title, pd.DataFrame(rows), CHANGES_NOTE, _draw(largest))]
 
 
 def share_apart(run: Run) -> float:

@@ -79,7 +79,8 @@ class Rows(Dataset):
 
 def sizes(shares: list[int], classes: int) -> list[int]:
     """The most classes each batch of an epoch takes; shares: in how many batches each class has to be."""
-    total, batches = sum(shares), max(math.ceil(sum(shares) / classes), max(shares))
+    total = sum(shares)
+    batches = max(math.ceil(total / classes), max(shares))
     last = total - (batches - 1) * classes
     if 2 * last >= classes:
         return [classes] * batches
@@ -107,9 +108,9 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
         process: tuple[int, int] = (0, 1),
     ):
         self.members = [np.flatnonzero(labels == c) for c in np.unique(labels) if c >= 0]
-        self.classes, self.per_class = min(classes, len(self.members)), per_class
-        self.seed, self.epoch, self.process = seed, epoch, process
-        self.sizes = sizes([math.ceil(len(rows) / per_class) for rows in self.members], self.classes)
+        self.per_class, self.seed, self.epoch, self.process = per_class, seed, epoch, process
+        shares = [math.ceil(len(rows) / per_class) for rows in self.members]
+        self.sizes = sizes(shares, min(classes, len(self.members)))
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -10,14 +10,14 @@ import torch
 
 from src import attribute
 from src.artifacts import disk
-from src.columns import COLUMNS
+from src.columns import COLUMNS, MEASURES
 from src.confusion import Pairs, Queries, distance, find
 from src.corrections import Corrections
 from src.datamodule import DataModule
 from src.devices import device
 from src.embedder import Embedder
 from src.progress import console
-from src.retrieval import MEASURES, metrics
+from src.retrieval import metrics
 from src.split import Split
 from src.train import find_or_train
 

@@ -18,6 +18,7 @@ import torch
 from src import attribute, shards
 from src.artifacts import disk, short_hash
 from src.checkpoint import kept
+from src.columns import MEASURES
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError, count, flag, within
@@ -27,7 +28,7 @@ from src.noise import NoisyLabels
 from src.progress import console
 from src.relabel import neighbourhood
 from src.results import Findings
-from src.retrieval import MEASURES, metrics
+from src.retrieval import metrics
 from src.train import find_or_train
 
 

@@ -18,6 +18,11 @@ def grid(rows: int, columns: int, width: float, height: float, **shared: str) ->
     return figure, axes
 
 
+def look(i: int) -> dict[str, object]:
+    """Colour and marker of a picture's i-th line; after seven they begin again."""
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+
+
 def legend(figure: Figure) -> None:
     """One legend for all panels, below them, with each name once."""
     named: dict[str, object] = {}

@@ -10,7 +10,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
-MEASURES = ("R@1", "MAP@R")  # what two models of one data set are compared by
 TILE = (2048, 2048)  # queries x gallery rows whose distances are held at once; scripts.bench_retrieval
 MANY = 256  # neighbours beyond which whole rows of distances are ranked, not tile after tile
 HELD = 2**24  # of their distances, at once

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from src import panels
 from src.artifacts import short_hash
+from src.columns import MEASURES
 from src.part import Part, spread
 from src.runs import Run, grouped, newest
 
@@ -18,7 +19,6 @@ NOTE = (
     "changed no label, stays at its last round. In the picture the mean goes as far as all seeds were asked "
     "to go; of several settings the one with most models."
 )
-MEASURES = ("R@1", "MAP@R")
 COLUMNS = {"R@1": 3, "MAP@R": 3, "relabelled": 0, "left_out": 0, "wrong": 0, "broken": 0}
 
 
@@ -30,21 +30,17 @@ def parts(runs: list[Run]) -> list[Part]:
         seeds = grouped(newest(alike), lambda run: run.seed).values()
         models = [max(some, key=_asked) for some in seeds]
         where = {"dataset": dataset, "noise": noise, "loss": loss}
-        means: dict[str, list[float]] = {name: [] for name in MEASURES}
         for i in range(max(_asked(run) for run in models) + 1):
             here = [run.report["loop"] for run in models if _asked(run) >= i]
             clean = [each["clean"] for each in here]
-            lines = [each["rounds"][min(i, len(each["rounds"]) - 1)] for each in here]
+            lines = [_round(each, i) for each in here]
             known = [name for name in COLUMNS if any(line[name] is not None for line in lines)]
             cells = {name: spread([line[name] for line in lines], COLUMNS[name]) for name in known}
-            for name, mean in means.items() if len(here) == len(models) else ():
-                mean.append(np.mean([line[name] for line in lines]))
             first = [each["rounds"][0] for each in here]
             back = {f"{name} won back": _back(first, lines, clean, name) for name in MEASURES if i}
             rows.append({**where, "models": len(here), "round": str(i), **cells, **back})
-        loops = [run.report["loop"] for run in models]
         key = tuple(where.values())
-        pictured[key] = max(pictured.get(key, ([], {})), (loops, means), key=lambda each: len(each[0]))
+        pictured[key] = max(pictured.get(key, []), models, key=len)
         clean = [run.report["loop"]["clean"] for run in models]
         where["models"] = len(models)
         if all(clean):
@@ -67,6 +63,11 @@ def _asked(run: Run) -> int:
     return run.settings.get("loop", {}).get("rounds", len(run.report["loop"]["rounds"]) - 1)
 
 
+def _round(loop: dict, i: int) -> dict:
+    """Round i; the last one of a loop that ended before it."""
+    return loop["rounds"][min(i, len(loop["rounds"]) - 1)]
+
+
 def _back(first: list[dict], lines: list[dict], clean: list[dict | None], name: str) -> str:
     if not all(clean):
         return "-"
@@ -75,20 +76,22 @@ def _back(first: list[dict], lines: list[dict], clean: list[dict | None], name: 
     return f"{won / lost:.0%}" if lost > 0 else "nothing was lost"
 
 
-def _draw(pictured: dict[tuple[str, str, str], tuple[list[dict], dict[str, list[float]]]]) -> Figure:
+def _draw(pictured: dict[tuple[str, str, str], list[Run]]) -> Figure:
     """R@1 and MAP@R round by round, a thin line for each seed; dashed: clean labels, mean over the seeds."""
     figure, axes = panels.grid(len(pictured), len(MEASURES), 4, 2.2)
     blue, orange, *_ = panels.COLOURS
-    for row, (where, (loops, means)) in zip(axes, pictured.items(), strict=True):
+    for row, (where, models) in zip(axes, pictured.items(), strict=True):
+        loops, common = [run.report["loop"] for run in models], min(map(_asked, models))
         for axis, name in zip(row, MEASURES, strict=True):
             lines = [[each[name] for each in loop["rounds"]] for loop in loops]
             for line in lines:
                 axis.plot(line, color=blue, alpha=0.35, linewidth=1, marker=".", label="one seed")
-            axis.plot(means[name], color=blue, linewidth=2, marker="o", label="mean of the seeds")
+            mean = [np.mean([_round(loop, i)[name] for loop in loops]) for i in range(common + 1)]
+            axis.plot(mean, color=blue, linewidth=2, marker="o", label="mean of the seeds")
             if all(loop["clean"] for loop in loops):
                 clean = np.mean([loop["clean"][name] for loop in loops])
                 axis.axhline(clean, color=orange, linestyle="--", label="clean labels, mean")
-            axis.set_xticks(range(max(map(len, [*lines, means[name]]))))
+            axis.set_xticks(range(max(map(len, [*lines, mean]))))
             axis.set_ylabel(name)
             panels.entitle(axis, *where)
     for axis in axes[-1]:

@@ -97,8 +97,8 @@ def _draw(found: dict[tuple[str, str, str], dict[str, list[float]]]) -> Figure:
             middle = np.array([np.mean(each) for each in aps])
             reach = np.array([middle - [min(each) for each in aps], [max(each) for each in aps] - middle])
             x = np.arange(len(noises)) + 0.1 * (i - (len(detectors) - 1) / 2)
-            look = {"color": panels.COLOURS[i % 7], "fmt": panels.MARKERS[i % 7], "markersize": 4}
-            axis.errorbar(x, middle, reach.clip(min=0), linewidth=1, label=detector, **look)
+            line = {"linestyle": "none", "linewidth": 1, "label": detector}
+            axis.errorbar(x, middle, reach.clip(min=0), **line, **panels.look(i))
         axis.set_xticks(range(len(noises)), [noise.replace(" % ", " %\n") for noise in noises])
         axis.set_title(f"{dataset}, {loss}", fontsize=9)
         axis.tick_params(labelleft=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from src import panels
 from src.artifacts import short_hash
 from src.part import MISSING, Part, spread
 from src.runs import Run, by_seed, grouped
@@ -76,7 +77,7 @@ def _draw(table: pd.DataFrame) -> Figure:
     y = np.arange(len(table))
     for name, offset, alpha in (("same queries", -0.2, 1.0), ("by chance", 0.2, 0.35)):
         values = [0.0 if cell == MISSING else float(cell.split()[0]) for cell in table[name]]
-        axis.barh(y + offset, values, 0.38, color="#0072B2", alpha=alpha, label=name)
+        axis.barh(y + offset, values, 0.38, color=panels.COLOURS[0], alpha=alpha, label=name)
     axis.set_yticks(y, [f"{a}: {b}" for a, b in zip(table["dataset"], table["models"], strict=True)])
     axis.invert_yaxis()
     axis.set_xlim(0, 1)

@@ -5,6 +5,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from src import panels
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped
 from src.statistics import detection_curve
@@ -67,7 +68,7 @@ def _theta(run: Run) -> int | None:
 def _draw(lines: list[tuple]) -> Figure:
     wheres = list(dict.fromkeys(line[0] for line in lines))
     figure = Figure((4.4 * len(wheres), 4), layout="constrained")
-    colours = {1: "#0072B2", 2: "#D55E00", 4: "#009E73"}
+    colours = dict(zip((1, 2, 4), panels.COLOURS, strict=False))
     for axis, where in zip(figure.subplots(1, len(wheres), squeeze=False)[0], wheres, strict=True):
         for here, theta, ranking, curve in lines:
             if here == where:

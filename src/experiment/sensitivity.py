@@ -89,8 +89,7 @@ def _draw(pictured: dict[tuple[str, str, str, str], list[Point]]) -> Figure:
         for i, rate in enumerate(rates):
             line = sorted((point.knob, point.change) for point in points if point.rate == rate)
             if line:
-                look = {"color": panels.COLOURS[i % 7], "marker": panels.MARKERS[i % 7], "markersize": 4}
-                left.plot(*zip(*line, strict=True), label=f"rate {rate:g}", **look)
+                left.plot(*zip(*line, strict=True), label=f"rate {rate:g}", **panels.look(i))
         # A change may be of either sign, and grows with the rate.
         smallest = min((abs(point.change) for point in points if point.change), default=1.0)
         left.set_yscale("symlog", linthresh=smallest)
