@@ -256,7 +256,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(words)
     chance, rows = random.Random(options.seed), []
-    importlib.import_module("src.run")
+    importlib.import_module("src.story")  # once, for all that are killed
     tables.experiments()
     with tempfile.TemporaryDirectory() as folder:
         for i, phase in enumerate(PHASES):

@@ -28,7 +28,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from src import command_line, devices, shards, stop, sweep
 from src.errors import UserError
-from src.progress import console, speaker, speaking
+from src.progress import by_torchrun, console, speaker, speaking
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
 GRACE = 3.0  # seconds: for others to report after the first failure, and to end by themselves
@@ -74,7 +74,7 @@ def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
     trainer = instantiate(cfg.trainer)
     found = devices.strategy(trainer)
     several = isinstance(found, DDPStrategy)
-    if shards.by_torchrun() and not several and os.environ["WORLD_SIZE"] != "1":
+    if by_torchrun() and not several and os.environ["WORLD_SIZE"] != "1":
         raise UserError(
             f"torchrun started {os.environ['WORLD_SIZE']} processes for a job of one; add trainer=ddp and "
             "trainer.devices=PROCESSES_PER_MACHINE"

@@ -54,6 +54,16 @@ def speaking(name: str) -> Iterator[None]:
         speakers.pop()
 
 
+def by_torchrun() -> bool:
+    """True where torchrun started this process, perhaps among others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def started_first() -> bool:
+    """False in all but the first of the processes that torchrun started."""
+    return not by_torchrun() or os.environ.get("RANK", "0") == "0"
+
+
 def wanted() -> bool:
     """Bars are drawn on a terminal, unless DECONFUSE_PROGRESS=0; =1 draws them anywhere."""
     choice = os.environ.get("DECONFUSE_PROGRESS")

@@ -5,7 +5,6 @@ process on its own every one of them is the identity. What joins the processes i
 group: gloo on processors, NCCL on GPUs.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from src.errors import UserError
+from src.progress import started_first
 
 T = TypeVar("T")
 
@@ -33,11 +33,6 @@ def rank() -> int:
 def first() -> bool:
     """True in the process that writes and speaks."""
     return rank() == 0
-
-
-def by_torchrun() -> bool:
-    """True where torchrun started this process, perhaps among others."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _joined() -> bool:
@@ -145,5 +140,5 @@ def mine_to_say() -> bool:
     """True in the first process to ask: what several of them meet is said once. Before they have joined, in
     the first one that torchrun started."""
     if not _joined():
-        return not by_torchrun() or os.environ.get("RANK", "0") == "0"
+        return started_first()
     return dist.distributed_c10d._get_default_store().add("said", 1) == 1

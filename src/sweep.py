@@ -25,10 +25,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from src import command_line, shards, stop, tables
+from src import command_line, stop
 from src.artifacts import read_json, tidy, write_json
 from src.errors import UserError, reader_left, shorten
-from src.progress import console, speaking
+from src.progress import console, speaking, started_first
 
 PLAN = "jobs.json"
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -62,12 +62,18 @@ def said(error: BaseException, words: list[str]) -> int:
     if isinstance(error, BrokenPipeError):
         return reader_left()
     message, code = command_line.explain(error, words)
-    if not shards.mine_to_say():
+    if not mine_to_say():
         return code
     if traceback_wanted or message is None:
         raise error
     print(message, file=sys.stderr)
     return code
+
+
+def mine_to_say() -> bool:
+    """True where it is this of several processes that says what they met."""
+    shards = sys.modules.get("src.shards")  # there when the story has begun, which imports torch
+    return shards.mine_to_say() if shards else started_first()
 
 
 def running() -> bool:
@@ -253,6 +259,8 @@ def terminal(title: str, alone: bool) -> Iterator[None]:
 
 def end(folder: Path) -> int:
     """Say what a sweep found and which jobs failed or have no record; returns the exit code."""
+    from src import tables  # with all experiments, which a misspelt word does not wait for
+
     jobs = read_json(folder / PLAN)["jobs"]
     records = {int(path.stem): read_json(path) for path in folder.glob("[0-9]*.json")}
     ended = [records[number] for number in sorted(records)]

@@ -125,7 +125,7 @@ def toy_convex():
 @pytest.fixture(scope="session")
 def reported(tmp_path_factory):
     """A small run with a quarter of the labels flipped and its report, beside a run of another method."""
-    from tests.test_run import TINY, go
+    from tests.test_story import TINY, go
 
     output = tmp_path_factory.mktemp("reported")
     go(output, *TINY, "noise=flip_10", "noise.ratio=0.25", "influence=random", "report=false")

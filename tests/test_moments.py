@@ -20,7 +20,7 @@ from src.target import groups, pairs
 from src.train import find_or_train
 from src.trajectory import Moment, When
 from tests.made import model_and_data
-from tests.test_run import TINY, go, report
+from tests.test_story import TINY, go, report
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
 

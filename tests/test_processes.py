@@ -26,7 +26,7 @@ from src.processes import Report, environments, gathered, together
 from src.stop import Stopped, listen
 from tests.conftest import ROOT
 from tests.team import team
-from tests.test_run import go, report
+from tests.test_story import go, report
 
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 

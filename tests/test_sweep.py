@@ -10,10 +10,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from src import artifacts, sweep
-from src import run as module
+from src import artifacts, run, sweep
 from tests.conftest import ROOT
-from tests.test_run import SMALL_TABLES, TINY, report
+from tests.test_story import SMALL_TABLES, TINY, report
 
 
 def here(monkeypatch, output, *words):
@@ -22,7 +21,7 @@ def here(monkeypatch, output, *words):
     monkeypatch.setattr(sweep, "started", [])
     monkeypatch.setattr(sweep, "made", {})
     monkeypatch.setattr(sys, "argv", ["run.py", "-m", *TINY, f"output_dir={output}", *words])
-    return sweep.command(module.main)
+    return sweep.command(run.main)
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def pretend(monkeypatch, tmp_path):
         seen.append((cfg.seed, cfg.noise.ratio, cfg.influence._target_.split(".")[2]))
         return tmp_path
 
-    monkeypatch.setattr(module, "run", job)
+    monkeypatch.setattr("src.story.run", job)
     return seen
 
 
@@ -140,7 +139,7 @@ def test_an_error_that_is_not_the_users_has_its_traceback_and_the_others_are_the
             raise ZeroDivisionError("by hand")
         return tmp_path
 
-    monkeypatch.setattr(module, "run", job)
+    monkeypatch.setattr("src.story.run", job)
     assert go("seed=0,1,2") == 1
     said = capsys.readouterr().err
     assert "in job\n" in said
@@ -289,13 +288,13 @@ def test_sigterm_ends_with_one_line_and_what_is_done_stays_done(go, tmp_path, mo
             signal.raise_signal(signal.SIGTERM)
         return tmp_path
 
-    monkeypatch.setattr(module, "run", job)
+    monkeypatch.setattr("src.story.run", job)
     try:
         if kind == "sweep":
             assert go("seed=0,1,2") == 0
         else:
             monkeypatch.setattr(sys, "argv", ["run.py", *TINY, f"output_dir={tmp_path}", "seed=1"])
-            assert sweep.command(module.main) == 0
+            assert sweep.command(run.main) == 0
     finally:
         signal.signal(signal.SIGTERM, before)
     said = capsys.readouterr().err

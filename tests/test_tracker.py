@@ -5,7 +5,7 @@ import time
 import pytest
 from pytorch_lightning.loggers import CSVLogger
 
-from src import run, tracker
+from src import story, tracker
 from tests import offline
 from tests.conftest import ROOT
 
@@ -86,7 +86,7 @@ def test_disabled_follows_nothing_and_says_nothing(tmp_path, monkeypatch, capsys
 
 
 def test_every_job_is_followed():
-    assert run.run.__wrapped__.__name__ == "run"
+    assert story.run.__wrapped__.__name__ == "run"
 
 
 SCRIPT = """

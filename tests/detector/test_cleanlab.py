@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.head import Training
 from src.loss.proxynca import ProxyNCA
 from src.relabel import vote
-from tests.test_run import TINY, go
+from tests.test_story import TINY, go
 
 
 def made(labels, spread=0.6, seed=0):

@@ -11,7 +11,7 @@ from setuptools import Distribution
 from src.errors import UserError
 from src.report import page
 from tests.conftest import ROOT
-from tests.test_run import TINY, go
+from tests.test_story import TINY, go
 
 
 def value(folder, name):

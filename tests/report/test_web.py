@@ -14,7 +14,7 @@ from PIL import Image
 from scripts.draw import draw
 from src import clean, tables
 from tests.conftest import SHARED
-from tests.test_run import TINY, go
+from tests.test_story import TINY, go
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(

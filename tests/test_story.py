@@ -1,0 +1,730 @@
+import errno
+import json
+import re
+import signal
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+from PIL import Image
+
+from scripts.draw import draw
+from src.clean import links
+from src.command_line import CONF, explain, in_hydras_words
+from src.dataset.table import load as load_table
+from src.errors import UserError
+from src.stop import Stopped, listen
+from src.story import run
+from tests import offline
+from tests.conftest import ROOT
+
+TINY = [
+    "dataset.classes=12",
+    "dataset.image_size=16",
+    "model.width=4",
+    "recipe.epochs=2",
+    "recipe.embedding_size=8",
+    "recipe.classes_per_batch=4",
+]
+SMALL_TABLES = (
+    "confusions.csv",
+    "groups.csv",
+    "samples.csv",
+    "relabels.csv",
+    "influence.npy",
+    "columns.json",
+)
+
+
+def go(output, *words):
+    """What the command line does with these words, in this process; returns the run's folder."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [f"output_dir={output}", *words], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    keys = [key for key in config if key != "hydra"]
+    before = set(output.glob("*/metrics.json"))
+    run(OmegaConf.masked_copy(config, keys))
+    written = [path for path in output.glob("*/metrics.json") if path not in before]
+    return (written or sorted(before))[0].parent
+
+
+def report(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """A finished run with a quarter of the labels flipped."""
+    output = tmp_path_factory.mktemp("outputs")
+    return go(output, *TINY, "noise=flip_10", "noise.ratio=0.25")
+
+
+def test_the_tables_fit_the_scores_and_each_other(noisy):
+    scores = np.load(noisy / "influence.npy")
+    confusions, samples = (pd.read_csv(noisy / f"{name}.csv") for name in ("confusions", "samples"))
+    relabels, found = pd.read_csv(noisy / "relabels.csv"), report(noisy)
+    assert scores.shape == (len(confusions), 96) == (found["confusions"], len(samples))
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(samples["influence_mean"], scores.mean(0), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(samples["influence_abs_mean"], np.abs(scores).mean(0), rtol=1e-3)
+    np.testing.assert_allclose(samples["harmful_share"], (scores > 0).mean(0), rtol=1e-5)
+    assert confusions["distance"].is_monotonic_increasing
+    assert (confusions["query_class"] != confusions["neighbour_class"]).all()
+    assert not set(samples["class"]) & set(confusions["query_class"])
+    assert samples["flipped"].sum() == 24 == found["noise"]["flipped"]
+    assert ((samples["class"] != samples["true_class"]) == samples["flipped"]).all()
+    chosen = samples[(samples["influence_mean"] > 0) & (samples["recommended"] != samples["class"])]
+    assert sorted(relabels["sample"]) == sorted(chosen["sample"])
+    assert relabels["suspicion"].is_monotonic_decreasing
+    assert found["retrieval"]["R@1"] == pytest.approx(1 - len(confusions) / 96, abs=1e-6)
+    assert list(found["retrieval"]) == ["R@1", "R@2", "R@4", "R@8", "MAP@R", "NMI"]
+    assert 0 < found["retrieval"]["NMI"] < 1
+
+
+def test_every_column_is_described_with_its_sign(noisy):
+    described = json.loads((noisy / "columns.json").read_text())
+    for name in ("confusions.csv", "groups.csv", "samples.csv", "relabels.csv"):
+        assert list(described[name]) == list(pd.read_csv(noisy / name))
+    assert "> 0 harmful" in described["samples.csv"]["influence_mean"]
+    assert "higher = more likely mislabelled" in described["samples.csv"]["suspicion"]
+    index = json.loads((noisy / "influence_index.json").read_text())
+    assert index["shape"] == list(np.load(noisy / "influence.npy").shape)
+    assert "> 0 harmful" in index["sign"]
+    assert index["unit"] == "d times nats, divided by the length of the move if `normalise`"
+    assert yaml.safe_load((noisy / "config.yaml").read_text())["noise"]["ratio"] == 0.25
+
+
+def test_the_same_bytes_from_nothing_with_other_workers(noisy, tmp_path):
+    again = go(tmp_path, *TINY, "noise=flip_10", "noise.ratio=0.25", "num_workers=2")
+    assert again.name == noisy.name
+    for name in SMALL_TABLES:
+        assert (again / name).read_bytes() == (noisy / name).read_bytes(), name
+    one, two = (next(path.parent.glob("checkpoints/*/history.csv")) for path in (again, noisy))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_second_run_reuses_the_checkpoint_and_writes_the_same(noisy, capsys):
+    before = {name: (noisy / name).read_bytes() for name in SMALL_TABLES}
+    assert not report(noisy)["checkpoint"]["reused"]
+    go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25")
+    assert report(noisy)["checkpoint"]["reused"]
+    assert {name: (noisy / name).read_bytes() for name in SMALL_TABLES} == before
+
+
+def test_only_what_the_weights_depend_on_trains_again(tmp_path):
+    def checkpoints():
+        return sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+
+    first = go(tmp_path, *TINY)
+    (one,) = checkpoints()
+    other = go(tmp_path, *TINY, "influence.radius=0.3", "detector=loss", "neighbours=3")
+    assert other != first
+    assert checkpoints() == [one]
+    go(tmp_path, *TINY, "influence=eif_code", "trainer=cpu", "logger=none", "recipe.eval_batch_size=7")
+    assert checkpoints() == [one]
+    # No label is flipped, however it would have been: the same model under another word.
+    go(tmp_path, *TINY, "noise=flip_5", "noise.ratio=0.0", "noise.kind=shift")
+    assert checkpoints() == [one]
+    changes = ("seed=1", "noise=flip_5", "loss=proxynca", "recipe.lr_head=0.1", "dataset.seed=3")
+    for word in (*changes, "+trainer.limit_train_batches=2"):
+        before = len(checkpoints())
+        go(tmp_path, *TINY, word)
+        assert len(checkpoints()) == before + 1, word
+
+
+@pytest.mark.parametrize(
+    ("words", "table"),
+    [
+        (["target=groups", "target.most=3"], "groups.csv"),
+        (["target=mis_similar"], "mis_similar.csv"),
+        (["target=pairs", "target.most=7"], "confusions.csv"),
+        (["target=pairs", "target.most=3", "params=all", "influence=tracin"], "confusions.csv"),
+        (["target=pairs", "target.most=2", "params=last_block", "influence.steps=3"], "confusions.csv"),
+    ],
+)
+def test_what_is_explained_is_a_choice(noisy, words, table):
+    folder = go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25", *words)
+    scores, samples = np.load(folder / "influence.npy"), pd.read_csv(folder / "samples.csv")
+    most = next((int(word.split("=")[1]) for word in words if "most" in word), 999)
+    assert report(folder)["checkpoint"]["reused"]
+    assert report(folder)["explained"] == {"table": table, "rows": len(scores)}
+    assert len(scores) == min(most, len(pd.read_csv(folder / table)), 100)
+    assert np.abs(scores).max(1).min() > 0
+    np.testing.assert_allclose(samples["influence_mean"], scores.mean(0), rtol=1e-3, atol=1e-5)
+
+
+def test_tracin_is_the_sum_over_the_checkpoints_kept(tmp_path, monkeypatch):
+    words = [*TINY, "influence=tracin", "recipe.epochs=3", "recipe.checkpoints=3"]
+    part = [*words, "params=last_block", "target=pairs", "target.most=2"]
+    folders = {True: go(tmp_path, *part), False: go(tmp_path, *words)}
+
+    def scores(whole):
+        go(tmp_path, *(part if whole else words))
+        return np.load(folders[whole] / "influence.npy")
+
+    total, both = scores(False), scores(True)
+    (home,) = (tmp_path / "checkpoints").iterdir()
+    assert sorted(path.name for path in home.glob("*.ckpt")) == [
+        *("epoch_0001.ckpt", "epoch_0002.ckpt", "model.ckpt"),
+    ]
+    # One term at a time: nothing before the last, then each of the others beside it.
+    monkeypatch.setattr("src.story.kept", lambda checkpoint: [])
+    assert np.abs(scores(True) - both).max() > 1e-3 * np.abs(both).max()
+    terms = [scores(False)]
+    for epoch in (1, 2):
+        path = home / f"epoch_{epoch:04d}.ckpt"
+        monkeypatch.setattr("src.story.kept", lambda checkpoint, path=path: [path])
+        terms.append(scores(False) - terms[0])
+    for one, other in combinations(terms, 2):
+        assert np.abs(one - other).max() > 1e-3 * np.abs(total).max()
+    np.testing.assert_allclose(sum(terms), total, rtol=1e-3, atol=1e-4 * np.abs(total).max())
+
+
+def test_a_detector_that_sums_sees_the_checkpoints_kept_and_recommends(tmp_path, monkeypatch):
+    words = [*TINY, "noise=flip_10", "noise.ratio=0.25", "recipe.epochs=3", "recipe.checkpoints=3"]
+    folder = go(tmp_path, *words, "detector=evidence")
+    (home,) = (tmp_path / "checkpoints").iterdir()
+    assert {path.name for path in home.glob("epoch_*.features.npz")} == {
+        *("epoch_0001.features.npz", "epoch_0002.features.npz"),
+    }
+    samples, found = pd.read_csv(folder / "samples.csv"), report(folder)["noise"]
+    # The sign of the log-odds says whether the label is recommended to stay.
+    moves = samples["recommended"] != samples["class"]
+    assert ((samples["suspicion"] > 0) == moves).all()
+    right = samples["recommended"] == samples["true_class"]
+    assert found["recommended_right_all"] >= (right & samples["flipped"]).sum() / 24
+    monkeypatch.setattr("src.story.kept", lambda checkpoint: [])
+    go(tmp_path, *words, "detector=evidence")
+    assert not np.allclose(pd.read_csv(folder / "samples.csv")["suspicion"], samples["suspicion"])
+
+
+def test_the_loop_trains_again_and_a_second_run_reuses_it(tmp_path, capsys):
+    words = [*TINY, "noise=flip_10", "noise.ratio=0.25", "loop.rounds=1", "loop.sure=0.6", "loop.clean=true"]
+    folder = go(tmp_path, *words)
+    homes = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert [("-loop-" in name, "-none-" in name) for name in homes] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    rounds, corrected = (pd.read_csv(folder / f"{name}.csv") for name in ("rounds", "corrected"))
+    samples, found = pd.read_csv(folder / "samples.csv"), report(folder)
+    assert rounds["round"].tolist() == [0, 1]
+    assert rounds["wrong"][0] == 24
+    assert rounds["R@1"][0] == pytest.approx(found["retrieval"]["R@1"], abs=1e-6)
+    used = ~corrected["left_out"]
+    wrong = used & (corrected["corrected"] != samples["true_class"])
+    assert rounds["wrong"][1] == wrong.sum()
+    assert rounds["broken"][1] == (wrong & ~samples["flipped"]).sum()
+    assert rounds["relabelled"][1] == (used & (corrected["corrected"] != corrected["class"])).sum()
+    # The clean model is the one that noise=none trains.
+    clean = report(go(tmp_path, *TINY))
+    assert clean["checkpoint"]["reused"]
+    assert clean["retrieval"]["R@1"] == pytest.approx(found["loop"]["clean"]["R@1"], abs=1e-6)
+    capsys.readouterr()
+    go(tmp_path, *words)
+    assert "loop: trained" not in capsys.readouterr().err
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "rounds.csv"), rounds)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == homes
+    # A round's model that is damaged is named; without it the loop goes on to the same end.
+    (made,) = tmp_path.glob("checkpoints/*-loop-*/model.ckpt")
+    weights, written = made.read_bytes(), (folder / "corrected.csv").read_bytes()
+    made.write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match=r"-loop-\w+/model.ckpt: not a whole checkpoint .*; delete it"):
+        go(tmp_path, *words)
+    assert (folder / "corrected.csv").read_bytes() == written
+    made.unlink()
+    (folder / "corrected.csv").write_bytes(written[:50])
+    go(tmp_path, *words)
+    assert made.read_bytes() == weights
+    assert (folder / "corrected.csv").read_bytes() == written
+
+
+def test_the_counterfactual_check_ends_in_the_report(noisy):
+    words = ["counterfactual.subsets=5", "counterfactual.steps=3", "target=pairs", "influence=if"]
+    folder = go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25", *words)
+    lds = pd.read_csv(folder / "counterfactual.csv")["lds"]
+    found = report(folder)["counterfactual"]
+    assert len(lds) == len(np.load(folder / "influence.npy"))
+    assert lds.between(-1, 1).all()
+    assert found["mean"] == pytest.approx(lds.mean(), abs=1e-6)
+    assert (found["subsets"], found["steps"]) == (5, 3)
+
+
+RETRAIN = ["noise=flip_10", "noise.ratio=0.25", "target=groups", "target.most=3", "retrain.optimizer.lr=1e-3"]
+
+
+def test_retraining_by_the_scores_ends_in_the_report(noisy):
+    folders = {
+        mode: go(noisy.parent, *TINY, *RETRAIN, f"retrain.mode={mode}", "dataset.augment=none", *words)
+        for mode, words in (("none", []), ("cached", []), ("images", ["retrain.epochs=1"]))
+    }
+    assert len(set(folders.values())) == 3
+    assert report(folders["none"])["retrain"] is None
+    assert not (folders["none"] / "retrained.csv").exists()
+    tables = {mode: pd.read_csv(folders[mode] / "retrained.csv") for mode in ("cached", "images")}
+    for mode, table in tables.items():
+        found = report(folders[mode])
+        assert found["checkpoint"]["reused"]
+        assert found["retrain"]["mean"] == pytest.approx(table["change"].mean(), abs=1e-6)
+        assert found["retrain"]["mode"] == mode
+        assert (found["retrain"]["optimizer"], found["retrain"]["lr"], found["retrain"]["n"]) == (
+            "Adam",
+            1e-3,
+            3,
+        )
+        assert "retraining" in found["seconds"]
+        described = json.loads((folders[mode] / "columns.json").read_text())
+        assert list(described["retrained.csv"]) == list(table)
+        groups = pd.read_csv(folders[mode] / "groups.csv")["distance"][:3]
+        np.testing.assert_allclose(table["d_before"], groups, rtol=1e-4)
+        np.testing.assert_allclose(table["d_after"] - table["d_before"], table["change"], atol=1e-6)
+        assert table["change"].abs().min() > 1e-6
+    np.testing.assert_allclose(tables["cached"]["d_after"], tables["images"]["d_after"], atol=1e-5)
+
+
+def test_other_bytes_in_the_file_of_weights_train_again(tmp_path):
+    words = [word for word in TINY if "width" not in word]
+    words += ["model=timm", "model.name=test_resnet", f"model.weights={tmp_path / 'start.pth'}"]
+    trained = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "start.pth")
+        found = report(go(tmp_path / "out", *words))
+        trained.append(not found["checkpoint"]["reused"])
+    (tmp_path / "start.pth").rename(tmp_path / "moved.pth")
+    found = report(go(tmp_path / "out", *words[:-1], f"model.weights={tmp_path / 'moved.pth'}"))
+    trained.append(not found["checkpoint"]["reused"])
+    assert trained == [True, False, True, False]
+    assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize("loss", ["pml", "proxyanchor", "softtriple10"])
+def test_a_run_with_another_loss(tmp_path, loss):
+    found = report(go(tmp_path, *TINY, f"loss={loss}", "noise=flip_10", "influence=if", "detector=margin"))
+    assert found["confusions"] > 0
+    assert 0 <= found["noise"]["detector"]["auroc"] <= 1
+
+
+@pytest.mark.parametrize("recipe", ["paper", "paper_inshop"])
+def test_a_run_with_the_papers_recipe(tmp_path, recipe):
+    words = [word for word in TINY if "batch" not in word]
+    folder = go(tmp_path, f"recipe={recipe}", *words)
+    history = pd.read_csv(next(tmp_path.glob("checkpoints/*/history.csv")))
+    assert np.isfinite(history["loss"]).all()
+    assert report(folder)["choices"]["recipe"] == recipe
+
+
+def solid_folder(root, classes=4, images=3, side=8):
+    """Every class is one picture: nothing to confuse."""
+    for c in range(classes):
+        (root / f"class {c}").mkdir(parents=True)
+        pixels = np.random.default_rng(c).integers(0, 255, (side, side, 3), dtype=np.uint8)
+        for i in range(images):
+            Image.fromarray(pixels).save(root / f"class {c}" / f"{i}.png")
+    return root
+
+
+FOLDER = ["dataset=folder", "dataset.image_size=16", *TINY[2:], "recipe.classes_per_batch=2"]
+
+
+def test_no_confusion_is_a_result(tmp_path, capsys):
+    folder = go(tmp_path, *FOLDER, f"dataset.root={solid_folder(tmp_path / 'data')}", "noise=none")
+    found = report(folder)
+    assert found["confusions"] == 0
+    assert found["retrieval"]["R@1"] == 1
+    assert found["relabels"] == 0
+    assert np.load(folder / "influence.npy").shape == (0, 6)
+    assert pd.read_csv(folder / "confusions.csv").columns[0] == "confusion"
+    assert pd.read_csv(folder / "samples.csv")["influence_mean"].isna().all()
+    assert "0 of 6 queries" in capsys.readouterr().out
+
+
+def test_a_query_and_gallery_of_their_own(tmp_path):
+    root = solid_folder(tmp_path / "data")
+    rows = [(f"class {c}/{i}.png", f"c{c}", "train") for c in (0, 1) for i in range(3)]
+    rows += [
+        (f"class {c}/{i}.png", f"c{c}", "gallery" if i == 2 else "query") for c in (2, 3) for i in range(3)
+    ]
+    # Put a wrong name on a gallery picture: the two queries that find it are confused.
+    rows = [(path, "c3" if path == "class 2/2.png" else label, side) for path, label, side in rows]
+    pd.DataFrame(rows, columns=["path", "label", "split"]).to_csv(root / "list.csv", index=False)
+    words = ["dataset=table", f"dataset.csv={root / 'list.csv'}", *FOLDER[1:]]
+    found = pd.read_csv(go(tmp_path / "out", *words) / "confusions.csv")
+    assert found[["query", "neighbour", "query_class", "neighbour_class"]].values.tolist() == [
+        ["class 2/0.png", "class 2/2.png", "c2", "c3"],
+        ["class 2/1.png", "class 2/2.png", "c2", "c3"],
+    ]
+
+
+def test_in_shop_keeps_its_queries_and_its_gallery(tmp_path):
+    # Every item looks like itself alone, but the gallery pictures of the last two change places.
+    looks = {
+        f"id_{c:08}": np.random.default_rng(c).integers(0, 255, (2, 2, 3), np.uint8) for c in range(1, 6)
+    }
+    parts = {
+        **{item: ["train"] * 3 for item in list(looks)[:3]},
+        "id_00000004": ["query", "query", "gallery"],
+    }
+    parts["id_00000005"] = ["query", "gallery"]
+    swapped = {"id_00000004": "id_00000005", "id_00000005": "id_00000004"}
+    rows = []
+    for item, mine in parts.items():
+        for k, part in enumerate(mine):
+            name = f"img/WOMEN/Dresses/{item}/{k + 1:02}_1_front.jpg"
+            file = tmp_path / "shop" / "Img" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shown = looks[swapped[item] if part == "gallery" else item]
+            Image.fromarray(shown).resize((18, 16), Image.Resampling.NEAREST).save(file)
+            rows.append(f"{name} {item} {part}")
+    lists = tmp_path / "shop" / "Eval" / "list_eval_partition.txt"
+    lists.parent.mkdir()
+    lists.write_text("\n".join([str(len(rows)), "image_name item_id evaluation_status", *rows]))
+    words = ["dataset=inshop", f"dataset.root={tmp_path / 'shop'}", *FOLDER[1:]]
+    folder = go(tmp_path / "out", *words)
+    found = pd.read_csv(folder / "confusions.csv")
+    assert sorted(found[["query", "neighbour"]].map(lambda name: name[18:]).values.tolist()) == [
+        ["id_00000004/01_1_front.jpg", "id_00000005/02_1_front.jpg"],
+        ["id_00000004/02_1_front.jpg", "id_00000005/02_1_front.jpg"],
+        ["id_00000005/01_1_front.jpg", "id_00000004/03_1_front.jpg"],
+    ]
+    assert found["distance"].abs().max() == 0
+    assert report(folder)["retrieval"]["R@1"] == 0
+    assert report(folder)["retrieval"]["R@10"] == 1
+    assert np.load(folder / "influence.npy").shape == (3, 9)
+
+
+def rows_of_features(path, seed=0, n=84, dimension=7):
+    """Six classes in a cloud each, the last three test."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % 6
+    features = random.normal(size=(6, dimension))[labels] + 0.8 * random.normal(size=(n, dimension))
+    np.savez(path, features=features, labels=labels, split=np.where(labels < 3, "train", "test"))
+    return features
+
+
+FEATURES = ["dataset=features", "model=identity", *TINY[3:], "recipe.classes_per_batch=3"]
+
+
+def test_features_are_the_rows_that_were_given_and_moving_them_trains_nothing_again(tmp_path):
+    features = rows_of_features(tmp_path / "data.npz")
+    labels = np.arange(84) % 6
+    folder = go(tmp_path / "out", *FEATURES, f"dataset.path={tmp_path / 'data.npz'}", "noise=flip_10")
+    with np.load(next(tmp_path.glob("out/checkpoints/*/model.features.npz"))) as kept:
+        np.testing.assert_array_equal(kept["train"], features[labels < 3].astype(np.float32))
+        np.testing.assert_array_equal(kept["query"], features[labels >= 3].astype(np.float32))
+    samples = pd.read_csv(folder / "samples.csv")
+    assert samples["path"].tolist() == [f"row {i}" for i in np.flatnonzero(labels < 3)]
+    assert samples["flipped"].sum() == 4
+    assert report(folder)["noise"]["detector"]["auroc"] > 0.9
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    with np.load(tmp_path / "data.npz") as arrays:
+        for key in arrays.files:
+            np.save(home / f"{key}.npy", arrays[key])
+    again = go(tmp_path / "out", *FEATURES, f"dataset.path={home}", "noise=flip_10", "influence=tracin")
+    assert report(again)["checkpoint"]["reused"]
+    assert len(np.load(again / "influence.npy")) == report(folder)["confusions"] > 0
+
+
+@pytest.fixture(scope="module")
+def corrected(tmp_path_factory):
+    """A folder of letters, four of them in a wrong class; the run on it, and the one of the decisions."""
+    home = tmp_path_factory.mktemp("review")
+    draw(home / "letters", 12, 4, 0)
+    words = ["dataset=folder", f"dataset.root={home / 'letters'}", "dataset.channels=1", *TINY[1:]]
+    before = go(home / "out", *words, "dataset.augment=none")
+    wrong, samples = pd.read_csv(home / "letters/wrong.csv"), pd.read_csv(before / "samples.csv")
+    labels = [
+        {
+            "sample": int(samples.index[samples["path"] == path][0]),
+            "path": path,
+            "class": path.split("/")[0],
+            "decision": "other",
+            "label": label,
+            "recommended": path.split("/")[0],
+            "vote": 0.5,
+        }
+        for path, label in wrong.itertuples(index=False)
+    ]
+    decisions = {"format": 1, "run": before.name, "checkpoint": "", "pairs": [], "labels": labels}
+    (home / "decisions (1).json").write_text(json.dumps(decisions), "utf-8")
+    said = in_hydras_words([f"relabels={home / 'decisions (1).json'}"])
+    words = [*words, "dataset.augment=none", *said]
+    weights = next(home.glob("out/checkpoints/*/model.ckpt")).read_bytes()
+    return home, words, before, weights, go(home / "out", *words)
+
+
+def test_decisions_are_trained_on_and_what_changed_is_told(corrected):
+    home, _, before, weights, after = corrected
+    found, changes = report(after)["corrections"], pd.read_csv(after / "changes.csv")
+    assert (found["changed"], found["already"], found["right"]) == (4, 0, None)
+    wrong = dict(pd.read_csv(home / "letters/wrong.csv").itertuples(index=False, name=None))
+    samples = pd.read_csv(after / "samples.csv").set_index("path")["class"]
+    assert samples[list(wrong)].to_dict() == wrong
+    assert "flipped" not in pd.read_csv(after / "samples.csv")
+    # The run before is as it was, and so is its model.
+    assert next(home.glob("out/checkpoints/*[!relabels]*seed0-????????/model.ckpt")).read_bytes() == weights
+    old, new = (pd.read_csv(folder / "confusions.csv").set_index("query") for folder in (before, after))
+    assert found["before"]["R@1"] == report(before)["retrieval"]["R@1"]
+    assert found["after"]["R@1"] == report(after)["retrieval"]["R@1"]
+    assert (found["before"]["confusions"], found["after"]["confusions"]) == (len(old), len(new))
+    fates = {fate: rows.set_index("query") for fate, rows in changes.groupby("change")}
+    assert set(fates["vanished"].index) == set(old.index) - set(new.index) != set()
+    assert set(fates.get("appeared", new[:0]).index) == set(new.index) - set(old.index)
+    gone = fates["vanished"]
+    assert gone["neighbour_before"].to_dict() == old.loc[gone.index, "neighbour"].to_dict()
+    np.testing.assert_allclose(gone["distance_before"], old.loc[gone.index, "distance"], rtol=1e-4)
+    both = set(old.index) & set(new.index)
+    moved = {name for name in both if old["neighbour_class"][name] != new["neighbour_class"][name]}
+    assert set(fates.get("moved", new[:0]).index) == moved
+    described = json.loads((after / "columns.json").read_text())
+    assert list(described["changes.csv"]) == list(changes)
+
+
+def test_the_corrected_run_is_the_same_from_nothing_and_from_its_own_clean_list(corrected, tmp_path):
+    _, words, _, _, after = corrected
+    again = go(tmp_path, *words)
+    assert again.name == after.name
+    (model,) = tmp_path.glob("checkpoints/*[!relabels]*seed0-????????/model.ckpt")
+    assert model.read_bytes() == corrected[3]  # and says what it was made with, as the run's own does
+    for name in (*SMALL_TABLES, "changes.csv", "clean_list.csv"):
+        assert (again / name).read_bytes() == (after / name).read_bytes(), name
+    # The labels count, not the file that gives them.
+    before = set(after.parent.iterdir())
+    go(after.parent, *words[:-1], f"relabels.file={after / 'clean_list.csv'}")
+    assert set(after.parent.iterdir()) == before
+    assert report(after)["corrections"]["file"].endswith("clean_list.csv")
+    assert report(after)["checkpoint"]["reused"]
+    assert (after / "clean_list.csv").read_bytes() == (again / "clean_list.csv").read_bytes()
+    with pytest.raises(UserError, match=r"nothing to change: it gives no label"):
+        go(tmp_path, *words[:-1], f"relabels.file={after / 'relabels.csv'}", "relabels.min_vote=1")
+
+
+def test_the_clean_folder_has_every_image_under_its_corrected_label(corrected, tmp_path):
+    home, _, before, _, after = corrected
+    assert links(after, tmp_path / "clean") == (192, 0)
+    split = load_table(str(tmp_path / "clean/list.csv"))
+    here = {
+        Path(name).name: split.class_names[label]
+        for name, label in zip(split.train.names, split.train.labels, strict=True)
+    }
+    samples = pd.read_csv(before / "samples.csv")
+    right = dict(zip(samples["path"], samples["class"], strict=True))
+    right |= dict(pd.read_csv(home / "letters/wrong.csv").itertuples(index=False, name=None))
+    assert here == {Path(path).name: label for path, label in right.items()}
+    assert len(split.query) == 96
+
+
+def test_corrections_of_flipped_labels_are_right_or_wrong(noisy, tmp_path):
+    samples = pd.read_csv(noisy / "samples.csv", dtype=str)
+    flipped, kept = samples[samples["flipped"] == "True"], samples[samples["flipped"] == "False"]
+    rows = [f"{row.path},{row.true_class}" for row in flipped[:7].itertuples()]
+    rows += [f"{row.path},{flipped['class'].iloc[0]}" for row in kept[:1].itertuples()]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]), "utf-8")
+    words = [*TINY, "noise=flip_10", "noise.ratio=0.25", f"relabels.file={tmp_path / 'list.csv'}"]
+    folder = go(noisy.parent, *words, "loop.rounds=1")
+    found = report(folder)
+    assert (found["corrections"]["right"], found["corrections"]["wrong"]) == (7, 1)
+    assert found["noise"]["flipped"] == 24 - 7 + 1
+    assert found["corrections"]["before"]["R@1"] == report(noisy)["retrieval"]["R@1"]
+    clean = pd.read_csv(folder / "clean_list.csv", keep_default_na=False)
+    last = pd.read_csv(folder / "corrected.csv")
+    now = dict(zip(clean["path"], clean["new_label"], strict=True))
+    expected = last["corrected"].where(~last["left_out"], "")
+    assert [now[path] for path in last["path"]] == expected.tolist()
+    old = dict(zip(clean["path"], clean["old_label"], strict=True))
+    assert [old[path] for path in samples["path"]] == samples["class"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model=small_cnn"], r"^dataset=features has no images for model=small_cnn; add model=identity$"),
+        (
+            ["dataset=glyphs", "dataset.classes=12"],
+            r"^dataset=glyphs has images, which model=identity does not",
+        ),
+    ],
+)
+def test_images_and_features_each_have_their_models(tmp_path, words, message):
+    rows_of_features(tmp_path / "data.npz")
+    path = [] if "dataset=glyphs" in words else [f"dataset.path={tmp_path / 'data.npz'}"]
+    with pytest.raises(UserError, match=message):
+        go(tmp_path / "out", *FEATURES, *words, *path)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_result(noisy, monkeypatch):
+    before = (noisy / "metrics.json").read_bytes()
+
+    def full(*args, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("src.results.write_array", full)
+    with pytest.raises(UserError, match=r"could not write .*No space left.*output_dir=FOLDER"):
+        go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25")
+    assert (noisy / "metrics.json").read_bytes() == before
+    assert not list(noisy.parent.glob(".*"))
+
+
+def test_sigterm_while_scoring_leaves_the_last_result_and_nothing_half_written(noisy, monkeypatch):
+    before = {name: (noisy / name).read_bytes() for name in SMALL_TABLES}
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def interrupted(path, table, spreadsheet=False):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("src.results.write_csv", interrupted)
+    try:
+        listen()
+        with pytest.raises(Stopped):
+            go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25")
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert {name: (noisy / name).read_bytes() for name in SMALL_TABLES} == before
+    assert not list(noisy.parent.rglob(".*"))
+
+
+def test_names_of_any_letters_and_length_and_images_of_one_pixel(tmp_path):
+    """255 bytes, what a shell or HTML would take for its own, and every mode in which images are kept."""
+    root, modes = tmp_path / "data", ("1", "L", "P", "RGBA", "CMYK", "I;16")
+    for c, name in enumerate(("ü" * 127, "<b>&amp;", "$(touch x); 'a' \"b\"", "line\nbreak, comma")):
+        (root / name).mkdir(parents=True)
+        for i, mode in enumerate(modes):
+            side = 1 if i == 0 else 9
+            pixels = np.random.default_rng(c).integers(0, 255, (side, side), np.uint8)
+            image = Image.fromarray(pixels.astype(np.uint16) * 256 if mode == "I;16" else pixels)
+            image = image if mode == "I;16" else image.convert("RGB").convert(mode)
+            image.save(root / name / f"{'é' * (125 - i)}{i}.tif")
+    folder = go(tmp_path / "out", *FOLDER, f"dataset.root={root}", "noise=none")
+    samples = pd.read_csv(folder / "samples.csv")
+    names = [path.relative_to(root).as_posix() for path in root.glob("*/*")]
+    assert len(samples) == 12
+    assert set(samples["path"]) < set(names)
+    found = pd.read_csv(folder / "confusions.csv")
+    assert set(found["query"]) <= set(names) - set(samples["path"])
+    assert not list(ROOT.glob("x"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dataset.test_classes=[class 1,class 2,class 3]"],  # c = 1
+        ["recipe.embedding_size=1"],
+        ["neighbours=999"],
+        ["dataset.test_classes=[class 1]"],  # all test labels are equal: nothing is confused
+    ],
+)
+@pytest.mark.parametrize("loss", ["softtriple", "proxyanchor"])
+def test_the_least_that_can_be_asked_for_is_answered(tmp_path, words, loss):
+    root = solid_folder(tmp_path / "data")
+    folder = go(tmp_path / "out", *FOLDER, f"dataset.root={root}", f"loss={loss}", "recipe.epochs=1", *words)
+    found = report(folder)
+    assert np.isfinite(list(found["retrieval"].values())).all()
+    assert len(np.load(folder / "influence.npy")) == found["confusions"] <= found["queries"]
+    assert np.isfinite(pd.read_csv(folder / "samples.csv")["suspicion"]).all()
+
+
+def test_a_bad_image_is_named_or_skipped(tmp_path):
+    root = solid_folder(tmp_path / "data", images=4)
+    bad = root / "class 0" / "1.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    with pytest.raises(UserError, match=r"class 0/1.png: not a readable image"):
+        go(tmp_path / "a", *FOLDER, f"dataset.root={root}", "num_workers=1")
+    assert not list((tmp_path / "a").glob("*/metrics.json"))
+    folder = go(tmp_path / "b", *FOLDER, f"dataset.root={root}", "dataset.on_bad_image=skip")
+    names = pd.concat([pd.read_csv(folder / "samples.csv")["path"]])
+    assert "class 0/1.png" not in set(names)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("influence.n_theta=0", r"influence.n_theta=0 is too small"),
+        ("influence.radius=-1", r"influence.radius=-1 is not positive"),
+        ("+influence.foo=1", r"target, influence or detector: .*foo"),
+        ("target.most=0", r"target.most=0 is too small"),
+        ("params=al", r"params=al is not known; did you mean all"),
+        ("counterfactual.subsets=1", r"counterfactual.subsets=1 ranks nothing"),
+        ("retrain=cached", r"retrain=cached is not a group of keys; give retrain.mode=cached"),
+        ("retrain.mode=cahced", r"retrain.mode=cahced is not known; did you mean cached"),
+        ("retrain.harmful=-1", r"retrain.harmful=-1 is out of range"),
+        ("+retrain.foo=1", r"retrain: .*foo"),
+        ("loop=3", r"loop=3 is not a group of keys; give loop.rounds=VALUE"),
+        ("+loop.foo=1", r"loop has the keys rounds, sure, clean; look at foo"),
+        ("relabels.file=gone.csv", r"gone.csv: no such file"),
+        ("relabels.min_vote=2", r"relabels.min_vote=2 is out of range"),
+        ("~counterfactual.share", r"counterfactual has the keys subsets, share, steps, seed; look at share"),
+        ("pictures=101", r"pictures=101 is out of range"),
+        ("neighbours=0", r"neighbours=0 is too small"),
+        ("seed=99999999999", r"seed=99999999999 is out of range"),
+        ("noise.ratio=1.5", r"noise.ratio=1.5 is out of range"),
+        ("dataset.image_size=4", r"dataset.image_size=4 is too small"),
+        ("recipe.optimizer.weight_decay=-1", r"recipe.optimizer: Invalid weight_decay"),
+    ],
+)
+def test_a_bad_value_is_named_before_anything_is_trained(tmp_path, word, message):
+    with pytest.raises((UserError, InstantiationException)) as caught:
+        go(tmp_path, *TINY, word)
+    assert re.search(message, explain(caught.value, [])[0])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["influence=ekfac", "params=all"], r"influence=ekfac works on the head only; take params=head"),
+        (
+            ["counterfactual.subsets=5", "params=all"],
+            r"trains the head again, but params=all attributes more",
+        ),
+        (
+            ["retrain.mode=cached", "params=last_block"],
+            r"^retrain.mode=cached trains the head again, but params=last_block attributes more",
+        ),
+        (
+            ["retrain.mode=cached", "retrain.optimizer.lr=-1"],
+            r"^retrain.optimizer: Invalid learning rate: -1",
+        ),
+        (["retrain.mode=images", "+retrain.optimizer.rate=1"], r"^retrain.optimizer: .*'rate'"),
+        (["influence.n_theta=3", "params=all"], r"influence.n_theta=3: .* take 1 or 2"),
+        (
+            ["influence=if", "influence.solver=lissa", "params=last_block"],
+            r"solver=lissa works with params=head",
+        ),
+    ],
+)
+def test_what_a_method_can_not_do_is_said_before_anything_is_trained(tmp_path, words, message):
+    with pytest.raises(UserError, match=message):
+        go(tmp_path, *TINY, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_w_and_b_is_told_is_what_the_files_say(tmp_path):
+    folder = go(tmp_path, *TINY, "noise=flip_10", "noise.ratio=0.25", "logger=wandb")
+    found, (page,) = report(folder), offline.pages(tmp_path)
+    history = pd.read_csv(tmp_path / found["checkpoint"]["path"].replace("model.ckpt", "history.csv"))
+    assert (page.run.display_name, page.code) == (folder.name, 0)
+    assert page.summary["retrieval/R@1"] == pytest.approx(found["retrieval"]["R@1"])
+    assert page.summary["noise/flipped"] == 24
+    lines = [line for line in page.history if "epochs/epoch" in line]
+    assert [line["epochs/R@1"] for line in lines] == pytest.approx(history["R@1"].tolist())
+    live = [line["R@1"] for line in page.history if "R@1" in line]
+    assert live == pytest.approx(history["R@1"].tolist(), rel=1e-5)
+    (model,) = page.artifact("model").manifest.contents
+    assert (model.local_path, page.artifact("model").use_after_commit) == (found["checkpoint"]["path"], False)
+    columns, rows = page.table("tablesconfusions")
+    confusions = pd.read_csv(folder / "confusions.csv")
+    assert [row[columns.index("query")] for row in rows] == confusions["query"].tolist()
+    assert all(isinstance(row[0], bytes) and isinstance(row[1], bytes) for row in rows)
