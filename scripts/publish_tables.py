@@ -1,9 +1,9 @@
 """Put the tables and figures of python -m src.tables into a page of the documentation.
 
-    python -m scripts.publish_tables outputs docs/tables.md
+    python -m scripts.publish_tables outputs docs/results.md
 
 The page keeps what stands above the line `<!-- made by scripts/publish_tables.py -->`; what is below it is
-replaced by outputs/tables/results.md, whose pictures go to images/ beside the page.
+replaced by a list of contents and outputs/tables/results.md, whose pictures go to images/ beside the page.
 """
 
 import argparse
@@ -36,16 +36,23 @@ def publish(outputs: Path, page: Path) -> None:
     for name in pictures:
         with whole_file(images / name) as partial:
             shutil.copyfile(tables / name, partial)
+    below = PICTURE.sub(r"](images/\1)", found)
     with whole_file(page) as partial:
-        below = PICTURE.sub(r"](images/\1)", found)
-        partial.write_text(f"{text.split(MARK)[0]}{MARK}\n\n{below}\n", "utf-8")
+        partial.write_text(f"{text.split(MARK)[0]}{MARK}\n\n{contents(found)}\n\n{below}\n", "utf-8")
+
+
+def contents(text: str) -> str:
+    """A line per section with a link to it, as GitHub names the places of headings."""
+    titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    places = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+    return "\n".join(f"- [{title}](#{place})" for title, place in zip(titles, places, strict=True))
 
 
 def main(words: list[str]) -> None:
     """Publish."""
     parser = argparse.ArgumentParser(prog="python -m scripts.publish_tables", description=__doc__)
     parser.add_argument("outputs", type=Path, help="where the runs are, and their tables/")
-    parser.add_argument("page", type=Path, help="the page, such as docs/tables.md")
+    parser.add_argument("page", type=Path, help="the page, such as docs/results.md")
     asked = parser.parse_args(words)
     publish(asked.outputs, asked.page)
     print(f"Written: {asked.page}, and its pictures in {asked.page.parent / 'images'}/")

@@ -8,6 +8,7 @@ terminal as Markdown; in tables/ results.md with everything, and of each table .
 import argparse
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -95,6 +96,16 @@ def experiments() -> dict[str, object]:
     names = [module.name for module in pkgutil.iter_modules(experiment.__path__)]
     names.sort(key=lambda name: (not name.startswith("table"), not name.startswith("figure"), name))
     return {name: importlib.import_module(f"{experiment.__name__}.{name}") for name in names}
+
+
+def ordered(found: Iterable[list[Part]]) -> list[Part]:
+    """The parts, those of a module together, in that order too, but by title: pairs before groups."""
+
+    def place(parts: list[Part]) -> tuple[bool, bool, str]:
+        title = parts[0].title
+        return not title.startswith("Table"), not title.startswith("Figure"), title
+
+    return [part for parts in sorted(filter(None, found), key=place) for part in parts]
 
 
 def grid(table: pd.DataFrame) -> str:
@@ -186,7 +197,7 @@ def main(words: list[str]) -> None:
     text = markdown(summary)
     _text(here / "summary.md", text)
     sections = []
-    for part in (part for parts in found.values() for part in parts):
+    for part in ordered(found.values()):
         write(here, part)
         sections.append(section(part))
     _text(here / "results.md", "\n".join(["# Tables and figures\n", *sections]))

@@ -11,8 +11,9 @@ from PIL import Image
 
 from src.artifacts import write_json
 from src.errors import UserError
+from src.part import Part
 from src.runs import find, read
-from src.tables import collect, latex, main, markdown, over_seeds, show
+from src.tables import collect, latex, main, markdown, ordered, over_seeds, show
 
 ROOT = Path(__file__).parents[1]
 CHOICES = {
@@ -237,6 +238,18 @@ def test_main_prints_and_writes_the_tables(outputs, capsys):
         "Make one with python -m src.run -m experiment=NAME",
         f"Written to {folder}/: results.md, and of each table .md, .csv and .tex",
     ]
+
+
+def test_the_papers_tables_come_first_and_those_of_one_experiment_stay_together():
+    def parts(*titles):
+        return [Part("name", title, pd.DataFrame(), "") for title in titles]
+
+    found = [parts("Table 1, groups", "Change"), [], parts("Table 1, confusion pairs", "More"), parts("Away")]
+    found += [parts("Figure 1"), parts("Table 2")]
+    titles = [part.title for part in ordered(found)]
+    assert titles == [
+        "Table 1, confusion pairs", "More", "Table 1, groups", "Change", "Table 2", "Figure 1", "Away",
+    ]  # fmt: skip
 
 
 def test_a_picture_is_written_beside_its_table(outputs):

@@ -3,7 +3,8 @@ import pytest
 from scripts.publish_tables import MARK, publish
 from src.errors import UserError
 
-RESULTS = "# Tables and figures\n\n## Figure 1\n\n![Figure 1](figure1_my-data.png)\n\n| a |\n| --- |\n| 1 |\n"
+BELOW = "## Figure 1: who, by EIF?\n\n![Figure 1]({})\n\n| a |\n| --- |\n| 1 |\n"
+RESULTS = "# Tables and figures\n\n" + BELOW.format("figure1_my-data.png")
 
 
 @pytest.fixture
@@ -16,12 +17,13 @@ def outputs(tmp_path):
 
 
 def test_what_is_below_the_mark_is_replaced_and_the_rest_kept(outputs, tmp_path):
-    page = tmp_path / "docs" / "tables.md"
+    page = tmp_path / "docs" / "results.md"
     page.parent.mkdir()
     page.write_text(f"# Ours\n\nBy hand.\n\n{MARK}\n\n## Old\n")
     for _ in range(2):  # a second time says the same
         publish(outputs, page)
-        below = "## Figure 1\n\n![Figure 1](images/figure1_my-data.png)\n\n| a |\n| --- |\n| 1 |\n"
+        below = f"- [Figure 1: who, by EIF?](#figure-1-who-by-eif)\n\n{BELOW}"
+        below = below.format("images/figure1_my-data.png")
         assert page.read_text() == f"# Ours\n\nBy hand.\n\n{MARK}\n\n{below}"
         assert (page.parent / "images" / "figure1_my-data.png").read_bytes() == b"a picture"
 
