@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from src import panels
+from src.apart import table
 from src.part import Part, spread
-from src.runs import Run, by_seed, grouped, usual
+from src.runs import Run, by_seed, grouped, newest, usual
 from src.statistics import paired
 
 CHANGED = ("d_before", "change")
@@ -19,18 +20,18 @@ CHANGES_NOTE = (
 VERSUS = (("eif", "if"), ("eif_code", "if_code"), ("eif", "tracin"), ("eif", "random"), ("if", "random"))
 
 
-def retrained(runs: list[Run], table: str) -> list[Run]:
+def retrained(runs: list[Run], explained: str) -> list[Run]:
     """The runs that trained the head again by scores of what is in this table."""
     chosen = [run for run in runs if run.report.get("retrain") and run.choice("target") != "all"]
-    chosen = [run for run in chosen if run.report["explained"]["table"] == table]
+    chosen = [run for run in chosen if run.report["explained"]["table"] == explained]
     for group in ("influence", "retrain", "target"):  # what a sweep over these adds is no further row
         chosen = usual(chosen, group)
     return chosen
 
 
-def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[dict[str, str], int, list[dict]]]:
-    """(data set, noise, loss and methods; how many of the first explained; a test for each model)."""
-    for _, alike in grouped(runs, lambda run: (*run.where.values(), run.setting("influence"))).items():
+def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[Run, str, int, list[dict]]]:
+    """(a run of them, methods, how many of the first explained, a test for each model)."""
+    for alike in _settings(runs):
         methods = {name: by_seed(some) for name, some in grouped(alike, _method).items()}
         for first, second in VERSUS:
             both = sorted(methods.get(first, {}).keys() & methods.get(second, {}).keys())
@@ -38,7 +39,13 @@ def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[dict[str
             for most in sizes:
                 tests = [paired(one[:most], other[:most]) for one, other in pairs if len(one) >= most]
                 if tests:
-                    yield {**alike[0].where, "methods": f"{first} > {second}"}, most, tests
+                    yield alike[0], f"{first} > {second}", most, tests
+
+
+def _settings(runs: list[Run]) -> list[list[Run]]:
+    """The runs that differ in their method alone, of the newest format that there is of them."""
+    alike = grouped(runs, lambda run: (*run.where.values(), run.setting("influence")))
+    return [newest(some) for some in alike.values()]
 
 
 def improvements(
@@ -48,18 +55,13 @@ def improvements(
 
     unit: what is explained; paper: its cell for each number of them; cells: what is said of the tests.
     """
-    rows = [
-        {
-            **where,
-            unit: most,
-            "models": len(tests),
-            "improvement": spread([each["improvement"] for each in tests], 4),
-            **cells(tests),
-            "paper, CUB200": paper[most] if where["methods"] == "eif > if" else "-",
-        }
-        for where, most, tests in compared(runs, tuple(paper))
-    ]
-    return pd.DataFrame(rows)
+    rows = []
+    for run, methods, most, tests in compared(runs, tuple(paper)):
+        row = {**run.where, "methods": methods, unit: most, "models": len(tests)}
+        row["improvement"] = spread([each["improvement"] for each in tests], 4)
+        of_paper = paper[most] if methods == "eif > if" else "-"
+        rows.append((run, {**row, **cells(tests), "paper, CUB200": of_paper}))
+    return table(rows, without=("influence",))
 
 
 def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -75,23 +77,18 @@ def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
 def changes(runs: list[Run], name: str, title: str) -> list[Part]:
     """How far each method alone changes d, with its picture."""
     rows, pictured = [], {}
-    for (*_, method, _), alike in grouped(
-        runs, lambda run: (*run.where.values(), _method(run), run.setting("influence"))
-    ).items():
-        models = by_seed(alike).values()
-        found = [run.report["retrain"]["mean"] for run in models]
-        share = [share_apart(run) for run in models]
-        settings = pictured.setdefault(tuple(alike[0].where.values()), {})
-        settings.setdefault(alike[0].setting("influence"), {})[method] = found
-        row = {**alike[0].where, "method": method, "models": len(found)}
-        rows.append({**row, "change of d": spread(found, 4), "share > 0": spread(share, 2)})
-    if not rows:
-        return []
-    largest = {
-        where: max(settings.values(), key=lambda found: (max(map(len, found.values())), len(found)))
-        for where, settings in pictured.items()
-    }
-    return [Part(name, title, pd.DataFrame(rows), CHANGES_NOTE, _draw(largest))]
+    for alike in _settings(runs):
+        drawn = {}
+        for method, some in grouped(alike, _method).items():
+            models = by_seed(some).values()
+            drawn[method] = [run.report["retrain"]["mean"] for run in models]
+            row = {**some[0].where, "method": method, "models": len(models)}
+            row["change of d"] = spread(drawn[method], 4)
+            row["share > 0"] = spread([share_apart(run) for run in models], 2)
+            rows.append((some[0], row))
+        where = tuple(alike[0].where.values())
+        pictured[where] = panels.fuller(pictured.get(where, {}), drawn)
+    return [Part(name, title, table(rows), CHANGES_NOTE, _draw(pictured))] if rows else []
 
 
 def share_apart(run: Run) -> float:

@@ -18,6 +18,11 @@ def grid(rows: int, columns: int, width: float, height: float, **shared: str) ->
     return figure, axes
 
 
+def fuller(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Of two settings' models, by what they are drawn as, those with more models, then with more names."""
+    return max(one, other, key=lambda found: (max(map(len, found.values()), default=0), len(found)))
+
+
 def look(i: int) -> dict[str, object]:
     """Colour and marker of a picture's i-th line; after seven they begin again."""
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4}

@@ -171,10 +171,12 @@ def class_report(found: Findings) -> dict:
 
 
 def merge_report(found: Findings) -> dict | None:
-    """`merge_quality` by the harmful suggestions and by all; None where no classes are known to be alike."""
-    c, groups = found.split.num_classes, found.split.same_things
-    by = {"harmful": suggestions(found), "all": suggestions(found, harmful_only=False)}
-    quality = {name: merge_quality(merges(table), groups, c) for name, table in by.items()}
+    """`merge_quality` by the harmful suggestions, by them and the authors' rule, and by all suggestions; None
+    where no classes are known to be alike."""
+    c, groups, harmful = found.split.num_classes, found.split.same_things, suggestions(found)
+    by = {"harmful": merges(harmful), "harmful_by_share": merges(harmful, "kind_by_share")}
+    by["all"] = merges(suggestions(found, harmful_only=False))
+    quality = {name: merge_quality(pairs, groups, c) for name, pairs in by.items()}
     return quality if quality["all"] else None
 
 

@@ -2,9 +2,10 @@
 
 import copy
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from jaxtyping import Float
 from src.artifacts import read_json, short_hash
 from src.errors import UserError
 
+CONF = Path(__file__).resolve().parent.parent / "conf"
 # What changes no finding, and the seed: runs that differ in nothing else are repetitions of one setting.
 NO_SETTING = ("seed", "output_dir", "data_dir", "num_workers", "logger", "again", "pictures", "report")
-SEEDED = {"noise", "influence", "detector", "counterfactual", "retrain"}  # whose seed follows the run's
+# Whose seed follows the run's, unless the command gives it one of its own.
+SEEDED = {"noise", "influence", "detector", "counterfactual", "retrain"}
 NO_FINDING = {"recipe": ("validate_every", "eval_batch_size"), "influence": ("when", "every")}
 NAMED = tuple(f"src.dataset.{name}." for name in ("cars", "cub", "inshop", "omniglot", "sop"))
 OFF = {
@@ -28,6 +31,7 @@ OFF = {
     "counterfactual": ("subsets", 0),
     "noise": ("ratio", 0),
 }
+FOLLOWED = ("experiment", "logger")  # choices that change no finding
 REPORT = {"choices", "seed", "retrieval", "confusions", "noise"}  # what every run's metrics.json has
 NAMES = ("query", "query_class", "neighbour", "neighbour_class", "class", "true_class", "recommended", "path")
 
@@ -130,10 +134,16 @@ def read(folder: Path) -> Run:
             f"{folder / 'metrics.json'}: no run's report, it lacks {', '.join(sorted(lacking))}; "
             "delete the folder and run again"
         )
-    return Run(folder, report, _settings(folder / "config.yaml", report["seed"]))
+    return Run(folder, report, _settings(folder / "config.yaml", _followers(report), report["seed"]))
 
 
-def _settings(config: Path, seed: int) -> dict[str, Any]:
+def _followers(report: dict[str, Any]) -> set[str]:
+    """The groups whose seed follows the run's: noise.seed=0 seed=1 is another setting than seed=1 alone."""
+    given = {word.lstrip("+").partition("=")[0] for word in shlex.split(report.get("command", ""))}
+    return {group for group in SEEDED if f"{group}.seed" not in given}
+
+
+def _settings(config: Path, followers: set[str], seed: int) -> dict[str, Any]:
     if not config.exists():
         return {}
     try:
@@ -152,7 +162,7 @@ def _settings(config: Path, seed: int) -> dict[str, Any]:
         found["dataset"] = {key: value for key, value in data.items() if key != "root"}
     for group in NO_FINDING.keys() & found.keys():
         found[group] = {k: v for k, v in found[group].items() if k not in NO_FINDING[group]}
-    for group in SEEDED & found.keys():  # dataset.seed is no follower: it says which data
+    for group in followers & found.keys():  # dataset.seed is no follower: it says which data
         found[group] = {k: v for k, v in found[group].items() if not (k == "seed" and v == seed)}
     return found
 
@@ -178,13 +188,37 @@ def natural(text: str) -> tuple[tuple[str, float], ...]:
 
 def usual(runs: Iterable[Run], group: str) -> list[Run]:
     """The runs with the settings of a group that most of them have, for each of its options, data set by
-    data set: what a sweep over those settings adds stays out of tables that are not about it."""
+    data set: what a sweep over those settings adds stays out of tables that are not about it. Of several
+    that as many have, the one nearest to conf/."""
     kept = []
     for alike in grouped(runs, lambda run: (run.choice("dataset"), run.choice(group))).values():
-        counts = Counter(short_hash(run.settings.get(group)) for run in alike)
-        most = max(counts.items(), key=lambda item: (item[1], item[0]))[0]
-        kept += [run for run in alike if short_hash(run.settings.get(group)) == most]
+        kinds = grouped(alike, lambda run: short_hash(run.settings.get(group))).values()
+        kept += max(kinds, key=lambda kind: (len(kind), -_departures(kind[0], group)))
     return kept
+
+
+def _departures(run: Run, group: str) -> int:
+    """How many of a group's settings are not those of conf/."""
+    usually = dict(flat(_defaults(group, run.choice(group))))
+    return sum(usually.get(key, value) != value for key, value in flat(run.settings.get(group)))
+
+
+@cache
+def _defaults(group: str, option: str) -> Any:
+    """A group's settings in conf/, without those that another key decides; {} of an option that is gone."""
+    file = CONF / group / f"{option}.yaml"
+    found = yaml.load((file if file.is_file() else CONF / "config.yaml").read_text("utf-8"), LOADER)
+    found = found if file.is_file() else found.get(group)
+    return {key: value for key, value in (found or {}).items() if not str(value).startswith("${")}
+
+
+def flat(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """(optimizer.lr, 1e-4), ... of {optimizer: {lr: 1e-4}, ...}."""
+    for key, value in (settings or {}).items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
 
 
 def by_seed(runs: Iterable[Run]) -> dict[int, Run]:
@@ -196,7 +230,7 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
     """The runs, each setting and seed once, as `by_seed` chooses."""
 
     def looks(run: Run) -> tuple:
-        groups = run.report["choices"].keys() - {"experiment", "logger"}
+        groups = run.report["choices"].keys() - {*FOLLOWED}
         return run.setting(), *sorted((group, run.choice(group)) for group in groups)
 
     found = [run for alike in grouped(runs, looks).values() for run in by_seed(alike).values()]

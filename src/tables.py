@@ -15,27 +15,31 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from src import experiment, review
+from src.apart import apart
 from src.artifacts import whole_file, write_csv
 from src.errors import UserError, command
-from src.part import Part
+from src.part import MISSING, Part, spread
 from src.runs import Run, distinct, find, natural, newest, read
 
 MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]  # of a model, however it is looked at
 ONE_MODEL = ["dataset", "noise", "model", "loss"]
-SETTING = ["dataset", "noise", "model", "loss", "target", "params", "influence", "detector"]
+LOOKS = ["dataset", "noise", "model", "loss", "target", "params", "influence", "detector"]
+SETTING = [*LOOKS, "also"]
 
 
 def collect(runs: list[Run]) -> pd.DataFrame:
-    """One row per finished run, in the order given."""
-    rows = []
-    for run in {run.folder: run for run in runs}.values():
+    """One row per finished run, in the order given; also: what else its settings are, where others that look
+    the same have another."""
+    runs, rows = list({run.folder: run for run in runs}.values()), []
+    for run in runs:
         report = run.report
         noise, lds = report["noise"] or {}, report.get("counterfactual") or {}
         by_detector, by_influence = noise.get("detector") or {}, noise.get("absolute_influence") or {}
         rows.append(
             {
-                **{group: run.choice(group) for group in SETTING},
-                "noise": run.choice("noise") + (", corrected" if report.get("corrections") else ""),
+                **{group: run.choice(group) for group in LOOKS},
+                "noise": run.noise + (", corrected" if report.get("corrections") else ""),
+                "also": "",
                 "setting": run.setting(),
                 "seed": report["seed"],
                 "R@1": report["retrieval"]["R@1"],
@@ -51,20 +55,23 @@ def collect(runs: list[Run]) -> pd.DataFrame:
                 "LDS ±": None if lds.get("low") is None else (lds["high"] - lds["low"]) / 2,
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    for _, alike in table.groupby(LOOKS):
+        some = alike.drop_duplicates("setting")
+        if len(some) > 1:
+            words = dict(zip(some["setting"], apart([runs[i] for i in some.index]), strict=True))
+            table.loc[alike.index, "also"] = alike["setting"].map(words)
+    return table
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± standard deviation (n - 1) over the runs of each setting; '-' where nothing was measured."""
+    """Mean ± standard deviation (n - 1) over the runs of each setting, "(2 of 5)" where only some have the
+    number; "-" where none has."""
     measured = [column for column in runs if column not in (*SETTING, "setting", "seed")]
 
     def cell(values: pd.Series) -> str:
-        values = values.astype(float).dropna()
-        if values.empty:
-            return "-"
-        digits = 0 if values.name == "confusions" else 3
-        spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-        return f"{values.mean():.{digits}f}{spread}"
+        found = spread(values.astype(float), 0 if values.name == "confusions" else 3)
+        return "-" if found == MISSING else found
 
     groups = runs.groupby([*SETTING, "setting"], sort=True)
     table = groups[measured].agg(cell)
@@ -78,6 +85,8 @@ def markdown(table: pd.DataFrame) -> str:
     the way of looking leaves as it is. LDS ±: half of the 95 % interval over what was explained."""
     one = [name for name in table if table[name].nunique() == 1 and len(table) > 1]
     nothing = [name for name in table if name.startswith("LDS") and (table[name] == "-").all()]
+    if not table["also"].any():
+        one, nothing = [name for name in one if name != "also"], [*nothing, "also"]
     shown = [name for name in SETTING if name in one]
     if len({*table[ONE_MODEL].itertuples(index=False)}) == 1:  # one model, looked at in several ways
         shown += [name for name in MODEL_FINDINGS if name in one]

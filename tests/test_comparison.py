@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.comparison import changes, compared, middle, retrained
+from src.comparison import changes, compared, improvements, middle, retrained
 from tests.finished import finish
 
 RANDOM = np.random.default_rng(5)
@@ -35,7 +35,7 @@ def runs(tmp_path):
 
 
 def test_methods_are_paired_model_by_model(runs):
-    found = {(where["methods"], most): tests for where, most, tests in compared(runs, (5, 13, 14))}
+    found = {(methods, most): tests for _, methods, most, tests in compared(runs, (5, 13, 14))}
     assert set(found) == {(m, n) for m in ("eif > if", "eif > random", "if > random") for n in (5, 13)}
     for (methods, most), tests in found.items():
         first, _, second = methods.split()
@@ -48,8 +48,8 @@ def test_methods_are_paired_model_by_model(runs):
             )
             wilcoxon = stats.wilcoxon(*pair, alternative="greater").pvalue
             assert test["p_wilcoxon"] == pytest.approx(wilcoxon)
-    where, *_ = next(compared(runs, (5,)))
-    assert where == {"dataset": "glyphs", "noise": "none", "loss": "proxynca", "methods": "eif > if"}
+    run, methods, *_ = next(compared(runs, (5,)))
+    assert (run.where, methods) == ({"dataset": "glyphs", "noise": "none", "loss": "proxynca"}, "eif > if")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,7 @@ def test_methods_are_paired_model_by_model(runs):
         {"checkpoint": {"sha256": "another"}},
         {"before": BEFORE[::-1]},
         {"change": np.ones(12)},
+        {"format": 9},
         {"settings": {"influence": {}, "retrain": {"mode": "cached", "lr": 4e-5}, "recipe": {"epochs": 2}}},
     ],
 )
@@ -68,7 +69,7 @@ def test_what_is_not_of_the_same_explanations_is_not_paired(tmp_path, other):
 
 def test_a_seed_that_one_method_lacks_is_left_out(runs):
     found = list(compared([run for run in runs if run.folder.name != "pairs-if-1"], (5,)))
-    assert [(where["methods"], len(tests)) for where, _, tests in found] == [
+    assert [(methods, len(tests)) for _, methods, _, tests in found] == [
         ("eif > if", 1), ("eif > random", 2), ("if > random", 1),
     ]  # fmt: skip
 
@@ -99,6 +100,21 @@ def test_each_methods_own_change(runs):
         assert cell == f"{means.mean():.4f} ± {means.std(ddof=1):.4f}"
         assert share == f"{above.mean():.2f} ± {above.std(ddof=1):.2f}"
     assert changes([], "name", "title") == []
+
+
+def test_another_recipes_row_says_so(tmp_path):
+    wide = {"influence": {}, "retrain": {"mode": "cached", "lr": 4e-5}, "model": {"width": 8}}
+    runs = [
+        made(tmp_path, method, 0, name=f"{method}{len(settings)}", settings=settings)
+        for method in ("eif", "if")
+        for settings in (wide, {**wide, "model": {"width": 4}, "recipe": {"epochs": 2}})
+    ]
+    table = improvements(runs, "pairs", {5: "0.1, 0.2"}, lambda tests: {})
+    assert sorted(table["setting"]) == [
+        "model.width=4, recipe.epochs=2", "model.width=8, recipe.epochs=null",
+    ]  # fmt: skip
+    assert list(table)[:6] == ["dataset", "noise", "loss", "methods", "pairs", "setting"]
+    assert "setting" not in improvements(runs[::2], "pairs", {5: "0.1, 0.2"}, lambda tests: {})
 
 
 def test_the_model_in_the_middle():

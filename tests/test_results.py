@@ -87,6 +87,14 @@ def test_classes_with_suggestions(found):
     assert report["all"] == {"joined": 3, "known": 1, "precision": pytest.approx(1 / 3), "recall": 1}
 
 
+def test_merges_are_scored_by_both_rules(found, monkeypatch):
+    leans = pd.DataFrame({"class": [0, 1], "leans_to": [1, 2]})
+    kinds = {"kind": ["centralized", "others"], "kind_by_share": ["others", "centralized"]}
+    monkeypatch.setattr(results, "suggestions", lambda found, harmful_only=True: leans.assign(**kinds))
+    report = results.merge_report(replace(found, split=replace(found.split, same_things=((0, 1),))))
+    assert [report[name]["precision"] for name in ("harmful", "harmful_by_share", "all")] == [1, 0, 1]
+
+
 def test_class_pairs_count_both_directions(found):
     assert results.class_pairs(results.confusion_table(found)) == [
         {"classes": ["x", "y"], "confusions": 2, "same_thing": True},

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import yaml
 
 from src.errors import UserError
 from src.runs import by_seed, distinct, find, grouped, natural, read, usual
+from tests.conftest import ROOT
 from tests.finished import finish
 
 
@@ -150,6 +152,31 @@ def test_the_usual_settings_of_each_option_and_data_set(tmp_path):
     ]
     swept = [made("e", 0, "glyphs", "eif", radius=0.04), made("f", 0, "glyphs", "eif", radius=0.16)]
     assert sorted(run.folder.name for run in usual(swept + kept, "influence")) == ["a", "b", "c", "d"]
+
+
+def test_of_settings_that_as_many_have_the_usual_ones_are_those_of_conf(tmp_path):
+    def made(radius, seed=0):
+        return finish(
+            tmp_path, f"{radius}-{seed}", seed, settings={"influence": {"radius": radius, "n_theta": 1}}
+        )
+
+    given = yaml.safe_load((ROOT / "conf/influence/eif.yaml").read_text())["radius"]
+    runs = [made(radius) for radius in (0.0025, 0.01, given, 0.04, 0.16)]
+    for order in (runs, runs[::-1]):
+        assert usual(order, "influence") == [runs[2]]
+    more = made(0.16, seed=1)
+    assert usual([*runs, more], "influence") == [runs[-1], more]  # most runs have it
+
+
+def test_a_seed_that_the_command_gives_is_a_setting(tmp_path):
+    def made(seed, noise_seed, command):
+        settings, name = {"noise": {"ratio": 0.1, "seed": noise_seed}}, f"{seed}-{noise_seed}-{len(command)}"
+        return finish(tmp_path, name, seed, settings=settings, command=command)
+
+    pinned = [made(seed, 0, f"python -m src.run noise.seed=0 seed={seed} x='a b'") for seed in (0, 1, 2)]
+    followed = [made(seed, seed, f"python -m src.run seed={seed}") for seed in (0, 1)]
+    assert len({run.setting() for run in pinned}) == len({run.setting() for run in followed}) == 1
+    assert pinned[0].setting() != followed[0].setting()
 
 
 def test_the_usual_rate_of_retraining_although_it_is_no_choice(tmp_path):

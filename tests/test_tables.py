@@ -140,8 +140,8 @@ def test_a_number_that_one_run_lacks_is_the_mean_of_the_others(tmp_path):
     write_json(file, report)
     row = over_seeds(collect(runs(tmp_path))).iloc[0]
     assert row["runs"] == 3
-    assert row["AUROC |influence|"] == spread([0.75, 0.77])
-    assert row["recommended right"] == spread([0.6, 0.62])
+    assert row["AUROC |influence|"] == f"{spread([0.75, 0.77])} (2 of 3)"
+    assert row["recommended right"] == f"{spread([0.6, 0.62])} (2 of 3)"
 
 
 def test_a_seed_is_counted_once_in_a_mean_over_seeds(tmp_path):
@@ -153,6 +153,16 @@ def test_a_seed_is_counted_once_in_a_mean_over_seeds(tmp_path):
     table = over_seeds(collect(runs(tmp_path)))
     assert table["runs"].tolist() == [1, 1]
     assert table["R@1"].tolist() == ["0.700", "0.900"]
+    assert table["also"].tolist() == ["recipe.epochs=15", "recipe.epochs=30"]
+    assert "| recipe.epochs=15 |" in markdown(table)
+    assert "also" not in markdown(table[:1].assign(also=""))
+
+
+def test_noise_is_named_by_its_ratio(tmp_path):
+    for name, ratio in (("a", 0.1), ("b", 0.3)):
+        run(tmp_path, 0, 0.7, name=name)
+        (tmp_path / name / "config.yaml").write_text(f"noise: {{ratio: {ratio}, kind: shift}}\n")
+    assert over_seeds(collect(runs(tmp_path)))["noise"].tolist() == ["10 % shift", "30 % shift"]
 
 
 @pytest.mark.parametrize("hidden", [".softtriple-seed0.123.partial", ".softtriple-seed0.before"])

@@ -1,10 +1,10 @@
 """The closed loop: what relabelling and training again wins back."""
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from src import panels
+from src.apart import table
 from src.artifacts import short_hash
 from src.columns import MEASURES
 from src.part import Part, spread
@@ -12,14 +12,16 @@ from src.runs import Run, grouped, newest
 
 NOTE = (
     "Round 0 is trained on the labels given. Each round relabels, leaves out samples whose label the "
-    "evidence speaks against without being sure of another, and trains from scratch. Wrong: samples trained "
-    "with a wrong label; broken: those whose given label was right. Won back: share of the difference to the "
-    "model of the clean labels, over the mean of all models (a share of each model's small difference would "
-    "be noise). Mean ± standard deviation over the seeds. A loop that ended early, as a round would have "
-    "changed no label, stays at its last round. In the picture the mean goes as far as all seeds were asked "
-    "to go; of several settings the one with most models."
+    "evidence speaks against without being sure of another, and trains from scratch. Wrong: samples "
+    "trained with a wrong label; broken: those whose given label was right. Won back: share of the "
+    "difference to the model of the clean labels, over the mean of all models (a share of each model's "
+    "small difference would be noise). Mean ± standard deviation over the seeds. A loop that ended early, "
+    "as a round would have changed no label or left fewer than two classes, stays at its last round. In "
+    "the picture the mean goes as far as all seeds were asked to go; of several settings the one with most "
+    "models."
 )
 COLUMNS = {"R@1": 3, "MAP@R": 3, "relabelled": 0, "left_out": 0, "wrong": 0, "broken": 0}
+CELLS = ("models", *COLUMNS, *(f"{name} won back" for name in MEASURES))
 
 
 def parts(runs: list[Run]) -> list[Part]:
@@ -38,18 +40,19 @@ def parts(runs: list[Run]) -> list[Part]:
             cells = {name: spread([line[name] for line in lines], COLUMNS[name]) for name in known}
             first = [each["rounds"][0] for each in here]
             back = {f"{name} won back": _back(first, lines, clean, name) for name in MEASURES if i}
-            rows.append({**where, "models": len(here), "round": str(i), **cells, **back})
+            rows.append((models[0], {**where, "round": str(i), "models": len(here), **cells, **back}))
         key = tuple(where.values())
         pictured[key] = max(pictured.get(key, []), models, key=len)
         clean = [run.report["loop"]["clean"] for run in models]
-        where["models"] = len(models)
         if all(clean):
             cells = {name: spread([each[name] for each in clean]) for name in MEASURES}
-            rows.append({**where, "round": "clean labels", **cells})
-    columns = ["dataset", "noise", "loss", "models", "round", *COLUMNS, "R@1 won back", "MAP@R won back"]
-    table = pd.DataFrame(rows, columns=columns).astype(object).fillna("-")
+            rows.append((models[0], {**where, "round": "clean labels", "models": len(models), **cells}))
+    if not rows:
+        return []
+    found = table(rows, without=("loop.rounds",))
+    found = found.reindex(columns=[*(name for name in found if name not in CELLS), *CELLS])
     title = "Closed loop: what relabelling wins back"
-    return [Part("closed_loop", title, table, NOTE, _draw(pictured))] if rows else []
+    return [Part("closed_loop", title, found.astype(object).fillna("-"), NOTE, _draw(pictured))]
 
 
 def _key(run: Run) -> tuple[str, str, str, str, str]:

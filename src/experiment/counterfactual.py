@@ -1,7 +1,6 @@
 """Which method predicts what really happens when samples are left out."""
 
-import pandas as pd
-
+from src.apart import table
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped
 
@@ -21,9 +20,10 @@ def parts(runs: list[Run]) -> list[Part]:
         row = dict(zip(("dataset", "noise", "loss", "target", "influence"), _key(first)[:-1], strict=True))
         damping = (first.settings.get("influence") or {}).get("damping", "-")
         found = [run.report["counterfactual"]["mean"] for run in models]
-        rows.append({**row, "damping": str(damping), "models": len(models), "LDS": spread(found)})
+        row |= {"damping": str(damping), "models": len(models), "LDS": spread(found)}
+        rows.append((first, row))
     title = "Which method predicts retraining without random subsets"
-    return [Part("counterfactual", title, pd.DataFrame(rows), NOTE)] if rows else []
+    return [Part("counterfactual", title, table(rows), NOTE)] if rows else []
 
 
 def _key(run: Run) -> tuple[str, ...]:

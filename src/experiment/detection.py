@@ -3,12 +3,13 @@
 from itertools import product
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from src import panels
+from src.apart import table
+from src.artifacts import short_hash
 from src.part import Part, spread
-from src.runs import Run, by_seed, grouped, natural
+from src.runs import Run, by_seed, grouped, natural, newest
 
 MEASURES = {"AUROC": "auroc", "AP": "average_precision", "recall": "recall"}
 NOTE = (
@@ -30,39 +31,34 @@ def parts(runs: list[Run]) -> list[Part]:
     chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
     groups = grouped(chosen, lambda run: (*run.where.values(), run.setting("detector")))
     rows, pictured = [], {}
-    for alike in groups.values():
+    for alike in sorted(map(newest, groups.values()), key=len, reverse=True):
         if len({run.choice("detector") for run in alike}) < 2:
             continue
         drawn: dict[str, list[float]] = {}
-        for detector, some in grouped(alike, lambda run: run.choice("detector")).items():
+        cells = []
+        for (detector, _), some in grouped(alike, _detector).items():
             models = by_seed(some).values()
             found = [run.report["noise"] for run in models]
             aps = [each["detector"].get("average_precision") for each in found]
-            drawn[detector] = [ap for ap in aps if ap is not None]
-            rows.append(
-                {
-                    **some[0].where,
-                    "detector": detector,
-                    "models": len(models),
-                    **{
-                        name: spread([each["detector"].get(key) for each in found])
-                        for name, key in MEASURES.items()
-                    },
-                    "recommended right": spread([each.get("recommended_right_all") for each in found]),
-                }
-            )
+            drawn[detector] = max(drawn.get(detector, []), [ap for ap in aps if ap is not None], key=len)
+            row = {**some[0].where, "detector": detector, "models": len(models)}
+            for name, key in MEASURES.items():
+                row[name] = spread([each["detector"].get(key) for each in found])
+            row["recommended right"] = spread([each.get("recommended_right_all") for each in found])
+            cells.append((_falling(row["AP"]), some[0], row))
+        rows += [(run, row) for _, run, row in sorted(cells, key=lambda cell: cell[0])]  # the best first
         where = tuple(alike[0].where.values())
-        pictured[where] = max(pictured.get(where, {}), drawn, key=_size)
+        pictured[where] = panels.fuller(pictured.get(where, {}), drawn)
     if not rows:
         return []
     for drawn in pictured.values():
         drawn.pop("random", None)
-    rows.sort(key=lambda row: (row["dataset"], _kind(row["noise"]), row["loss"], _falling(row["AP"])))
-    return [Part("detection", "Who finds flipped labels", pd.DataFrame(rows), NOTE, _draw(pictured))]
+    rows.sort(key=lambda row: (row[1]["dataset"], _kind(row[1]["noise"]), row[1]["loss"]))
+    return [Part("detection", "Who finds flipped labels", table(rows), NOTE, _draw(pictured))]
 
 
-def _size(drawn: dict[str, list[float]]) -> tuple[int, int]:
-    return max(map(len, drawn.values()), default=0), len(drawn)
+def _detector(run: Run) -> tuple[str, str]:
+    return run.choice("detector"), short_hash(run.settings.get("detector"))
 
 
 def _kind(noise: str) -> tuple[bool, str, list[tuple[str, float]]]:

@@ -7,16 +7,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from src import panels
+from src.apart import table
 from src.artifacts import short_hash
 from src.part import MISSING, Part, spread
-from src.runs import Run, by_seed, grouped
+from src.runs import Run, by_seed, grouped, newest, usual
 
 NOTE = (
     "Two models of one data set, network and recipe, clean labels: the share of the queries that both "
     "confuse among those that either does (Jaccard), and, of those that both confuse, how many they take "
-    "for the same class. "
-    "By chance: expected if the two confused as many queries each, drawn at random, and wrong classes as "
-    "often as they do. Mean ± standard deviation over pairs of models, which share models and so are not "
+    "for the same class. By chance: expected if the two confused as many queries each, drawn at random, "
+    "and wrong classes as often as they do, which is a little low for the class: a query's own can't be "
+    "the wrong one. Mean ± standard deviation over pairs of models, which share models and so are not "
     "independent."
 )
 
@@ -25,8 +26,8 @@ def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set and pair of losses, with its picture."""
     chosen = [run for run in runs if run.noise == "none" and not run.report.get("loop")]
     rows = []
-    for (dataset, model, _), here in grouped(chosen, _data).items():
-        models = {run.report["checkpoint"]["sha256"]: run for run in here}.values()
+    for (dataset, model, _), here in grouped(usual(chosen, "loss"), _data).items():
+        models = {run.report["checkpoint"]["sha256"]: run for run in newest(here)}.values()
         kinds = grouped(models, lambda run: run.choice("loss"))
         found = {(loss, seed): run for loss, some in kinds.items() for seed, run in by_seed(some).items()}
         wrong = {key: _wrong(run) for key, run in found.items()}
@@ -38,11 +39,11 @@ def parts(runs: list[Run]) -> list[Part]:
         for name, each in pairs.items():
             columns = {key: spread([one[key] for one in each]) for key in each[0]}
             row = {"dataset": dataset, "network": model, "models": name}
-            rows.append({**row, "pairs of models": len(each), **columns})
+            rows.append((here[0], {**row, "pairs of models": len(each), **columns}))
     if not rows:
         return []
-    table = pd.DataFrame(rows)
-    return [Part("figure1", "Figure 1: do other models make the same confusions?", table, NOTE, _draw(table))]
+    found = table(rows, before="pairs of models", without=("loss",))
+    return [Part("figure1", "Figure 1: do other models make the same confusions?", found, NOTE, _draw(found))]
 
 
 def overlap(first: dict[str, str], second: dict[str, str], queries: int) -> dict[str, float]:

@@ -6,8 +6,9 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from src import panels
+from src.apart import table
 from src.part import Part, spread
-from src.runs import Run, by_seed, grouped
+from src.runs import Run, by_seed, grouped, newest
 from src.statistics import detection_curve
 
 CHECKED = (0.05, 0.1, 0.2, 0.5)
@@ -28,7 +29,7 @@ def parts(runs: list[Run]) -> list[Part]:
     chosen = [run for run in chosen if run.choice("detector") == "knn"]
     rows, lines = [], []
     for where, here in grouped(chosen, _where).items():
-        by_theta = grouped(here, _theta)
+        by_theta = grouped(newest(here), _theta)
         if len(by_theta) < 2:
             continue
         for theta, alike in by_theta.items():
@@ -42,12 +43,12 @@ def parts(runs: list[Run]) -> list[Part]:
                     for share in CHECKED
                 }
                 looks = {"N": theta, "ranking": ranking, "models": len(tables)}
-                rows.append({**alike[0].where, **looks, **found})
+                rows.append((alike[0], {**alike[0].where, **looks, **found}))
                 lines.append((where, theta, ranking, np.mean(curves, 0)))
     if not rows:
         return []
     title = "Figure 2: flipped samples found by EIF"
-    return [Part("figure2", title, pd.DataFrame(rows), NOTE, _draw(lines))]
+    return [Part("figure2", title, table(rows), NOTE, _draw(lines))]
 
 
 def _curve(scores: pd.Series, flipped: pd.Series) -> Float[np.ndarray, " g"]:

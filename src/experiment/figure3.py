@@ -5,7 +5,7 @@ from PIL import Image
 
 from src.errors import UserError
 from src.part import Part
-from src.runs import Run, grouped, usual
+from src.runs import Run, grouped, newest, usual
 from src.statistics import most_harmful
 
 METHODS = ("eif", "if")
@@ -20,9 +20,10 @@ def parts(runs: list[Run]) -> list[Part]:
     """One part per data set whose runs drew their most harmful samples with both methods."""
     drawn = [run for run in runs if (run.folder / "harmful.png").exists()]
     drawn = [run for run in drawn if run.choice("influence") in METHODS]
+    drawn = [run for run in drawn if run.choice("target") in ("all", "pairs")]
     found = []
     for dataset, here in grouped(usual(drawn, "influence"), lambda run: run.choice("dataset")).items():
-        for alike in grouped(here, lambda run: (run.setting("influence"), run.seed)).values():
+        for alike in grouped(newest(here), lambda run: (run.seed, run.setting("influence"))).values():
             runs_of = {run.choice("influence"): run for run in alike}
             if set(runs_of) != set(METHODS):
                 continue
@@ -35,10 +36,12 @@ def parts(runs: list[Run]) -> list[Part]:
             shared = [len(set(one) & set(other)) for (one, _), (other, _) in both]
             rows = [
                 {
+                    **alike[0].where,
+                    "seed": str(alike[0].seed),
                     "method": method,
                     "pairs": len(five[method]),
-                    "classes among five": f"{pd.Series([len(set(c)) for _, c in five[method]]).mean():.2f}",
-                    "of five, shared by both": f"{pd.Series(shared, dtype=float).mean():.2f}",
+                    "classes among five": _mean([len(set(classes)) for _, classes in five[method]]),
+                    "of five, shared by both": _mean(shared),
                 }
                 for method in METHODS
             ]
@@ -47,6 +50,10 @@ def parts(runs: list[Run]) -> list[Part]:
             found.append(Part(f"figure3_{dataset}", title, pd.DataFrame(rows), NOTE, picture))
             break
     return found
+
+
+def _mean(counts: list[int]) -> str:
+    return f"{sum(counts) / len(counts):.2f}" if counts else "-"
 
 
 def _five(run: Run) -> list[tuple[list[int], list[str]]]:

@@ -1,7 +1,6 @@
 """Corrected labels: the same model before and after them, over seeds."""
 
-import pandas as pd
-
+from src.apart import table
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped
 
@@ -25,5 +24,5 @@ def parts(runs: list[Run]) -> list[Part]:
             row[f"{name} change"] = spread([new - old for old, new in zip(before, after, strict=True)])
         for fate in ("vanished", "appeared", "moved"):
             row[fate] = spread([each[fate] for each in found], 1)
-        rows.append(row)
-    return [Part("relabels", "Corrected labels, before and after", pd.DataFrame(rows), NOTE)] if rows else []
+        rows.append((alike[0], row))
+    return [Part("relabels", "Corrected labels, before and after", table(rows), NOTE)] if rows else []

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
 
 from src import panels
+from src.apart import table
 from src.comparison import share_apart
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, natural
@@ -24,12 +24,12 @@ TURNED = ("influence.radius", "influence.damping", "retrain.optimizer.lr")
 
 @dataclass(frozen=True)
 class Point:
-    """What a method did at one rate and one value of its knob; aps: of the seeds with flipped labels."""
+    """What a method did at one rate and one value of its knob; aps: by seed, where labels were flipped."""
 
     rate: float
     knob: float
     change: float
-    aps: list[float]
+    aps: dict[int, float]
 
 
 def parts(runs: list[Run]) -> list[Part]:
@@ -44,28 +44,26 @@ def parts(runs: list[Run]) -> list[Part]:
             continue
         points = []
         for (knob, rate), some in sorted(kinds.items(), key=lambda item: item[0]):
-            models = by_seed(some).values()
-            found = [(run.report["noise"] or {}).get("absolute_influence") or {} for run in models]
-            change = [run.report["retrain"]["mean"] for run in models]
-            by_size = [each.get("average_precision") for each in found]
-            points.append(Point(rate, knob, np.mean(change), [ap for ap in by_size if ap is not None]))
-            rows.append(
-                {
-                    **some[0].where,
-                    "method": _method(some[0]),
-                    "knob": f"{KNOBS[_method(some[0])]} {knob:g}",
-                    "rate": f"{rate:g}",
-                    "models": len(models),
-                    "change of d": spread(change, 4),
-                    "share > 0": spread([share_apart(run) for run in models], 2),
-                    "found by size, AP": spread(by_size),
-                }
-            )
+            models = by_seed(some)
+            change = [run.report["retrain"]["mean"] for run in models.values()]
+            by_size = {seed: _by_size(run) for seed, run in models.items()}
+            known = {seed: ap for seed, ap in by_size.items() if ap is not None}
+            points.append(Point(rate, knob, np.mean(change), known))
+            row = {**some[0].where, "method": _method(some[0])}
+            row |= {"knob": f"{KNOBS[_method(some[0])]} {knob:g}", "rate": f"{rate:g}", "models": len(models)}
+            row["change of d"] = spread(change, 4)
+            row["share > 0"] = spread([share_apart(run) for run in models.values()], 2)
+            rows.append((some[0], {**row, "found by size, AP": spread(by_size.values())}))
         key = *alike[0].where.values(), _method(alike[0])
         pictured[key] = max(pictured.get(key, []), [each for each in points if each.knob], key=len)
     title = "How the answer depends on EIF's radius, IF's damping and the rate of retraining"
     pictured = dict(sorted(pictured.items(), key=lambda item: natural(str(item[0]))))
-    return [Part("sensitivity", title, pd.DataFrame(rows), NOTE, _draw(pictured))] if rows else []
+    return [Part("sensitivity", title, table(rows), NOTE, _draw(pictured))] if rows else []
+
+
+def _by_size(run: Run) -> float | None:
+    """AP of ranking flipped samples by mean |score|."""
+    return ((run.report["noise"] or {}).get("absolute_influence") or {}).get("average_precision")
 
 
 def _key(run: Run) -> tuple[str, ...]:
@@ -95,11 +93,11 @@ def _draw(pictured: dict[tuple[str, str, str, str], list[Point]]) -> Figure:
         left.set_yscale("symlog", linthresh=smallest)
         left.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=smallest, subs=(1, 2, 5)))
         left.yaxis.set_major_formatter("{x:g}")
-        # What is found does not hang on the rate of the retraining, which comes after.
-        aps: dict[float, list[float]] = {}
+        # What is found does not hang on the rate of the retraining, which comes after: each seed counts once.
+        aps: dict[float, dict[int, float]] = {}
         for point in points:
-            aps.setdefault(point.knob, []).extend(point.aps)
-        known = sorted((knob, np.mean(each)) for knob, each in aps.items() if each)
+            aps.setdefault(point.knob, {}).update(point.aps)
+        known = sorted((knob, np.mean([*each.values()])) for knob, each in aps.items() if each)
         for axis, what in ((left, "change of d"), (right, "AP by size")):
             axis.set(xscale="log", xlabel=f"{KNOBS[method]} of {method}", ylabel=what)
             panels.entitle(axis, *where)

@@ -35,8 +35,9 @@ def parts(runs: list[Run]) -> list[Part]:
 
 
 def _cells(tests: list[dict]) -> dict[str, str]:
+    known = [each["p_normal"] for each in tests if each["p_normal"] == each["p_normal"]]
     return {
         "p": median_of([each["p_t"] for each in tests]),
         "effect size": middle(tests),
-        "not normal": f"{sum(each['p_normal'] < 0.05 for each in tests)} of {len(tests)}",
+        "not normal": f"{sum(p < 0.05 for p in known)} of {len(known)}" if known else "-",
     }

@@ -1,7 +1,6 @@
 """Table 2: how often flipped samples are recommended their true label."""
 
-import pandas as pd
-
+from src.apart import table
 from src.part import MISSING, Part, spread
 from src.runs import Run, by_seed, grouped, usual
 
@@ -34,19 +33,14 @@ def parts(runs: list[Run]) -> list[Part]:
                 alike = [run for run in here if (_ratio(run), run.choice("loss")) == (noise, loss)]
                 for some in grouped(alike, Run.setting).values() or [[]]:
                     found = by_seed(some).values()
-                    rows.append(
-                        {
-                            "dataset": dataset,
-                            "noise": f"{noise} {kind}".strip(),
-                            "loss": loss,
-                            "models": len(found) or MISSING,
-                            "recommended right": _percent(found, "recommended_right"),
-                            "of all flipped": _percent(found, "recommended_right_all"),
-                            "paper, CUB200, CARS196, InShop": PAPER.get((noise, loss), "-"),
-                        }
-                    )
+                    row = {"dataset": dataset, "noise": f"{noise} {kind}".strip(), "loss": loss}
+                    row["models"] = len(found) or MISSING
+                    row["recommended right"] = _percent(found, "recommended_right")
+                    row["of all flipped"] = _percent(found, "recommended_right_all")
+                    row["paper, CUB200, CARS196, InShop"] = PAPER.get((noise, loss), "-")
+                    rows.append(((some or here)[0], row))
     title = "Table 2: recommended labels that are right"
-    return [Part("table2", title, pd.DataFrame(rows), NOTE)] if rows else []
+    return [Part("table2", title, table(rows), NOTE)] if rows else []
 
 
 def _ratio(run: Run) -> str:

@@ -1,7 +1,6 @@
 """Table 3: seconds of detection and of recommendation."""
 
-import pandas as pd
-
+from src.apart import table
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, usual
 
@@ -9,9 +8,9 @@ from src.runs import Run, by_seed, grouped, usual
 PAPER = {"eif": "260.20 ± 29.28, 1.85 ± 0.01", "if": "375.56 ± 68.06, -"}
 NOTE = (
     "Seconds. Detection: scores of all training samples for all confusion pairs of the test side, on "
-    "cached features; the pass that makes the features is beside it. Recommendation: the neighbours' vote "
-    "for all training samples. The paper's are of ResNet-50 on CUB200 on its authors' machine, for a "
-    "number of pairs it does not say."
+    "cached features, without the pass that makes these. Recommendation: the neighbours' vote for all "
+    "training samples. The paper's are of ResNet-50 on CUB200 on its authors' machine, for a number of "
+    "pairs it does not say."
 )
 
 
@@ -24,22 +23,14 @@ def parts(runs: list[Run]) -> list[Part]:
     ).items():
         models = by_seed(alike).values()
         times = [run.report["seconds"] for run in models]
-        rows.append(
-            {
-                "dataset": dataset,
-                "noise": noise,
-                "loss": loss,
-                "method": method,
-                "models": len(models),
-                "pairs": spread([run.report["explained"]["rows"] for run in models], 0),
-                "detection": spread([each["influence"] for each in times], 2),
-                "recommendation": spread([each["relabelling"] for each in times], 2),
-                "device, cores, threads": ", ".join(machine),
-                "paper, CUB200": PAPER.get(method, "-"),
-            }
-        )
+        row = {"dataset": dataset, "noise": noise, "loss": loss, "method": method}
+        row |= {"device, cores, threads": ", ".join(machine), "models": len(models)}
+        row["pairs"] = spread([run.report["explained"]["rows"] for run in models], 0)
+        row["detection"] = spread([each["influence"] for each in times], 2)
+        row["recommendation"] = spread([each["relabelling"] for each in times], 2)
+        rows.append((alike[0], {**row, "paper, CUB200": PAPER.get(method, "-")}))
     title = "Table 3: seconds of detection and of recommendation"
-    return [Part("table3", title, pd.DataFrame(rows), NOTE)] if rows else []
+    return [Part("table3", title, table(rows), NOTE)] if rows else []
 
 
 def _key(run: Run) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """Table 5: training classes with relabel suggestions, by where these lean."""
 
-import pandas as pd
-
+from src.apart import table
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, usual
 
 KINDS = ("centralized", "diversified", "individual", "others")
+RULES = (("entropy", "kind", "harmful"), ("0.9", "kind_by_share", "harmful_by_share"))  # and their merges
 NOTE = (
     "Classes with relabel suggestions (harmful samples whose neighbours say another label), labels as "
     "they are, mean ± standard deviation over the seeds. Entropy: centralized below 0.35 nats, the "
@@ -24,27 +24,19 @@ def parts(runs: list[Run]) -> list[Part]:
     rows = []
     for (dataset, loss, detector, _), alike in grouped(usual(chosen, "influence"), _key).items():
         models = by_seed(alike).values()
-        for rule, key in (("entropy", "kind"), ("0.9", "kind_by_share")):
+        for rule, key, suggested in RULES:
             counts = [run.report["classes"][key] for run in models]
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "loss": loss,
-                    "labels by": detector,
-                    "models": len(models),
-                    "rule": rule,
-                    "classes": spread([sum(each.values()) for each in counts], 1),
-                    **{kind: spread([each[kind] for each in counts], 1) for kind in KINDS},
-                    "merges: precision": _merge(models, "precision"),
-                    "recall": _merge(models, "recall"),
-                }
-            )
+            row = {"dataset": dataset, "loss": loss, "labels by": detector, "rule": rule}
+            row |= {"models": len(models), "classes": spread([sum(each.values()) for each in counts], 1)}
+            row |= {kind: spread([each[kind] for each in counts], 1) for kind in KINDS}
+            row["merges: precision"] = _merge(models, suggested, "precision")
+            rows.append((alike[0], {**row, "recall": _merge(models, suggested, "recall")}))
     title = "Table 5: training classes with relabel suggestions"
-    return [Part("table5", title, pd.DataFrame(rows), NOTE)] if rows else []
+    return [Part("table5", title, table(rows), NOTE)] if rows else []
 
 
-def _merge(runs: list[Run], name: str) -> str:
-    found = [(run.report.get("merge") or {}).get("harmful") for run in runs]
+def _merge(runs: list[Run], suggested: str, name: str) -> str:
+    found = [(run.report.get("merge") or {}).get(suggested) for run in runs]
     return spread([each and each[name] for each in found], 2) if any(found) else "-"
 
 

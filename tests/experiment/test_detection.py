@@ -100,4 +100,41 @@ def test_the_picture_is_of_the_setting_with_most_models_and_of_what_is_known(tmp
     (part,) = detection.parts(runs)
     lines = drawn(part.picture.axes[0])
     assert {label: means.tolist() for label, (means, _) in lines.items()} == {"knn": [0.9], "loss": [0.9]}
-    assert part.table["AP"].tolist() == ["0.900 ± 0.000"] * 2 + ["0.200"] * 2 + [MISSING]
+    # knn, loss and margin of one setting, the best first, then the other setting, and what it is.
+    assert part.table["AP"].tolist() == ["0.900 ± 0.000"] * 2 + [MISSING] + ["0.200"] * 2
+    assert part.table["setting"].tolist() == ["recipe.epochs=1"] * 2 + [""] + ["recipe.epochs=9"] * 2
+
+
+def test_settings_of_a_detector_are_never_averaged(tmp_path):
+    def tuned(seed, penalty, ap):
+        return finish(
+            tmp_path,
+            f"{seed}-{penalty}",
+            seed,
+            choices={"noise": "flip_10", "detector": "cleanlab"},
+            settings={
+                "noise": {"ratio": 0.1, "kind": "symmetric"},
+                "detector": {"_target_": "cleanlab", "penalty": penalty},
+                "recipe": {"epochs": 1},
+            },
+            noise=found(ap),
+        )
+
+    runs = [made(tmp_path, "knn", 0.5, seed=seed) for seed in (0, 1)]
+    runs += [tuned(seed, 0.1, 0.9) for seed in (0, 1)] + [tuned(1, 100, 0.1)]
+    (part,) = detection.parts(runs)
+    rows = part.table[["detector", "setting", "models", "AP"]].values.tolist()
+    assert rows == [
+        ["cleanlab", "detector.penalty=0.1", 2, "0.900 ± 0.000"],
+        ["knn", "", 2, "0.500 ± 0.000"],
+        ["cleanlab", "detector.penalty=100", 1, "0.100"],
+    ]
+
+
+def test_another_format_is_not_compared_with(tmp_path):
+    runs = [made(tmp_path / name, name, 0.5) for name in ("knn", "loss")]
+    newer = finish(
+        tmp_path, "newer", choices={"noise": "flip_10", "detector": "margin"}, settings=runs[0].settings,
+        noise=found(0.9), format=9,
+    )  # fmt: skip
+    assert detection.parts([*runs, newer]) == []  # one detector of the newest format

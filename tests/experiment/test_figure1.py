@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,6 +55,22 @@ def test_figure1_pairs_each_two_models_of_a_data_set_once(tmp_path):
     assert table["same wrong class"].tolist() == ["1.000", "1.000 ± 0.000"]
     assert part.picture is not None
     assert figure1.parts(runs[:1]) == []
+
+
+def test_figure1_takes_the_usual_loss_and_the_newest_format(tmp_path):
+    def made(seed, gamma, queries, **report):
+        name, settings = f"{seed}-{gamma}-{len(report)}", {"loss": {"gamma": gamma}}
+        run = model(tmp_path, "softtriple", seed, queries, name=name, settings=settings)
+        return replace(run, report={**run.report, **report})
+
+    runs = [made(0, 1, "abc"), made(1, 1, "abcd"), made(1, 99, "xyz")]
+    for order in (runs, runs[::-1]):
+        (part,) = figure1.parts(order)
+        assert part.table["same queries"].tolist() == ["0.750"]
+    # Each model looked at again in a newer format; an older run of it, later by name, is not seen.
+    newer = [made(0, 1, "abe", format=9), made(1, 1, "abc", format=9)]
+    (part,) = figure1.parts([*newer, *runs])
+    assert part.table["same queries"].tolist() == ["0.500"]
 
 
 def test_figure1_keeps_other_data_and_recipes_apart(tmp_path):

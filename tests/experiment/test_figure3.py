@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -40,6 +43,21 @@ def test_figure3_is_of_one_model_and_the_same_pairs(tmp_path):
     for i, other in enumerate(({"checkpoint": {"sha256": "another"}}, {"scores": SCORES["if"][:1]})):
         run = drawn(tmp_path / str(i), "if", other.pop("scores", SCORES["if"]), **other)
         assert figure3.parts([eif, run]) == []
+
+
+def test_figure3_is_of_pairs_and_of_the_first_seed(tmp_path):
+    runs = [drawn(tmp_path, method, scores) for method, scores in SCORES.items()]
+    of_groups = {**runs[0].report["choices"], "target": "groups"}
+    groups = [replace(run, report={**run.report, "choices": of_groups}) for run in runs]
+    assert figure3.parts(groups) == []
+    later = [replace(run, report={**run.report, "seed": 1}) for run in runs]
+    (part,) = figure3.parts([*later, *runs])
+    assert part.table[["noise", "loss", "seed"]].values.tolist() == [["none", "proxynca", "0"]] * 2
+
+
+def test_figure3_of_nothing_explained_has_no_means(tmp_path):
+    (part,) = figure3.parts([drawn(tmp_path, method, np.empty((0, 7))) for method in SCORES])
+    assert set(part.table["classes among five"]) == set(part.table["of five, shared by both"]) == {"-"}
 
 
 def test_figure3_names_a_damaged_picture(tmp_path):

@@ -47,5 +47,5 @@ def test_corrected_runs_are_in_no_table_of_the_labels_given(tmp_path, capsys, mo
     said = capsys.readouterr().out
     assert "| none |" in said
     assert "| none, corrected |" in said
-    assert said.count("| glyphs | proxynca | knn | 1 | entropy |") == 1
+    assert said.count("| glyphs | proxynca | knn | entropy | 1 |") == 1
     assert "## Corrected labels, before and after" in said

@@ -85,6 +85,14 @@ def test_the_picture_has_a_line_for_each_rate_in_one_colour_everywhere(tmp_path)
     assert [text.get_text() for text in legend.get_texts()] == ["rate 1e-05", "rate 4e-05"]
 
 
+def test_each_seed_counts_once_in_what_is_found_however_many_rates_it_has(tmp_path):
+    knobs, rates = (0.01, 0.02, 0.04), (1e-5, 4e-5, 1.6e-4)
+    runs = [point(tmp_path, knob, rate, 0.1, 0.9) for knob in knobs for rate in rates]
+    runs += [point(tmp_path, knob, 1e-5, 0.1, 0.5, seed=1) for knob in knobs]
+    (part,) = sensitivity.parts(runs)
+    np.testing.assert_allclose(part.picture.axes[1].lines[0].get_ydata(), [0.7] * 3)
+
+
 def test_without_flipped_labels_the_picture_has_no_panel_of_finding_them(tmp_path):
     (part,) = sensitivity.parts([point(tmp_path, knob, 1e-5, 0.1, None) for knob in (0.01, 0.02, 0.04)])
     assert [axis.get_ylabel() for axis in part.picture.axes] == ["change of d"]

@@ -4,6 +4,7 @@ from scipy import stats
 
 from src.experiment import table1_groups, table1_pairs
 from src.part import median_of, spread
+from src.statistics import paired
 from tests.finished import finish
 
 RANDOM = np.random.default_rng(2)
@@ -41,6 +42,15 @@ def test_the_upper_half_is_the_t_test(tmp_path):
     assert row["not normal"] == f"{sum(stats.shapiro(each).pvalue < 0.05 for each in x)} of 3"
     assert row["paper, CUB200"] == "2.29e-02, 3.5e-12"
     assert methods["method"].tolist() == ["eif", "if"]
+
+
+def test_normality_that_nothing_can_be_said_of_is_not_counted(tmp_path, monkeypatch):
+    shapiro = iter([0.01, float("nan"), 0.5])
+    monkeypatch.setattr(
+        "src.comparison.paired", lambda one, other: {**paired(one, other), "p_normal": next(shapiro)}
+    )
+    table, _ = (part.table for part in table1_pairs.parts(runs(tmp_path, "pairs", "confusions.csv")))
+    assert table["not normal"].tolist() == ["1 of 2"]
 
 
 def test_the_lower_half_is_wilcoxons(tmp_path):

@@ -13,17 +13,18 @@ def test_table5_counts_kinds_by_both_rules(tmp_path):
             classes={"kind": kinds, "kind_by_share": {**kinds, "centralized": 0}},
         )
 
-    quality = {"harmful": {"precision": 0.5, "recall": 0.25}}
-    runs = [
-        made(0, 3, quality),
-        made(1, 5, quality),
-        made(2, 4, {"harmful": {"precision": None, "recall": 0.25}}),
-    ]
+    def quality(precision, by_share):
+        return {
+            "harmful": {"precision": precision, "recall": 0.25},
+            "harmful_by_share": {"precision": by_share, "recall": 0.75},
+        }
+
+    runs = [made(0, 3, quality(0.5, 0.1)), made(1, 5, quality(0.5, 0.2)), made(2, 4, quality(None, 0.3))]
     (part,) = table5.parts(runs)
     assert part.table["rule"].tolist() == ["entropy", "0.9"]
     assert part.table["classes"].tolist() == ["12.0 ± 1.0", "8.0 ± 0.0"]
     assert part.table["centralized"].tolist() == ["4.0 ± 1.0", "0.0 ± 0.0"]
-    assert set(part.table["merges: precision"]) == {"0.50 ± 0.00 (2 of 3)"}
-    assert set(part.table["recall"]) == {"0.25 ± 0.00"}
+    assert part.table["merges: precision"].tolist() == ["0.50 ± 0.00 (2 of 3)", "0.20 ± 0.10"]
+    assert part.table["recall"].tolist() == ["0.25 ± 0.00", "0.75 ± 0.00"]
     (part,) = table5.parts([made(7, 1, None)])
     assert set(part.table["merges: precision"]) == {"-"}

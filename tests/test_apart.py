@@ -1,0 +1,61 @@
+import pytest
+
+from src.apart import apart, table
+from tests.finished import finish
+
+
+@pytest.fixture
+def runs(tmp_path):
+    recipe = {"optimizer": {"lr": 0.1}}
+    settings = {
+        "a": {"recipe": {"epochs": 5, **recipe}, "params": "head"},
+        "b": {"recipe": {"epochs": 9, **recipe}, "params": "all"},
+        "c": {"model": {"width": 4}, "params": "all"},
+    }
+    models = {"a": "small_cnn", "b": "small_cnn", "c": "resnet50"}
+    return [
+        finish(tmp_path, name, settings=settings[name], choices={"model": model})
+        for name, model in models.items()
+    ]
+
+
+def test_what_runs_differ_in_is_said_as_on_the_command_line(runs):
+    assert apart(runs[:2]) == ["params=head, recipe.epochs=5", "params=all, recipe.epochs=9"]
+    assert apart(runs[:2], without=("params",)) == ["recipe.epochs=5", "recipe.epochs=9"]
+    assert apart(runs[:2], without=("recipe", "params")) == ["", ""]
+    assert apart(runs[:1]) == apart([runs[0], runs[0]])[:1] == [""]
+    # A choice stands for its keys.
+    lr = "recipe.optimizer.lr"
+    assert apart(runs) == [
+        f"model=small_cnn, params=head, recipe.epochs=5, {lr}=0.1",
+        f"model=small_cnn, params=all, recipe.epochs=9, {lr}=0.1",
+        f"model=resnet50, params=all, recipe.epochs=null, {lr}=null",
+    ]
+
+
+def test_more_keys_than_a_cell_holds_are_counted(tmp_path):
+    recipes = {x: {"recipe": dict.fromkeys("abcdefgh", x)} for x in (1, 2)}
+    one, _ = apart([finish(tmp_path, str(x), settings=recipe) for x, recipe in recipes.items()])
+    assert one == ", ".join(f"recipe.{key}=1" for key in "abcdef") + " and 2 more"
+
+
+def test_of_what_was_not_done_it_is_said_that_it_is_off(tmp_path):
+    loops = [{"rounds": 3, "sure": 0.9}, {"rounds": 3, "sure": 0.8}, {"rounds": 0, "sure": 0.8}]
+    runs = [finish(tmp_path, str(i), settings={"loop": loop}) for i, loop in enumerate(loops)]
+    assert apart(runs) == ["loop.rounds=3, loop.sure=0.9", "loop.rounds=3, loop.sure=0.8", "loop.rounds=0"]
+
+
+def test_rows_that_look_the_same_say_what_they_are(runs):
+    one, other, third = runs
+    rows = [
+        (one, {"dataset": "glyphs", "models": 1, "AP": "0.1"}),
+        (third, {"dataset": "omniglot", "models": 1, "AP": "0.1"}),
+        (other, {"dataset": "glyphs", "models": 1, "AP": "0.1"}),
+    ]
+    found = table(rows)
+    assert list(found) == ["dataset", "setting", "models", "AP"]
+    assert found["setting"].tolist() == ["params=head, recipe.epochs=5", "", "params=all, recipe.epochs=9"]
+    assert list(table(rows[:2])) == ["dataset", "models", "AP"]
+    assert list(table(rows, before="AP")) == ["dataset", "models", "setting", "AP"]
+    assert list(table(rows, without=("params", "recipe"))) == ["dataset", "models", "AP"]
+    assert table([]).empty
