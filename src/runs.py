@@ -181,7 +181,8 @@ def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Ru
 
 
 def natural(text: str) -> tuple[tuple[str, float], ...]:
-    """A sorting key in which the numbers within a text count as numbers."""
+    """A sorting key in which the numbers within a text count as numbers, and none as 0."""
+    text = re.sub(r"\bnone\b", "0", text)
     found = re.findall(r"(\D*)(\d+(?:\.\d+)?|$)", text)
     return tuple((word, float(number or -1)) for word, number in found)
 

@@ -101,7 +101,7 @@ def test_every_column_is_described_with_its_sign(noisy):
     index = json.loads((noisy / "influence_index.json").read_text())
     assert index["shape"] == list(np.load(noisy / "influence.npy").shape)
     assert "> 0 harmful" in index["sign"]
-    assert index["unit"] == "d times nats, divided by the length of the move if `normalise`"
+    assert index["unit"] == "d times nats, per length of the move with `normalise`"
     assert yaml.safe_load((noisy / "config.yaml").read_text())["noise"]["ratio"] == 0.25
 
 

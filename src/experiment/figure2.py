@@ -17,7 +17,8 @@ RANKINGS = {"by size": "influence_abs_mean", "signed": "influence_mean"}
 NOTE = (
     "Training samples ranked by their mean EIF score over all confusion pairs, signed (most harmful "
     "first, as in the paper) or by mean size; N: number of theta. A random order finds as large a share "
-    "as it checks. Mean ± standard deviation over the seeds; lines are means."
+    "as it checks. Mean ± standard deviation over the seeds; lines are means, and "
+    "where N makes no difference one hides the others."
 )
 
 
@@ -68,17 +69,20 @@ def _theta(run: Run) -> int | None:
 
 def _draw(lines: list[tuple]) -> Figure:
     wheres = list(dict.fromkeys(line[0] for line in lines))
-    figure = Figure((4.4 * len(wheres), 4), layout="constrained")
+    across = min(2, len(wheres))
+    figure, axes = panels.grid(-(-len(wheres) // across), across, 4.4, 3)
+    for axis in axes.ravel()[len(wheres) :]:
+        axis.remove()
     colours = dict(zip((1, 2, 4), panels.COLOURS, strict=False))
-    for axis, where in zip(figure.subplots(1, len(wheres), squeeze=False)[0], wheres, strict=True):
+    for axis, where in zip(axes.ravel(), wheres, strict=False):
         for here, theta, ranking, curve in lines:
             if here == where:
                 style = "-" if ranking == "by size" else "--"
                 colour = colours.get(theta, "#555555")
                 axis.plot(GRID, curve, style, color=colour, label=f"N = {theta}, {ranking}", linewidth=1.4)
         axis.plot([0, 1], [0, 1], ":", color="#888888", label="random")
-        axis.set_title(", ".join(where[:3]), fontsize=10)
-        axis.set_xlabel("share of training samples checked")
-        axis.set_ylabel("share of flipped samples found")
-        axis.legend(fontsize=7)
+        panels.entitle(axis, *where[:3])
+        axis.set_xlabel("share of training samples checked", fontsize=8)
+        axis.set_ylabel("share of flipped samples found", fontsize=8)
+    panels.legend(figure)
     return figure

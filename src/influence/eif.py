@@ -4,8 +4,8 @@
 
 each divided by ||theta - theta_0|| if `normalise`. Theta holds theta_max, where gradient ascent on
 d leads, theta_min, where descent leads, and further ones orthogonal to those taken.
-Sign: > 0 harmful, fitting x more brings the confused pair closer. Unit: d times nats, divided by the
-length of the move if `normalise`.
+Sign: > 0 harmful, fitting x more brings the confused pair closer. Unit: d times nats, per length of the
+move with `normalise`.
 """
 
 from collections.abc import Callable

@@ -148,7 +148,9 @@
         svg.append(el("line", { x1: x + xa, y1: y + ya, x2: x + xb, y2: y + yb, "stroke-width": thick, class: known ? "edge known" : "edge" }));
         const text = `${className(a)} and ${className(b)}: ${number(there + back)} confusions`;
         const link = el("a", { class: "edge-count", href: deconfuse.pairAddress(a, b), title: `${text}, ${there} and ${back} each way`, "aria-label": text }, String(there + back));
-        put(link, x + (xa + xb) / 2, y + (ya + yb) / 2);
+        // Below a node stands its name: on a steep line the number moves towards the lower node.
+        const at = 0.5 + (0.14 * (yb - ya)) / Math.hypot(xb - xa, yb - ya);
+        put(link, x + xa + at * (xb - xa), y + ya + at * (yb - ya));
       }
       for (const node of part.nodes) {
         const [nx, ny] = at.get(node);

@@ -104,7 +104,7 @@
             run.mis_similar ? deconfuse.select("Pairs", [["confusion", "Confusions"], ["mis_similar", "Mis-similar pairs"]], kind, (value) => set("kind", value)) : null,
             deconfuse.search("Search", settings.get("q"), (value) => set("q", value)),
             deconfuse.completion("Class", classes, one, (id) => set("class", id)),
-            deconfuse.select("Sort", [["", kind === "confusion" ? "Closest first" : "Farthest first"], ["far", kind === "confusion" ? "Farthest first" : "Closest first"], ["often", "Most confused classes first"], ["class", "By class name"]], settings.get("sort") || "", (value) => set("sort", value)),
+            deconfuse.select("Sort", [["", kind === "confusion" ? "Closest" : "Farthest"], ["far", kind === "confusion" ? "Farthest" : "Closest"], ["often", "Most confused classes"], ["class", "By class name"]], settings.get("sort") || "", (value) => set("sort", value)),
             deconfuse.select("Decision", [["", "Any"], ["open", "Not reviewed"], ["agree", "Agreed"], ["disagree", "Disagreed"], ["unsure", "Unsure"]], settings.get("state") || "", (value) => set("state", value)),
             other !== null && one !== null
               ? el("p", { class: "chip" }, el("span", { dir: "auto" }, `only with ${className(other)}`), el("button", { type: "button", class: "quiet", onclick: () => set("with", null) }, "Remove"))

@@ -53,7 +53,7 @@
         const zoom = (by, text, label) => el("button", { type: "button", "aria-label": label, onclick: () => zoomAt(canvas.clientWidth / 2, canvas.clientHeight / 2, by) }, text);
         bar.replaceChildren(
           ...[
-            deconfuse.select("Side", [["", "Test, with confusions"], ["train", "Training"]], side() === "train" ? "train" : "", (value) => set("side", value)),
+            deconfuse.select("Side", [["", "Test side"], ["train", "Training side"]], side() === "train" ? "train" : "", (value) => set("side", value)),
             ways.length > 1 ? deconfuse.select("Projection", ways.map((one) => [one, one.toUpperCase()]), way(), (value) => set("way", value)) : null,
             deconfuse.completion("Highlight a class", classes, settings.has("class") ? Number(settings.get("class")) : null, (id) => set("class", id), "None"),
             side() === "test" ? deconfuse.select("Lines", [["", "All confusions"], ["open", "Not reviewed"], ["none", "None"]], settings.get("lines") || "", (value) => set("lines", value)) : null,

@@ -152,7 +152,7 @@
           deconfuse.search("Search", settings.get("q"), (value) => set("q", value)),
           deconfuse.completion("Class, now or recommended", ids, settings.has("class") ? Number(settings.get("class")) : null, (id) => set("class", id)),
           deconfuse.select("Show", only, settings.get("only") || "", (value) => set("only", value)),
-          deconfuse.select("Sort", [["", "Most suspicious first"], ["harm", "Most harmful first"], ["help", "Most helpful first"], ["size", "Largest influence first"], ["vote", "Surest vote first"]], settings.get("sort") || "", (value) => set("sort", value)));
+          deconfuse.select("Sort", [["", "Most suspicious"], ["harm", "Most harmful"], ["help", "Most helpful"], ["size", "Largest influence"], ["vote", "Surest vote"]], settings.get("sort") || "", (value) => set("sort", value)));
       }
 
       // Another label is asked for in Review.
