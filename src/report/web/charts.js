@@ -149,8 +149,8 @@
         const text = `${className(a)} and ${className(b)}: ${number(there + back)} confusions`;
         const link = el("a", { class: "edge-count", href: deconfuse.pairAddress(a, b), title: `${text}, ${there} and ${back} each way`, "aria-label": text }, String(there + back));
         // Below a node stands its name: on a steep line the number moves towards the lower node.
-        const at = 0.5 + (0.14 * (yb - ya)) / Math.hypot(xb - xa, yb - ya);
-        put(link, x + xa + at * (xb - xa), y + ya + at * (yb - ya));
+        const along = 0.5 + (0.14 * (yb - ya)) / Math.hypot(xb - xa, yb - ya);
+        put(link, x + xa + along * (xb - xa), y + ya + along * (yb - ya));
       }
       for (const node of part.nodes) {
         const [nx, ny] = at.get(node);
