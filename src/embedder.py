@@ -16,13 +16,18 @@ from src.recipe import Recipe
 class Embedder(pl.LightningModule):
     """z = W phi(x) + b, with phi the backbone, W (m, D) and b (m,) the head.
 
-    recipe: optimizer, learning rates, schedule and whether BatchNorm is frozen.
+    recipe: optimizer, learning rates, schedule and whether BatchNorm is frozen. A backbone that `embeds` has
+    m = D, W = 1 and b = 0, which stay: z = phi(x).
     """
 
     def __init__(self, backbone: nn.Module, loss: nn.Module, recipe: Recipe):
         super().__init__()
         self.backbone, self.loss, self.recipe = backbone, loss, recipe
         self.head = nn.Linear(backbone.num_features, recipe.embedding_size)
+        self.embeds = getattr(backbone, "embeds", False)
+        if self.embeds:
+            nn.init.eye_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, inputs: Float[Tensor, "B *input"]) -> Float[Tensor, "B m"]:
         """Embeddings, not normalised."""
@@ -78,7 +83,7 @@ class Embedder(pl.LightningModule):
             {"params": list(module.parameters()), "lr": rate, "name": name, **extra}
             for name, module, rate, extra in (
                 ("backbone", self.backbone, self.recipe.lr_backbone, {}),
-                ("head", self.head, self.recipe.lr_head, {}),
+                ("head", self.head, 0.0 if self.embeds else self.recipe.lr_head, {}),
                 ("proxies", self.loss, self.recipe.lr_proxies, {"weight_decay": 0.0}),
             )
         ]

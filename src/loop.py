@@ -50,8 +50,14 @@ class Plan:
         flag("loop.clean", self.clean)
 
 
-def allowed(plan: Plan, candidates: int | None) -> None:
-    """Raise UserError where rounds, in which all samples vote on all, are asked for with candidates."""
+def allowed(plan: Plan, candidates: int | None, model: Embedder) -> None:
+    """Raise UserError where rounds, in which all samples vote on all and the embeddings are trained again,
+    are asked for with candidates, or with embeddings that are given."""
+    if plan.rounds and model.embeds:
+        raise UserError(
+            f"loop.rounds={plan.rounds} trains embeddings again, which model=as_is takes as they are; take "
+            "model=identity, or train your own model on corrected labels"
+        )
     if plan.rounds and candidates is not None:
         raise UserError(
             f"loop.rounds={plan.rounds} judges every sample, but candidates={candidates} asks few; take "

@@ -31,7 +31,7 @@ def input_size(spec: ImageSpec | RowSpec, model: Callable, choices: dict[str, st
     if not spec.model_size.keys() <= signature(model).parameters.keys():
         data, chosen = f"dataset={choices['dataset']}", f"model={choices['model']}"
         if isinstance(spec, RowSpec):
-            raise UserError(f"{data} has no images for {chosen}; add model=identity")
+            raise UserError(f"{data} has no images for {chosen}; add model=identity or model=as_is")
         raise UserError(
             f"{data} has images, which {chosen} does not take; add model=small_cnn or model=resnet50"
         )

@@ -1,6 +1,7 @@
 """The story of a run: train, find who is confused with whom, and which training samples are to blame."""
 
 import copy
+import dataclasses
 import functools
 import logging
 import shlex
@@ -68,6 +69,8 @@ def run(cfg: DictConfig) -> Path:
     recipe = instantiate(cfg.recipe)
     size = rehearsal.input_size(split.image, get_object(cfg.model._target_), choices)
     backbone = instantiate(cfg.model, **size)
+    if getattr(backbone, "embeds", False):  # its features are the embeddings
+        recipe = dataclasses.replace(recipe, embedding_size=backbone.num_features)
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
     home, name = given = shards.agreed(places(settings, choices, *fingerprints), "name for this run")
@@ -96,7 +99,7 @@ def run(cfg: DictConfig) -> Path:
     retraining = instantiate(cfg.retrain)
     reweight.rehearse(retraining, model)
     plan_of_loop = rehearsal.plan_of(loop.Plan, "loop", settings)
-    loop.allowed(plan_of_loop, cfg.candidates)
+    loop.allowed(plan_of_loop, cfg.candidates, model)
     relabel.check(torch.from_numpy(noisy.labels), cfg.neighbours, cfg.candidates)
     pictures.check(cfg.pictures, split.image)
     page.check(cfg.report)

@@ -1,10 +1,14 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from src.embedder import Embedder
 from src.errors import UserError
+from src.loss.proxynca import ProxyNCA
+from src.model.identity import Identity
 from tests.made import model_and_data, recipe
 
 
@@ -26,6 +30,23 @@ def test_three_parameter_groups_hold_every_parameter_once():
     assert groups["head"]["weight_decay"] == 0.01
     held = [id(p) for group in groups.values() for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def test_embeddings_that_are_given_stay_and_their_proxies_learn():
+    model, _ = model_and_data()
+    rows = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    backbone, loss = Identity(5, embeds=True), ProxyNCA(3, 5)
+    model = Embedder(backbone, loss, replace(model.recipe, embedding_size=5))
+    assert torch.equal(model(rows), rows)
+    made = with_trainer(model)
+    before = loss.proxies.detach().clone()
+    for _ in range(3):
+        made["optimizer"].zero_grad()
+        loss(model(rows), torch.arange(6) % 3).mean().backward()
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert torch.equal(model(rows), rows)
+    assert (loss.proxies.detach() - before).abs().min() > 0
 
 
 def test_rates_warm_up_then_follow_a_cosine_to_zero():

@@ -11,6 +11,7 @@ from src.head import Training
 from src.loop import Labels, Plan, Seen
 from src.loss.proxynca import ProxyNCA
 from src.noise import NoisyLabels
+from tests.made import model_and_data
 
 
 def clouds(labels, seed=0, spread=0.15):
@@ -28,10 +29,11 @@ NOISY = NoisyLabels(np.where(np.isin(np.arange(27), [2, 13, 20]), (CLEAN + 1) % 
 
 
 def test_rounds_and_candidates_exclude_each_other():
-    loop.allowed(Plan(0, 0.9, False), 10)
-    loop.allowed(Plan(2, 0.9, False), None)
+    model, _ = model_and_data()
+    loop.allowed(Plan(0, 0.9, False), 10, model)
+    loop.allowed(Plan(2, 0.9, False), None, model)
     with pytest.raises(UserError, match=r"^loop.rounds=2 judges every sample, but candidates=10 asks few"):
-        loop.allowed(Plan(2, 0.9, False), 10)
+        loop.allowed(Plan(2, 0.9, False), 10, model)
 
 
 @pytest.mark.parametrize(

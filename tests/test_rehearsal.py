@@ -37,7 +37,11 @@ def test_a_model_is_told_how_large_its_input_is():
 @pytest.mark.parametrize(
     ("spec", "model", "message"),
     [
-        (RowSpec(7), SmallCNN, "dataset=mine has no images for model=yours; add model=identity"),
+        (
+            RowSpec(7),
+            SmallCNN,
+            "dataset=mine has no images for model=yours; add model=identity or",
+        ),
         (ImageSpec(16, 1, "none"), Identity, "dataset=mine has images, which model=yours does not take"),
     ],
 )

@@ -438,6 +438,38 @@ def test_features_are_the_rows_that_were_given_and_moving_them_trains_nothing_ag
     assert len(np.load(again / "influence.npy")) == report(folder)["confusions"] > 0
 
 
+def test_the_embeddings_of_a_finished_model_are_explained_as_they_are(tmp_path):
+    rows = rows_of_features(tmp_path / "data.npz", n=120)
+    labels = np.arange(120) % 6
+    words = [
+        *FEATURES,
+        "model=as_is",
+        f"dataset.path={tmp_path / 'data.npz'}",
+        "noise=flip_10",
+        "recipe.epochs=4",
+    ]
+    folder = go(tmp_path / "out", *words)
+    z = rows[labels >= 3] / np.linalg.norm(rows[labels >= 3], axis=1, keepdims=True)
+    classes, distance = labels[labels >= 3], ((z[:, None] - z[None]) ** 2).sum(-1)
+    np.fill_diagonal(distance, np.inf)
+    nearest = distance.argmin(1)
+    wrong = np.flatnonzero(classes[nearest] != classes)
+    table = pd.read_csv(folder / "confusions.csv")
+    names = np.flatnonzero(labels >= 3)
+    assert sorted(table["query"]) == sorted(f"row {names[i]}" for i in wrong)
+    found = table.set_index("query")["distance"]
+    for i in wrong:
+        assert found[f"row {names[i]}"] == pytest.approx(distance[i, nearest[i]], rel=1e-4)
+    assert report(folder)["retrieval"]["R@1"] == pytest.approx(1 - len(wrong) / len(classes))
+    kept = torch.load(tmp_path / report(folder)["checkpoint"]["path"], weights_only=True)
+    assert torch.equal(kept["head.weight"], torch.eye(7))
+    assert not kept["head.bias"].any()
+    assert kept["loss.proxies"].shape[-1] == 7
+    assert report(folder)["noise"]["detector"]["auroc"] > 0.9
+    with pytest.raises(UserError, match=r"^loop.rounds=2 trains embeddings again, which model=as_is takes"):
+        go(tmp_path / "out", *words, "loop.rounds=2")
+
+
 @pytest.fixture(scope="module")
 def corrected(tmp_path_factory):
     """A folder of letters, four of them in a wrong class; the run on it, and the one of the decisions."""
@@ -551,7 +583,10 @@ def test_corrections_of_flipped_labels_are_right_or_wrong(noisy, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model=small_cnn"], r"^dataset=features has no images for model=small_cnn; add model=identity$"),
+        (
+            ["model=small_cnn"],
+            r"^dataset=features has no images for model=small_cnn; add model=identity or model=as_is$",
+        ),
         (
             ["dataset=glyphs", "dataset.classes=12"],
             r"^dataset=glyphs has images, which model=identity does not",

@@ -1,15 +1,18 @@
-"""No backbone at all: the data set's rows are the features, and only head and proxies are trained."""
+"""No backbone at all: the data set's rows are the features, or the embeddings of a finished model."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
 class Identity(nn.Module):
-    """rows (B, in_features) -> the same (B, D), D = in_features. It has no weights."""
+    """rows (B, in_features) -> the same (B, D), D = in_features. It has no weights.
 
-    def __init__(self, in_features: int):
+    embeds: the rows are the embeddings too, so the head is W = 1, b = 0 and stays; only proxies are trained.
+    """
+
+    def __init__(self, in_features: int, embeds: bool = False):
         super().__init__()
-        self.num_features = in_features
+        self.num_features, self.embeds = in_features, embeds
         self.last_block: list[str] = []
 
     def forward(self, rows: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
