@@ -4,43 +4,56 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from src.errors import shorten
-from src.runs import FOLLOWED, OFF, Run, flat
-
-MOST = 6  # keys that are named
+from src.runs import ASIDE, OFF, Run, flat
 
 
-def apart(runs: Sequence[Run], without: tuple[str, ...] = ()) -> list[str]:
-    """What each of these runs has that not all have, as on the command line; without: keys, or groups of
-    them, not to name. Of what a run did not do, such as the loop, only that it is off."""
-    options = {group for run in runs for group in run.report["choices"]} - {*FOLLOWED, *without}
-    options = [group for group in sorted(options) if len({run.choice(group) for run in runs}) > 1]
+def apart(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> list[str]:
+    """What each of these runs has that not all have, as on the command line.
+
+    only: the groups that can tell them apart, () for all; without: groups and keys that can't. Of runs with
+    different options of a group, such as recipe=photo, the option is named, and keys below it where runs with
+    the same option differ; of what a run did not do, such as the loop, only that it is off.
+    """
+
+    def named(key: str) -> bool:
+        group = key.partition(".")[0]
+        return group not in without and key not in without and (not only or group in only)
+
+    options = sorted({group for run in runs for group in run.report["choices"] if named(group)} - {*ASIDE})
+    options = [group for group in options if len({run.choice(group) for run in runs}) > 1]
     told = [[f"{group}={run.choice(group)}" for group in options] for run in runs]
     settings = [dict(flat(run.settings)) for run in runs]
     for run, each in zip(runs, settings, strict=True):
-        each |= {f"{name}.{key}": off for name, (key, off) in OFF.items() if name not in run.settings}
-    for key in sorted({key for each in settings for key in each}):
+        off = {f"{name}.{key}": value for name, (key, value) in OFF.items() if name not in run.settings}
+        each |= off if (run.folder / "config.yaml").exists() else {}
+    for key in sorted({key for each in settings for key in each if named(key)}):
         group = key.partition(".")[0]
-        if group in (*options, *without) or key in without:
-            continue
-        values = {
-            i: each.get(key, "null")
-            for i, each in enumerate(settings)
-            if key in each or group not in OFF or group in runs[i].settings
-        }
-        if len(set(map(str, values.values()))) > 1:
-            for i, value in values.items():
-                told[i].append(f"{key}={value}")
-    return [shorten(words, MOST) for words in told]
+        alike: dict[str, dict[int, object]] = {}
+        for i, (run, each) in enumerate(zip(runs, settings, strict=True)):
+            if key in each or group not in OFF or group in run.settings:
+                alike.setdefault(run.choice(group) if group in options else "", {})[i] = each.get(key)
+        for values in alike.values():
+            if len(set(map(str, values.values()))) > 1:
+                for i, value in values.items():
+                    told[i].append(f"{key}={_word(value)}")
+    return [", ".join(words) for words in told]
 
 
-def table(
-    rows: Sequence[tuple[Run, dict]], before: str = "models", without: tuple[str, ...] = ()
+def _word(value: object) -> str:
+    """As on the command line: true, null."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def frame(
+    rows: Sequence[tuple[Run, dict]],
+    before: str = "models",
+    only: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """Rows, each with a run that it is made of, as a table.
 
     Where several rows say the same left of the column `before`, a column `setting` says there what tells
-    their runs apart; without: keys, or groups of them, that can't.
+    their runs apart; only and without: as of `apart`.
     """
     found = pd.DataFrame([row for _, row in rows])
     if not rows:
@@ -51,7 +64,7 @@ def table(
         alike.setdefault(row, []).append(i)
     setting = [""] * len(rows)
     for numbers in alike.values():
-        words = apart([rows[i][0] for i in numbers], without) if len(numbers) > 1 else [""]
+        words = apart([rows[i][0] for i in numbers], only, without) if len(numbers) > 1 else [""]
         for i, word in zip(numbers, words, strict=True):
             setting[i] = word
     if any(setting):

@@ -81,7 +81,7 @@ def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
     if isinstance(error, OSError):
         return f"error: {error}", 1
     if isinstance(error, ValueError) and str(error).startswith("Only one of --run"):
-        return "error: --cfg and --info show one job; leave -m out, and give one value a key", 1
+        return "error: give one of -m, --cfg and --info; --cfg shows one job", 1
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         return f"error: {_no_word(words)}", 1
     if isinstance(error, (HydraException, OmegaConfBaseException)):

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from src import panels
-from src.apart import table
+from src.apart import frame
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, newest, usual
 from src.statistics import paired
@@ -61,7 +61,7 @@ def improvements(
         row["improvement"] = spread([each["improvement"] for each in tests], 4)
         of_paper = paper[most] if methods == "eif > if" else "-"
         rows.append((run, {**row, **cells(tests), "paper, CUB200": of_paper}))
-    return table(rows, without=("influence",))
+    return frame(rows, without=("influence",))
 
 
 def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +88,7 @@ def changes(runs: list[Run], name: str, title: str) -> list[Part]:
             rows.append((some[0], row))
         where = tuple(alike[0].where.values())
         pictured[where] = panels.fuller(pictured.get(where, {}), drawn)
-    return [Part(name, title, table(rows), CHANGES_NOTE, _draw(pictured))] if rows else []
+    return [Part(name, title, frame(rows), CHANGES_NOTE, _draw(pictured))] if rows else []
 
 
 def share_apart(run: Run) -> float:

@@ -28,6 +28,7 @@ class Embedder(pl.LightningModule):
         if self.embeds:
             nn.init.eye_(self.head.weight)
             nn.init.zeros_(self.head.bias)
+            self.head.requires_grad_(False)
 
     def forward(self, inputs: Float[Tensor, "B *input"]) -> Float[Tensor, "B m"]:
         """Embeddings, not normalised."""
@@ -83,7 +84,7 @@ class Embedder(pl.LightningModule):
             {"params": list(module.parameters()), "lr": rate, "name": name, **extra}
             for name, module, rate, extra in (
                 ("backbone", self.backbone, self.recipe.lr_backbone, {}),
-                ("head", self.head, 0.0 if self.embeds else self.recipe.lr_head, {}),
+                ("head", self.head, self.recipe.lr_head, {}),
                 ("proxies", self.loss, self.recipe.lr_proxies, {"weight_decay": 0.0}),
             )
         ]

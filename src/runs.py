@@ -2,7 +2,6 @@
 
 import copy
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +30,7 @@ OFF = {
     "counterfactual": ("subsets", 0),
     "noise": ("ratio", 0),
 }
-FOLLOWED = ("experiment", "logger")  # choices that change no finding
+ASIDE = ("experiment", "logger")  # choices that change no finding
 REPORT = {"choices", "seed", "retrieval", "confusions", "noise"}  # what every run's metrics.json has
 NAMES = ("query", "query_class", "neighbour", "neighbour_class", "class", "true_class", "recommended", "path")
 
@@ -139,7 +138,7 @@ def read(folder: Path) -> Run:
 
 def _followers(report: dict[str, Any]) -> set[str]:
     """The groups whose seed follows the run's: noise.seed=0 seed=1 is another setting than seed=1 alone."""
-    given = {word.lstrip("+").partition("=")[0] for word in shlex.split(report.get("command", ""))}
+    given = {word.lstrip("+").partition("=")[0] for word in str(report.get("command")).split()}
     return {group for group in SEEDED if f"{group}.seed" not in given}
 
 
@@ -189,12 +188,14 @@ def natural(text: str) -> tuple[tuple[str, float], ...]:
 
 def usual(runs: Iterable[Run], group: str) -> list[Run]:
     """The runs with the settings of a group that most of them have, for each of its options, data set by
-    data set: what a sweep over those settings adds stays out of tables that are not about it. Of several
-    that as many have, the one nearest to conf/."""
+    data set: what a sweep over those settings adds stays out of tables that are not about it. Runs of the
+    newest format decide, then all; of several settings that as many have, those nearest to conf/."""
     kept = []
     for alike in grouped(runs, lambda run: (run.choice("dataset"), run.choice(group))).values():
         kinds = grouped(alike, lambda run: short_hash(run.settings.get(group))).values()
-        kept += max(kinds, key=lambda kind: (len(kind), -_departures(kind[0], group)))
+        new = {run.folder for run in newest(alike)}
+        size = [(sum(run.folder in new for run in kind), len(kind)) for kind in kinds]
+        kept += max(zip(kinds, size, strict=True), key=lambda k: (*k[1], -_departures(k[0][0], group)))[0]
     return kept
 
 
@@ -208,9 +209,13 @@ def _departures(run: Run, group: str) -> int:
 def _defaults(group: str, option: str) -> Any:
     """A group's settings in conf/, without those that another key decides; {} of an option that is gone."""
     file = CONF / group / f"{option}.yaml"
-    found = yaml.load((file if file.is_file() else CONF / "config.yaml").read_text("utf-8"), LOADER)
-    found = found if file.is_file() else found.get(group)
-    return {key: value for key, value in (found or {}).items() if not str(value).startswith("${")}
+    if file.is_file():
+        found = dict(yaml.load(file.read_text("utf-8"), LOADER))
+        for parent in found.pop("defaults", []):
+            found = {**_defaults(group, parent), **found} if isinstance(parent, str) else found
+    else:
+        found = yaml.load((CONF / "config.yaml").read_text("utf-8"), LOADER).get(group) or {}
+    return {key: value for key, value in found.items() if not str(value).startswith("${")}
 
 
 def flat(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
@@ -231,7 +236,7 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
     """The runs, each setting and seed once, as `by_seed` chooses."""
 
     def looks(run: Run) -> tuple:
-        groups = run.report["choices"].keys() - {*FOLLOWED}
+        groups = run.report["choices"].keys() - {*ASIDE}
         return run.setting(), *sorted((group, run.choice(group)) for group in groups)
 
     found = [run for alike in grouped(runs, looks).values() for run in by_seed(alike).values()]

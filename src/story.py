@@ -1,7 +1,6 @@
 """The story of a run: train, find who is confused with whom, and which training samples are to blame."""
 
 import copy
-import dataclasses
 import functools
 import logging
 import shlex
@@ -70,7 +69,8 @@ def run(cfg: DictConfig) -> Path:
     size = rehearsal.input_size(split.image, get_object(cfg.model._target_), choices)
     backbone = instantiate(cfg.model, **size)
     if getattr(backbone, "embeds", False):  # its features are the embeddings
-        recipe = dataclasses.replace(recipe, embedding_size=backbone.num_features)
+        settings["recipe"]["embedding_size"] = cfg.recipe.embedding_size = backbone.num_features
+        recipe = instantiate(cfg.recipe)
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
     home, name = given = shards.agreed(places(settings, choices, *fingerprints), "name for this run")
@@ -81,6 +81,8 @@ def run(cfg: DictConfig) -> Path:
         console.print(f"done before: {folder}")
         return folder
     model = Embedder(backbone, loss, recipe)
+    if corrected and model.embeds:
+        console.print(f"model={choices['model']}: corrected labels move no embedding until your model trains")
     untrained = copy.deepcopy(model)  # for the loop, which trains from the same start
     data = DataModule(split, noisy.labels, backbone, recipe, cfg.num_workers, cfg.seed)
     console.print(

@@ -24,12 +24,11 @@ from src.runs import Run, distinct, find, natural, newest, read
 MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]  # of a model, however it is looked at
 ONE_MODEL = ["dataset", "noise", "model", "loss"]
 LOOKS = ["dataset", "noise", "model", "loss", "target", "params", "influence", "detector"]
-SETTING = [*LOOKS, "also"]
+SETTING = [*LOOKS, "setting"]
 
 
 def collect(runs: list[Run]) -> pd.DataFrame:
-    """One row per finished run, in the order given; also: what else its settings are, where others that look
-    the same have another."""
+    """One row per finished run, in the order given; setting: what tells it from others that look the same."""
     runs, rows = list({run.folder: run for run in runs}.values()), []
     for run in runs:
         report = run.report
@@ -39,8 +38,8 @@ def collect(runs: list[Run]) -> pd.DataFrame:
             {
                 **{group: run.choice(group) for group in LOOKS},
                 "noise": run.noise + (", corrected" if report.get("corrections") else ""),
-                "also": "",
-                "setting": run.setting(),
+                "setting": "",
+                "hash": run.setting(),
                 "seed": report["seed"],
                 "R@1": report["retrieval"]["R@1"],
                 "MAP@R": report["retrieval"]["MAP@R"],
@@ -57,26 +56,26 @@ def collect(runs: list[Run]) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     for _, alike in table.groupby(LOOKS):
-        some = alike.drop_duplicates("setting")
+        some = alike.drop_duplicates("hash")
         if len(some) > 1:
-            words = dict(zip(some["setting"], apart([runs[i] for i in some.index]), strict=True))
-            table.loc[alike.index, "also"] = alike["setting"].map(words)
+            words = dict(zip(some["hash"], apart([runs[i] for i in some.index]), strict=True))
+            table.loc[alike.index, "setting"] = alike["hash"].map(words)
     return table
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean ± standard deviation (n - 1) over the runs of each setting, "(2 of 5)" where only some have the
     number; "-" where none has."""
-    measured = [column for column in runs if column not in (*SETTING, "setting", "seed")]
+    measured = [column for column in runs if column not in (*SETTING, "hash", "seed")]
 
     def cell(values: pd.Series) -> str:
         found = spread(values.astype(float), 0 if values.name == "confusions" else 3)
         return "-" if found == MISSING else found
 
-    groups = runs.groupby([*SETTING, "setting"], sort=True)
+    groups = runs.groupby([*SETTING, "hash"], sort=True)
     table = groups[measured].agg(cell)
     table.insert(0, "runs", groups.size())
-    table = table.reset_index().drop(columns="setting")
+    table = table.reset_index().drop(columns="hash")
     return table.sort_values(SETTING, key=lambda column: column.map(natural), ignore_index=True)
 
 
@@ -85,8 +84,8 @@ def markdown(table: pd.DataFrame) -> str:
     the way of looking leaves as it is. LDS ±: half of the 95 % interval over what was explained."""
     one = [name for name in table if table[name].nunique() == 1 and len(table) > 1]
     nothing = [name for name in table if name.startswith("LDS") and (table[name] == "-").all()]
-    if not table["also"].any():
-        one, nothing = [name for name in one if name != "also"], [*nothing, "also"]
+    if not table["setting"].any():
+        one, nothing = [name for name in one if name != "setting"], [*nothing, "setting"]
     shown = [name for name in SETTING if name in one]
     if len({*table[ONE_MODEL].itertuples(index=False)}) == 1:  # one model, looked at in several ways
         shown += [name for name in MODEL_FINDINGS if name in one]

@@ -1,6 +1,6 @@
 import pytest
 
-from src.apart import apart, table
+from src.apart import apart, frame
 from tests.finished import finish
 
 
@@ -33,10 +33,21 @@ def test_what_runs_differ_in_is_said_as_on_the_command_line(runs):
     ]
 
 
-def test_more_keys_than_a_cell_holds_are_counted(tmp_path):
-    recipes = {x: {"recipe": dict.fromkeys("abcdefgh", x)} for x in (1, 2)}
-    one, _ = apart([finish(tmp_path, str(x), settings=recipe) for x, recipe in recipes.items()])
-    assert one == ", ".join(f"recipe.{key}=1" for key in "abcdef") + " and 2 more"
+def test_runs_with_the_same_option_differ_in_its_keys(tmp_path):
+    made, runs = {"a": ("small", 5), "b": ("small", 9), "c": ("photo", 5)}, []
+    for name, (option, epochs) in made.items():
+        settings = {"recipe": {"epochs": epochs, "more": name}}
+        runs.append(finish(tmp_path, name, choices={"recipe": option}, settings=settings))
+    assert apart(runs, without=("recipe.more",)) == [
+        "recipe=small, recipe.epochs=5", "recipe=small, recipe.epochs=9", "recipe=photo",
+    ]  # fmt: skip
+    assert apart(runs, only=("model",)) == ["", "", ""]
+
+
+def test_words_are_those_of_the_command_line(tmp_path):
+    values = (True, None, 0.5)
+    runs = [finish(tmp_path, str(x), settings={"recipe": {"clip": x}}) for x in values]
+    assert apart(runs) == ["recipe.clip=true", "recipe.clip=null", "recipe.clip=0.5"]
 
 
 def test_of_what_was_not_done_it_is_said_that_it_is_off(tmp_path):
@@ -52,10 +63,10 @@ def test_rows_that_look_the_same_say_what_they_are(runs):
         (third, {"dataset": "omniglot", "models": 1, "AP": "0.1"}),
         (other, {"dataset": "glyphs", "models": 1, "AP": "0.1"}),
     ]
-    found = table(rows)
+    found = frame(rows)
     assert list(found) == ["dataset", "setting", "models", "AP"]
     assert found["setting"].tolist() == ["params=head, recipe.epochs=5", "", "params=all, recipe.epochs=9"]
-    assert list(table(rows[:2])) == ["dataset", "models", "AP"]
-    assert list(table(rows, before="AP")) == ["dataset", "models", "setting", "AP"]
-    assert list(table(rows, without=("params", "recipe"))) == ["dataset", "models", "AP"]
-    assert table([]).empty
+    assert list(frame(rows[:2])) == ["dataset", "models", "AP"]
+    assert list(frame(rows, before="AP")) == ["dataset", "models", "setting", "AP"]
+    assert list(frame(rows, without=("params", "recipe"))) == ["dataset", "models", "AP"]
+    assert frame([]).empty

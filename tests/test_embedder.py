@@ -38,6 +38,7 @@ def test_embeddings_that_are_given_stay_and_their_proxies_learn():
     backbone, loss = Identity(5, embeds=True), ProxyNCA(3, 5)
     model = Embedder(backbone, loss, replace(model.recipe, embedding_size=5))
     assert torch.equal(model(rows), rows)
+    assert not any(p.requires_grad for p in model.head.parameters())  # nor has it a part in clip_norm
     made = with_trainer(model)
     before = loss.proxies.detach().clone()
     for _ in range(3):

@@ -41,7 +41,7 @@ sys.exit(code)
         (["losss=softtriple"], 1, "did you mean loss?"),
         (["loss=softriple"], 1, "did you mean softtriple?"),
         (["-m", "seed=0,1", "influence.radus=0.1"], 1, "did you mean radius?"),
-        (["-m", "--cfg", "job"], 1, "error: --cfg and --info show one job; leave -m out"),
+        (["-m", "--cfg", "job"], 1, "error: give one of -m, --cfg and --info"),
         (["--cfg", "job"], 0, "log_every_n_steps"),
         (["--help"], 0, "dataset=folder"),
     ],

@@ -168,6 +168,25 @@ def test_of_settings_that_as_many_have_the_usual_ones_are_those_of_conf(tmp_path
     assert usual([*runs, more], "influence") == [runs[-1], more]  # most runs have it
 
 
+def test_the_newest_format_decides_what_is_usual(tmp_path):
+    def made(seed, fmt, **influence):
+        return finish(tmp_path, f"{seed}-{fmt}", seed, settings={"influence": influence}, format=fmt)
+
+    old = [made(seed, 3, radius=0.02) for seed in (0, 1, 2)]
+    new = [made(seed, 4, radius=0.02, more=1) for seed in (0, 1)]
+    assert usual([*old, *new], "influence") == new
+    assert usual(old, "influence") == old
+
+
+def test_what_an_option_takes_from_another_counts_as_conf(tmp_path):
+    damping = yaml.safe_load((ROOT / "conf/influence/ekfac.yaml").read_text())["damping"]
+    runs = [
+        finish(tmp_path, str(x), choices={"influence": "relatif"}, settings={"influence": {"damping": x}})
+        for x in (damping, 10 * damping, damping / 10)
+    ]
+    assert usual(runs, "influence") == usual(runs[::-1], "influence") == runs[:1]
+
+
 def test_a_seed_that_the_command_gives_is_a_setting(tmp_path):
     def made(seed, noise_seed, command):
         settings, name = {"noise": {"ratio": 0.1, "seed": noise_seed}}, f"{seed}-{noise_seed}-{len(command)}"

@@ -463,6 +463,7 @@ def test_the_embeddings_of_a_finished_model_are_explained_as_they_are(tmp_path):
     assert report(folder)["retrieval"]["R@1"] == pytest.approx(1 - len(wrong) / len(classes))
     kept = torch.load(tmp_path / report(folder)["checkpoint"]["path"], weights_only=True)
     assert torch.equal(kept["head.weight"], torch.eye(7))
+    assert yaml.safe_load((folder / "config.yaml").read_text())["recipe"]["embedding_size"] == 7
     assert not kept["head.bias"].any()
     assert kept["loss.proxies"].shape[-1] == 7
     assert report(folder)["noise"]["detector"]["auroc"] > 0.9

@@ -153,9 +153,9 @@ def test_a_seed_is_counted_once_in_a_mean_over_seeds(tmp_path):
     table = over_seeds(collect(runs(tmp_path)))
     assert table["runs"].tolist() == [1, 1]
     assert table["R@1"].tolist() == ["0.700", "0.900"]
-    assert table["also"].tolist() == ["recipe.epochs=15", "recipe.epochs=30"]
+    assert table["setting"].tolist() == ["recipe.epochs=15", "recipe.epochs=30"]
     assert "| recipe.epochs=15 |" in markdown(table)
-    assert "also" not in markdown(table[:1].assign(also=""))
+    assert "setting" not in markdown(table[:1].assign(setting=""))
 
 
 def test_noise_is_named_by_its_ratio(tmp_path):

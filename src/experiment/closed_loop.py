@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from src import panels
-from src.apart import table
+from src.apart import frame
 from src.artifacts import short_hash
 from src.columns import MEASURES
 from src.part import Part, spread
@@ -49,7 +49,7 @@ def parts(runs: list[Run]) -> list[Part]:
             rows.append((models[0], {**where, "round": "clean labels", "models": len(models), **cells}))
     if not rows:
         return []
-    found = table(rows, without=("loop.rounds",))
+    found = frame(rows, without=("loop.rounds",))
     found = found.reindex(columns=[*(name for name in found if name not in CELLS), *CELLS])
     title = "Closed loop: what relabelling wins back"
     return [Part("closed_loop", title, found.astype(object).fillna("-"), NOTE, _draw(pictured))]

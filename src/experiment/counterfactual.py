@@ -1,6 +1,6 @@
 """Which method predicts what really happens when samples are left out."""
 
-from src.apart import table
+from src.apart import frame
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped
 
@@ -23,7 +23,7 @@ def parts(runs: list[Run]) -> list[Part]:
         row |= {"damping": str(damping), "models": len(models), "LDS": spread(found)}
         rows.append((first, row))
     title = "Which method predicts retraining without random subsets"
-    return [Part("counterfactual", title, table(rows), NOTE)] if rows else []
+    return [Part("counterfactual", title, frame(rows), NOTE)] if rows else []
 
 
 def _key(run: Run) -> tuple[str, ...]:

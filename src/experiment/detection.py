@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from src import panels
-from src.apart import table
+from src.apart import frame
 from src.artifacts import short_hash
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, natural, newest
@@ -54,7 +54,7 @@ def parts(runs: list[Run]) -> list[Part]:
     for drawn in pictured.values():
         drawn.pop("random", None)
     rows.sort(key=lambda row: (row[1]["dataset"], _kind(row[1]["noise"]), row[1]["loss"]))
-    return [Part("detection", "Who finds flipped labels", table(rows), NOTE, _draw(pictured))]
+    return [Part("detection", "Who finds flipped labels", frame(rows), NOTE, _draw(pictured))]
 
 
 def _detector(run: Run) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from src import panels
-from src.apart import table
+from src.apart import frame
 from src.artifacts import short_hash
 from src.part import MISSING, Part, spread
 from src.runs import Run, by_seed, grouped, newest, usual
@@ -42,7 +42,7 @@ def parts(runs: list[Run]) -> list[Part]:
             rows.append((here[0], {**row, "pairs of models": len(each), **columns}))
     if not rows:
         return []
-    found = table(rows, before="pairs of models", without=("loss",))
+    found = frame(rows, before="pairs of models", only=("dataset", "model", "recipe"))
     return [Part("figure1", "Figure 1: do other models make the same confusions?", found, NOTE, _draw(found))]
 
 
@@ -79,7 +79,9 @@ def _draw(table: pd.DataFrame) -> Figure:
     for name, offset, alpha in (("same queries", -0.2, 1.0), ("by chance", 0.2, 0.35)):
         values = [0.0 if cell == MISSING else float(cell.split()[0]) for cell in table[name]]
         axis.barh(y + offset, values, 0.38, color=panels.COLOURS[0], alpha=alpha, label=name)
-    axis.set_yticks(y, [f"{a}: {b}" for a, b in zip(table["dataset"], table["models"], strict=True)])
+    columns = [name for name in ("dataset", "models", "setting") if name in table]
+    names = [": ".join(filter(None, row)) for row in table[columns].itertuples(index=False, name=None)]
+    axis.set_yticks(y, names)
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.set_xlabel("confused by both, of those that either confuses")

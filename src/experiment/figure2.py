@@ -6,7 +6,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from src import panels
-from src.apart import table
+from src.apart import frame
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, newest
 from src.statistics import detection_curve
@@ -49,7 +49,7 @@ def parts(runs: list[Run]) -> list[Part]:
     if not rows:
         return []
     title = "Figure 2: flipped samples found by EIF"
-    return [Part("figure2", title, table(rows), NOTE, _draw(lines))]
+    return [Part("figure2", title, frame(rows), NOTE, _draw(lines))]
 
 
 def _curve(scores: pd.Series, flipped: pd.Series) -> Float[np.ndarray, " g"]:

@@ -23,7 +23,8 @@ def parts(runs: list[Run]) -> list[Part]:
     drawn = [run for run in drawn if run.choice("target") in ("all", "pairs")]
     found = []
     for dataset, here in grouped(usual(drawn, "influence"), lambda run: run.choice("dataset")).items():
-        for alike in grouped(newest(here), lambda run: (run.seed, run.setting("influence"))).values():
+        for alike in grouped(here, lambda run: (run.seed, run.setting("influence"))).values():
+            alike = newest(alike)
             runs_of = {run.choice("influence"): run for run in alike}
             if set(runs_of) != set(METHODS):
                 continue

@@ -1,6 +1,6 @@
 """Corrected labels: the same model before and after them, over seeds."""
 
-from src.apart import table
+from src.apart import frame
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped
 
@@ -25,4 +25,4 @@ def parts(runs: list[Run]) -> list[Part]:
         for fate in ("vanished", "appeared", "moved"):
             row[fate] = spread([each[fate] for each in found], 1)
         rows.append((alike[0], row))
-    return [Part("relabels", "Corrected labels, before and after", table(rows), NOTE)] if rows else []
+    return [Part("relabels", "Corrected labels, before and after", frame(rows), NOTE)] if rows else []

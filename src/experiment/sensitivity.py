@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import SymmetricalLogLocator
 
 from src import panels
-from src.apart import table
+from src.apart import frame
 from src.comparison import share_apart
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, natural
@@ -58,7 +58,7 @@ def parts(runs: list[Run]) -> list[Part]:
         pictured[key] = max(pictured.get(key, []), [each for each in points if each.knob], key=len)
     title = "How the answer depends on EIF's radius, IF's damping and the rate of retraining"
     pictured = dict(sorted(pictured.items(), key=lambda item: natural(str(item[0]))))
-    return [Part("sensitivity", title, table(rows), NOTE, _draw(pictured))] if rows else []
+    return [Part("sensitivity", title, frame(rows), NOTE, _draw(pictured))] if rows else []
 
 
 def _by_size(run: Run) -> float | None:

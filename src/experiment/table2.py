@@ -1,6 +1,6 @@
 """Table 2: how often flipped samples are recommended their true label."""
 
-from src.apart import table
+from src.apart import frame
 from src.part import MISSING, Part, spread
 from src.runs import Run, by_seed, grouped, usual
 
@@ -40,7 +40,7 @@ def parts(runs: list[Run]) -> list[Part]:
                     row["paper, CUB200, CARS196, InShop"] = PAPER.get((noise, loss), "-")
                     rows.append(((some or here)[0], row))
     title = "Table 2: recommended labels that are right"
-    return [Part("table2", title, table(rows), NOTE)] if rows else []
+    return [Part("table2", title, frame(rows), NOTE)] if rows else []
 
 
 def _ratio(run: Run) -> str:

@@ -1,6 +1,6 @@
 """Table 3: seconds of detection and of recommendation."""
 
-from src.apart import table
+from src.apart import frame
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, usual
 
@@ -30,7 +30,7 @@ def parts(runs: list[Run]) -> list[Part]:
         row["recommendation"] = spread([each["relabelling"] for each in times], 2)
         rows.append((alike[0], {**row, "paper, CUB200": PAPER.get(method, "-")}))
     title = "Table 3: seconds of detection and of recommendation"
-    return [Part("table3", title, table(rows), NOTE)] if rows else []
+    return [Part("table3", title, frame(rows), NOTE)] if rows else []
 
 
 def _key(run: Run) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Table 5: training classes with relabel suggestions, by where these lean."""
 
-from src.apart import table
+from src.apart import frame
 from src.part import Part, spread
 from src.runs import Run, by_seed, grouped, usual
 
@@ -32,12 +32,14 @@ def parts(runs: list[Run]) -> list[Part]:
             row["merges: precision"] = _merge(models, suggested, "precision")
             rows.append((alike[0], {**row, "recall": _merge(models, suggested, "recall")}))
     title = "Table 5: training classes with relabel suggestions"
-    return [Part("table5", title, table(rows), NOTE)] if rows else []
+    return [Part("table5", title, frame(rows), NOTE)] if rows else []
 
 
 def _merge(runs: list[Run], suggested: str, name: str) -> str:
+    if not any(run.report.get("merge") for run in runs):  # no classes are known to be alike
+        return "-"
     found = [(run.report.get("merge") or {}).get(suggested) for run in runs]
-    return spread([each and each[name] for each in found], 2) if any(found) else "-"
+    return spread([each and each[name] for each in found], 2)
 
 
 def _key(run: Run) -> tuple[str, str, str, str]:

@@ -57,6 +57,18 @@ def test_figure1_pairs_each_two_models_of_a_data_set_once(tmp_path):
     assert figure1.parts(runs[:1]) == []
 
 
+def test_figure1_names_recipes_and_not_what_its_models_were_asked(tmp_path):
+    runs = []
+    for epochs, methods in ((5, ("if", "eif")), (9, ("eif", "if"))):
+        for seed, method in enumerate(methods):
+            looks = {"name": f"{epochs}-{seed}", "settings": {"recipe": {"epochs": epochs}}}
+            runs.append(model(tmp_path, "proxynca", seed, "abc", influence=method, **looks))
+    (part,) = figure1.parts(runs)
+    assert sorted(part.table["setting"]) == ["recipe.epochs=5", "recipe.epochs=9"]
+    labels = [tick.get_text() for tick in part.picture.axes[0].get_yticklabels()]
+    assert "glyphs: proxynca, other seeds: recipe.epochs=5" in labels
+
+
 def test_figure1_takes_the_usual_loss_and_the_newest_format(tmp_path):
     def made(seed, gamma, queries, **report):
         name, settings = f"{seed}-{gamma}-{len(report)}", {"loss": {"gamma": gamma}}

@@ -1,4 +1,5 @@
 from src.experiment import table5
+from src.part import MISSING
 from tests.finished import finish
 
 
@@ -28,3 +29,6 @@ def test_table5_counts_kinds_by_both_rules(tmp_path):
     assert part.table["recall"].tolist() == ["0.25 ± 0.00", "0.75 ± 0.00"]
     (part,) = table5.parts([made(7, 1, None)])
     assert set(part.table["merges: precision"]) == {"-"}
+    older = {"harmful": {"precision": 0.5, "recall": 0.25}}
+    (part,) = table5.parts([made(8, 1, older)])
+    assert part.table["recall"].tolist() == ["0.25", MISSING]
