@@ -98,6 +98,7 @@ def _draw(found: dict[tuple[str, str, str], dict[str, list[float]]]) -> Figure:
         axis.set_xticks(range(len(noises)), [noise.replace(" % ", " %\n") for noise in noises])
         axis.set_title(f"{dataset}, {loss}", fontsize=9)
         axis.tick_params(labelleft=True)
+        axis.tick_params(axis="x", labelsize=8 if len(noises) < 5 else 7)
     figure.supylabel("average precision of flipped labels", fontsize=9)
     panels.legend(figure)
     return figure
