@@ -19,9 +19,9 @@ def apart(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, .
         group = key.partition(".")[0]
         return group not in without and key not in without and (not only or group in only)
 
-    options = sorted({group for run in runs for group in run.report["choices"] if named(group)} - {*ASIDE})
+    options = sorted({group for run in runs for group in run.report["choices"] if named(group)} - ASIDE)
     options = [group for group in options if len({run.choice(group) for run in runs}) > 1]
-    told = [[f"{group}={run.choice(group)}" for group in options] for run in runs]
+    words = [[f"{group}={run.choice(group)}" for group in options] for run in runs]
     settings = [dict(flat(run.settings)) for run in runs]
     for run, each in zip(runs, settings, strict=True):
         off = {f"{name}.{key}": value for name, (key, value) in OFF.items() if name not in run.settings}
@@ -35,13 +35,27 @@ def apart(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, .
         for values in alike.values():
             if len(set(map(str, values.values()))) > 1:
                 for i, value in values.items():
-                    told[i].append(f"{key}={_word(value)}")
-    return [", ".join(words) for words in told]
+                    words[i].append(f"{key}={_word(value)}")
+    return [", ".join(each) for each in words]
 
 
 def _word(value: object) -> str:
     """As on the command line: true, null."""
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def told(
+    looks: Sequence[tuple], runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, ...] = ()
+) -> list[str]:
+    """What tells the run of each row from those of rows that look the same; only and without: of `apart`."""
+    alike: dict[tuple, list[int]] = {}
+    for i, look in enumerate(looks):
+        alike.setdefault(look, []).append(i)
+    found = [""] * len(looks)
+    for numbers in alike.values():
+        for i, words in zip(numbers, apart([runs[i] for i in numbers], only, without), strict=True):
+            found[i] = words
+    return found
 
 
 def frame(
@@ -59,14 +73,8 @@ def frame(
     if not rows:
         return found
     place = found.columns.get_loc(before)
-    alike: dict[tuple, list[int]] = {}
-    for i, row in enumerate(found.iloc[:, :place].astype(str).itertuples(index=False, name=None)):
-        alike.setdefault(row, []).append(i)
-    setting = [""] * len(rows)
-    for numbers in alike.values():
-        words = apart([rows[i][0] for i in numbers], only, without) if len(numbers) > 1 else [""]
-        for i, word in zip(numbers, words, strict=True):
-            setting[i] = word
+    looks = list(found.iloc[:, :place].astype(str).itertuples(index=False, name=None))
+    setting = told(looks, [run for run, _ in rows], only, without)
     if any(setting):
         found.insert(place, "setting", setting)
     return found

@@ -10,10 +10,10 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from src import CONF
 from src.errors import UserError, did_you_mean
 from src.stop import Stopped
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}
 # What a model's weights depend on; everything else is looked at afterwards.
 TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")

@@ -113,11 +113,8 @@ def middle(tests: list[dict]) -> str:
 
 def _draw(pictured: dict[tuple[str, str, str], dict[str, list[float]]]) -> Figure:
     """Each model's mean change of d by each method, a panel for each data set, noise and loss."""
-    across = min(3, len(pictured))
-    figure, axes = panels.grid(-(-len(pictured) // across), across, 3.6, 2.3)
-    for axis in axes.ravel()[len(pictured) :]:
-        axis.remove()
-    for axis, (where, methods) in zip(axes.ravel(), pictured.items(), strict=False):
+    figure, axes = panels.tiles(len(pictured), 3, 3.6, 2.3)
+    for axis, (where, methods) in zip(axes, pictured.items(), strict=True):
         for row, found in enumerate(methods.values()):
             look = {"color": panels.COLOURS[0], "alpha": 0.5, "markersize": 5}
             axis.plot(found, [row] * len(found), "o", label="a model", **look)

@@ -18,6 +18,15 @@ def grid(rows: int, columns: int, width: float, height: float, **shared: str) ->
     return figure, axes
 
 
+def tiles(number: int, across: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """(a figure, `number` axes, at most `across` in a row); width and height of a panel in inches."""
+    across = min(across, number)
+    figure, axes = grid(-(-number // across), across, width, height)
+    for axis in axes.ravel()[number:]:
+        axis.remove()
+    return figure, list(axes.ravel()[:number])
+
+
 def fuller(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, list[float]]:
     """Of two settings' models, by what they are drawn as, those with more models, then with more names."""
     return max(one, other, key=lambda found: (max(map(len, found.values()), default=0), len(found)))

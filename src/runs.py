@@ -13,10 +13,10 @@ import pandas as pd
 import yaml
 from jaxtyping import Float
 
+from src import CONF
 from src.artifacts import read_json, short_hash
 from src.errors import UserError
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 # What changes no finding, and the seed: runs that differ in nothing else are repetitions of one setting.
 NO_SETTING = ("seed", "output_dir", "data_dir", "num_workers", "logger", "again", "pictures", "report")
 # Whose seed follows the run's, unless the command gives it one of its own.
@@ -30,7 +30,7 @@ OFF = {
     "counterfactual": ("subsets", 0),
     "noise": ("ratio", 0),
 }
-ASIDE = ("experiment", "logger")  # choices that change no finding
+ASIDE = {"experiment", "logger"}  # choices that change no finding
 REPORT = {"choices", "seed", "retrieval", "confusions", "noise"}  # what every run's metrics.json has
 NAMES = ("query", "query_class", "neighbour", "neighbour_class", "class", "true_class", "recommended", "path")
 
@@ -192,11 +192,19 @@ def usual(runs: Iterable[Run], group: str) -> list[Run]:
     newest format decide, then all; of several settings that as many have, those nearest to conf/."""
     kept = []
     for alike in grouped(runs, lambda run: (run.choice("dataset"), run.choice(group))).values():
-        kinds = grouped(alike, lambda run: short_hash(run.settings.get(group))).values()
-        new = {run.folder for run in newest(alike)}
-        size = [(sum(run.folder in new for run in kind), len(kind)) for kind in kinds]
-        kept += max(zip(kinds, size, strict=True), key=lambda k: (*k[1], -_departures(k[0][0], group)))[0]
+        kept += _most(alike, group)
     return kept
+
+
+def _most(alike: list[Run], group: str) -> list[Run]:
+    """Those of the runs that have the settings of a group that `usual` takes."""
+    kinds = grouped(alike, lambda run: short_hash(run.settings.get(group))).values()
+    new = {run.folder for run in newest(alike)}
+
+    def weight(kind: list[Run]) -> tuple[int, int, int]:
+        return sum(run.folder in new for run in kind), len(kind), -_departures(kind[0], group)
+
+    return max(kinds, key=weight)
 
 
 def _departures(run: Run, group: str) -> int:
@@ -236,7 +244,7 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
     """The runs, each setting and seed once, as `by_seed` chooses."""
 
     def looks(run: Run) -> tuple:
-        groups = run.report["choices"].keys() - {*ASIDE}
+        groups = run.report["choices"].keys() - ASIDE
         return run.setting(), *sorted((group, run.choice(group)) for group in groups)
 
     found = [run for alike in grouped(runs, looks).values() for run in by_seed(alike).values()]

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from src import experiment, review
-from src.apart import apart
+from src.apart import told
 from src.artifacts import whole_file, write_csv
 from src.errors import UserError, command
 from src.part import MISSING, Part, spread
@@ -54,13 +54,13 @@ def collect(runs: list[Run]) -> pd.DataFrame:
                 "LDS ±": None if lds.get("low") is None else (lds["high"] - lds["low"]) / 2,
             }
         )
-    table = pd.DataFrame(rows)
-    for _, alike in table.groupby(LOOKS):
-        some = alike.drop_duplicates("hash")
-        if len(some) > 1:
-            words = dict(zip(some["hash"], apart([runs[i] for i in some.index]), strict=True))
-            table.loc[alike.index, "setting"] = alike["hash"].map(words)
-    return table
+    looks, first = [tuple(row[name] for name in LOOKS) for row in rows], {}
+    # The seeds of a setting stand together as the first of them.
+    keys = [(look, row["hash"]) for look, row in zip(looks, rows, strict=True)]
+    of = [first.setdefault(key, run) for key, run in zip(keys, runs, strict=True)]
+    for row, words in zip(rows, told(looks, of), strict=True):
+        row["setting"] = words
+    return pd.DataFrame(rows)
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:

@@ -45,8 +45,8 @@ def parts(runs: list[Run]) -> list[Part]:
             for name, key in MEASURES.items():
                 row[name] = spread([each["detector"].get(key) for each in found])
             row["recommended right"] = spread([each.get("recommended_right_all") for each in found])
-            cells.append((_falling(row["AP"]), some[0], row))
-        rows += [(run, row) for _, run, row in sorted(cells, key=lambda cell: cell[0])]  # the best first
+            cells.append((some[0], row))
+        rows += sorted(cells, key=lambda cell: _falling(cell[1]["AP"]))  # the best first
         where = tuple(alike[0].where.values())
         pictured[where] = panels.fuller(pictured.get(where, {}), drawn)
     if not rows:

@@ -69,12 +69,9 @@ def _theta(run: Run) -> int | None:
 
 def _draw(lines: list[tuple]) -> Figure:
     wheres = list(dict.fromkeys(line[0] for line in lines))
-    across = min(2, len(wheres))
-    figure, axes = panels.grid(-(-len(wheres) // across), across, 4.4, 3)
-    for axis in axes.ravel()[len(wheres) :]:
-        axis.remove()
+    figure, axes = panels.tiles(len(wheres), 2, 4.4, 3)
     colours = dict(zip((1, 2, 4), panels.COLOURS, strict=False))
-    for axis, where in zip(axes.ravel(), wheres, strict=False):
+    for axis, where in zip(axes, wheres, strict=True):
         for here, theta, ranking, curve in lines:
             if here == where:
                 style = "-" if ranking == "by size" else "--"

@@ -36,9 +36,10 @@ def parts(runs: list[Run]) -> list[Part]:
 
 
 def _merge(runs: list[Run], suggested: str, name: str) -> str:
-    if not any(run.report.get("merge") for run in runs):  # no classes are known to be alike
+    merges = [run.report.get("merge") or {} for run in runs]
+    if not any(merges):  # no classes are known to be alike
         return "-"
-    found = [(run.report.get("merge") or {}).get(suggested) for run in runs]
+    found = [each.get(suggested) for each in merges]
     return spread([each and each[name] for each in found], 2)
 
 
