@@ -1,6 +1,7 @@
 """Shapes and types of all mathematics in src are checked while the tests run (jaxtyping, beartype)."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ["DECONFUSE_PROGRESS"] = "0"
@@ -42,6 +43,22 @@ settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+STOPS = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT
+
+
+@pytest.fixture(autouse=True)
+def as_found():
+    """What a command sets for the rest of its process is set back: no test hangs on one before it."""
+    environment, handlers = dict(os.environ), {number: signal.getsignal(number) for number in STOPS}
+    deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    yield
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

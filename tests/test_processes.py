@@ -138,14 +138,10 @@ def test_sigterm_reaches_every_process_and_each_cleans_up(tmp_path):
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    before = signal.getsignal(signal.SIGTERM)
     listen()
     threading.Thread(target=when_both_wait, daemon=True).start()
-    try:
-        with pytest.raises(Stopped, match=r"^SIGTERM$"):
-            together(waits_and_cleans_up, composed(*TWO, f"output_dir={tmp_path}"))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(Stopped, match=r"^SIGTERM$"):
+        together(waits_and_cleans_up, composed(*TWO, f"output_dir={tmp_path}"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0 cleaned up", "1 cleaned up"]
 
 

@@ -8,15 +8,11 @@ from src import command_line, stop
 
 
 @pytest.fixture(autouse=True)
-def handlers(monkeypatch):
-    """The signals' own handlers afterwards, and no SLURM before."""
+def no_slurm(monkeypatch):
+    """As if SLURM had not started the tests."""
     for name in list(os.environ):
         if name.startswith("SLURM_"):
             monkeypatch.delenv(name)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def test_the_first_signal_stops_and_a_second_does_not_stop_the_cleaning_up():
