@@ -106,7 +106,7 @@ def attribute(
     if bad:
         raise UserError(
             f"influence: {bad} of {len(scores)} explanations have scores that are not finite; raise "
-            "influence.damping if it has one, or take influence=eif"
+            "influence.damping or lower influence.radius, whichever the method has, or take another method"
         )
     return scores
 

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from src import panels
 from src.apart import frame
 from src.part import Part, spread
-from src.runs import Run, by_seed, grouped, newest, usual
+from src.runs import PANELS, Run, by_seed, grouped, newest, usual
 from src.statistics import paired
 
 CHANGED = ("d_before", "change")
 CHANGES_NOTE = (
     "Mean over what was explained, ± standard deviation over the models; share > 0: of what moved apart. In "
-    "the picture each model and, of several settings of a data set, the one with most models."
+    "the picture each model; of several settings of a data set, all panels show the one with most models."
 )
 VERSUS = (("eif", "if"), ("eif_code", "if_code"), ("eif", "tracin"), ("eif", "random"), ("if", "random"))
 
@@ -58,7 +58,7 @@ def improvements(
     rows = []
     for run, methods, most, tests in compared(runs, tuple(paper)):
         row = {**run.where, "methods": methods, unit: most, "models": len(tests)}
-        row["improvement"] = spread([each["improvement"] for each in tests], 4)
+        row["improvement"] = spread([each["improvement"] for each in tests], 4, small=True)
         of_paper = paper[most] if methods == "eif > if" else "-"
         rows.append((run, {**row, **cells(tests), "paper, CUB200": of_paper}))
     return frame(rows, without=("influence",))
@@ -76,19 +76,19 @@ def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
 
 def changes(runs: list[Run], name: str, title: str) -> list[Part]:
     """How far each method alone changes d, with its picture."""
-    rows, pictured = [], {}
+    rows, pictured = [], []
     for alike in _settings(runs):
         drawn = {}
         for method, some in grouped(alike, _method).items():
             models = by_seed(some).values()
             drawn[method] = [run.report["retrain"]["mean"] for run in models]
             row = {**some[0].where, "method": method, "models": len(models)}
-            row["change of d"] = spread(drawn[method], 4)
+            row["change of d"] = spread(drawn[method], 4, small=True)
             row["share > 0"] = spread([share_apart(run) for run in models], 2)
             rows.append((some[0], row))
-        where = tuple(alike[0].where.values())
-        pictured[where] = panels.fuller(pictured.get(where, {}), drawn)
-    return [Part(name, title, frame(rows), CHANGES_NOTE, _draw(pictured))] if rows else []
+        pictured.append((alike[0].setting("influence", *PANELS), tuple(alike[0].where.values()), drawn))
+    shown = panels.of_one_setting(pictured, panels.drawn_in)
+    return [Part(name, title, frame(rows), CHANGES_NOTE, _draw(shown))] if rows else []
 
 
 def share_apart(run: Run) -> float:

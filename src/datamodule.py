@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from src import shards
 from src.errors import count
-from src.recipe import Recipe
+from src.recipe import CLASS_BALANCED, Recipe
 from src.split import ImageSpec, Part, RowSpec, Split
 
 BILINEAR = InterpolationMode.BILINEAR
@@ -78,9 +78,9 @@ class Rows(Dataset):
 
 
 def sizes(shares: list[int], classes: int) -> list[int]:
-    """The most classes each batch of an epoch takes; shares: in how many batches each class has to be."""
+    """The most shares, of per_class samples each, that each batch of an epoch has; shares: of each class."""
     total = sum(shares)
-    batches = max(math.ceil(total / classes), max(shares))
+    batches = math.ceil(total / classes)
     last = total - (batches - 1) * classes
     if 2 * last >= classes:
         return [classes] * batches
@@ -88,13 +88,16 @@ def sizes(shares: list[int], classes: int) -> list[int]:
 
 
 class BalancedBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of up to `classes` different classes, `per_class` samples each; every sample occurs.
+    """Batches of up to `classes` times `per_class` samples, of as many classes; every sample occurs.
 
-    The batches of an epoch are a function of (seed, epoch). A class whose size is not a multiple
-    of per_class fills its last share with samples drawn again from the class. Label -1: never drawn.
+    The batches of an epoch are a function of (seed, epoch). A class is drawn in shares of per_class samples,
+    the last one filled with samples drawn again. Label -1: never drawn.
     Where batches filled one after the other would leave fewer than half of the classes for the last, all
     share them evenly: a step on one class alone undoes what others have learnt (R@1 0.77 instead of 0.82
-    on glyphs). A class that has to be in more batches than would be full makes all of them smaller.
+    on glyphs). A class with more shares than there are batches is several times in each, as evenly as can be;
+    many small batches instead cost as much and more (docs/runs.md).
+    class_balanced: an epoch of as many batches, but with as many shares of each class. A small one's samples
+    occur several times; of a large one's some, other ones in each epoch.
     process (i, w): each batch's i-th part of w, one after the other and equal to a sample.
     """
 
@@ -106,11 +109,14 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
         seed: int,
         epoch: int = 0,
         process: tuple[int, int] = (0, 1),
+        class_balanced: bool = False,
     ):
         self.members = [np.flatnonzero(labels == c) for c in np.unique(labels) if c >= 0]
         self.per_class, self.seed, self.epoch, self.process = per_class, seed, epoch, process
-        shares = [math.ceil(len(rows) / per_class) for rows in self.members]
-        self.sizes = sizes(shares, min(classes, len(self.members)))
+        self.shares = [math.ceil(len(rows) / per_class) for rows in self.members]
+        if class_balanced:
+            self.shares = [math.ceil(sum(self.shares) / len(self.shares))] * len(self.shares)
+        self.sizes = sizes(self.shares, min(classes, len(self.members)))
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -126,22 +132,27 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         random = np.random.default_rng([self.seed, self.epoch])
-        shares = [self._shares(rows, random) for rows in self.members]
-        left = np.array([len(share) for share in shares])
-        for size in self.sizes:
-            # The fullest classes go first, ties at random: so no batch has to repeat a class.
-            order = np.lexsort((random.random(len(left)), -left))[:size]
-            batch = np.concatenate([shares[c][left[c] - 1] for c in order if left[c] > 0])
-            left[order] = np.maximum(left[order] - 1, 0)
+        drawn_of = zip(self.members, self.shares, strict=True)
+        shares = [self._drawn(rows, number, random) for rows, number in drawn_of]
+        left = np.array(self.shares)
+        for remaining, size in zip(range(len(self), 0, -1), self.sizes, strict=True):
+            # The fullest classes go first, ties at random: so no batch repeats a class that need not be.
+            order = np.lexsort((random.random(len(left)), -left))
+            due = -(-left[order] // remaining)  # one, and none of a class that is used up
+            taken = np.diff(np.minimum(due.cumsum(), size), prepend=0)
+            parts = [shares[c][left[c] - k : left[c]] for c, k in zip(order, taken, strict=True)]
+            batch = np.concatenate(parts).ravel()
+            left[order] -= taken
             drawn = list(zip(batch.tolist(), random.integers(2**62, size=len(batch)).tolist(), strict=True))
             i, w = self.process
             yield drawn[len(drawn) * i // w : len(drawn) * (i + 1) // w]
 
-    def _shares(self, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """A class's samples, shuffled, as (shares, per_class)."""
-        missing = -len(rows) % self.per_class
-        extra = random.choice(rows, missing, replace=missing > len(rows))
-        return np.concatenate([random.permutation(rows), extra]).reshape(-1, self.per_class)
+    def _drawn(self, rows: np.ndarray, shares: int, random: np.random.Generator) -> np.ndarray:
+        """A class's samples, shuffled, again and again where they do not suffice, as (shares, per_class)."""
+        again, rest = divmod(shares * self.per_class, len(rows))
+        extra = random.choice(rows, rest, replace=False)
+        whole = [random.permutation(rows) for _ in range(again)]
+        return np.concatenate([*whole, extra]).reshape(-1, self.per_class)
 
 
 def together(samples: list, shape: tuple[int, ...]) -> list[torch.Tensor]:
@@ -185,7 +196,8 @@ class DataModule(pl.LightningDataModule):
         batches (its issue 21938), so the sampler is born with the right one.
         """
         sizes = self.recipe.classes_per_batch, self.recipe.per_class
-        batches = BalancedBatches(self.drawn, *sizes, self.seed, self.first_epoch, self.process)
+        balanced = self.recipe.sampling == CLASS_BALANCED
+        batches = BalancedBatches(self.drawn, *sizes, self.seed, self.first_epoch, self.process, balanced)
         return DataLoader(
             self._samples(self.split.train, self.labels, self.training),
             batch_sampler=batches,

@@ -21,7 +21,7 @@ NOT_IN_WEIGHTS = (
     *("eval_batch_size", "validate_every"),
     *("accelerator", "strategy", "num_nodes", "log_every_n_steps"),
 )
-TRAINING_FORMAT = 2  # raised when the code trains other weights from the same settings
+TRAINING_FORMAT = 3  # raised when the code trains other weights from the same settings
 
 
 def depends(settings: dict, data: str, start: str = "") -> dict:

@@ -1,5 +1,8 @@
 """Pictures of several panels, as the tables of experiments have them."""
 
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,6 +10,7 @@ from matplotlib.figure import Figure
 # Of the eight of Okabe and Ito (2008), which the colour-blind tell apart too, all but yellow, faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
+Where, Drawn = TypeVar("Where", bound=tuple[str, ...]), TypeVar("Drawn")
 
 
 def grid(rows: int, columns: int, width: float, height: float, **shared: str) -> tuple[Figure, np.ndarray]:
@@ -27,9 +31,25 @@ def tiles(number: int, across: int, width: float, height: float) -> tuple[Figure
     return figure, list(axes.ravel()[:number])
 
 
-def fuller(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Of two settings' models, by what they are drawn as, those with more models, then with more names."""
-    return max(one, other, key=lambda found: (max(map(len, found.values()), default=0), len(found)))
+def of_one_setting(
+    found: Iterable[tuple[str, Where, Drawn]], models: Callable[[Drawn], int]
+) -> dict[Where, Drawn]:
+    """What each panel shows, all panels of a data set of one setting: of several the one with most models.
+
+    found: of the setting's hash, the panel (data set first), and what is drawn in it; models: how many of
+    those that is.
+    """
+    of: dict[str, dict[str, dict[Where, Drawn]]] = {}
+    for setting, where, drawn in found:
+        here = of.setdefault(where[0], {}).setdefault(setting, {})
+        here[where] = max(here.get(where, drawn), drawn, key=models)
+    shown = (max(each.values(), key=lambda here: sum(map(models, here.values()))) for each in of.values())
+    return {where: drawn for here in shown for where, drawn in here.items()}
+
+
+def drawn_in(panel: dict[str, list[float]]) -> int:
+    """How many points a panel of named lists has."""
+    return sum(map(len, panel.values()))
 
 
 def look(i: int) -> dict[str, object]:

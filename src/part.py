@@ -23,18 +23,22 @@ class Part:
     picture: Figure | Image.Image | None = None
 
 
-def spread(values: Iterable[float | None], digits: int = 3) -> str:
+def spread(values: Iterable[float | None], digits: int = 3, small: bool = False) -> str:
     """Mean ± standard deviation (n - 1); of one value the value; missing without any.
 
-    Where only some are known, how many: 0.84 ± 0.01 (2 of 5).
+    Where only some are known, how many: 0.84 ± 0.01 (2 of 5). small: a mean of which those digits would show
+    fewer than two is written with an exponent: 1.2e-05 ± 3.1e-06.
     """
     values = list(values)
     known = np.array([value for value in values if value is not None and math.isfinite(value)])
     if not len(known):
         return MISSING
-    deviation = f" ± {known.std(ddof=1):.{digits}f}" if len(known) > 1 else ""
+    form = f".{digits}f"
+    if small and 0 < abs(known.mean()) < 10 ** (1 - digits):
+        form = ".1e"
+    deviation = f" ± {known.std(ddof=1):{form}}" if len(known) > 1 else ""
     some = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
-    return f"{known.mean():.{digits}f}{deviation}{some}"
+    return f"{known.mean():{form}}{deviation}{some}"
 
 
 def median_of(values: Iterable[float], form: str = ".1e") -> str:

@@ -7,12 +7,16 @@ import torch
 
 from src.errors import UserError, at_least, count, flag, one_of, within
 
+INSTANCE_BALANCED, CLASS_BALANCED = SAMPLINGS = "instance_balanced", "class_balanced"
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Epochs, batches, optimizer and schedule of one training run.
 
-    A batch holds at most classes_per_batch x per_class images. lr_*: learning rate of each parameter group.
+    A batch holds at most classes_per_batch x per_class images. sampling: instance_balanced, every sample once
+    an epoch, or class_balanced, every class equally often (Kang et al., ICLR 2020, Decoupling Representation
+    and Classifier for Long-Tailed Recognition). lr_*: learning rate of each parameter group.
     schedule: cosine (to 0), constant, or step (times step_factor every step_epochs), after warmup_epochs of
     linear warm-up. clip_norm: largest gradient norm; clip_value: largest entry of the gradient; null for
     none, and at most one of the two. checkpoints: how many are kept, evenly over the epochs, the last one
@@ -34,6 +38,7 @@ class Recipe:
     validate_every: int
     eval_batch_size: int
     checkpoints: int = 1
+    sampling: str = INSTANCE_BALANCED
     clip_value: float | None = None
     step_epochs: int = 20
     step_factor: float = 0.1
@@ -44,6 +49,7 @@ class Recipe:
             count(f"recipe.{key}", getattr(self, key), 1)
         for key in ("lr_backbone", "lr_head", "lr_proxies", "warmup_epochs"):
             at_least(f"recipe.{key}", getattr(self, key), 0)
+        one_of("recipe.sampling", self.sampling, SAMPLINGS)
         one_of("recipe.schedule", self.schedule, ("cosine", "constant", "step"))
         within("recipe.step_factor", self.step_factor, 0, 1)
         flag("recipe.freeze_batchnorm", self.freeze_batchnorm)

@@ -14,6 +14,8 @@ from src.head import Training
 from src.progress import console
 from src.split import ImageSpec, RowSpec
 
+OF_FLIPPED = {"table2": True, "figure2": True, "detection": True, "table5": False}  # experiments
+
 
 def plan_of(kind: type, key: str, settings: dict):
     """A dataclass of the keys below one; UserError where that is no group, or has other keys."""
@@ -24,6 +26,14 @@ def plan_of(kind: type, key: str, settings: dict):
     if odd:
         raise UserError(f"{key} has the keys {', '.join(names)}; look at {', '.join(odd)}")
     return kind(**given)
+
+
+def of_its_table(experiment: str | None, flipped: bool) -> None:
+    """Say where a run will not be in the table of its experiment, for the labels that it trains on."""
+    wants = OF_FLIPPED.get(experiment, flipped)
+    if wants != flipped:
+        what = "flipped labels" if wants else "labels as they are"
+        console.print(f"warning: experiment={experiment} is of {what}: this run will not be in its table")
 
 
 def input_size(spec: ImageSpec | RowSpec, model: Callable, choices: dict[str, str]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from src.errors import UserError
 from src.noise import NoisyLabels
 from src.relabel import Votes, recommended_right, recommended_right_all
 from src.retrain import Changes
-from src.scores import Acting, acting
+from src.scores import Acting, acting, unscored
 from src.split import Split
 from src.statistics import detection
 from src.taxonomy import KINDS, merge_quality, merges, taxonomy
@@ -225,7 +225,11 @@ def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str
         "retrieval": retrieval,
         "queries": len(found.split.query),
         "confusions": len(found.confusions),
-        "explained": {"table": found.explained.table, "rows": len(found.explained.groups)},
+        "explained": {
+            "table": found.explained.table,
+            "rows": len(found.explained.groups),
+            "unscored": unscored(found.influence),
+        },
         "confused_most": class_pairs(tables["confusions.csv"]),
         "noise": noise_report(found),
         "classes": class_report(found),

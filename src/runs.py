@@ -30,7 +30,9 @@ OFF = {
     "counterfactual": ("subsets", 0),
     "noise": ("ratio", 0),
 }
+PANELS = ("loss", "noise")  # beside the data set, what panels of one picture differ in
 ASIDE = {"experiment", "logger"}  # choices that change no finding
+REPORT_FILE = "metrics.json"
 REPORT = {"choices", "seed", "retrieval", "confusions", "noise"}  # what every run's metrics.json has
 NAMES = ("query", "query_class", "neighbour", "neighbour_class", "class", "true_class", "recommended", "path")
 
@@ -49,6 +51,11 @@ class Run:
     def seed(self) -> int:
         """Of the run."""
         return self.report["seed"]
+
+    @property
+    def data(self) -> str | None:
+        """The fingerprint of the data as it was; None of a run that did not write it down."""
+        return self.report.get("data")
 
     def choice(self, group: str) -> str:
         """The option chosen in a group (dataset, loss, ...), or params; "" where there was none."""
@@ -118,7 +125,7 @@ class Run:
 
 def find(folder: Path) -> list[Path]:
     """The finished runs below a folder; raises UserError where there is none."""
-    runs = [path.parent for path in sorted(folder.glob("[!.]*/metrics.json"))]
+    runs = [path.parent for path in sorted(folder.glob(f"[!.]*/{REPORT_FILE}"))]
     if not runs:
         raise UserError(f"{folder}: no finished run (no */metrics.json); make one with python -m src.run")
     return runs
@@ -126,11 +133,11 @@ def find(folder: Path) -> list[Path]:
 
 def read(folder: Path) -> Run:
     """A finished run; UserError where its report or its settings are damaged."""
-    report = read_json(folder / "metrics.json")
+    report = read_json(folder / REPORT_FILE)
     lacking = REPORT - report.keys() if isinstance(report, dict) else REPORT
     if lacking:
         raise UserError(
-            f"{folder / 'metrics.json'}: no run's report, it lacks {', '.join(sorted(lacking))}; "
+            f"{folder / REPORT_FILE}: no run's report, it lacks {', '.join(sorted(lacking))}; "
             "delete the folder and run again"
         )
     return Run(folder, report, _settings(folder / "config.yaml", _followers(report), report["seed"]))
@@ -249,6 +256,21 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 
     found = [run for alike in grouped(runs, looks).values() for run in by_seed(alike).values()]
     return sorted(found, key=lambda run: run.folder)
+
+
+def current(runs: Iterable[Run]) -> list[Run]:
+    """Without the runs of data that has changed since, as a folder does where an image is moved: of one data
+    set with one set of settings, those of the data that the run saw which ended last."""
+    runs = list(runs)
+    last: dict[tuple[str, str], str] = {}
+    for run in sorted(runs, key=lambda run: (run.folder / REPORT_FILE).stat().st_mtime_ns):
+        if run.data:
+            last[_data_set(run)] = run.data
+    return [run for run in runs if run.data in (None, last.get(_data_set(run)))]
+
+
+def _data_set(run: Run) -> tuple[str, str]:
+    return run.choice("dataset"), short_hash(run.settings.get("dataset"))
 
 
 def newest(runs: Iterable[Run]) -> list[Run]:

@@ -53,6 +53,11 @@ def acting(scores: Float[Tensor, "e n"]) -> Acting:
     return Acting(*(totals / len(scores)).to(scores.dtype))
 
 
+def unscored(scores: Float[Tensor, "e n"]) -> int:
+    """How many explanations have no score but 0, and so explain nothing."""
+    return sum(int((~block.any(1)).sum()) for block in blocks(scores))
+
+
 def unsound(scores: Float[Tensor, "e n"]) -> int:
     """How many explanations have a score that is not finite."""
     return sum(int((~torch.isfinite(block)).any(1).sum()) for block in blocks(scores))

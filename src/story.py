@@ -90,6 +90,8 @@ def run(cfg: DictConfig) -> Path:
         f"{len(split.query)} queries of {len(split.class_names) - split.num_classes} others"
     )
 
+    rehearsal.of_its_table(choices.get("experiment"), bool(noisy.flipped.any()))
+
     # What is asked of the model later is tried on made-up samples now, not after an hour of training.
     target, explainer, detector = instantiate(cfg.target), method(cfg.influence), instantiate(cfg.detector)
     when = When.of(settings["influence"])
@@ -203,6 +205,7 @@ def run(cfg: DictConfig) -> Path:
         pictures.draw(partial / "harmful.png", found, cfg.pictures, choices["influence"])
         report = {
             **asked(cfg, choices),
+            "data": fingerprints[0],
             **results.report(found, written, retrieval),
             **extras(found, plan, retraining, rounds, plan_of_loop, comparison),
             **results.provenance(checkpoint, reused, clock.laps, where),

@@ -84,7 +84,8 @@ def _explained(metrics: dict) -> str:
     }
     what, params = metrics["explained"], metrics["params"].replace("_", " ")
     of = {"head": "the head", "last block": "the last block", "all": "all parameters"}[params]
-    return f"{what['rows']} {things[what['table']]}, by {metrics['choices']['influence']} on {of}"
+    unscored = f"; {what['unscored']} of them by no score but 0" if what.get("unscored") else ""
+    return f"{what['rows']} {things[what['table']]}, by {metrics['choices']['influence']} on {of}{unscored}"
 
 
 def _epochs(told: dict) -> list[tuple[str, str]]:
@@ -100,10 +101,11 @@ def _epochs(told: dict) -> list[tuple[str, str]]:
 
 def _retrained(again: dict, table: str) -> str:
     what = "-d" if table == "mis_similar.csv" else "d"
-    ends = "" if again["low"] is None else f" [{again['low']:+.4f}, {again['high']:+.4f}]"
+    form = "+.4f" if abs(again["mean"]) >= 1e-3 else "+.1e"
+    ends = "" if again["low"] is None else f" [{again['low']:{form}}, {again['high']:{form}}]"
     epochs = "1 epoch" if again["epochs"] == 1 else f"{again['epochs']} epochs"
     weights = f"helpful x {again['helpful']:g}, harmful x {again['harmful']:g}"
-    return f"{what} changes by {again['mean']:+.4f}{ends}  {weights}, {epochs}, {again['mode']}"
+    return f"{what} changes by {again['mean']:{form}}{ends}  {weights}, {epochs}, {again['mode']}"
 
 
 def _loop(loop: dict | None) -> list[tuple[str, str]]:

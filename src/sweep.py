@@ -269,6 +269,7 @@ def end(folder: Path) -> int:
     lost = [name(words, jobs) for number, words in enumerate(jobs or []) if number not in records]
     if len(set(finished)) > 1:
         print("\n" + tables.show(finished))
+        print(f"Tables and pictures of all runs there: python -m src.tables {finished[0].parent}")
     if failed and len(ended) > 1:
         print(f"error: {len(failed)} job(s) failed: {'; '.join(failed)}", file=sys.stderr)
     if lost:

@@ -19,7 +19,7 @@ from src.apart import told
 from src.artifacts import whole_file, write_csv
 from src.errors import UserError, command
 from src.part import MISSING, Part, spread
-from src.runs import Run, distinct, find, natural, newest, read
+from src.runs import Run, current, distinct, find, natural, newest, read
 
 MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]  # of a model, however it is looked at
 ONE_MODEL = ["dataset", "noise", "model", "loss"]
@@ -50,6 +50,9 @@ def collect(runs: list[Run]) -> pd.DataFrame:
                 "AUROC |influence|": by_influence.get("auroc"),
                 "AP |influence|": by_influence.get("average_precision"),
                 "recommended right": noise.get("recommended_right"),
+                "R@1 before": ((run.report.get("corrections") or {}).get("before") or {}).get("R@1"),
+                "change of d": (run.report.get("retrain") or {}).get("mean"),
+                "R@1 won back": _won_back(run),
                 "LDS": lds.get("mean"),
                 "LDS ±": None if lds.get("low") is None else (lds["high"] - lds["low"]) / 2,
             }
@@ -63,13 +66,20 @@ def collect(runs: list[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _won_back(run: Run) -> float | None:
+    """By the last round of the closed loop."""
+    loop = run.report.get("loop")
+    return loop["rounds"][-1].get("won_back_R@1") if loop else None
+
+
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean ± standard deviation (n - 1) over the runs of each setting, "(2 of 5)" where only some have the
     number; "-" where none has."""
     measured = [column for column in runs if column not in (*SETTING, "hash", "seed")]
 
     def cell(values: pd.Series) -> str:
-        found = spread(values.astype(float), 0 if values.name == "confusions" else 3)
+        digits = {"confusions": 0, "change of d": 4}.get(values.name, 3)
+        found = spread(values.astype(float), digits, small=values.name == "change of d")
         return "-" if found == MISSING else found
 
     groups = runs.groupby([*SETTING, "hash"], sort=True)
@@ -83,12 +93,12 @@ def markdown(table: pd.DataFrame) -> str:
     """A Markdown table; a setting with one value for all rows is said once, above, and so is what sweeping
     the way of looking leaves as it is. LDS ±: half of the 95 % interval over what was explained."""
     one = [name for name in table if table[name].nunique() == 1 and len(table) > 1]
-    nothing = [name for name in table if name.startswith("LDS") and (table[name] == "-").all()]
+    nothing = [name for name in table if (table[name] == "-").all()]
     if not table["setting"].any():
         one, nothing = [name for name in one if name != "setting"], [*nothing, "setting"]
     shown = [name for name in SETTING if name in one]
     if len({*table[ONE_MODEL].itertuples(index=False)}) == 1:  # one model, looked at in several ways
-        shown += [name for name in MODEL_FINDINGS if name in one]
+        shown += [name for name in MODEL_FINDINGS if name in one and name not in nothing]
     rest = table.drop(columns=[*shown, *nothing])
     above = ", ".join(f"{name} {table[name].iloc[0]}" for name in shown)
     return "\n".join([f"All rows: {above}.", ""] * bool(above) + [grid(rest)]) + "\n"
@@ -96,7 +106,13 @@ def markdown(table: pd.DataFrame) -> str:
 
 def show(folders: list[Path]) -> str:
     """The table of some runs, such as those of a sweep."""
-    return markdown(over_seeds(collect(distinct([read(folder) for folder in folders]))))
+    return markdown(over_seeds(collect(distinct(current(map(read, folders))))))
+
+
+def nothing_scored(run: Run) -> bool:
+    """Whether no explanation of a run has a score but 0."""
+    explained = run.report.get("explained") or {}
+    return 0 < explained.get("rows", 0) == explained.get("unscored")
 
 
 def experiments() -> dict[str, object]:
@@ -192,13 +208,15 @@ def main(words: list[str]) -> None:
     if words.review:
         return show_review(words.folder, words.review)
     folder = words.folder
-    runs = [read(path) for path in find(folder)]
+    every = [read(path) for path in find(folder)]
+    runs = current(every)
+    scored = [run for run in runs if not nothing_scored(run)]
     # The paper's tables are of the labels as they were given.
-    given = [run for run in runs if not run.report.get("corrections")]
+    given = [run for run in scored if not run.report.get("corrections")]
     found = {
-        name: module.parts(runs if name == "relabels" else given) for name, module in experiments().items()
+        name: module.parts(scored if name == "relabels" else given) for name, module in experiments().items()
     }
-    here, all_runs = folder / "tables", collect(runs)
+    here, all_runs = folder / "tables", collect(every)
     summary = over_seeds(collect(distinct(runs)))
     write_csv(here / "runs.csv", all_runs)
     write_csv(here / "summary.csv", summary)
@@ -210,6 +228,16 @@ def main(words: list[str]) -> None:
         sections.append(section(part))
     _text(here / "results.md", "\n".join(["# Tables and figures\n", *sections]))
     print("\n".join([text, *sections]))
+    if len(runs) < len(every):
+        print(
+            f"{len(every) - len(runs)} of {len(every)} runs are of data that has changed since, and are only "
+            "in runs.csv"
+        )
+    if len(scored) < len(runs):
+        print(
+            f"{len(runs) - len(scored)} of {len(runs)} runs found no score but 0 (influence=if solved no "
+            "system? raise influence.damping), and are only in runs.csv and summary.csv"
+        )
     older = len(runs) - len(newest(runs))
     if older:
         print(

@@ -13,8 +13,8 @@ from src.split import FileImages
 
 RECIPE_KEYS = (
     "checkpoints, classes_per_batch, clip_norm, clip_value, embedding_size, epochs, eval_batch_size, "
-    "freeze_batchnorm, lr_backbone, lr_head, lr_proxies, optimizer, per_class, schedule, step_epochs, "
-    "step_factor, validate_every, warmup_epochs"
+    "freeze_batchnorm, lr_backbone, lr_head, lr_proxies, optimizer, per_class, sampling, schedule, "
+    "step_epochs, step_factor, validate_every, warmup_epochs"
 )
 
 

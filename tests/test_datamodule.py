@@ -58,12 +58,17 @@ def test_every_sample_occurs_in_every_epoch(sizes, classes, per_class):
 
 
 @every_shape
-def test_a_batch_holds_different_classes_with_as_many_samples_each(sizes, classes, per_class):
+def test_a_batch_repeats_a_class_only_where_there_are_too_few_batches_for_it(sizes, classes, per_class):
     labels = labels_of(sizes)
-    for batch in rows_of(BalancedBatches(labels, classes, per_class, 5)):
-        found, counts = np.unique(labels[batch], return_counts=True)
-        assert 1 <= len(found) <= min(classes, len(sizes))
-        assert (counts == per_class).all()
+    left = np.array([math.ceil(size / per_class) for size in sizes])
+    batches = rows_of(BalancedBatches(labels, classes, per_class, 5))
+    for i, batch in enumerate(batches):
+        counts = np.bincount(labels[batch], minlength=len(sizes))
+        assert per_class <= counts.sum() <= per_class * min(classes, len(sizes))
+        assert (counts % per_class == 0).all()
+        assert (counts // per_class <= np.ceil(left / (len(batches) - i))).all()
+        left -= counts // per_class
+    assert not left.any()
 
 
 @every_shape
@@ -83,9 +88,48 @@ def test_an_epoch_draws_no_more_than_filling_the_last_share_takes(sizes, classes
 @every_shape
 def test_the_length_is_the_number_of_batches_and_the_least_possible(sizes, classes, per_class):
     batches = BalancedBatches(labels_of(sizes), classes, per_class, 5)
-    shares = [math.ceil(size / per_class) for size in sizes]
-    at_once = min(classes, len(sizes))
-    assert len(batches) == len(list(batches)) == max(math.ceil(sum(shares) / at_once), max(shares))
+    shares = sum(math.ceil(size / per_class) for size in sizes)
+    assert len(batches) == len(list(batches)) == math.ceil(shares / min(classes, len(sizes)))
+
+
+def test_a_class_that_is_most_of_the_data_is_as_much_of_every_batch():
+    """1,000 of one class beside nine of 100, four at a time: 250 + 9 x 25 shares, 48 batches of ten."""
+    labels = labels_of([1000] + [100] * 9)
+    for epoch in range(3):
+        batches = rows_of(BalancedBatches(labels, 16, 4, 0, epoch))
+        counts = np.array([np.bincount(labels[batch], minlength=10) for batch in batches]) // 4
+        assert counts.sum(axis=1).tolist() == [10] * 47 + [5]
+        assert set(counts[:-1, 0].tolist()) == {5, 6}
+        assert counts[-1, 0] == 5
+        assert set(counts[:-1, 1:].sum(axis=1).tolist()) == {4, 5}
+        assert counts[:, 1:].max() == 1
+
+
+@every_shape
+def test_class_balanced_epochs_are_as_long_and_have_each_class_equally_often(sizes, classes, per_class):
+    labels = labels_of(sizes)
+    batches = BalancedBatches(labels, classes, per_class, 5, class_balanced=True)
+    assert len(batches) == len(BalancedBatches(labels, classes, per_class, 5)) or classes < len(sizes)
+    rows = rows_of(batches)
+    for batch in rows:  # no class twice in a batch
+        assert set(np.bincount(labels[batch]).tolist()) <= {0, per_class}
+    shares = math.ceil(sum(math.ceil(size / per_class) for size in sizes) / len(sizes))
+    drawn = np.concatenate(rows)
+    assert np.bincount(labels[drawn]).tolist() == [shares * per_class] * len(sizes)
+    times = np.bincount(drawn, minlength=len(labels))
+    for c in range(len(sizes)):  # within a class no sample more than once oftener than another
+        assert np.ptp(times[labels == c]) <= 1
+
+
+def test_class_balanced_epochs_show_other_samples_of_a_large_class():
+    labels = labels_of([1000] + [100] * 9)
+    seen = set()
+    for epoch in range(12):
+        rows = np.concatenate(rows_of(BalancedBatches(labels, 10, 4, 0, epoch, class_balanced=True)))
+        assert (labels[rows] == 0).sum() == 48 * 4  # 475 shares, 47.5 of each class
+        seen |= set(rows[labels[rows] == 0].tolist())
+    # 1000 x (1 - (1 - 192 / 1000)^12) = 923 are expected
+    assert 890 < len(seen) < 950
 
 
 def test_batches_of_equal_classes_are_full_but_for_the_last():
@@ -125,7 +169,6 @@ def test_a_last_batch_of_half_the_classes_or_more_stays(sizes, classes):
     [
         ([4] * 13, 4, [4, 3, 3, 3]),  # would be 4, 4, 4, 1
         ([4] * 33, 16, [11, 11, 11]),  # would be 16, 16, 1
-        ([40] + [4] * 10, 5, [2] * 10),  # would be 5, 5, 3, 1, 1, 1, 1, 1, 1, 1
         ([12, 12, 12, 12, 4, 4], 6, [5, 5, 4]),  # would be 6, 4, 4
     ],
 )
@@ -180,8 +223,8 @@ def test_set_epoch_is_being_born_in_that_epoch():
 @pytest.mark.parametrize("processes", [2, 3, 7])
 def test_the_parts_of_several_processes_are_the_batches_of_one(processes):
     labels = labels_of(SIZES)
-    parts = [list(BalancedBatches(labels, 3, 5, 8, 1, (i, processes))) for i in range(processes)]
-    whole = list(BalancedBatches(labels, 3, 5, 8, 1))
+    parts = [list(BalancedBatches(labels, 3, 4, 8, 1, (i, processes))) for i in range(processes)]
+    whole = list(BalancedBatches(labels, 3, 4, 8, 1))
     assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == whole
     sizes = np.array([[len(batch) for batch in part] for part in parts])
     assert (np.ptp(sizes, axis=0) <= 1).all()

@@ -14,6 +14,10 @@ def labels_of(n, c, seed=0):
 @pytest.mark.parametrize(("n", "c"), [(23, 2), (97, 5), (101, 10), (1003, 23)])
 def test_exactly_the_rounded_share_changes_class(n, c, ratio, kind):
     labels = labels_of(n, c)
+    if 0 < ratio * n < 0.5:
+        with pytest.raises(UserError, match=rf"^noise.ratio={ratio} of {n} .* none; give 0.043 or more, or"):
+            flip(labels, c, ratio, kind, seed=3)
+        return
     noisy = flip(labels, c, ratio, kind, seed=3)
     assert noisy.flipped.dtype == bool
     assert noisy.flipped.sum() == round(ratio * n)

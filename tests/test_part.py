@@ -26,6 +26,21 @@ def test_digits():
     assert spread([10, 12], 0) == "11 ± 1"
 
 
+@pytest.mark.parametrize(
+    ("values", "cell"),
+    [
+        ([0.0012, 0.0018], "0.0015 ± 0.0004"),
+        ([0.0007, 0.0009], "8.0e-04 ± 1.4e-04"),
+        ([-3e-6, 1e-6], "-1.0e-06 ± 2.8e-06"),
+        ([0.0, 0.0], "0.0000 ± 0.0000"),
+        ([1e-9, None], "1.0e-09 (1 of 2)"),
+    ],
+)
+def test_a_small_mean_keeps_two_digits(values, cell):
+    assert spread(values, 4, small=True) == cell
+    assert "e" not in spread(values, 4)
+
+
 def test_the_median_and_the_largest_p():
     assert median_of([0.04, 1e-9, 0.002]) == "2.0e-03 (4.0e-02)"
     assert median_of([0.02, 0.04, math.nan]) == "3.0e-02 (4.0e-02)"

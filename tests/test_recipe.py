@@ -23,6 +23,7 @@ GOOD = {
     "validate_every": 2,
     "eval_batch_size": 11,
     "checkpoints": 2,
+    "sampling": "class_balanced",
     "clip_value": None,
     "step_epochs": 4,
     "step_factor": 0.5,
@@ -42,6 +43,11 @@ RATES = ["lr_backbone", "lr_head", "lr_proxies", "warmup_epochs"]
 
 def made(**changes):
     return Recipe(**{**GOOD, **changes})
+
+
+def test_a_sampling_is_one_of_two():
+    with pytest.raises(UserError, match=r"^recipe\.sampling=balanced .* Valid: class_balanced, instance_bal"):
+        made(sampling="balanced")
 
 
 def test_good_numbers_are_kept_as_they_are():

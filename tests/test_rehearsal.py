@@ -4,7 +4,7 @@ from src import loop
 from src.errors import UserError
 from src.model.identity import Identity
 from src.model.small_cnn import SmallCNN
-from src.rehearsal import input_size, plan_of
+from src.rehearsal import input_size, of_its_table, plan_of
 from src.split import ImageSpec, RowSpec
 
 CHOICES = {"dataset": "mine", "model": "yours"}
@@ -48,3 +48,21 @@ def test_a_model_is_told_how_large_its_input_is():
 def test_a_model_that_takes_another_kind_of_input_is_named(spec, model, message):
     with pytest.raises(UserError, match=message):
         input_size(spec, model, CHOICES)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "flipped", "what"),
+    [
+        ("figure2", False, "flipped labels"),
+        ("detection", False, "flipped labels"),
+        ("table5", True, "labels as they are"),
+        ("table2", True, ""),
+        ("table5", False, ""),
+        ("table1_pairs", True, ""),
+        (None, False, ""),
+    ],
+)
+def test_a_run_that_its_experiments_table_leaves_out_is_told(experiment, flipped, what, capsys):
+    of_its_table(experiment, flipped)
+    line = f"warning: experiment={experiment} is of {what}: this run will not be in its table\n"
+    assert capsys.readouterr().err == (line if what else "")

@@ -1,9 +1,11 @@
+import os
+
 import numpy as np
 import pytest
 import yaml
 
 from src.errors import UserError
-from src.runs import by_seed, distinct, find, grouped, natural, read, usual
+from src.runs import by_seed, current, distinct, find, grouped, natural, read, usual
 from tests.conftest import ROOT
 from tests.finished import finish
 
@@ -259,3 +261,19 @@ def test_what_says_nothing_and_where_data_lie_are_no_settings(tmp_path):
             finish(tmp_path, f"{name}-{root}", settings={"dataset": {**data, "root": root}}) for root in "ab"
         )
         assert one.setting() != other.setting()
+
+
+def test_runs_of_data_that_has_changed_since_are_left_out(tmp_path):
+    """Seeds 0 and 1 before an image was moved, 0 after; another folder, and a run that does not say."""
+
+    def made(name, seed, minute, root="photos", **report):
+        finish(tmp_path, name, seed, settings={"dataset": {"root": root}}, **report)
+        os.utime(tmp_path / name / "metrics.json", (60 * minute, 60 * minute))
+        return read(tmp_path / name)
+
+    old = [made("z", 0, 1, data="a"), made("y", 1, 2, data="a")]
+    new, other, unsaid = made("m", 0, 3, data="b"), made("o", 0, 0, "more", data="a"), made("u", 0, 9)
+    assert current([*old, new, other, unsaid]) == [new, other, unsaid]
+    assert current([unsaid, *old]) == [unsaid, *old]
+    again = made("x", 1, 4, data="a")  # the image was moved back
+    assert current([*old, new, again]) == [*old, again]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from src import attribute, scores, shards
-from src.scores import acting, room, unsound
+from src.scores import acting, room, unscored, unsound
 from tests.team import team
 
 
@@ -53,6 +53,14 @@ def test_explanations_that_are_not_finite_are_counted_in_every_block(on_disk):
     values[0, 3] = values[7, 22] = torch.nan
     values[7, 0] = values[10, 1] = torch.inf
     assert unsound(values) == 3
+
+
+def test_explanations_without_a_score_are_counted_in_every_block(on_disk):
+    values = made()
+    assert unscored(values) == 0
+    values[[0, 4, 10]] = 0
+    values[4, 22] = -1e-30
+    assert unscored(values) == 2
 
 
 def of_uneven_parts(folder):

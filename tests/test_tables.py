@@ -204,16 +204,12 @@ def test_markdown_says_once_what_all_rows_share_and_escapes_bars(outputs):
     )
     assert lines[1] == ""
     assert lines[2] == (
-        "| loss | runs | R@1 | MAP@R | NMI | confusions | AUROC | AP | AUROC \\|influence\\| | "
+        "| loss | runs | R@1 | MAP@R | confusions | AUROC | AP | AUROC \\|influence\\| | "
         "AP \\|influence\\| | recommended right |"
     )
-    assert lines[3] == "|" + " --- |" * 11
-    assert lines[4].startswith(
-        "| proxynca | 2 | 0.655 ± 0.007 | 0.328 ± 0.004 | - | 500 ± 0 | 0.855 ± 0.007 |"
-    )
-    assert lines[5].startswith(
-        "| softtriple | 3 | 0.714 ± 0.014 | 0.357 ± 0.007 | - | 507 ± 7 | 0.914 ± 0.014 |"
-    )
+    assert lines[3] == "|" + " --- |" * 10  # no NMI: it was not measured
+    assert lines[4].startswith("| proxynca | 2 | 0.655 ± 0.007 | 0.328 ± 0.004 | 500 ± 0 | 0.855 ± 0.007 |")
+    assert lines[5].startswith("| softtriple | 3 | 0.714 ± 0.014 | 0.357 ± 0.007 | 507 ± 7 | 0.914 ± 0.014 |")
     assert len(lines) == 6
 
 
@@ -226,6 +222,42 @@ def test_markdown_of_one_setting_has_all_its_columns(tmp_path):
     assert lines[2].startswith(
         "| glyphs | flip_10 | small_cnn | softtriple | all | head | eif | knn | 1 | 0.700 |"
     )
+
+
+def also(folder, name, **report):
+    """Say more in a run's metrics.json."""
+    path = folder / name / "metrics.json"
+    write_json(path, {**json.loads(path.read_text("utf-8")), **report})
+
+
+def test_runs_of_changed_data_and_without_scores_are_counted_and_left_out(outputs, capsys):
+    also(outputs, "softtriple-seed0", data="before")
+    for name in ("softtriple-seed1", "softtriple-seed2", "proxynca-seed0", "proxynca-seed1"):
+        also(outputs, name, data="after", explained={"rows": 3, "unscored": 0})
+    also(outputs, "proxynca-seed0", explained={"rows": 3, "unscored": 3})
+    main([str(outputs)])
+    said = capsys.readouterr().out
+    assert "\n1 of 5 runs are of data that has changed since, and are only in runs.csv\n" in said
+    assert (
+        "\n1 of 4 runs found no score but 0 (influence=if solved no system? raise influence.damping)" in said
+    )
+    summary = pd.read_csv(outputs / "tables" / "summary.csv").set_index("loss")
+    assert summary["runs"].to_dict() == {"proxynca": 2, "softtriple": 2}
+    assert summary.loc["softtriple", "R@1"] == spread(SOFTTRIPLE[1:])
+    table2 = pd.read_csv(outputs / "tables" / "table2.csv").set_index("loss")
+    assert table2.loc["proxynca", "models"].tolist().count("1") == 1
+    assert len(pd.read_csv(outputs / "tables" / "runs.csv")) == 5
+
+
+def test_what_was_done_with_a_model_has_its_columns(outputs):
+    also(outputs, "proxynca-seed0", retrain={"mean": 2e-5})
+    also(outputs, "softtriple-seed0", corrections={"before": {"R@1": 0.5}})
+    also(outputs, "proxynca-seed1", retrain={"mean": 4e-5}, loop={"rounds": [{}, {"won_back_R@1": 0.9}]})
+    table = over_seeds(collect(runs(outputs))).set_index(["loss", "noise"])
+    assert table.loc[("proxynca", "flip_10"), "change of d"] == "3.0e-05 ± 1.4e-05"
+    assert table.loc[("proxynca", "flip_10"), "R@1 won back"] == "0.900 (1 of 2)"
+    before = {"flip_10": "-", "flip_10, corrected": "0.500"}
+    assert table.loc["softtriple", "R@1 before"].to_dict() == before
 
 
 def test_main_prints_and_writes_the_tables(outputs, capsys):

@@ -8,7 +8,7 @@ from src.apart import frame
 from src.artifacts import short_hash
 from src.columns import MEASURES
 from src.part import Part, spread
-from src.runs import Run, grouped, newest
+from src.runs import PANELS, Run, grouped, newest
 
 NOTE = (
     "Round 0 is trained on the labels given. Each round relabels, leaves out samples whose label the "
@@ -17,8 +17,8 @@ NOTE = (
     "difference to the model of the clean labels, over the mean of all models (a share of each model's "
     "small difference would be noise). Mean ± standard deviation over the seeds. A loop that ended early, "
     "as a round would have changed no label or left fewer than two classes, stays at its last round. In "
-    "the picture the mean goes as far as all seeds were asked to go; of several settings the one with most "
-    "models."
+    "the picture the mean goes as far as all seeds were asked to go; of several settings of a data set, the "
+    "one with most models."
 )
 COLUMNS = {"R@1": 3, "MAP@R": 3, "relabelled": 0, "left_out": 0, "wrong": 0, "broken": 0}
 CELLS = ("models", *COLUMNS, *(f"{name} won back" for name in MEASURES))
@@ -26,7 +26,7 @@ CELLS = ("models", *COLUMNS, *(f"{name} won back" for name in MEASURES))
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss and round, and one for clean labels; with its picture."""
-    rows, pictured = [], {}
+    rows, pictured = [], []
     chosen = [run for run in runs if run.report.get("loop")]
     for (dataset, noise, loss, *_), alike in grouped(chosen, _key).items():
         seeds = grouped(newest(alike), lambda run: run.seed).values()
@@ -41,8 +41,7 @@ def parts(runs: list[Run]) -> list[Part]:
             first = [each["rounds"][0] for each in here]
             back = {f"{name} won back": _back(first, lines, clean, name) for name in MEASURES if i}
             rows.append((models[0], {**where, "round": str(i), "models": len(here), **cells, **back}))
-        key = tuple(where.values())
-        pictured[key] = max(pictured.get(key, []), models, key=len)
+        pictured.append((models[0].setting("loop.rounds", *PANELS), tuple(where.values()), models))
         clean = [run.report["loop"]["clean"] for run in models]
         if all(clean):
             cells = {name: spread([each[name] for each in clean]) for name in MEASURES}
@@ -51,8 +50,8 @@ def parts(runs: list[Run]) -> list[Part]:
         return []
     found = frame(rows, without=("loop.rounds",))
     found = found.reindex(columns=[*(name for name in found if name not in CELLS), *CELLS])
-    title = "Closed loop: what relabelling wins back"
-    return [Part("closed_loop", title, found.astype(object).fillna("-"), NOTE, _draw(pictured))]
+    title, shown = "Closed loop: what relabelling wins back", panels.of_one_setting(pictured, len)
+    return [Part("closed_loop", title, found.astype(object).fillna("-"), NOTE, _draw(shown))]
 
 
 def _key(run: Run) -> tuple[str, str, str, str, str]:

@@ -9,7 +9,7 @@ from src import panels
 from src.apart import frame
 from src.artifacts import short_hash
 from src.part import Part, spread
-from src.runs import Run, by_seed, grouped, natural, newest
+from src.runs import PANELS, Run, by_seed, grouped, natural, newest
 
 MEASURES = {"AUROC": "auroc", "AP": "average_precision", "recall": "recall"}
 NOTE = (
@@ -19,7 +19,7 @@ NOTE = (
     "evidence's own vote with detector=evidence and by Algorithm 1 else. Mean ± standard deviation over "
     "the seeds. evidence was chosen among some twenty combinations on omniglot and glyphs, seeds 0 to 2; "
     "seeds 3 and 4 took no part in that. In the picture: the mean, and a bar from the lowest seed to the "
-    "highest, without random; of several settings the one with most models."
+    "highest, without random; of several settings of a data set, the one with most models."
 )
 
 
@@ -30,7 +30,7 @@ def parts(runs: list[Run]) -> list[Part]:
     ]
     chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
     groups = grouped(chosen, lambda run: (*run.where.values(), run.setting("detector")))
-    rows, pictured = [], {}
+    rows, pictured = [], []
     for alike in sorted(map(newest, groups.values()), key=len, reverse=True):
         if len({run.choice("detector") for run in alike}) < 2:
             continue
@@ -47,14 +47,13 @@ def parts(runs: list[Run]) -> list[Part]:
             row["recommended right"] = spread([each.get("recommended_right_all") for each in found])
             cells.append((some[0], row))
         rows += sorted(cells, key=lambda cell: _falling(cell[1]["AP"]))  # the best first
-        where = tuple(alike[0].where.values())
-        pictured[where] = panels.fuller(pictured.get(where, {}), drawn)
+        drawn.pop("random", None)
+        pictured.append((alike[0].setting("detector", *PANELS), tuple(alike[0].where.values()), drawn))
     if not rows:
         return []
-    for drawn in pictured.values():
-        drawn.pop("random", None)
+    shown = panels.of_one_setting(pictured, panels.drawn_in)
     rows.sort(key=lambda row: (row[1]["dataset"], _kind(row[1]["noise"]), row[1]["loss"]))
-    return [Part("detection", "Who finds flipped labels", frame(rows), NOTE, _draw(pictured))]
+    return [Part("detection", "Who finds flipped labels", frame(rows), NOTE, _draw(shown))]
 
 
 def _detector(run: Run) -> tuple[str, str]:

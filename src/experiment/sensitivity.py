@@ -10,13 +10,13 @@ from src import panels
 from src.apart import frame
 from src.comparison import share_apart
 from src.part import Part, spread
-from src.runs import Run, by_seed, grouped, natural
+from src.runs import PANELS, Run, by_seed, grouped, natural
 
 NOTE = (
     "Change of d of the confusion pairs after retraining by the scores; share > 0: of the pairs that "
     "moved apart. Found by size: AP of ranking flipped samples by mean |score|. Mean ± standard deviation "
-    "over the seeds. In the picture, both axes of the change logarithmic; of several settings the one with "
-    "most points, and no knob of 0."
+    "over the seeds. In the picture, both axes of the change logarithmic; of several settings of a data set, "
+    "the one with most points, and no knob of 0."
 )
 KNOBS = {"eif": "radius", "if": "damping"}
 TURNED = ("influence.radius", "influence.damping", "retrain.optimizer.lr")
@@ -37,7 +37,7 @@ def parts(runs: list[Run]) -> list[Part]:
     chosen = [run for run in runs if run.report.get("retrain") and run.choice("influence") in KNOBS]
     chosen = [run for run in chosen if run.choice("target") == "pairs" and _knob(run) is not None]
     chosen = [run for run in chosen if run.report["retrain"]["lr"] is not None]
-    rows, pictured = [], {}
+    rows, pictured = [], []
     for _, alike in grouped(chosen, _key).items():
         kinds = grouped(alike, lambda run: (_knob(run), run.report["retrain"]["lr"]))
         if len(kinds) < 3:
@@ -51,14 +51,16 @@ def parts(runs: list[Run]) -> list[Part]:
             points.append(Point(rate, knob, np.mean(change), known))
             row = {**some[0].where, "method": _method(some[0])}
             row |= {"knob": f"{KNOBS[_method(some[0])]} {knob:g}", "rate": f"{rate:g}", "models": len(models)}
-            row["change of d"] = spread(change, 4)
+            row["change of d"] = spread(change, 4, small=True)
             row["share > 0"] = spread([share_apart(run) for run in models.values()], 2)
             rows.append((some[0], {**row, "found by size, AP": spread(by_size.values())}))
         key = *alike[0].where.values(), _method(alike[0])
-        pictured[key] = max(pictured.get(key, []), [each for each in points if each.knob], key=len)
+        setting = alike[0].setting("influence", *TURNED, *PANELS)
+        pictured.append((setting, key, [each for each in points if each.knob]))
     title = "How the answer depends on EIF's radius, IF's damping and the rate of retraining"
-    pictured = dict(sorted(pictured.items(), key=lambda item: natural(str(item[0]))))
-    return [Part("sensitivity", title, frame(rows), NOTE, _draw(pictured))] if rows else []
+    shown = panels.of_one_setting(pictured, len)
+    shown = dict(sorted(shown.items(), key=lambda item: natural(str(item[0]))))
+    return [Part("sensitivity", title, frame(rows), NOTE, _draw(shown))] if rows else []
 
 
 def _by_size(run: Run) -> float | None:

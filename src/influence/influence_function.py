@@ -113,10 +113,13 @@ def _say(solver: str, residuals: list[float], tolerance: float) -> None:
         return
     console.print(f"solved with {solver}: largest relative residual {max(residuals):.2g}")
     open_ = sum(not value <= 10 * tolerance for value in residuals)
+    nothing = sum(value == 1 for value in residuals) if solver == "cg" else 0  # x = 0 was never improved on
     if open_:
         console.print(
             f"warning: {open_} of {len(residuals)} explanations are not solved (tolerance {tolerance:g}), so "
-            "their scores are those of another damping; raise influence.damping"
+            "their scores are those of another damping"
+            + (f", and {nothing} of them not at all, with scores of 0" if nothing else "")
+            + "; raise influence.damping"
             + (", or use influence.solver=cg" if solver == "lissa" else " or influence.max_products")
         )
 

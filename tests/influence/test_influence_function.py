@@ -148,3 +148,14 @@ def test_what_is_not_solved_is_said(toy, capsys):
     said = capsys.readouterr().err
     assert "3 of 3 explanations are not solved (tolerance 1e-09)" in said
     assert "influence.max_products" in said
+    assert "not at all" not in said
+
+
+def test_what_is_not_solved_at_all_is_said_to_have_scores_of_0(toy, capsys, monkeypatch):
+    training, test = toy
+    monkeypatch.setattr("src.influence.influence_function.hessian_of", lambda training: torch.neg)
+    settings = {"damping": 0.5, "damping_unit": "absolute", "precondition": False}
+    found = scores(training, Targets(test, test, GROUPS), **settings)
+    assert found.shape == (3, 23)
+    assert not found.any()
+    assert "3 of them not at all, with scores of 0; raise influence.damping" in capsys.readouterr().err
