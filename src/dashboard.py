@@ -22,7 +22,7 @@ PICTURED = 200  # rows of confusions, mis-similar pairs and relabels that have p
 EXPLAINED = 20  # explanations that are shown with their most harmful samples
 SIDE = 96  # pixels of a picture
 BINS, POINTS = 64, 200  # of a histogram and of a curve
-NOT_SHOWN = ("choices", "files", "format", "versions")  # of metrics.json: settings, and what no chart needs
+NOT_SHOWN = ("choices", "data", "files", "format", "versions")  # of metrics.json, as no chart needs them
 
 
 def publish(run, report: dict, written: dict[str, pd.DataFrame], found: Findings, folder: Path) -> None:

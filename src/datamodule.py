@@ -77,9 +77,8 @@ class Rows(Dataset):
         return torch.from_numpy(self.part.image(i)), int(self.labels[i]), i
 
 
-def sizes(shares: list[int], classes: int) -> list[int]:
-    """The most shares, of per_class samples each, that each batch of an epoch has; shares: of each class."""
-    total = sum(shares)
+def sizes(total: int, classes: int) -> list[int]:
+    """The most shares, of per_class samples each, that each batch of an epoch has; total: of all classes."""
     batches = math.ceil(total / classes)
     last = total - (batches - 1) * classes
     if 2 * last >= classes:
@@ -96,8 +95,8 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
     share them evenly: a step on one class alone undoes what others have learnt (R@1 0.77 instead of 0.82
     on glyphs). A class with more shares than there are batches is several times in each, as evenly as can be;
     many small batches instead cost as much and more (docs/runs.md).
-    class_balanced: an epoch of as many batches, but with as many shares of each class. A small one's samples
-    occur several times; of a large one's some, other ones in each epoch.
+    class_balanced: an epoch of as many batches, but with as many shares of each class, or one more of some,
+    other ones in each epoch. A small class's samples occur several times; of a large one's only some.
     process (i, w): each batch's i-th part of w, one after the other and equal to a sample.
     """
 
@@ -113,10 +112,9 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
     ):
         self.members = [np.flatnonzero(labels == c) for c in np.unique(labels) if c >= 0]
         self.per_class, self.seed, self.epoch, self.process = per_class, seed, epoch, process
-        self.shares = [math.ceil(len(rows) / per_class) for rows in self.members]
-        if class_balanced:
-            self.shares = [math.ceil(sum(self.shares) / len(self.shares))] * len(self.shares)
-        self.sizes = sizes(self.shares, min(classes, len(self.members)))
+        self.class_balanced = class_balanced
+        self.shares = np.array([math.ceil(len(rows) / per_class) for rows in self.members])
+        self.sizes = sizes(int(self.shares.sum()), min(classes, len(self.members)))
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -132,9 +130,8 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         random = np.random.default_rng([self.seed, self.epoch])
-        drawn_of = zip(self.members, self.shares, strict=True)
-        shares = [self._drawn(rows, number, random) for rows, number in drawn_of]
-        left = np.array(self.shares)
+        left = self._evened(random) if self.class_balanced else self.shares.copy()
+        shares = [self._drawn(*each, random) for each in zip(self.members, left.tolist(), strict=True)]
         for remaining, size in zip(range(len(self), 0, -1), self.sizes, strict=True):
             # The fullest classes go first, ties at random: so no batch repeats a class that need not be.
             order = np.lexsort((random.random(len(left)), -left))
@@ -146,6 +143,11 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
             drawn = list(zip(batch.tolist(), random.integers(2**62, size=len(batch)).tolist(), strict=True))
             i, w = self.process
             yield drawn[len(drawn) * i // w : len(drawn) * (i + 1) // w]
+
+    def _evened(self, random: np.random.Generator) -> np.ndarray:
+        """As many shares in all, as many of each class, and the rest one each of classes drawn at random."""
+        each, rest = divmod(int(self.shares.sum()), len(self.shares))
+        return each + (random.permutation(len(self.shares)) < rest)
 
     def _drawn(self, rows: np.ndarray, shares: int, random: np.random.Generator) -> np.ndarray:
         """A class's samples, shuffled, again and again where they do not suffice, as (shares, per_class)."""

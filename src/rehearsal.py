@@ -1,9 +1,10 @@
 """Before an hour of training: are the settings whole, do the parts fit each other, and do they work?"""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import signature
 
+import numpy as np
 import torch
 
 from src import attribute, shards
@@ -12,9 +13,11 @@ from src.embedder import Embedder
 from src.errors import UserError, count
 from src.head import Training
 from src.progress import console
+from src.recipe import INSTANCE_BALANCED
 from src.split import ImageSpec, RowSpec
 
-OF_FLIPPED = {"table2": True, "figure2": True, "detection": True, "table5": False}  # experiments
+# Experiments whose tables are of flipped labels alone, or of labels as they are.
+OF_FLIPPED = {"table2": True, "figure2": True, "detection": True, "table5": False, "figure1": False}
 
 
 def plan_of(kind: type, key: str, settings: dict):
@@ -34,6 +37,17 @@ def of_its_table(experiment: str | None, flipped: bool) -> None:
     if wants != flipped:
         what = "flipped labels" if wants else "labels as they are"
         console.print(f"warning: experiment={experiment} is of {what}: this run will not be in its table")
+
+
+def lopsided(labels: np.ndarray, names: Sequence[str], sampling: str) -> None:
+    """Say that one class has half of the training images or more, and three times as many as any other."""
+    sizes = np.bincount(labels)
+    second, first = np.sort(sizes)[-2:] if len(sizes) > 1 else (0, 0)
+    if sampling == INSTANCE_BALANCED and second and 2 * first >= len(labels) and first >= 3 * second:
+        console.print(
+            f"warning: {first / len(labels):.0%} of the training images are of one class, "
+            f"{names[sizes.argmax()]}; recipe.sampling=class_balanced draws every class equally often"
+        )
 
 
 def input_size(spec: ImageSpec | RowSpec, model: Callable, choices: dict[str, str]) -> dict[str, int]:

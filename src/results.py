@@ -25,7 +25,7 @@ from src.statistics import detection
 from src.taxonomy import KINDS, merge_quality, merges, taxonomy
 from src.trajectory import Trajectory
 
-RESULTS_FORMAT = 4  # raised when the code finds other numbers from the same settings
+RESULTS_FORMAT = 5  # raised when the code finds other numbers from the same settings
 
 
 @dataclass(frozen=True)

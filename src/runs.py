@@ -30,6 +30,8 @@ OFF = {
     "counterfactual": ("subsets", 0),
     "noise": ("ratio", 0),
 }
+# Keys that older runs did not have, with what these did.
+SINCE = {"recipe": {"sampling": "instance_balanced"}}
 PANELS = ("loss", "noise")  # beside the data set, what panels of one picture differ in
 ASIDE = {"experiment", "logger"}  # choices that change no finding
 REPORT_FILE = "metrics.json"
@@ -168,6 +170,8 @@ def _settings(config: Path, followers: set[str], seed: int) -> dict[str, Any]:
         found["dataset"] = {key: value for key, value in data.items() if key != "root"}
     for group in NO_FINDING.keys() & found.keys():
         found[group] = {k: v for k, v in found[group].items() if k not in NO_FINDING[group]}
+    for group in SINCE.keys() & found.keys():
+        found[group] = {k: v for k, v in found[group].items() if SINCE[group].get(k) != v}
     for group in followers & found.keys():  # dataset.seed is no follower: it says which data
         found[group] = {k: v for k, v in found[group].items() if not (k == "seed" and v == seed)}
     return found
@@ -260,7 +264,8 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 
 def current(runs: Iterable[Run]) -> list[Run]:
     """Without the runs of data that has changed since, as a folder does where an image is moved: of one data
-    set with one set of settings, those of the data that the run saw which ended last."""
+    set with one set of settings, those of the data that the run saw which ended last, by the time of its
+    metrics.json. Runs that did not write down which data stay."""
     runs = list(runs)
     last: dict[tuple[str, str], str] = {}
     for run in sorted(runs, key=lambda run: (run.folder / REPORT_FILE).stat().st_mtime_ns):

@@ -91,6 +91,7 @@ def run(cfg: DictConfig) -> Path:
     )
 
     rehearsal.of_its_table(choices.get("experiment"), bool(noisy.flipped.any()))
+    rehearsal.lopsided(noisy.labels, split.class_names, recipe.sampling)
 
     # What is asked of the model later is tried on made-up samples now, not after an hour of training.
     target, explainer, detector = instantiate(cfg.target), method(cfg.influence), instantiate(cfg.detector)

@@ -5,6 +5,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from src.part import form_of
+
 
 def show(metrics: dict, folder: str, console: Console) -> None:
     """Print the summary of one run; metrics is what metrics.json holds."""
@@ -101,7 +103,8 @@ def _epochs(told: dict) -> list[tuple[str, str]]:
 
 def _retrained(again: dict, table: str) -> str:
     what = "-d" if table == "mis_similar.csv" else "d"
-    form = "+.4f" if abs(again["mean"]) >= 1e-3 else "+.1e"
+    found = [again[name] for name in ("mean", "low", "high") if again[name] is not None]
+    form = "+" + form_of(found, 4)
     ends = "" if again["low"] is None else f" [{again['low']:{form}}, {again['high']:{form}}]"
     epochs = "1 epoch" if again["epochs"] == 1 else f"{again['epochs']} epochs"
     weights = f"helpful x {again['helpful']:g}, harmful x {again['harmful']:g}"

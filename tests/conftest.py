@@ -51,13 +51,14 @@ def as_found():
     """What a command sets for the rest of its process is set back: no test hangs on one before it."""
     environment, handlers = dict(os.environ), {number: signal.getsignal(number) for number in STOPS}
     deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     yield
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    torch.use_deterministic_algorithms(deterministic)
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
     torch.set_num_threads(threads)
 
 

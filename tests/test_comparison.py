@@ -97,8 +97,7 @@ def test_each_methods_own_change(runs):
     both = np.array([[CHANGES[m, s] for s in (0, 1)] for m in ("eif", "if", "random")])
     for row, cell, share in zip(both, part.table["change of d"], part.table["share > 0"], strict=True):
         means, above = row.mean(1), (row > 0).mean(1)
-        form = ".1e" if abs(means.mean()) < 1e-3 else ".4f"
-        assert cell == f"{means.mean():{form}} ± {means.std(ddof=1):{form}}"
+        assert cell == f"{means.mean():.4f} ± {means.std(ddof=1):.4f}"
         assert share == f"{above.mean():.2f} ± {above.std(ddof=1):.2f}"
     assert changes([], "name", "title") == []
 

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 
 from src import loop
 from src.errors import UserError
 from src.model.identity import Identity
 from src.model.small_cnn import SmallCNN
-from src.rehearsal import input_size, of_its_table, plan_of
+from src.rehearsal import input_size, lopsided, of_its_table, plan_of
 from src.split import ImageSpec, RowSpec
 
 CHOICES = {"dataset": "mine", "model": "yours"}
@@ -56,6 +57,7 @@ def test_a_model_that_takes_another_kind_of_input_is_named(spec, model, message)
         ("figure2", False, "flipped labels"),
         ("detection", False, "flipped labels"),
         ("table5", True, "labels as they are"),
+        ("figure1", True, "labels as they are"),
         ("table2", True, ""),
         ("table5", False, ""),
         ("table1_pairs", True, ""),
@@ -66,3 +68,20 @@ def test_a_run_that_its_experiments_table_leaves_out_is_told(experiment, flipped
     of_its_table(experiment, flipped)
     line = f"warning: experiment={experiment} is of {what}: this run will not be in its table\n"
     assert capsys.readouterr().err == (line if what else "")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sampling", "said"),
+    [
+        ([6, 2, 1, 3], "instance_balanced", ""),  # half, but twice the next
+        ([1, 6, 2, 2], "instance_balanced", "55% of the training images are of one class, b;"),
+        ([1, 6, 2, 2], "class_balanced", ""),
+        ([2, 6, 2, 3], "instance_balanced", ""),
+        ([6], "instance_balanced", ""),
+    ],
+)
+def test_one_class_that_has_most_images_is_named(sizes, sampling, said, capsys):
+    lopsided(np.repeat(np.arange(len(sizes)), sizes), "abcd", sampling)
+    found = capsys.readouterr().err
+    assert said in found
+    assert bool(found) is bool(said)

@@ -68,7 +68,8 @@ def test_a_sweep_ends_with_its_table(tmp_path):
     ]
     done = command(*TINY, *words, "counterfactual.subsets=4", "counterfactual.steps=2")
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.strip().splitlines()
+    *lines, _, more = done.stdout.strip().splitlines()
+    assert more == f"Tables and pictures of all runs there: python -m src.tables {tmp_path}"
     assert [line.split("|")[1].strip() for line in lines[-4:]] == ["influence", "---", "if", "random"]
     assert "LDS ±" in lines[-4]
 

@@ -277,3 +277,10 @@ def test_runs_of_data_that_has_changed_since_are_left_out(tmp_path):
     assert current([unsaid, *old]) == [unsaid, *old]
     again = made("x", 1, 4, data="a")  # the image was moved back
     assert current([*old, new, again]) == [*old, again]
+
+
+def test_a_key_that_older_runs_did_not_have_says_what_these_did(tmp_path):
+    old = finish(tmp_path, "old", settings={"recipe": {"epochs": 5}})
+    new = finish(tmp_path, "new", settings={"recipe": {"epochs": 5, "sampling": "instance_balanced"}})
+    other = finish(tmp_path, "other", settings={"recipe": {"epochs": 5, "sampling": "class_balanced"}})
+    assert old.setting() == new.setting() != other.setting()

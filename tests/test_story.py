@@ -158,7 +158,7 @@ def test_what_is_explained_is_a_choice(noisy, words, table):
     scores, samples = np.load(folder / "influence.npy"), pd.read_csv(folder / "samples.csv")
     most = next((int(word.split("=")[1]) for word in words if "most" in word), 999)
     assert report(folder)["checkpoint"]["reused"]
-    assert report(folder)["explained"] == {"table": table, "rows": len(scores)}
+    assert report(folder)["explained"] == {"table": table, "rows": len(scores), "unscored": 0}
     assert len(scores) == min(most, len(pd.read_csv(folder / table)), 100)
     assert np.abs(scores).max(1).min() > 0
     np.testing.assert_allclose(samples["influence_mean"], scores.mean(0), rtol=1e-3, atol=1e-5)

@@ -85,6 +85,10 @@ def test_what_retraining_changed():
     assert f"Retrained          {line}" in shown(retrain=found)
     alone = shown(retrain={**found, "low": None, "high": None, "epochs": 3, "harmful": 0.25})
     assert "Retrained          d changes by +0.0123  helpful x 2, harmful x 0.25, 3 epochs, cached" in alone
+    small = shown(retrain={**found, "mean": 2.34e-5, "low": -1e-6, "high": 5e-5})
+    assert any("d changes by +2.3e-05 [-1.0e-06, +5.0e-05]  helpful" in line for line in small)
+    nothing = shown(retrain={**found, "mean": 0.0, "low": 0.0, "high": 0.0})
+    assert any("d changes by +0.0000 [+0.0000, +0.0000]  helpful" in line for line in nothing)
     far = shown(retrain=found, explained={"table": "mis_similar.csv", "rows": 9})
     assert f"Retrained          -{line}" in far
 

@@ -128,8 +128,8 @@ def test_a_job_that_fails_is_named_and_the_others_are_there(go, tmp_path, capsys
     assert said.err.endswith("error: 1 job(s) failed: influence.n_theta=0\n")
     assert "Traceback" not in said.err
     assert len(runs(tmp_path / "out")) == 2
-    assert said.out.count("\n| influence.n_theta=1 | 1 | - |") == 1
-    assert said.out.count("\n| influence.n_theta=2 | 1 | - |") == 1
+    assert said.out.count("\n| influence.n_theta=1 | 1 |") == 1
+    assert said.out.count("\n| influence.n_theta=2 | 1 |") == 1
 
 
 def test_an_error_that_is_not_the_users_has_its_traceback_and_the_others_are_there(

@@ -55,7 +55,7 @@ def parts(runs: list[Run]) -> list[Part]:
             row["share > 0"] = spread([share_apart(run) for run in models.values()], 2)
             rows.append((some[0], {**row, "found by size, AP": spread(by_size.values())}))
         key = *alike[0].where.values(), _method(alike[0])
-        setting = alike[0].setting("influence", *TURNED, *PANELS)
+        setting = alike[0].setting("influence", "retrain.optimizer.lr", *PANELS)
         pictured.append((setting, key, [each for each in points if each.knob]))
     title = "How the answer depends on EIF's radius, IF's damping and the rate of retraining"
     shown = panels.of_one_setting(pictured, len)
