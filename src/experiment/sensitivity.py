@@ -69,7 +69,7 @@ def _by_size(run: Run) -> float | None:
 
 
 def _key(run: Run) -> tuple[str, ...]:
-    return *run.where.values(), run.setting(*TURNED), _method(run)
+    return *run.where.values(), _method(run), run.setting(*TURNED)
 
 
 def _method(run: Run) -> str:
