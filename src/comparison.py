@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from src import panels
 from src.apart import frame
 from src.part import Part, spread
-from src.runs import PANELS, Run, by_seed, grouped, newest, usual
+from src.runs import Run, by_seed, grouped, newest, usual
 from src.statistics import paired
 
 CHANGED = ("d_before", "change")
@@ -86,7 +86,7 @@ def changes(runs: list[Run], name: str, title: str) -> list[Part]:
             row["change of d"] = spread(drawn[method], 4, small=True)
             row["share > 0"] = spread([share_apart(run) for run in models], 2)
             rows.append((some[0], row))
-        pictured.append((alike[0].setting("influence", *PANELS), tuple(alike[0].where.values()), drawn))
+        pictured.append((*alike[0].panel("influence"), drawn))
     shown = panels.of_one_setting(pictured, panels.drawn_in)
     return [Part(name, title, frame(rows), CHANGES_NOTE, _draw(shown))] if rows else []
 

@@ -32,9 +32,7 @@ OFF = {
 }
 # Keys that older runs did not have, with what these did.
 SINCE = {"recipe": {"sampling": "instance_balanced"}}
-PANELS = ("loss", "noise")  # beside the data set, what panels of one picture differ in
 ASIDE = {"experiment", "logger"}  # choices that change no finding
-REPORT_FILE = "metrics.json"
 REPORT = {"choices", "seed", "retrieval", "confusions", "noise"}  # what every run's metrics.json has
 NAMES = ("query", "query_class", "neighbour", "neighbour_class", "class", "true_class", "recommended", "path")
 
@@ -78,6 +76,11 @@ class Run:
     def where(self) -> dict[str, str]:
         """The columns that say what was trained: data set, noise, loss."""
         return {"dataset": self.choice("dataset"), "noise": self.noise, "loss": self.choice("loss")}
+
+    def panel(self, *without: str) -> tuple[str, tuple[str, ...]]:
+        """(the setting that a picture's panels of one data set share, which of them the run belongs to);
+        without: keys that differ within a panel."""
+        return self.setting(*without, "loss", "noise"), tuple(self.where.values())
 
     def table(self, name: str, *columns: str) -> pd.DataFrame:
         """Some columns of one of the run's tables; UserError where it is damaged or gone.
@@ -127,7 +130,7 @@ class Run:
 
 def find(folder: Path) -> list[Path]:
     """The finished runs below a folder; raises UserError where there is none."""
-    runs = [path.parent for path in sorted(folder.glob(f"[!.]*/{REPORT_FILE}"))]
+    runs = [path.parent for path in sorted(folder.glob("[!.]*/metrics.json"))]
     if not runs:
         raise UserError(f"{folder}: no finished run (no */metrics.json); make one with python -m src.run")
     return runs
@@ -135,11 +138,11 @@ def find(folder: Path) -> list[Path]:
 
 def read(folder: Path) -> Run:
     """A finished run; UserError where its report or its settings are damaged."""
-    report = read_json(folder / REPORT_FILE)
+    report = read_json(folder / "metrics.json")
     lacking = REPORT - report.keys() if isinstance(report, dict) else REPORT
     if lacking:
         raise UserError(
-            f"{folder / REPORT_FILE}: no run's report, it lacks {', '.join(sorted(lacking))}; "
+            f"{folder / 'metrics.json'}: no run's report, it lacks {', '.join(sorted(lacking))}; "
             "delete the folder and run again"
         )
     return Run(folder, report, _settings(folder / "config.yaml", _followers(report), report["seed"]))
@@ -171,7 +174,7 @@ def _settings(config: Path, followers: set[str], seed: int) -> dict[str, Any]:
     for group in NO_FINDING.keys() & found.keys():
         found[group] = {k: v for k, v in found[group].items() if k not in NO_FINDING[group]}
     for group in SINCE.keys() & found.keys():
-        found[group] = {k: v for k, v in found[group].items() if SINCE[group].get(k) != v}
+        found[group] = {k: v for k, v in found[group].items() if (k, v) not in SINCE[group].items()}
     for group in followers & found.keys():  # dataset.seed is no follower: it says which data
         found[group] = {k: v for k, v in found[group].items() if not (k == "seed" and v == seed)}
     return found
@@ -268,7 +271,7 @@ def current(runs: Iterable[Run]) -> list[Run]:
     metrics.json. Runs that did not write down which data stay."""
     runs = list(runs)
     last: dict[tuple[str, str], str] = {}
-    for run in sorted(runs, key=lambda run: (run.folder / REPORT_FILE).stat().st_mtime_ns):
+    for run in sorted(runs, key=lambda run: (run.folder / "metrics.json").stat().st_mtime_ns):
         if run.data:
             last[_data_set(run)] = run.data
     return [run for run in runs if run.data in (None, last.get(_data_set(run)))]

@@ -34,11 +34,12 @@ def collect(runs: list[Run]) -> pd.DataFrame:
     for run in runs:
         report = run.report
         noise, lds = report["noise"] or {}, report.get("counterfactual") or {}
+        corrected = report.get("corrections")
         by_detector, by_influence = noise.get("detector") or {}, noise.get("absolute_influence") or {}
         rows.append(
             {
                 **{group: run.choice(group) for group in LOOKS},
-                "noise": run.noise + (", corrected" if report.get("corrections") else ""),
+                "noise": run.noise + (", corrected" if corrected else ""),
                 "setting": "",
                 "hash": run.setting(),
                 "data": (run.data or "")[:8],
@@ -52,7 +53,7 @@ def collect(runs: list[Run]) -> pd.DataFrame:
                 "AUROC |influence|": by_influence.get("auroc"),
                 "AP |influence|": by_influence.get("average_precision"),
                 "recommended right": noise.get("recommended_right"),
-                "R@1 before": ((run.report.get("corrections") or {}).get("before") or {}).get("R@1"),
+                "R@1 before": corrected and corrected["before"]["R@1"],
                 "change of d": _change(run),
                 "LDS": lds.get("mean"),
                 "LDS ±": None if lds.get("low") is None else (lds["high"] - lds["low"]) / 2,
@@ -216,10 +217,8 @@ def main(words: list[str]) -> None:
     # The paper's tables are of the labels as they were given.
     given = [run for run in runs if not run.report.get("corrections")]
     scored = [run for run in given if not nothing_scored(run)]
-    found = {
-        name: module.parts(runs if name == "relabels" else given if name in SCORELESS else scored)
-        for name, module in experiments().items()
-    }
+    looked_at = {"relabels": runs} | dict.fromkeys(SCORELESS, given)
+    found = {name: module.parts(looked_at.get(name, scored)) for name, module in experiments().items()}
     here, all_runs = folder / "tables", collect(every)
     summary = over_seeds(collect(distinct(runs)))
     write_csv(here / "runs.csv", all_runs)

@@ -284,3 +284,5 @@ def test_a_key_that_older_runs_did_not_have_says_what_these_did(tmp_path):
     new = finish(tmp_path, "new", settings={"recipe": {"epochs": 5, "sampling": "instance_balanced"}})
     other = finish(tmp_path, "other", settings={"recipe": {"epochs": 5, "sampling": "class_balanced"}})
     assert old.setting() == new.setting() != other.setting()
+    free = finish(tmp_path, "free", settings={"recipe": {"clip_norm": None, "sampling": "instance_balanced"}})
+    assert free.settings == {"recipe": {"clip_norm": None}}

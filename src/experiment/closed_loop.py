@@ -5,10 +5,9 @@ from matplotlib.figure import Figure
 
 from src import panels
 from src.apart import frame
-from src.artifacts import short_hash
 from src.columns import MEASURES
 from src.part import Part, spread
-from src.runs import PANELS, Run, grouped, newest
+from src.runs import Run, grouped, newest
 
 NOTE = (
     "Round 0 is trained on the labels given. Each round relabels, leaves out samples whose label the "
@@ -41,7 +40,7 @@ def parts(runs: list[Run]) -> list[Part]:
             first = [each["rounds"][0] for each in here]
             back = {f"{name} won back": _back(first, lines, clean, name) for name in MEASURES if i}
             rows.append((models[0], {**where, "round": str(i), "models": len(here), **cells, **back}))
-        pictured.append((models[0].setting("loop.rounds", *PANELS), tuple(where.values()), models))
+        pictured.append((*models[0].panel("loop.rounds"), models))
         clean = [run.report["loop"]["clean"] for run in models]
         if all(clean):
             cells = {name: spread([each[name] for each in clean]) for name in MEASURES}
@@ -56,8 +55,7 @@ def parts(runs: list[Run]) -> list[Part]:
 
 def _key(run: Run) -> tuple[str, str, str, str, str]:
     where = run.choice("dataset"), run.noise, run.choice("loss"), run.choice("detector")
-    loop = {key: value for key, value in run.settings.get("loop", {}).items() if key != "rounds"}
-    return *where, short_hash([run.setting("loop"), loop])
+    return *where, run.setting("loop.rounds")
 
 
 def _asked(run: Run) -> int:

@@ -9,7 +9,7 @@ from src import panels
 from src.apart import frame
 from src.artifacts import short_hash
 from src.part import Part, spread
-from src.runs import PANELS, Run, by_seed, grouped, natural, newest
+from src.runs import Run, by_seed, grouped, natural, newest
 
 MEASURES = {"AUROC": "auroc", "AP": "average_precision", "recall": "recall"}
 NOTE = (
@@ -48,7 +48,7 @@ def parts(runs: list[Run]) -> list[Part]:
             cells.append((some[0], row))
         rows += sorted(cells, key=lambda cell: _falling(cell[1]["AP"]))  # the best first
         drawn.pop("random", None)
-        pictured.append((alike[0].setting("detector", *PANELS), tuple(alike[0].where.values()), drawn))
+        pictured.append((*alike[0].panel("detector"), drawn))
     if not rows:
         return []
     shown = panels.of_one_setting(pictured, panels.drawn_in)

@@ -10,7 +10,7 @@ from src import panels
 from src.apart import frame
 from src.comparison import share_apart
 from src.part import Part, spread
-from src.runs import PANELS, Run, by_seed, grouped, natural
+from src.runs import Run, by_seed, grouped, natural
 
 NOTE = (
     "Change of d of the confusion pairs after retraining by the scores; share > 0: of the pairs that "
@@ -54,9 +54,8 @@ def parts(runs: list[Run]) -> list[Part]:
             row["change of d"] = spread(change, 4, small=True)
             row["share > 0"] = spread([share_apart(run) for run in models.values()], 2)
             rows.append((some[0], {**row, "found by size, AP": spread(by_size.values())}))
-        key = *alike[0].where.values(), _method(alike[0])
-        setting = alike[0].setting("influence", "retrain.optimizer.lr", *PANELS)
-        pictured.append((setting, key, [each for each in points if each.knob]))
+        setting, where = alike[0].panel("influence", "retrain.optimizer.lr")
+        pictured.append((setting, (*where, _method(alike[0])), [each for each in points if each.knob]))
     title = "How the answer depends on EIF's radius, IF's damping and the rate of retraining"
     shown = panels.of_one_setting(pictured, len)
     shown = dict(sorted(shown.items(), key=lambda item: natural(str(item[0]))))
