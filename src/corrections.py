@@ -79,8 +79,8 @@ def _spelt_as_here(asked: pd.DataFrame, file: Path, split: Split) -> pd.DataFram
     """What is asked, with the data's own spelling of each path and class that it has.
 
     A plain list, which says of no sample which label it has, may be typed by hand or copied from a run's
-    table: a cell that begins with ' is the name as it stands, or else without that guard; UserError where both
-    are there.
+    table: a cell that begins with ' is the name as it stands, or else without that guard; UserError where
+    both are there.
     """
     paths = Names([*split.train.names, *split.query.names, *split.gallery.names], same_path)
     classes = Names(split.class_names, same_word)

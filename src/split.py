@@ -206,8 +206,8 @@ class Split:
     spells them. Where the data set has no gallery of its own, `gallery is query` and a query is
     never its own neighbour. `same_things` are groups of class ids that are known to look alike.
     `recall_at` are the k of the recalls that are usual for the data set, 1 first. `twins` (q,) int64: the
-    gallery row that is the same file as each query, which is no neighbour of it, -1 where there is none; None:
-    nobody has one.
+    gallery row that is the same file as each query, which is no neighbour of it, -1 where there is none;
+    None: nobody has one.
     """
 
     train: Part
@@ -338,6 +338,11 @@ def build(
         recall_at,
         None if gallery is query else _twins(same, query, gallery),
     )
+    if split.twins is not None:
+        both = int((split.twins >= 0).sum())
+        console.print(
+            f"{source}: {both} of {len(query)} queries are in the gallery too, never as their own neighbour"
+        )
     if split.trivial:
         console.print(f"warning: {source}: {split.trivial}; test on two classes or more")
     return split
@@ -371,8 +376,8 @@ def _check_files(rows, classes, parts, names, same: Sequence[Hashable], source: 
         if twice:
             i, j = twice[0]
             console.print(
-                f"{source}: {len(twice)} training image(s) are there already under another name, as {names[j]} "
-                f"is as {names[i]}, and count once more"
+                f"{source}: {len(twice)} training image(s) are there already under another name, as "
+                f"{names[j]} is as {names[i]}, and count once more"
             )
     both = _pairs(same, of["train"], of["query"]) + _pairs(same, of["train"], of["gallery"])
     if both:

@@ -75,14 +75,14 @@ def _numbered(paths: list[str], parts: list[str], source: str) -> list[str]:
         names.append(name)
     renamed = [i for i, (name, path) in enumerate(zip(names, paths, strict=True)) if name != path]
     console.print(
-        f"{source}: {len(renamed)} of {len(paths)} rows have the path of an earlier one (crops of one image?) "
-        f"and get a number: paths[{renamed[0]}] is named {names[renamed[0]]}"
+        f"{source}: {len(renamed)} of {len(paths)} rows have the path of an earlier one (crops of one "
+        f"image?) and get a number: paths[{renamed[0]}] is named {names[renamed[0]]}"
     )
     return names
 
 
 def _same(features: np.ndarray, names: list[str]) -> list[Hashable]:
-    """What each row is: its number, or that of the first row with its name, if of nearly the same features."""
+    """What each row is: its number, or that of the first row with its name, if its features are the same."""
     first: dict[str, int] = {}
     same: list[Hashable] = list(range(len(names)))
     for i, name in enumerate(names):

@@ -157,7 +157,7 @@ deconfuse.decisions = (() => {
     const first = whole.split(/[\r\n]/, 1)[0];
     const number = (cut) => first.split(cut).length;
     const cut = [",", ";", "\t"].reduce((most, other) => (number(other) > number(most) ? other : most)); // as spreadsheets save it
-    const [names, ...rows] = cells(whole, cut);
+    const [names, ...rows] = cells(whole, cut, first.includes(`${cut} `));
     const header = names && names.map((name) => name.trim().toLowerCase());
     if (!header || CSV.some((name) => name !== "run" && !header.includes(name))) throw new Error(`a decisions CSV has the columns ${CSV.join(", ")}`);
     const file = { format: 1, run: null, pairs: [], labels: [] };
@@ -173,11 +173,13 @@ deconfuse.decisions = (() => {
     return file;
   }
 
-  function cells(text, cut) {
+  // spaced: spaces after delimiters do not count.
+  function cells(text, cut, spaced) {
     const rows = [];
     let [row, at] = [[], 0];
     while (at < text.length) {
       let value = "";
+      while (spaced && text[at] === " ") at++;
       if (text[at] === '"') {
         for (at++; at < text.length; at++) {
           if (text[at] !== '"') value += text[at];
