@@ -108,7 +108,10 @@ def test_a_column_that_is_there_twice_is_refused_unless_one_is_spelt_exactly_so(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"path,label\n\xe4.png,b\n", r"can't decode byte 0xe4 .*; it is not UTF-8 text: save it as CSV UTF-8"),
+        (
+            b"path,label\n\xe4.png,b\n",
+            r"can't decode byte 0xe4 .*; it is not UTF-8 text: save it as CSV UTF-8",
+        ),
         (b'path,label\n"a.png,b\n', r"not a readable CSV \(unexpected end of data"),
         (b'path,label\n"a"b,c\n', r"not a readable CSV \("),
         (b'path,label\nx, "a"b\n"c"d,e\n', r"not a readable CSV \("),
