@@ -1,9 +1,11 @@
 """Write whole or not at all; read only what is whole."""
 
+import csv
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,8 @@ from src.errors import UserError
 
 LEFT = 24 * 3600  # seconds after which nobody can still be writing a file or folder begun elsewhere
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last is the guard itself, so that it can be taken off
+# No formula: what tables say of several runs, as -0.012 ± 0.003 or -0.45 [-0.60, -0.30], and - for nothing.
+SPREAD = re.compile(r"-|[+-][0-9.]+(e[+-]?[0-9]+)? [±\[][-+0-9.,e±\[\]() of]*")
 
 
 @contextmanager
@@ -153,21 +157,29 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
 
 
-def write_csv(path: Path, table: pd.DataFrame, spreadsheet: bool = False) -> None:
-    """UTF-8, no index, seven significant digits: what float32 holds.
+def write_csv(path: Path, table: pd.DataFrame, spreadsheet: bool = False, guard: bool = True) -> None:
+    """UTF-8, no index, seven significant digits: what float32 holds; text `guarded`, numbers as they are.
 
-    spreadsheet: with the mark by which these know UTF-8, and text `guarded`.
+    spreadsheet: with the mark by which these know UTF-8. guard: False for what is read as data, never opened.
     """
-    if spreadsheet:
+    text = [i for i, kind in enumerate(table.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
+    cells = [cell for i in text for cell in table.iloc[:, i] if isinstance(cell, str)]
+    if guard and any(cell.startswith(FORMULA) for cell in cells):
         table = table.map(lambda cell: guarded(cell) if isinstance(cell, str) else cell)
+    # A lone carriage return ends a line for readers, but makes Python's writer quote no cell.
+    quoting = csv.QUOTE_ALL if any("\r" in cell for cell in cells) else csv.QUOTE_MINIMAL
     with whole_file(path) as partial:
         encoding = "utf-8-sig" if spreadsheet else "utf-8"
-        table.to_csv(partial, index=False, float_format="%.7g", lineterminator="\n", encoding=encoding)
+        layout = {"index": False, "float_format": "%.7g", "lineterminator": "\n", "quoting": quoting}
+        table.to_csv(partial, encoding=encoding, **layout)
 
 
 def guarded(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula: ' before = + - @, tab, return, and before ' itself."""
-    return f"'{cell}" if cell.startswith(FORMULA) else cell
+    """A cell that no spreadsheet takes for a formula: ' before = + - @, tab, return, and before ' itself.
+
+    A lone dash, and a number with a sign and its spread or interval, are no formula.
+    """
+    return f"'{cell}" if cell.startswith(FORMULA) and not SPREAD.fullmatch(cell) else cell
 
 
 def unguarded(cell: str) -> str:

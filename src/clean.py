@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from src.artifacts import short_hash, unguarded, whole_folder, write_csv
+from src.artifacts import short_hash, whole_folder, write_csv
 from src.columns import COLUMNS
 from src.corrections import Corrections
 from src.decisions import table as read_table
@@ -103,7 +103,8 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
             ):
                 copies += _link(files[i].absolute(), partial / side / place)
                 rows.append((f"{side}/{place}", given[i], side))
-        write_csv(partial / "list.csv", pd.DataFrame(rows, columns=["path", "label", "split"]))
+        # dataset=table takes labels as they are written.
+        write_csv(partial / "list.csv", pd.DataFrame(rows, columns=["path", "label", "split"]), guard=False)
     return len(rows), copies
 
 
@@ -151,10 +152,7 @@ def _link(file: Path, place: Path) -> bool:
 
 def _labels(file: Path, split: Split) -> list[str]:
     """Each training sample's new label, "" where it was left out; UserError where the data is another now."""
-    listed = {
-        unguarded(row["path"]): (unguarded(row["old_label"]), unguarded(row["new_label"]))
-        for _, row in read_table(file)[1]
-    }
+    listed = {row["path"]: (row["old_label"], row["new_label"]) for _, row in read_table(file)[1]}
     odd = sorted(listed.keys() ^ set(split.train.names))
     if odd:
         raise UserError(

@@ -10,8 +10,10 @@ import pandas as pd
 from jaxtyping import Bool, Int
 
 from src import decisions
+from src.artifacts import unguarded
 from src.errors import UserError, shorten, within
 from src.noise import NoisyLabels
+from src.spelling import Names, same_path, same_word
 from src.split import Split
 
 
@@ -47,13 +49,14 @@ class Corrections:
 def read(plan: Plan, split: Split, noisy: NoisyLabels) -> Corrections | None:
     """The file's corrections of these labels; None without a file.
 
-    A sample is known by its path and, where the file says it, by the label it had. Raises UserError for what
-    does not fit the training set, and where no label would change.
+    A sample is known by its path and, where the file says it, by the label it had; both may be spelt in
+    another way than in the data (`spelling`). Raises UserError for what does not fit the training set, and
+    where no label would change.
     """
     if plan.file is None:
         return None
     file = Path(str(plan.file))
-    asked = decisions.asked(file, plan.min_vote)
+    asked = _spelt_as_here(decisions.asked(file, plan.min_vote), file, split)
     rows, labels = match(asked, file, split, noisy.labels)
     corrected, evidence = noisy.labels.copy(), np.full(len(noisy.labels), "", dtype=object)
     corrected[rows], evidence[rows] = labels, asked["evidence"].to_numpy()
@@ -70,6 +73,35 @@ def read(plan: Plan, split: Split, noisy: NoisyLabels) -> Corrections | None:
     # Without noise= nobody knows what is right: a correction is then no flipped label.
     clean = noisy.clean if noisy.flipped.any() else corrected
     return Corrections(str(file), noisy, NoisyLabels(corrected, clean), evidence, already)
+
+
+def _spelt_as_here(asked: pd.DataFrame, file: Path, split: Split) -> pd.DataFrame:
+    """What is asked, with the data's own spelling of each path and class that it has.
+
+    A plain list, which says of no sample which label it has, may be typed by hand or copied from a run's
+    table: a cell that begins with ' is the name as it stands, or else without that guard; UserError where
+    both are there.
+    """
+    paths = Names([*split.train.names, *split.query.names, *split.gallery.names], same_path)
+    classes = Names(split.class_names, same_word)
+    listed = asked["class"] == ""
+
+    def spelt(names: Names, text: str, plain: bool) -> str:
+        found, bare = names(text), unguarded(text)
+        if not plain or bare == text or names(bare) not in names.exact:
+            return found
+        if found in names.exact:
+            raise UserError(
+                f"{file}: {text} may be {found} or, without the sign for spreadsheets, {names(bare)}; "
+                "use a file with old_label and new_label"
+            )
+        return names(bare)
+
+    return asked.assign(
+        path=[spelt(paths, text, plain) for text, plain in zip(asked["path"], listed, strict=True)],
+        label=[spelt(classes, text, plain) for text, plain in zip(asked["label"], listed, strict=True)],
+        **{"class": [classes(text) if text else "" for text in asked["class"]]},
+    ).astype(object)
 
 
 def match(

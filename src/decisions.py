@@ -1,10 +1,11 @@
 """What a review decided, read from a file: where a person agrees with the model, and which labels to give.
 
 A decisions file is JSON, as the report's page exports it, or CSV. Labels to give may also come from a run's
-relabels.csv, from a clean_list.csv, or from a plain list of path and label.
+relabels.csv, from a clean_list.csv, or from a plain list of path and label. In CSVs that a run or the report
+writes, text that a spreadsheet would compute begins with ' (`artifacts.guarded`), which is taken off here. A
+plain list is taken as it is written.
 """
 
-import csv
 import json
 import math
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from src import csv_files
 from src.artifacts import unguarded
 from src.errors import UserError, one_of, within
 
@@ -88,7 +90,7 @@ def asked(file: Path, min_vote: float) -> pd.DataFrame:
         if form == "list":
             found.append((row["path"], "", row["label"], "list"))
         elif form == "clean list":
-            path, old, new = (unguarded(row[name]) for name in FORMS[form])
+            path, old, new = (row[name] for name in FORMS[form])
             if new not in ("", old):
                 found.append((path, old, new, row.get("evidence") or "list"))
         else:
@@ -108,34 +110,28 @@ def _accepted(review: Review) -> pd.DataFrame:
 def table(file: Path) -> tuple[str, list[tuple[str, dict[str, str]]]]:
     """(which of FORMS, (place, row) of every line of a CSV that is not empty); UserError where it is none.
 
-    Cells are split at commas, or at semicolons where the header has more of these.
+    Columns are known by their names in small letters; `csv_files.read` says what is read.
     """
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as text:
-            first = text.readline()
-            text.seek(0)
-            cut = ";" if first.count(";") > first.count(",") else ","
-            reader = csv.DictReader(text, delimiter=cut, strict=True)
-            header = reader.fieldnames or []
-            form = next((name for name, needed in FORMS.items() if set(needed) <= set(header)), None)
-            if form is None:
-                known = "; ".join(f"{name}: {', '.join(needed)}" for name, needed in FORMS.items())
-                raise UserError(f"{file}: its columns are {', '.join(header) or 'none'}; known are {known}")
-            rows = []
-            for row in reader:
-                place = f"{file}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise UserError(f"{place}: not the {len(header)} cells of the header; mend the line")
-                if any(row.values()):
-                    rows.append((place, row))
-    except FileNotFoundError:
-        raise UserError(f"{file}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not UTF-8 text; save it as CSV UTF-8, or give the .json") from None
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"{file}: not a readable CSV ({reason})") from None
-    return form, rows
+    rows = csv_files.read(file)
+    header = [word.casefold() for word in rows.header]
+    form = next((name for name, needed in FORMS.items() if set(needed) <= set(header)), None)
+    if form is None:
+        known = "; ".join(f"{name}: {', '.join(needed)}" for name, needed in FORMS.items())
+        raise UserError(f"{file}: its columns are {', '.join(rows.header) or 'none'}; known are {known}")
+    rows.places(FORMS[form])  # none of them twice
+    odd = rows.short if rows.short is not None else rows.long and rows.long[0]
+    if odd is not None:
+        raise UserError(
+            f"{file}, line {rows.line(odd)}: not the {len(header)} cells of the header; mend the line"
+        )
+    lines = rows.lines()
+    plain = form == "list"
+    found = []
+    for line, cells in zip(lines, zip(*rows.columns, strict=True), strict=True):
+        if any(cells):
+            row = dict(zip(header, cells if plain else map(unguarded, cells), strict=True))
+            found.append((f"{file}, line {line}", row))
+    return form, found
 
 
 def _json(file: Path) -> dict:
@@ -171,7 +167,7 @@ def _plain(rows: list[tuple[str, bool, object]]) -> Iterator[tuple[str, dict[str
 def _review(file: Path, run: str, rows) -> Review:
     pairs, labels = [], []
     for place, row in rows:
-        kind = one_of(f"{place}: kind", row.get("kind", ""), (*PAIR_KINDS, "label"))
+        kind = one_of(f"{place}: kind", row.get("kind", "").strip(), (*PAIR_KINDS, "label"))
         if kind == "label":
             labels.append(_label(place, row))
         else:
@@ -210,7 +206,7 @@ def _label(place: str, row: dict[str, str]) -> tuple:
 
 
 def _decision(place: str, row: dict[str, str], valid: tuple[str, ...]) -> str:
-    return one_of(f"{place}: decision", row.get("decision", ""), valid)
+    return one_of(f"{place}: decision", row.get("decision", "").strip(), valid)
 
 
 def _filled(place: str, row: dict[str, str], *names: str) -> list[str]:

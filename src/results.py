@@ -223,6 +223,7 @@ def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str
     """The numbers that the summary and metrics.json tell."""
     return {
         "retrieval": retrieval,
+        "trivial": found.split.trivial,
         "queries": len(found.split.query),
         "confusions": len(found.confusions),
         "explained": {

@@ -14,7 +14,7 @@ import yaml
 from jaxtyping import Float
 
 from src import CONF
-from src.artifacts import read_json, short_hash
+from src.artifacts import read_json, short_hash, unguarded
 from src.errors import UserError
 
 # What changes no finding, and the seed: runs that differ in nothing else are repetitions of one setting.
@@ -90,9 +90,10 @@ class Run:
         try:
             self._check(name)
             text = dict.fromkeys(set(NAMES) & set(columns), str)
-            return pd.read_csv(
+            found = pd.read_csv(
                 self.folder / name, usecols=columns, dtype=text, keep_default_na=False, na_values=[""]
             )
+            return found.assign(**{each: found[each].map(unguarded, na_action="ignore") for each in text})
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.folder / name}: can't be read ({_reason(error)}); run again with the command in "

@@ -3,7 +3,8 @@
 import hashlib
 import mmap
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from PIL import Image
 
 from src.errors import UserError, count, one_of, shorten
 from src.progress import console, track
+from src.spelling import same_path
 
 ASKED = 4096  # rows after which a mapped file's memory is given back; the system reads 64 KiB around each
+SIDES = {"train": ("train",), "query": ("test", "query"), "gallery": ("test", "gallery")}
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -202,7 +205,9 @@ class Split:
     Class ids 0..c-1 are the training classes, the following ones the test classes; `class_names`
     spells them. Where the data set has no gallery of its own, `gallery is query` and a query is
     never its own neighbour. `same_things` are groups of class ids that are known to look alike.
-    `recall_at` are the k of the recalls that are usual for the data set, 1 first.
+    `recall_at` are the k of the recalls that are usual for the data set, 1 first. `twins` (q,) int64: the
+    gallery row that is the same file as each query, which is no neighbour of it, -1 where there is none;
+    None: nobody has one.
     """
 
     train: Part
@@ -213,6 +218,15 @@ class Split:
     image: ImageSpec | RowSpec
     same_things: tuple[tuple[int, ...], ...] = ()
     recall_at: tuple[int, ...] = (1, 2, 4, 8)
+    twins: np.ndarray | None = None
+
+    @property
+    def trivial(self) -> str | None:
+        """Why R@k and MAP@R say nothing of any model; None where they do."""
+        if len(np.unique(self.gallery.labels)) > 1:
+            return None
+        alone = self.class_names[self.gallery.labels[0]]
+        return f"R@1 is 1 by construction: all images to be found are of one class, {alone}"
 
     @property
     def shared_gallery(self) -> bool:
@@ -262,21 +276,25 @@ def build(
     same_things: Sequence[Sequence[str]] = (),
     recall_at: tuple[int, ...] = (1, 2, 4, 8),
     on_small_class: str = "raise",
+    same: Sequence[Hashable] | None = None,
 ) -> Split:
     """Sort samples into a Split and check it.
 
     classes, parts and names go with images; a part is train, test, query or gallery (test: query
     and gallery at once). rows: which samples to take (all). on_small_class: raise, drop or keep classes
-    that have a single sample on their side.
-    Raises UserError for an empty part, a single test sample, a class in both train and test, and, with
-    raise, a class with one sample.
+    that have a single sample on their side. same: what each sample is, however it is called; equal ones are
+    one file (None: the names).
+    Raises UserError for an empty part, a single test sample, a class in both train and test, a single
+    training class, a file in training and test or twice in a part, and, with raise, a class with one sample.
     """
     one_of("dataset.on_small_class", on_small_class, ("raise", "drop", "keep"))
     rows = np.arange(len(images)) if rows is None else rows
     classes, parts = np.asarray(classes, dtype=object), np.asarray(parts, dtype=object)
     for part in sorted({str(parts[i]) for i in rows}):
         one_of(f"{source}: split", part, ("train", "test", "query", "gallery"))
-    _check_names(rows, parts, names, source)
+    same = names if same is None else same
+    _check_names(rows, names, source)
+    _check_files(rows, classes, parts, names, same, source)
     rows = _without_small(rows, classes, parts, source, on_small_class)
     is_train = parts[rows] == "train"
     train_names, test_names = sorted(set(classes[rows[is_train]])), sorted(set(classes[rows[~is_train]]))
@@ -303,8 +321,13 @@ def build(
             raise UserError(f"{source}: no {name} images; give it at least two classes of two images each")
     if gallery is query and len(query) == 1:
         raise UserError(f"{source}: the only test image has no other to be compared with; add test images")
+    if len(train_names) == 1:
+        raise UserError(
+            f"{source}: one training class alone, {train_names[0]}; metric learning tells classes apart, so "
+            "give it two or more to train on, and two others to test on"
+        )
     known = [tuple(sorted(ids[c] for c in group if c in ids)) for group in same_things]
-    return Split(
+    split = Split(
         train,
         query,
         gallery,
@@ -313,27 +336,103 @@ def build(
         image,
         tuple(group for group in known if len(group) > 1),
         recall_at,
+        None if gallery is query else _twins(same, query, gallery),
     )
-
-
-def _check_names(rows: np.ndarray, parts: np.ndarray, names: Sequence[str], source: str) -> None:
-    """Refuse what would make a sample its own neighbour, and names that no table could hold."""
-    words = {str(parts[i]) for i in rows}
-    if "test" in words and words & {"query", "gallery"}:
-        raise UserError(
-            f"{source}: test rows beside query or gallery rows; "
-            "say test for samples that are both, or query and gallery for all"
+    if split.twins is not None:
+        both = int((split.twins >= 0).sum())
+        console.print(
+            f"{source}: {both} of {len(query)} queries are in the gallery too, never as their own neighbour"
         )
-    seen: set[str] = set()
-    for i in rows:
-        name = names[i]
-        if name in seen:
-            raise UserError(f"{source}: {name} is listed twice; keep one")
-        seen.add(name)
+    if split.trivial:
+        console.print(f"warning: {source}: {split.trivial}; test on two classes or more")
+    return split
+
+
+def _check_names(rows: np.ndarray, names: Sequence[str], source: str) -> None:
+    """Refuse names that no table could hold."""
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        for name in (names[i] for i in rows):
+            if name != name.encode(errors="replace").decode():
+                raise UserError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
+
+
+def _check_files(rows, classes, parts, names, same: Sequence[Hashable], source: str) -> None:
+    """Refuse a file in training and in test, in two classes, and twice where it would be its own neighbour.
+
+    A training file that has links to it counts as often as it is listed; a line says so. A query may be in
+    the gallery too.
+    """
+    of = {side: [i for i in rows.tolist() if parts[i] in words] for side, words in SIDES.items()}
+    for side, mine in of.items():
+        twice = _pairs(same, mine, mine)
+        plain = [(i, j) for i, j in twice if side != "train" or same_path(names[i]) == same_path(names[j])]
+        if plain:
+            i, j = plain[0]
+            also = "" if names[i] == names[j] else f" (the same file as {names[i]})"
+            raise UserError(f"{source}: {names[j]} is listed twice{also}; keep one")
+        _check_labels(twice, classes, names, source)
+        if twice:
+            i, j = twice[0]
+            console.print(
+                f"{source}: {len(twice)} training image(s) are there already under another name, as "
+                f"{names[j]} is as {names[i]}, and count once more"
+            )
+    both = _pairs(same, of["train"], of["query"]) + _pairs(same, of["train"], of["gallery"])
+    if both:
+        told = {j: names[j] + ("" if names[i] == names[j] else f" (as {names[i]})") for i, j in both}
+        raise UserError(
+            f"{source}: {len(told)} file(s) are in training and in test: {shorten(told.values(), 3)}; "
+            "keep each on one side"
+        )
+    if len(of["query"]) != len(of["gallery"]) or of["query"] != of["gallery"]:
+        _check_labels(_pairs(same, of["gallery"], of["query"]), classes, names, source)
+
+
+def _pairs(same: Sequence[Hashable], some: list[int], others: list[int]) -> list[tuple[int, int]]:
+    """(i of some, j of others) that are one file, once for each j; of one list with itself, i before j."""
+    first: dict[Hashable, int] = {}
+    for i in some:
+        first.setdefault(same[i], i)
+    if some is others and len(first) == len(some):
+        return []
+    return [(first[same[j]], j) for j in others if first.get(same[j], j) != j]
+
+
+def _check_labels(pairs: list[tuple[int, int]], classes, names: Sequence[str], source: str) -> None:
+    """Refuse one file in two classes."""
+    for i, j in pairs:
+        if classes[i] != classes[j]:
+            other = "" if names[i] == names[j] else f", as {names[i]},"
+            raise UserError(
+                f"{source}: {names[j]} is in class {classes[j]} and{other} in class {classes[i]}; keep one"
+            )
+
+
+def _twins(same: Sequence[Hashable], query: Part, gallery: Part) -> np.ndarray | None:
+    """The gallery row of each query's own file, -1 where there is none; None where no query has one."""
+    place = {same[row]: i for i, row in enumerate(gallery.rows.tolist())}
+    found = np.array([place.get(same[row], -1) for row in query.rows.tolist()], dtype=np.int64)
+    return found if (found >= 0).any() else None
+
+
+def identities(files: Sequence[Path | str]) -> list[Hashable | None]:
+    """What each file is, whatever it is called: links to it, and ./ in its path, change nothing.
+
+    None where there is no file.
+    """
+    found: list[Hashable | None] = []
+    for path in files:
         try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
+            is_ = os.stat(path)
+        except (OSError, ValueError):  # ValueError: a name with a null character
+            found.append(None)
+            continue
+        # Some file systems number no files.
+        key = (is_.st_dev, is_.st_ino, is_.st_size, is_.st_mtime_ns) if is_.st_ino else os.path.realpath(path)
+        found.append(key if stat.S_ISREG(is_.st_mode) else None)
+    return found
 
 
 def _without_small(rows, classes, parts, source: str, on_small_class: str) -> np.ndarray:

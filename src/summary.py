@@ -30,6 +30,8 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
             f"{metrics['confusions']} of {metrics['queries']} queries are nearest to another class",
         ),
     ]
+    if metrics.get("trivial"):
+        lines.insert(1, ("", metrics["trivial"]))
     for i, pair in enumerate(metrics["confused_most"][:5]):
         known = "  (known to look alike)" if pair["same_thing"] else ""
         left, right = pair["classes"]

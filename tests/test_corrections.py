@@ -106,3 +106,44 @@ def test_an_unknown_name_among_many_is_answered_at_once(tmp_path):
 def test_a_bad_vote_is_named(least):
     with pytest.raises(UserError, match=rf"relabels.min_vote={least}"):
         Plan("x.csv", least)
+
+
+ODD = ("=1", "'=1", "New\u00a0York", "'-2", "x", "y")
+
+
+def odd_split():
+    names = ("p/a.png", "=b.png", "'=b.png", "p/é.png", "'-c.png", "-d.png")
+    train = Part(IMAGES, np.arange(6), np.array([0, 0, 1, 1, 2, 3]), names)
+    return Split(train, QUERY, QUERY, ODD, 4, ImageSpec(8, 1, "none")), NoisyLabels(
+        train.labels, train.labels
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "at", "label"),
+    [
+        ("./p/a.png, New York ", 0, 2),
+        ("p//a.png,Ｎew York", 0, 2),
+        ("p/e\u0301.png,=1", 3, 0),
+        ("'-c.png,=1", 4, 0),  # as it stands
+        ("'-d.png,=1", 5, 0),  # as a run's table has it
+        ("p/a.png,'-2", 0, 3),
+        ("p/a.png,''-2", 0, 3),
+    ],
+)
+def test_another_spelling_or_a_tables_guard_means_the_same(tmp_path, row, at, label):
+    split, labels = odd_split()
+    found = read(listed(tmp_path / "l.csv", row), split, labels)
+    assert np.flatnonzero(found.changed).tolist() == [at]
+    assert found.noisy.labels[at] == label
+
+
+def test_a_cell_that_may_be_either_of_two_names_is_refused(tmp_path):
+    split, labels = odd_split()
+    with pytest.raises(
+        UserError, match=r"l.csv: '=b.png may be '=b.png or, without the sign .*, =b.png; use"
+    ):
+        read(listed(tmp_path / "l.csv", "'=b.png,'-2"), split, labels)
+    header = "path,old_label,new_label"  # always guarded
+    found = read(listed(tmp_path / "l.csv", "'=b.png,'=1,''-2", header=header), split, labels)
+    assert found.noisy.labels.tolist() == [0, 3, 1, 1, 2, 3]

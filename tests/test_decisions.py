@@ -159,8 +159,10 @@ def test_saying_the_same_twice_counts_once(tmp_path):
         ("d.csv", b"", r"d.csv: its columns are none; known are decisions: kind, path"),
         ("d.csv", b"paths,label\n", r"d.csv: its columns are paths, label; known are"),
         ("d.csv", b"path,label\na.png\n", r"d.csv, line 2: not the 2 cells"),
+        ("d.csv", b'path,label\n"a\n.png",b\n\na,b,c\n', r"d.csv, line 5: not the 2 cells"),
+        ("d.csv", b"path,Label,LABEL\na,b,c\n", r"d.csv: 2 columns are named label"),
         ("d.csv", b"path,label\na.png,b,c\n", r"d.csv, line 2: not the 2 cells"),
-        ("d.csv", b"path,label\n\xe4.png,b\n", r"d.csv: not UTF-8 text; save it as CSV UTF-8"),
+        ("d.csv", b"path,label\n\xe4.png,b\n", r"d.csv: not a readable CSV .*it is not UTF-8 text: save"),
         ("d.csv", b'path,label\n"a.png,b\n', r"d.csv: not a readable CSV"),
         (
             "d.csv",
@@ -182,3 +184,52 @@ def test_a_list_of_labels_is_no_review(tmp_path):
     (tmp_path / "l.csv").write_text("path,label\n")
     with pytest.raises(UserError, match=r"l.csv: a list, not decisions"):
         read(tmp_path / "l.csv")
+
+
+HOSTILE = [
+    "=1+1",
+    "+a",
+    "-b",
+    "-1",
+    "@c",
+    "\td",
+    "\re",
+    "f\rg",
+    "'",
+    "''",
+    "'=h",
+    '"',
+    "i,j",
+    "k;l",
+    "m\nn",
+    " o",
+    "NA",
+]
+
+
+def test_hostile_names_come_back_from_every_table(tmp_path):
+    n = len(HOSTILE)
+    other = [*HOSTILE[1:], HOSTILE[0]]
+    table = {"rank": range(n), "sample": range(n), "path": HOSTILE, "class": HOSTILE, "recommended": other}
+    write_csv(tmp_path / "relabels.csv", pd.DataFrame({**table, "vote_recommended": 1.0}))
+    wanted = [(*each, "vote 1.00") for each in zip(HOSTILE, HOSTILE, other, strict=True)]
+    assert list(asked(tmp_path / "relabels.csv", 0.6).itertuples(index=False, name=None)) == wanted
+    table = pd.DataFrame({"path": HOSTILE, "old_label": HOSTILE, "new_label": other, "evidence": "loop 0.90"})
+    write_csv(tmp_path / "clean_list.csv", table, spreadsheet=True)
+    wanted = [(*each[:3], "loop 0.90") for each in wanted]
+    assert list(asked(tmp_path / "clean_list.csv", 0.6).itertuples(index=False, name=None)) == wanted
+
+
+def test_the_reports_csv_has_the_same_guard(tmp_path):
+    """As the page writes it: text in quotes and guarded, numbers not."""
+    file = tmp_path / "decisions.csv"
+    file.write_text(
+        "kind,sample,path,neighbour,class,neighbour_class,decision,label,recommended,vote,run\r\n"
+        '"confusion",,"\'=q.png","\'\'n.png","\'-a","b","agree",,,,"\'+run"\r\n'
+        '"label",3,"\'@p.png",,"\'-a",,"accept","\'=b","\'=b",0.75,"\'+run"\r\n',
+        newline="",
+    )
+    found = read(file)
+    assert found.run == "+run"
+    assert found.pairs.values.tolist() == [["confusion", "=q.png", "'n.png", "-a", "b", "agree"]]
+    assert found.labels.values.tolist() == [["@p.png", "-a", "accept", "=b", "=b", 0.75]]

@@ -22,6 +22,7 @@ def made(samples, images=None, **options):
     return build(images, classes, parts, names, source="dataset made", image=SPEC, **options)
 
 
+TWO_A = ["a train", "a train"]
 TWO_SIDES = ["m test", "b train", "a test", "z train", "m test", "b train", "a test", "z train", "z train"]
 
 
@@ -61,20 +62,48 @@ def test_without_a_gallery_of_its_own_the_gallery_is_the_query():
 
 
 def test_query_and_gallery_stay_apart_where_they_are_given():
-    rows = ["b train", "q query", "q gallery", "b train", "p gallery", "p query", "q gallery"]
+    rows = ["b train", "q query", "q gallery", "b train", "p gallery", "p query", "q gallery", *TWO_A]
     split = made(rows)
     assert not split.shared_gallery
     assert split.query.names == ("q/1.png", "p/5.png")
     assert split.gallery.names == ("q/2.png", "p/4.png", "q/6.png")
-    assert split.query.labels.tolist() == [2, 1]
-    assert split.gallery.labels.tolist() == [2, 1, 2]
+    assert split.query.labels.tolist() == [3, 2]
+    assert split.gallery.labels.tolist() == [3, 2, 3]
+    assert split.twins is None
 
 
-def test_no_sample_is_its_own_neighbour_where_test_is_mixed_with_query_and_gallery():
-    # A 'test' row would be query and gallery at once, while the gallery counts as another set.
-    rows = ["b train", "b train", "q query", "q gallery", "p test", "p test"]
-    with pytest.raises(UserError, match=r"dataset made.*test.*(query|gallery)"):
-        made(rows)
+def test_a_test_sample_beside_query_and_gallery_is_both_and_knows_itself():
+    split = made(["b train", "b train", "q query", "q gallery", "p test", "p test", *TWO_A])
+    assert split.query.names == ("q/2.png", "p/4.png", "p/5.png")
+    assert split.gallery.names == ("q/3.png", "p/4.png", "p/5.png")
+    assert split.twins.tolist() == [-1, 1, 2]
+
+
+def test_the_same_files_are_known_whatever_their_names():
+    rows = ["b train", "b train", "q query", "q gallery", "p gallery", "p gallery", *TWO_A]
+    split = made(rows, same=[0, 1, "x", "x", 4, 5, 6, 7])
+    assert split.twins.tolist() == [0]
+    with pytest.raises(UserError, match=r"c/1.png is in class c and, as b/0.png, in class b; keep one"):
+        made(["b train", "c train", "b train", "c train", "a test", "a test"], same=[0, 0, 2, 3, 4, 5])
+
+
+def test_one_training_class_is_refused():
+    with pytest.raises(UserError, match=r"^dataset made: one training class alone, b; .* two or more"):
+        made(["b train", "b train", "a test", "a test", "c test", "c test"])
+
+
+def test_one_class_in_the_gallery_is_said(capsys):
+    split = made(["b train", "b train", *TWO_A, "c test", "c test"])
+    assert split.trivial == "R@1 is 1 by construction: all images to be found are of one class, c"
+    assert capsys.readouterr().err == (
+        f"warning: dataset made: {split.trivial}; test on two classes or more\n"
+    )
+    assert made(TWO_SIDES).trivial is None
+    split = made(["b train", "b train", *TWO_A, "c query", "c gallery", "d query", "d query"])
+    assert split.trivial.endswith("class, c")
+    assert (
+        made(["b train", "b train", *TWO_A, "c query", "c gallery", "d gallery", "d gallery"]).trivial is None
+    )
 
 
 def test_only_the_given_rows_are_taken():
@@ -96,7 +125,7 @@ def test_many_classes_on_both_sides_are_counted():
         made(rows)
 
 
-SMALL = ["b train", "b train", "s train", "a test", "a test", "t test"]
+SMALL = ["b train", "b train", "s train", "a test", "a test", "t test", "c train", "c train"]
 
 
 def test_a_class_with_one_image_is_refused_by_name():
@@ -110,22 +139,22 @@ def test_a_class_with_one_image_is_refused_by_name():
 
 def test_a_class_with_one_image_is_dropped_where_that_is_asked():
     split = made(SMALL, on_small_class="drop")
-    assert split.class_names == ("b", "a")
-    assert split.num_classes == 1
-    assert split.train.rows.tolist() == [0, 1]
+    assert split.class_names == ("b", "c", "a")
+    assert split.num_classes == 2
+    assert split.train.rows.tolist() == [0, 1, 6, 7]
     assert split.query.rows.tolist() == [3, 4]
 
 
 def test_one_image_on_each_of_two_sides_is_one_image_on_each():
-    rows = ["b train", "b train", "s train", "s test", "a test", "a test"]
+    rows = ["b train", "b train", "s train", "s test", "a test", "a test", "c train", "c train"]
     with pytest.raises(UserError, match=r"2 class\(es\) have a single image: s, s;"):
         made(rows)
-    assert made(rows, on_small_class="drop").class_names == ("b", "a")
+    assert made(rows, on_small_class="drop").class_names == ("b", "c", "a")
 
 
 def test_one_query_and_one_gallery_image_are_enough():
-    split = made(["b train", "b train", "q query", "q gallery"])
-    assert split.class_names == ("b", "q")
+    split = made(["b train", "b train", "q query", "q gallery", *TWO_A])
+    assert split.class_names == ("a", "b", "q")
 
 
 def test_a_class_name_may_hold_a_slash_and_any_letter():
@@ -136,8 +165,8 @@ def test_a_class_name_may_hold_a_slash_and_any_letter():
 
 def test_a_class_with_one_image_is_kept_where_that_is_asked():
     split = made(SMALL, on_small_class="keep")
-    assert split.class_names == ("b", "s", "a", "t")
-    assert split.train.rows.tolist() == [0, 1, 2]
+    assert split.class_names == ("b", "c", "s", "a", "t")
+    assert split.train.rows.tolist() == [0, 1, 2, 6, 7]
     assert split.query.rows.tolist() == [3, 4, 5]
 
 
@@ -147,7 +176,8 @@ def test_a_single_test_image_has_no_neighbour():
     assert str(caught.value) == (
         "dataset made: the only test image has no other to be compared with; add test images"
     )
-    assert len(made(["b train", "b train", "a query", "a gallery"], on_small_class="keep").query) == 1
+    rows = ["b train", "b train", "c train", "a query", "a gallery"]
+    assert len(made(rows, on_small_class="keep").query) == 1
 
 
 def test_the_word_for_small_classes_is_checked():

@@ -652,7 +652,6 @@ def test_names_of_any_letters_and_length_and_images_of_one_pixel(tmp_path):
 @pytest.mark.parametrize(
     "words",
     [
-        ["dataset.test_classes=[class 1,class 2,class 3]"],  # c = 1
         ["recipe.embedding_size=1"],
         ["neighbours=999"],
         ["dataset.test_classes=[class 1]"],  # all test labels are equal: nothing is confused
@@ -666,6 +665,10 @@ def test_the_least_that_can_be_asked_for_is_answered(tmp_path, words, loss):
     assert np.isfinite(list(found["retrieval"].values())).all()
     assert len(np.load(folder / "influence.npy")) == found["confusions"] <= found["queries"]
     assert np.isfinite(pd.read_csv(folder / "samples.csv")["suspicion"]).all()
+    one_class = "dataset.test_classes=[class 1]" in words
+    told = "R@1 is 1 by construction: all images to be found are of one class, class 1"
+    assert found["trivial"] == (told if one_class else None)
+    assert (told in (folder / "report" / "data" / "run.js").read_text("utf-8")) == one_class
 
 
 def test_a_bad_image_is_named_or_skipped(tmp_path):

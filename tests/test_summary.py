@@ -150,3 +150,11 @@ def test_corrections_are_told_before_and_after():
     assert not [line for line in lines if "Appeared" in line]
     unknown = shown(corrections={**corrections, "right": None, "wrong": None})
     assert "Corrected          18 labels, as d.json says" in unknown
+
+
+def test_a_gallery_of_one_class_is_said_below_its_recall():
+    told = "R@1 is 1 by construction: all images to be found are of one class, x"
+    lines = shown(trivial=told)
+    assert lines[0].startswith("Recall@1")
+    assert lines[1].strip() == told
+    assert shown(trivial=None) == shown() == [lines[0], *lines[2:]]

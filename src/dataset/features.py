@@ -1,22 +1,30 @@
 """Features you have already: head and proxies are trained on them, no image is opened.
 
 An .npz file, or a folder of .npy files, with the arrays features (n, D), labels (n,), split (n,) and, if
-wanted, paths (n,), the names of the samples.
+wanted, paths (n,), the names of the samples. Several crops of one image may have its path: the second is
+named "PATH (2)" in all tables, and so on in the order of the rows. A query and a row of the gallery with one
+path and the same features are one sample, which is never its own neighbour.
 """
 
 import zipfile
+from collections import Counter
+from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
 
 from src.arrays import map_array
 from src.errors import UserError
-from src.progress import track
+from src.progress import console, track
+from src.spelling import one_spelling
 from src.split import FeatureRows, RowSpec, Split, build
 
 NEEDED = ("features", "labels", "split")
 OPTIONAL = ("paths",)
 CHECKED_BYTES = 64 * 2**20  # of features looked at at once
+SAME = (
+    1e-3  # of a row's length: how far apart features of one image may be, which batches of other sizes round
+)
 
 
 def load(path: str, on_small_class: str = "raise") -> Split:
@@ -30,17 +38,60 @@ def load(path: str, on_small_class: str = "raise") -> Split:
     features = arrays["features"]
     _check_shapes(place, arrays)
     _check_finite(place, features)
+    source = f"dataset features in {path}"
+    labels, parts = (_words(place, key, arrays[key]) for key in ("labels", "split"))
+    names = [f"row {i}" for i in range(len(features))]
+    same: list[Hashable] = list(range(len(features)))
+    if "paths" in arrays:
+        names = _numbered(_words(place, "paths", arrays["paths"]), parts, source)
+        same = _same(features, names)
     return build(
         FeatureRows(features),
-        _words(place, "labels", arrays["labels"]),
-        _words(place, "split", arrays["split"]),
-        _words(place, "paths", arrays["paths"])
-        if "paths" in arrays
-        else [f"row {i}" for i in range(len(features))],
-        source=f"dataset features in {path}",
+        one_spelling(labels, source),
+        parts,
+        names,
+        source=source,
         image=RowSpec(features.shape[1]),
         on_small_class=on_small_class,
+        same=same,
     )
+
+
+def _numbered(paths: list[str], parts: list[str], source: str) -> list[str]:
+    """The paths, none twice in a part: the second of one path is "PATH (2)"; a line says how many are so."""
+    mixed = "test" in parts and {"query", "gallery"} & set(parts)
+    sides = ["train" if part == "train" else "test" for part in parts] if mixed else parts
+    taken, seen, names = set(zip(sides, paths, strict=True)), Counter(), []
+    if len(taken) == len(paths):
+        return paths
+    for side, path in zip(sides, paths, strict=True):
+        seen[side, path] += 1
+        name = path
+        if seen[side, path] > 1:
+            while (side, name) in taken:
+                name = f"{path} ({seen[side, path]})"
+                seen[side, path] += (side, name) in taken
+            taken.add((side, name))
+        names.append(name)
+    renamed = [i for i, (name, path) in enumerate(zip(names, paths, strict=True)) if name != path]
+    console.print(
+        f"{source}: {len(renamed)} of {len(paths)} rows have the path of an earlier one (crops of one "
+        f"image?) and get a number: paths[{renamed[0]}] is named {names[renamed[0]]}"
+    )
+    return names
+
+
+def _same(features: np.ndarray, names: list[str]) -> list[Hashable]:
+    """What each row is: its number, or that of the first row with its name, if its features are the same."""
+    first: dict[str, int] = {}
+    same: list[Hashable] = list(range(len(names)))
+    for i, name in enumerate(names):
+        j = first.setdefault(name, i)
+        if i != j:
+            one, other = (features[row].astype(np.float64) for row in (j, i))
+            if np.linalg.norm(one - other) <= SAME * np.linalg.norm(one):
+                same[i] = j
+    return same
 
 
 def _arrays(place: Path) -> dict[str, np.ndarray]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError, did_you_mean, within
-from src.split import IMAGE_SUFFIXES, FileImages, ImageSpec, Split, build, readable
+from src.spelling import Names, one_spelling, same_word
+from src.split import IMAGE_SUFFIXES, FileImages, ImageSpec, Split, build, identities, readable
 
 
 def load(
@@ -36,7 +37,7 @@ def load(
             f"it needs class/image with one of {' '.join(IMAGE_SUFFIXES)}"
         )
     names = [path.relative_to(base).as_posix() for path in files]
-    classes = [name.split("/", 1)[0] for name in names]
+    classes = one_spelling([name.split("/", 1)[0] for name in names], f"dataset folder in {root}")
     test = _test_classes(sorted(set(classes)), test_classes, seed, base)
     images = FileImages(files)
     return build(
@@ -48,6 +49,7 @@ def load(
         image=ImageSpec(image_size, channels, augment, image_resize),
         rows=readable(images, on_bad_image),
         on_small_class=on_small_class,
+        same=identities(files),
     )
 
 
@@ -63,7 +65,8 @@ def _test_classes(classes: list[str], wanted, seed: int, base: Path) -> set[str]
         within("dataset.test_classes", wanted, 0.0, 1.0)
         order = np.random.default_rng(seed).permutation(len(classes))
         return {classes[i] for i in order[: round(wanted * len(classes))]}
-    wanted = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
+    spelt = Names(classes, same_word)
+    wanted = [spelt(str(name)) for name in ([wanted] if isinstance(wanted, str) else wanted)]
     for name in wanted:
         if name not in classes:
             raise UserError(f"dataset.test_classes: no class {name} in {base}; {did_you_mean(name, classes)}")

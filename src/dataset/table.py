@@ -1,12 +1,12 @@
 """Your own images as a CSV with the columns path, label and split (train, test, query, gallery)."""
 
-import csv
 from pathlib import Path
 
-import pandas as pd
-
+from src import csv_files
+from src.csv_files import Rows
 from src.errors import UserError, shorten
-from src.split import FileImages, ImageSpec, Split, build, readable
+from src.spelling import one_spelling
+from src.split import FileImages, ImageSpec, Split, build, identities, readable
 
 COLUMNS = ("path", "label", "split")
 
@@ -31,49 +31,42 @@ def load(
             f"dataset table: looked for {file.absolute()} and found no file; "
             f"it needs the columns {', '.join(COLUMNS)}; set dataset.csv=FILE.csv"
         )
-    rows = _rows(file)
+    paths, labels, parts = _columns(csv_files.read(file))
     base = Path(root) if root else file.parent
-    files = [base / path for path in rows["path"]]
-    absent = [path for path in files if not path.is_file()]
+    files = [base / path for path in paths]
+    same = identities(files)
+    for i in (i for i, found in enumerate(same) if found is None and paths[i] != paths[i].strip()):
+        paths[i] = paths[i].strip()  # spaces around a path count only where a file is named so
+        files[i] = base / paths[i]
+        (same[i],) = identities(files[i : i + 1])
+    absent = [path for path, found in zip(files, same, strict=True) if found is None]
     if absent:
         raise UserError(f"{file}: {len(absent)} image(s) are not in {base.absolute()}: {shorten(absent, 3)}")
     images = FileImages(files)
     return build(
         images,
-        rows["label"].tolist(),
-        rows["split"].tolist(),
-        rows["path"].tolist(),
+        one_spelling(labels, str(file)),
+        parts,
+        paths,
         source=str(file),
         image=ImageSpec(image_size, channels, augment, image_resize),
         rows=readable(images, on_bad_image),
         on_small_class=on_small_class,
+        same=same,
     )
 
 
-def _rows(file: Path) -> pd.DataFrame:
-    """The CSV's rows as text, every cell of COLUMNS filled; errors name the line in the file."""
-    found = []
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as text:
-            reader = csv.DictReader(text, strict=True)
-            header = reader.fieldnames or []
-            if not header:
-                raise UserError(f"{file}: not a readable CSV (No columns; the file is empty)")
-            missing = [column for column in COLUMNS if column not in header]
-            if missing:
-                raise UserError(f"{file}: no column {shorten(missing)}; it has {', '.join(header)}")
-            for row in reader:
-                if None in row:
-                    saw = len(header) + len(row[None])
-                    raise UserError(
-                        f"{file}: not a readable CSV "
-                        f"(Expected {len(header)} fields in line {reader.line_num}, saw {saw})"
-                    )
-                if not all(row[column] for column in COLUMNS):
-                    raise UserError(
-                        f"{file}: line {reader.line_num} has an empty cell; fill it or delete the line"
-                    )
-                found.append(row)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{file}: not a readable CSV ({str(error).splitlines()[0]})") from None
-    return pd.DataFrame(found, columns=header)
+def _columns(rows: Rows) -> tuple[list[str], list[str], list[str]]:
+    """Path, label and split of every row, all filled; errors name the line in the file."""
+    if not rows.header:
+        raise UserError(f"{rows.file}: not a readable CSV (No columns; the file is empty)")
+    paths, labels, parts = (rows.columns[place] for place in rows.places(COLUMNS))
+    parts = [part.strip() for part in parts]
+    empty = [i for cells in (paths, labels, parts) for i, cell in enumerate(cells) if not cell.strip()]
+    if empty:
+        line = rows.line(min(empty))
+        raise UserError(f"{rows.file}: line {line} has an empty cell; fill it or delete the line")
+    if rows.long:
+        where = f"Expected {len(rows.header)} fields in line {rows.line(rows.long[0])}, saw {rows.long[1]}"
+        raise UserError(f"{rows.file}: not a readable CSV ({where})")
+    return paths, labels, parts

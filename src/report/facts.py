@@ -273,6 +273,7 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
         "class_names": list(split.class_names),
         "training_classes": split.num_classes,
         "counted_queries": counted,
+        "trivial": split.trivial,
         "uncounted": without,
         "corrections": corrections(found, metrics.get("corrections"), tables.get("changes.csv")),
         "edges": edges(found),

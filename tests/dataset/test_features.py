@@ -119,7 +119,6 @@ def test_missing_arrays_are_named(tmp_path):
         ({"labels": np.array(["a"] * 10 + [""])}, r"labels\[10\] is empty; fill it"),
         ({"labels": np.array([b"\xff"] * 11)}, r"labels are bytes that are no UTF-8"),
         ({"split": np.array(["trian"] * 11)}, r"split=trian is not known; did you mean train"),
-        ({"paths": np.array(["same"] * 11)}, r"same is listed twice; keep one"),
         ({"labels": LABELS * 0}, r"are in training and in test: 0"),
         ({"labels": np.arange(11)}, r"11 class\(es\) have a single image"),
     ],
@@ -191,3 +190,48 @@ def test_a_single_array_is_not_enough(tmp_path):
         UserError, match=r"features\.npy: not a whole \.npz file; give one that numpy\.savez wrote"
     ):
         load(str(tmp_path / "features.npy"))
+
+
+# --- names and what is one sample
+
+
+def test_repeated_paths_get_numbers_in_each_part(tmp_path, capsys):
+    paths = np.array(["a", "a", "a (2)", "b", "a", "a", "c", "c", "d", "e", "f"])
+    split = load(npz(tmp_path, paths=paths))
+    assert split.train.names == ("a", "a (3)", "a (2)", "b", "a (4)")
+    assert split.query.names == ("a", "c", "c (2)", "d", "e", "f")
+    assert capsys.readouterr().err.endswith(
+        "3 of 11 rows have the path of an earlier one (crops of one image?) and get a number: "
+        "paths[1] is named a (3)\n"
+    )
+
+
+def test_paths_that_are_there_once_stay_as_they_are(tmp_path, capsys):
+    load(npz(tmp_path, paths=np.array([f"{i}.png" for i in range(N)])))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_query_that_is_in_the_gallery_is_known_by_path_and_features(tmp_path):
+    part = np.array(["train"] * 5 + ["query"] * 3 + ["gallery"] * 3)
+    labels = np.array([0, 0, 1, 1, 1, 2, 3, 3, 3, 2, 3])
+    paths = np.array([*"tuvwx", "p", "q", "q", "q", "p", "q"])
+    features = FEATURES.copy()
+    features[[8, 9]] = features[[6, 5]] * (1 + 1e-5)  # as another batch rounds; the third q is another crop
+    split = load(npz(tmp_path, split=part, labels=labels, paths=paths, features=features))
+    assert split.query.names == ("p", "q", "q (2)")
+    assert split.twins.tolist() == [1, 0, -1]
+    assert load(npz(tmp_path, split=part, labels=labels, features=features)).twins is None
+
+
+def test_the_same_row_in_training_and_in_test_is_named(tmp_path):
+    paths, features = np.array([f"{i}.png" for i in range(N)]), FEATURES.copy()
+    paths[7] = "2.png"
+    assert len(load(npz(tmp_path, paths=paths)).query) == 6  # another crop of it
+    features[7] = features[2]
+    with pytest.raises(UserError, match=r"1 file\(s\) are in training and in test: 2.png; keep each"):
+        load(npz(tmp_path, paths=paths, features=features))
+
+
+def test_labels_of_one_word_are_one_class(tmp_path):
+    labels = np.array(["x", "x\u00a0", "ｙ", "y", "y", *"ppqqqq"])
+    assert load(npz(tmp_path, labels=labels)).class_names == ("x", "y", "p", "q")

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -109,13 +111,11 @@ def test_a_missing_file_is_named_in_full_with_its_columns(tmp_path, monkeypatch)
     [
         ("path,class,split", "label", "path, class, split"),
         ("file,class,split", "path, label", "file, class, split"),
-        ("Path,Label,Split", "path, label, split", "Path, Label, Split"),
-        ("path;label;split", "path, label, split", "path;label;split"),
+        ("path;class;split", "label", "path, class, split"),
     ],
 )
 def test_a_missing_column_is_named_beside_those_there_are(folder, header, missing, has):
-    rows = [row.replace(",", ";") for row in ROWS] if ";" in header else ROWS
-    file = written(folder, rows, header)
+    file = written(folder, ROWS, header)
     with pytest.raises(UserError) as caught:
         load(file)
     assert str(caught.value) == f"{file}: no column {missing}; it has {has}"
@@ -200,10 +200,112 @@ def test_a_bad_image_is_named_when_it_is_read_or_left_out(folder):
 
 
 def test_a_class_of_one_image_is_refused_or_dropped(folder):
-    file = written(folder, changed(2, "a/2.png,rat,train"))
-    with pytest.raises(UserError, match=r"2 class\(es\) have a single image: cat, rat;"):
+    file = written(folder, changed(4, "a/4.png,rat,test"))
+    with pytest.raises(UserError, match=r"2 class\(es\) have a single image: ant, rat;"):
         load(file)
-    assert load(file, on_small_class="drop").class_names == ("dog", "ant", "bee")
+    assert load(file, on_small_class="drop").class_names == ("cat", "dog", "bee")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(",", ";"),
+        lambda text: text.replace(",", "\t"),
+        lambda text: text.replace(",", ", "),
+        lambda text: text.replace(",", " , "),
+        lambda text: text.replace("path,label,split", " Path ,LABEL,Split"),
+        lambda text: "".join(f'"{cell}"{end}' for cell, end in re.findall(r"([^,\n]+)([,\n])", text)),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_every_dialect_is_the_same_data(folder, change, encoding):
+    expected = load(written(folder, ROWS))
+    (folder / "other.csv").write_text(change("\n".join(["path,label,split", *ROWS, ""])), encoding)
+    found = load(str(folder / "other.csv"))
+    assert found.class_names == expected.class_names
+    assert found.fingerprint() == expected.fingerprint()
+
+
+def test_an_empty_cell_below_cells_of_several_lines_is_found_by_its_line(folder):
+    rows = [row + ',"two\nlines"' for row in ROWS]
+    file = written(folder, [*rows[:4], "a/4.png, ,test,x", *rows[5:]], "path,label,split,note")
+    with pytest.raises(UserError, match=r"line 10 has an empty cell"):
+        load(file)
+
+
+def test_labels_of_one_word_are_one_class_and_a_cell_stays_as_it_is(folder, capsys):
+    rows = [*ROWS]
+    rows[0], rows[4], rows[6] = "a/0.png,cat\u00a0,train", "a/4.png,'=1,test", "a/6.png,'=1,test"
+    assert load(written(folder, rows)).class_names == ("cat", "dog", "'=1", "bee")
+    assert "1 class(es) are spelt in several ways" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["dot", "link", "hard"])
+def test_a_file_in_training_and_in_test_is_named_however_it_is_listed(folder, way):
+    name = {"dot": "./a/0.png", "link": "a/link.png", "hard": "a/hard.png"}[way]
+    (folder / "a/link.png").symlink_to("0.png")
+    (folder / "a/hard.png").hardlink_to(folder / "a/0.png")
+    file = written(folder, [*ROWS, f"{name},ant,test"])
+    with pytest.raises(UserError) as caught:
+        load(file)
+    assert str(caught.value) == (
+        f"{file}: 1 file(s) are in training and in test: {name} (as a/0.png); keep each on one side"
+    )
+
+
+def test_one_file_twice_is_refused_but_for_links_in_training_which_are_counted(folder, capsys):
+    (folder / "a/link.png").symlink_to("0.png")
+    (folder / "b/link.jpg").symlink_to("5.jpg")
+    twice = r"./a/0.png is listed twice \(the same file as a/0.png\); keep one"
+    for row, message in (
+        ("a/0.png,cat,train", r"a/0.png is listed twice; keep one"),
+        ("./a/0.png,cat,train", twice),
+        ("a/link.png,dog,train", r"a/link.png is in class dog and, as a/0.png, in class cat; keep one"),
+        ("b/link.jpg,bee,test", r"b/link.jpg is listed twice \(the same file as b/5.jpg\); keep one"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(written(folder, [*ROWS, row]))
+    assert len(load(written(folder, [*ROWS, "a/link.png,cat,train"])).train) == 5
+    assert "1 training image(s) are there already under another name, as a/link.png is as a/0.png" in (
+        capsys.readouterr().err
+    )
+
+
+TRAIN = ROWS[:4]
+TEST = ["a/4.png,ant", "b/5.jpg,bee", "a/6.png,ant", "b/7.jpg,bee", "b/8.jpg,bee"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [f"{row},{'test' if i in (1, 2) else 'gallery'}" for i, row in enumerate(TEST)],
+        [*(f"{row},gallery" for row in TEST), *(f"{TEST[i]},query" for i in (1, 2))],
+        [*(f"{row},gallery" for row in TEST), *(f"./{TEST[i]},query" for i in (1, 2))],
+    ],
+)
+def test_a_query_may_be_in_the_gallery_too_and_is_known_there(folder, rows, capsys):
+    split = load(written(folder, [*TRAIN, *rows]))
+    assert [name.removeprefix("./") for name in split.query.names] == ["b/5.jpg", "a/6.png"]
+    assert split.gallery.names == tuple(row.split(",")[0] for row in TEST)
+    assert split.twins.tolist() == [1, 2]
+    assert split.twins.dtype == np.int64
+    assert "2 of 2 queries are in the gallery too" in capsys.readouterr().err
+
+
+def test_queries_that_the_gallery_lacks_have_no_twin(folder):
+    rows = [*(f"{row},gallery" for row in TEST[1:]), *(f"{row},query" for row in TEST[:2])]
+    assert load(written(folder, [*TRAIN, *rows])).twins.tolist() == [-1, 0]
+    assert load(written(folder, ROWS)).twins is None
+    rows = [*(f"{row},gallery" for row in TEST[2:]), *(f"{row},query" for row in TEST[:2])]
+    assert load(written(folder, [*TRAIN, *rows])).twins is None
+
+
+def test_a_query_and_its_own_file_in_the_gallery_have_one_class(folder):
+    rows = [*(f"{row},gallery" for row in TEST), "./b/5.jpg,ant,query"]
+    with pytest.raises(
+        UserError, match=r"\./b/5.jpg is in class ant and, as b/5.jpg, in class bee; keep one"
+    ):
+        load(written(folder, [*TRAIN, *rows]))
 
 
 def test_thousands_of_rows_keep_their_order_and_the_last_line_is_checked_as_the_first(tmp_path):

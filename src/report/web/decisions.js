@@ -137,8 +137,12 @@ deconfuse.decisions = (() => {
   }
 
   // Text is always quoted, with quotes doubled (RFC 4180), numbers never: what is read back is what was written.
+  // Before text that a spreadsheet would compute stands a ', and before a ' another one, as in the run's own tables.
+  const guarded = (text) => (/^[=+\-@\t\r']/.test(text) && text !== "-" ? `'${text}` : text);
+  const unguarded = (text) => (text.startsWith("'") ? text.slice(1) : text);
+
   function toCsv(file) {
-    const quote = (value) => (value === null ? "" : typeof value === "number" ? String(value) : `"${value.replaceAll('"', '""')}"`);
+    const quote = (value) => (value === null ? "" : typeof value === "number" ? String(value) : `"${guarded(value).replaceAll('"', '""')}"`);
     const rows = file.pairs.map((pair) => [
       pair.kind, null, pair.query, pair.neighbour, pair.query_class, pair.neighbour_class, pair.decision, null, null, null, file.run,
     ]);
@@ -151,12 +155,14 @@ deconfuse.decisions = (() => {
   function fromCsv(text) {
     const whole = text.replace(/^\uFEFF/, "");
     const first = whole.split(/[\r\n]/, 1)[0];
-    const cut = first.split(";").length > first.split(",").length ? ";" : ","; // as some spreadsheets save it
-    const [header, ...rows] = cells(whole, cut);
+    const number = (cut) => first.split(cut).length;
+    const cut = [",", ";", "\t"].reduce((most, other) => (number(other) > number(most) ? other : most)); // as spreadsheets save it
+    const [names, ...rows] = cells(whole, cut, first.includes(`${cut} `));
+    const header = names && names.map((name) => name.trim().toLowerCase());
     if (!header || CSV.some((name) => name !== "run" && !header.includes(name))) throw new Error(`a decisions CSV has the columns ${CSV.join(", ")}`);
     const file = { format: 1, run: null, pairs: [], labels: [] };
     for (const row of rows) {
-      const cell = (name) => row[header.indexOf(name)] ?? "";
+      const cell = (name) => unguarded(row[header.indexOf(name)] ?? "");
       file.run = cell("run") || null;
       if (cell("kind") === "label") {
         file.labels.push({ sample: Number(cell("sample")), path: cell("path"), class: cell("class"), decision: cell("decision"), label: cell("label") || null, recommended: cell("recommended") });
@@ -167,11 +173,13 @@ deconfuse.decisions = (() => {
     return file;
   }
 
-  function cells(text, cut) {
+  // spaced: spaces after delimiters do not count.
+  function cells(text, cut, spaced) {
     const rows = [];
     let [row, at] = [[], 0];
     while (at < text.length) {
       let value = "";
+      while (spaced && text[at] === " ") at++;
       if (text[at] === '"') {
         for (at++; at < text.length; at++) {
           if (text[at] !== '"') value += text[at];
@@ -241,7 +249,9 @@ deconfuse.decisions = (() => {
   }
 
   async function read(file) {
-    const text = await file.text();
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    const mark = bytes[0] * 256 + bytes[1];
+    const text = new TextDecoder(mark === 0xfffe ? "utf-16le" : mark === 0xfeff ? "utf-16be" : "utf-8").decode(bytes);
     if (file.name.toLowerCase().endsWith(".csv")) return take(fromCsv(text));
     let found;
     try {

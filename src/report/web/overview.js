@@ -33,7 +33,7 @@
     const noise = run.noise;
     return [
       tile("Recall@1", fixed(run.retrieval["R@1"]),
-        agreed ? [el("strong", { id: "agreed-recall" }, fixed(recall)), ` if the ${many(agreed, "confusion")} you agree with counted as right`] : run.confusions ? "Agree with confusions in Review to see what it would be if they counted as right" : "Every query is nearest to its own class"),
+        run.trivial ? `${run.trivial}.` : agreed ? [el("strong", { id: "agreed-recall" }, fixed(recall)), ` if the ${many(agreed, "confusion")} you agree with counted as right`] : run.confusions ? "Agree with confusions in Review to see what it would be if they counted as right" : "Every query is nearest to its own class"),
       tile("Confusions", number(run.confusions), [`of ${many(run.queries, "query", "queries")} are nearest to another class`, known ? `; ${number(known)} between classes known to look alike` : ""]),
       noise
         ? tile("Flipped labels found", fixed(noise.detector && noise.detector.average_precision), `average precision by ${run.choices.detector}; AUROC ${fixed(noise.detector && noise.detector.auroc)}, ${number(noise.flipped)} flipped`)
