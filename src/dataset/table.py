@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from src.errors import UserError, shorten
+from src.pixels import Pixels
 from src.split import FileImages, ImageSpec, Split, build, readable
 
 COLUMNS = ("path", "label", "split")
@@ -20,6 +21,8 @@ def load(
     augment: str = "photo",
     on_bad_image: str = "raise",
     on_small_class: str = "raise",
+    background: str | int | list[int] = "white",
+    value_range: list[float] | None = None,
 ) -> Split:
     """Read the CSV; paths are relative to root, by default the CSV's own folder.
 
@@ -37,7 +40,7 @@ def load(
     absent = [path for path in files if not path.is_file()]
     if absent:
         raise UserError(f"{file}: {len(absent)} image(s) are not in {base.absolute()}: {shorten(absent, 3)}")
-    images = FileImages(files)
+    images = FileImages(files, pixels=Pixels(background, value_range))
     return build(
         images,
         rows["label"].tolist(),
