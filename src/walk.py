@@ -29,8 +29,8 @@ TOOL_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 class Found:
     """names: the images, as paths from the folder, in order. left_out: files of endings that are no images,
     by ending. tools: files that other programs leave. loose: images beside the sub-folders. broken: links
-    to nothing. loops: links to a folder that was read already. hidden: topmost folders whose names begin with a
-    dot and that hold images, with how many."""
+    to nothing. loops: links to a folder that was read already. hidden: topmost folders whose names begin with
+    a dot and that hold images, with how many."""
 
     names: list[str] = field(default_factory=list)
     left_out: Counter = field(default_factory=Counter)

@@ -83,7 +83,7 @@ def test_an_explanation_is_named_after_what_it_depends_on(eif):
     settings, choices = eif
 
     def named(**changes):
-        return explanation({**settings, **changes}, choices)
+        return explanation({**settings, **changes}, choices, "a")
 
     assert named().startswith("x-")
     same = [{"influence": {"radius": 0.02, "when": "best", "every": 2}}, {"detector": {"x": 1}}, {"seed": 3}]

@@ -85,16 +85,16 @@ def _parts(
         flat = next(name for name in names if name.count("/") == 1)
         raise UserError(
             f"{base}: {shorten(tops)} are read as splits, and {len(names) - len(inside):,} images lie in "
-            f"them without a class folder: {flat}; sort them into split/class/image, or take each folder as a "
-            "class with dataset.layout=classes"
+            f"them without a class folder: {flat}; sort them into split/class/image, or take each as "
+            "a class with dataset.layout=classes"
         )
     classes = [name.split("/", 2)[1] for name in names]
     if layout == "pooled":
         return _drawn(names, classes, test_classes, seed, base)
     if test_classes is not None:
         raise UserError(
-            f"dataset.test_classes={test_classes}: {base} says by its folders {shorten(tops)} what is tested; "
-            "leave dataset.test_classes out, or put the folders together with dataset.layout=pooled"
+            f"dataset.test_classes={test_classes}: {base} says by its folders {shorten(tops)} what is "
+            "tested; leave dataset.test_classes out, or put the folders together with dataset.layout=pooled"
         )
     return _as_they_say(names, classes, tops, base)
 
@@ -119,8 +119,8 @@ def _as_they_say(
         kept = [i for i, part in enumerate(parts) if part != "val"]
         if len(kept) < len(parts):
             console.print(
-                f"{base}: the {len(parts) - len(kept):,} validation images are left out, as nothing is chosen "
-                "by them; to train on them move their classes into the folder train"
+                f"{base}: the {len(parts) - len(kept):,} validation images are left out, as nothing is "
+                "chosen by them; to train on them move their classes into the folder train"
             )
     else:
         kept = list(range(len(parts)))
@@ -132,8 +132,8 @@ def _as_they_say(
     if both:
         raise UserError(
             f"{base}: {len(both)} class(es) have images both in train and to be tested: {shorten(both)}; "
-            "metric learning is tested on unseen classes: dataset.layout=pooled puts the folders together and "
-            "draws classes for the test (dataset.test_classes names them), or move each class to one side"
+            "metric learning is tested on unseen classes: dataset.layout=pooled puts the folders together "
+            "and draws classes for the test (dataset.test_classes names them), or move each class to one side"
         )
     return names, classes, parts
 

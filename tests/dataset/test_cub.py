@@ -137,9 +137,9 @@ def test_a_class_of_one_photo_is_refused_or_dropped(birds):
 
 
 def test_moving_the_folder_keeps_the_fingerprint(birds, tmp_path):
-    before = load(str(birds)).fingerprint()
+    before = load(str(birds)).fingerprints[1]
     birds.rename(tmp_path / "moved")
-    assert load(str(tmp_path / "moved")).fingerprint() == before
+    assert load(str(tmp_path / "moved")).fingerprints[1] == before
 
 
 # --- boxes
@@ -164,11 +164,11 @@ def test_images_are_cut_to_their_boxes_where_that_is_asked(boxed):
 
 
 def test_a_box_belongs_to_what_was_trained_on(boxed):
-    whole, cut = load(str(boxed)).fingerprint(), load(str(boxed), crop_box=True).fingerprint()
+    whole, cut = load(str(boxed)).fingerprints[1], load(str(boxed), crop_box=True).fingerprints[1]
     text = (boxed / "bounding_boxes.txt").read_text()
     (boxed / "bounding_boxes.txt").write_text(text.replace("8 3.0", "8 4.0"))
-    assert len({whole, cut, load(str(boxed), crop_box=True).fingerprint()}) == 3
-    assert load(str(boxed)).fingerprint() == whole
+    assert len({whole, cut, load(str(boxed), crop_box=True).fingerprints[1]}) == 3
+    assert load(str(boxed)).fingerprints[1] == whole
 
 
 @pytest.mark.parametrize("line", ["8 1.0 2.0 3.0", "8 1.0 2.0 x 4.0", "7 1.0 2.0 3.0 4.0"])
