@@ -14,8 +14,8 @@ from src.errors import UserError
 from src.loss.proxynca import ProxyNCA
 from src.model.identity import Identity
 from src.model.small_cnn import SmallCNN
-from src.recipe import Recipe
 from src.pixels import as_mode
+from src.recipe import Recipe
 from src.split import ArrayImages, FeatureRows, FileImages, ImageSpec, Part, RowSpec, build
 from src.train import fit
 from tests.made import model_and_data
