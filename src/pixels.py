@@ -199,9 +199,10 @@ def _with_alpha(image: Image.Image, raw: str) -> Image.Image:
     """A loaded image that has transparent pixels, as LA or RGBA; raw: how its pixels lay in the file."""
     key = image.info.get("transparency")
     if image.mode in ("1", "L") and isinstance(key, int):
-        bits = int(raw.partition(";")[2]) if raw in ("L;2", "L;4") else 1 if image.mode == "1" else 8
+        bits = {"L;2": 2, "L;4": 4}.get(raw, 1 if image.mode == "1" else 8)
         grey = image.convert("L")
-        seen = np.asarray(grey) != key * 255 // (2**bits - 1)  # PNG gives the key in the file's own bits
+        most = 2**bits - 1  # PNG gives the key in the file's own bits
+        seen = np.asarray(grey) != min(key, most) * 255 // most
         grey.putalpha(Image.fromarray(np.where(seen, 255, 0).astype(np.uint8)))
         return grey
     if image.mode == "La":

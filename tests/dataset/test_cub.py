@@ -108,22 +108,25 @@ def test_a_word_where_a_number_belongs_is_refused_with_its_file(birds, name, lin
         load(str(birds))
 
 
-def test_a_photo_that_was_not_unpacked_is_named_when_it_is_read(birds):
+def test_a_photo_that_was_not_unpacked_is_named_before_training(birds):
     split = load(str(birds))
     path = birds / "images" / split.train.names[3]
     path.unlink()
     with pytest.raises(UserError, match=rf"^{path}: the image is gone"):
-        load(str(birds)).train.image(3)
+        load(str(birds))
+    assert load(str(birds), on_bad_image="later").train.names == split.train.names
     skipped = load(str(birds), on_bad_image="skip")
     assert skipped.train.names == (*split.train.names[:3], split.train.names[4])
 
 
-def test_a_damaged_photo_is_named_when_it_is_read_or_left_out(birds):
+def test_a_damaged_photo_is_named_or_left_out(birds):
     split = load(str(birds))
     path = birds / "images" / split.query.names[4]
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(UserError, match=rf"^{path}: not a readable image"):
         split.query.image(4)
+    with pytest.raises(UserError, match=rf"^{path}: not a readable image"):
+        load(str(birds))
     assert load(str(birds), on_bad_image="skip").query.names == split.query.names[:4]
 
 

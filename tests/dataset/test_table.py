@@ -190,11 +190,11 @@ def test_a_header_alone_has_no_images(folder):
         load(file)
 
 
-def test_a_bad_image_is_named_when_it_is_read_or_left_out(folder):
+def test_a_bad_image_is_named_before_training_or_left_out(folder):
     (folder / "b" / "8.jpg").write_text("text")
     file = written(folder, ROWS)
     with pytest.raises(UserError, match=rf"^{folder}/b/8\.jpg: not a readable image"):
-        load(file).query.image(4)
+        load(file)
     split = load(file, on_bad_image="skip")
     assert split.query.names == ("a/4.png", "b/5.jpg", "a/6.png", "b/7.jpg")
 
