@@ -49,7 +49,7 @@ def main(words: list[str]) -> None:
 
 def checked(option, root: Path) -> Split:
     """The data set as the project reads it; UserError unless it is all of it."""
-    split = option.load(str(root))
+    split = option.load(str(root), on_bad_image="later")  # what is missing is counted below
     option.LAYOUT.check(root, split)
     return split
 

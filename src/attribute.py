@@ -66,7 +66,7 @@ def freeze(model: Embedder, data: DataModule, checkpoint: Path, device: torch.de
     parts = {"train": split.train, "query": split.query}
     parts |= {} if split.shared_gallery else {"gallery": split.gallery}
     loaders = {part: data.in_order(samples, data.own(samples)) for part, samples in parts.items()}
-    features = find_or_extract(model.float().to(device), loaders, checkpoint)
+    features = find_or_extract(model.float().to(device), loaders, checkpoint, split.fingerprints[1])
     model.cpu().requires_grad_(False)
     labels, head = torch.from_numpy(data.labels), model.head
     training = Training(features["train"], labels, head.weight, head.bias, model.loss)

@@ -6,6 +6,7 @@ subsets, of the real change of d(P) with the sum of the method's scores over S. 
 (score > 0) should raise d by its absence, so a method that is right has a score near 1.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def find_or_measure(
 ) -> Float[Tensor, "s g"]:
     """`measure`, or what lies beside the checkpoint from a run with the same plan and targets."""
     groups = [group.tolist() for group in targets.groups]
-    key = short_hash([FORMAT, file_hash(checkpoint), asdict(plan), targets.sign, groups])
+    key = short_hash([FORMAT, file_hash(checkpoint), asdict(plan), targets.sign, groups, _seen(targets)])
     path = checkpoint.with_suffix(f".counterfactual-{key}.npz")
 
     def find() -> Tensor | None:
@@ -99,6 +100,14 @@ def find_or_measure(
         return changes
 
     return found_or_made(path, find, make)
+
+
+def _seen(targets: Targets) -> str:
+    """A hash of the test samples' features: other images at the same places are other targets."""
+    rows = torch.cat(
+        [torch.cat([targets.query[q], targets.gallery[g]]) for q, g in (x.T for x in targets.groups)]
+    )
+    return hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()
 
 
 def linear_datamodeling_scores(

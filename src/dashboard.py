@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from src import lineage, tracker
-from src.datamodule import as_mode
+from src.pixels import as_mode
 from src.progress import console, track
 from src.results import Findings
 from src.split import ImageSpec, Split

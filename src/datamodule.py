@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 from torchvision.transforms import InterpolationMode, v2
 
 from src import shards
 from src.errors import count
+from src.pixels import as_mode
 from src.recipe import CLASS_BALANCED, Recipe
 from src.split import ImageSpec, Part, RowSpec, Split
 
@@ -32,14 +32,6 @@ def transforms(spec: ImageSpec, mean, std) -> tuple[v2.Transform, v2.Transform]:
         crop = v2.RandomResizedCrop(size, scale=(0.2, 1.0), interpolation=BILINEAR)
         return v2.Compose([crop, v2.RandomHorizontalFlip(), *tensor]), v2.Compose([*larger, *tensor])
     return v2.Compose([*whole, *tensor]), v2.Compose([*whole, *tensor])
-
-
-def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """The image as L or RGB, upright; 16 bits a pixel are scaled to 8, where Pillow would clip them."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
-    return image.convert(mode)
 
 
 class Images(Dataset):

@@ -77,15 +77,16 @@ def _apart(one: Float[Tensor, "k D"], other: Float[Tensor, "k D"]) -> str:
 
 
 def find_or_extract(
-    model: Embedder, loaders: dict[str, DataLoader], checkpoint: Path
+    model: Embedder, loaders: dict[str, DataLoader], checkpoint: Path, data: str = ""
 ) -> dict[str, Float[Tensor, "n D"]]:
-    """Features by loader name, from the file beside the checkpoint if it was made with this one.
+    """Features by loader name, from the file beside the checkpoint if it was made with this one and of this
+    data (its fingerprint).
 
     They are written batch by batch, and mapped: a process on its own never holds them as a whole. Of several
     each has loaders of its own rows and holds those until the first one has written them.
     """
     path = checkpoint.with_suffix(".features.npz")
-    made_with = file_hash(checkpoint)
+    made_with = f"{file_hash(checkpoint)} {data}"
 
     def find() -> dict[str, Tensor] | None:
         found = whole_at(path, map_arrays, "extracting features")

@@ -17,16 +17,18 @@ LOOKING_KEYS = (
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
 NOT_IN_WEIGHTS = (
     *("root", "csv", "download", "on_bad_image", "on_small_class"),
-    *("dataset.path", "dataset.crop_box"),
+    *("dataset.path", "dataset.crop_box", "dataset.layout", "dataset.seed"),
+    *("dataset.test_classes", "dataset.test", "dataset.train"),
     *("eval_batch_size", "validate_every"),
     *("accelerator", "strategy", "num_nodes", "log_every_n_steps"),
 )
-TRAINING_FORMAT = 3  # raised when the code trains other weights from the same settings
+TRAINING_FORMAT = 4  # raised when the code trains other weights from the same settings
 
 
 def depends(settings: dict, data: str, start: str = "") -> dict:
     """Everything that a model's weights depend on: the settings under TRAINING_KEYS, less those that change
-    none, and the fingerprints of the data and of the file of weights that training starts from ("": of none).
+    none, and the fingerprints of the training data and of the file of weights that training starts from
+    ("": of none).
     """
     weights = {
         key: {
@@ -47,10 +49,13 @@ def depends(settings: dict, data: str, start: str = "") -> dict:
     return {"format": TRAINING_FORMAT, "data": data, "start": start, **weights}
 
 
-def places(settings: dict, choices: dict[str, str], data: str, start: str = "") -> tuple[Path, str]:
+def places(
+    settings: dict, choices: dict[str, str], data: str, start: str = "", everything: str = ""
+) -> tuple[Path, str]:
     """(the checkpoint's folder, the run's name); both end in a hash.
 
-    The checkpoint's hash is of what `depends` says, the run's of that and of how the model is looked at.
+    data, everything: fingerprints of the training part, and of the test images too. The checkpoint's hash is
+    of what `depends` says, the run's of that, of everything, and of how the model is looked at.
     """
     found = depends(settings, data, start)
     key = short_hash([TRAINING_FORMAT, data + start, {name: found[name] for name in TRAINING_KEYS}])
@@ -63,7 +68,7 @@ def places(settings: dict, choices: dict[str, str], data: str, start: str = "") 
     looks["influence"] = method(settings["influence"]) | When.of(settings["influence"]).asked
     if looks["candidates"] is None:
         del looks["candidates"]
-    asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks])]
+    asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks, everything])]
     if settings["params"] != "head":
         asked = [settings["params"], *asked]
     if choices["target"] != "all":
@@ -71,10 +76,16 @@ def places(settings: dict, choices: dict[str, str], data: str, start: str = "") 
     return home, "-".join([*words, *asked])
 
 
-def explanation(settings: dict, choices: dict[str, str]) -> str:
+def explanation(settings: dict, choices: dict[str, str], everything: str) -> str:
     """What the explanation of a checkpoint is called beside it: after all that it depends on but the
-    checkpoint, whenever it is made."""
-    asked = [RESULTS_FORMAT, method(settings["influence"]), settings["target"], settings["params"]]
+    checkpoint, whenever it is made; everything: the fingerprint of all images."""
+    asked = [
+        everything,
+        RESULTS_FORMAT,
+        method(settings["influence"]),
+        settings["target"],
+        settings["params"],
+    ]
     return f"{choices['influence']}-{short_hash(asked)}"
 
 

@@ -7,8 +7,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from src.artifacts import whole_file
-from src.datamodule import as_mode
 from src.errors import UserError, count, within
+from src.pixels import as_mode
 from src.results import Findings
 from src.split import ImageSpec, RowSpec
 from src.statistics import HARMFUL, most_harmful

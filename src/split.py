@@ -4,21 +4,27 @@ import hashlib
 import mmap
 import os
 import stat
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from src.errors import UserError, count, one_of, shorten
+from src.image_files import Look, complete, hush_large_images
+from src.pixels import Pixels, extremes, kind, plain, upright, white_of
 from src.progress import console, track
 from src.spelling import same_path
 
+SKIP = "set dataset.on_bad_image=skip"
+MEND = f"replace it or {SKIP}"
+READ_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 ASKED = 4096  # rows after which a mapped file's memory is given back; the system reads 64 KiB around each
 SIDES = {"train": ("train",), "query": ("test", "query"), "gallery": ("test", "gallery")}
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,16 @@ class RowSpec:
 class FileImages(Sequence):
     """Images on disk; item i opens file i and raises UserError with its path if it can't be read.
 
-    boxes (n, 4): left, top, right and bottom edge in pixels of the file, counted from 0, right and bottom
-    exclusive; images are cut to them. An edge beyond the image's is moved onto it.
+    Items are L or RGB, 8 bits, composited and upright (src.pixels). boxes (n, 4): left, top, right and bottom
+    edge in pixels of the file, counted from 0, right and bottom exclusive; images are cut to them. An edge
+    beyond the image's is moved onto it.
+    whites: the value of white of all integer images, and of all images of floats (`readable` finds them).
     """
 
-    def __init__(self, files: Sequence[Path], boxes: np.ndarray | None = None):
-        self.files, self.boxes = list(files), boxes
+    def __init__(self, files: Sequence[Path], boxes: np.ndarray | None = None, pixels: Pixels | None = None):
+        self.files, self.boxes, self.pixels = list(files), boxes, pixels or Pixels()
+        self.whites: dict[str, float] = {}
+        self.deep: dict[int, str] = {}  # rows that need a scale, and their kind
         if boxes is not None:
             good = np.isfinite(boxes).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
             for i in np.flatnonzero(~good)[:1]:
@@ -86,18 +96,40 @@ class FileImages(Sequence):
         return len(self.files)
 
     def __getitem__(self, i: int) -> Image.Image:
+        with self.opened(i) as image:
+            found = plain(image, self.pixels, self.whites.get(kind(image)))
+            if self.boxes is not None:
+                found = _cut(found, self.boxes[i], self.files[i])
+            return upright(found, image)
+
+    @contextmanager
+    def opened(self, i: int) -> Iterator[Image.Image]:
+        """File i as Pillow's image, its pixels not read yet; errors become UserErrors with its path."""
         path = self.files[i]
+        hush_large_images()
         try:
             with Image.open(path) as image:
-                image.load()
-                return image if self.boxes is None else _cut(image, self.boxes[i], path)
+                yield image
         except FileNotFoundError:
             raise _gone(path) from None
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except READ_ERRORS as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"{path}: not a readable image ({reason}); replace it or set dataset.on_bad_image=skip"
-            ) from None
+            raise UserError(f"{path}: not a readable image ({reason}); {MEND}") from None
+
+    def seen(self, i: int, whole: bool) -> Look:
+        """A look at file i before it is needed: its header and whether its end is there, or all its pixels.
+
+        Its box is compared with its size. UserError where it can't be read, or the box is outside.
+        """
+        with self.opened(i) as image:
+            sort, size = kind(image), image.size
+            if self.boxes is not None:
+                _inside(self.boxes[i], size, self.files[i])
+            if sort and self.pixels.value_range is None:
+                return Look(size, sort, extremes(image)[1])
+            if whole or not complete(image, self.files[i]):
+                plain(image, self.pixels)
+            return Look(size, sort, 0.0)
 
     def mark(self, i: int) -> bytes:
         """What changes when file i changes: its size, first and last 4,096 bytes, and its box."""
@@ -108,7 +140,8 @@ class FileImages(Sequence):
                 size = os.fstat(file.fileno()).st_size
                 head = file.read(4096)
                 file.seek(max(0, size - 4096))
-                return str(size).encode() + head + file.read(4096) + box
+                scale = self._scale(i)
+                return str(size).encode() + head + file.read(4096) + box + scale
         except FileNotFoundError:
             raise _gone(path) from None
         except OSError as error:
@@ -116,18 +149,28 @@ class FileImages(Sequence):
                 f"{path}: can't be read ({error.strerror}); mend it or take it off the list"
             ) from None
 
+    def _scale(self, i: int) -> bytes:
+        """The value of white of an image whose scale the others decide too; nothing of 8-bit ones."""
+        return str(self.whites.get(self.deep[i])).encode() if i in self.deep else b""
+
 
 def _gone(path: Path) -> UserError:
     return UserError(f"{path}: the image is gone; restore it or take it off the list")
 
 
-def _cut(image: Image.Image, box: np.ndarray, path: Path) -> Image.Image:
-    """The part of the image in the box; UserError where less than half of the box is in the image."""
+def _inside(box: np.ndarray, size: tuple[int, int], path: Path) -> tuple[float, float, float, float]:
+    """The box's part in the image; UserError where that is less than half of it."""
     left, top, right, bottom = box
-    inside = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
+    inside = (max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1]))
     width, height = max(inside[2] - inside[0], 0), max(inside[3] - inside[1], 0)
     if width * height < 0.5 * (right - left) * (bottom - top):
-        raise _bad_box(path, box, f"lies outside the image, {image.width} x {image.height} pixels")
+        raise _bad_box(path, box, f"lies outside the image, {size[0]} x {size[1]} pixels")
+    return inside
+
+
+def _cut(image: Image.Image, box: np.ndarray, path: Path) -> Image.Image:
+    """The part of the image in the box; UserError where less than half of the box is in the image."""
+    inside = _inside(box, image.size, path)
     # Whole pixels, and at least the one that the middle of a thin box is in.
     left, top = (min(round(edge), size - 1) for edge, size in zip(inside[:2], image.size, strict=True))
     return image.crop((left, top, max(round(inside[2]), left + 1), max(round(inside[3]), top + 1)))
@@ -233,35 +276,89 @@ class Split:
         """True where the queries search among themselves."""
         return self.gallery is self.query
 
-    def fingerprint(self) -> str:
-        """A hash of names, labels and image marks: another one means other data."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.query, self.gallery):
-            digest.update("\0".join(part.names).encode() + part.labels.tobytes())
-            for row in track(part.rows, "looking whether the data changed", len(part)):
-                digest.update(part.images.mark(int(row)))
-        return digest.hexdigest()
+    @cached_property
+    def fingerprints(self) -> tuple[str, str]:
+        """(of the training part, of all): hashes of names, labels and image marks; another one means other
+        data. Class names count in the second one alone: no weight depends on them."""
+        parts = [self.train, self.query, *([] if self.shared_gallery else [self.gallery])]
+        marks = [_digest(part) for part in parts]
+        return marks[0], hashlib.sha256("\0".join([*marks, *self.class_names]).encode()).hexdigest()
+
+
+def _digest(part: Part) -> str:
+    digest = hashlib.sha256("\0".join(part.names).encode() + part.labels.tobytes())
+    for row in track(part.rows, "looking whether the data changed", len(part)):
+        digest.update(part.images.mark(int(row)))
+    return digest.hexdigest()
 
 
 def readable(images: FileImages, on_bad_image: str) -> np.ndarray:
-    """Rows to keep: all of them for `raise` (reading names a bad one), the readable ones for `skip`."""
-    one_of("dataset.on_bad_image", on_bad_image, ("raise", "skip"))
+    """Rows to keep, after a look at every image: its header, its end and its box.
+
+    raise: all rows; UserError, naming the first bad ones and their number. skip: those that can be read to
+    their last pixel, the others are said. later: all rows unseen; a bad one is named when it is read.
+    Says how many images are very large, and how images with more than 8 bits are scaled.
+    """
+    one_of("dataset.on_bad_image", on_bad_image, ("raise", "skip", "later"))
     rows = np.arange(len(images))
-    if on_bad_image == "raise":
+    if on_bad_image == "later":
         return rows
 
-    def problem(i: int) -> str | None:
+    def look(i: int) -> Look | UserError:
         try:
-            images[i]
+            return images.seen(int(i), whole=on_bad_image == "skip")
         except UserError as error:
-            return str(error).split(";")[0]
-        return None
+            return error
 
     with ThreadPoolExecutor() as pool:
-        found = list(track(pool.map(problem, rows), "checking images", len(images)))
-    for text in filter(None, found):
-        console.print(f"skipped {text}")
-    return rows[[text is None for text in found]]
+        found = list(track(pool.map(look, rows), "checking images", len(images)))
+    bad = [answer for answer in found if isinstance(answer, UserError)]
+    if bad and on_bad_image == "raise":
+        raise _all_bad(bad, len(images))
+    for error in bad:
+        console.print(f"skipped {str(error).split(';')[0]}")
+    looks = {int(i): answer for i, answer in zip(rows, found, strict=True) if isinstance(answer, Look)}
+    say_large(images, looks)
+    set_scales(images, looks)
+    return np.array(sorted(looks), dtype=np.int64)
+
+
+def _all_bad(bad: list[UserError], n: int) -> UserError:
+    """The one error, or one line that names the first of many."""
+    if len(bad) == 1:
+        return bad[0]
+    first = shorten((str(error).split(";")[0] for error in bad), 3)
+    return UserError(f"{len(bad):,} of {n:,} images can't be used: {first}; mend or replace them, or {SKIP}")
+
+
+def say_large(images: FileImages, looks: dict[int, Look]) -> None:
+    """A line that names images that Pillow thinks too large for comfort."""
+    most = Image.MAX_IMAGE_PIXELS or float("inf")
+    large = [i for i, look in looks.items() if look.size[0] * look.size[1] > most]
+    if large:
+        sizes = (f"{images.files[i]} ({looks[i].size[0]:,} x {looks[i].size[1]:,})" for i in large)
+        console.print(f"very large images, read as a whole each time: {shorten(sizes, 3)}")
+
+
+def set_scales(images: FileImages, looks: dict[int, Look]) -> None:
+    """The value of white of all images of one kind, by the largest value among all; said in a line each."""
+    images.deep = {i: look.kind for i, look in looks.items() if look.kind}
+    if images.pixels.value_range is not None:
+        return
+    for sort in sorted(set(images.deep.values())):
+        rows = [i for i, name in images.deep.items() if name == sort]
+        top = max(rows, key=lambda i: looks[i].largest)
+        try:
+            images.whites[sort] = white_of(sort, looks[top].largest)
+        except ValueError as error:
+            raise UserError(
+                f"{images.files[top]}: {error}; set dataset.value_range=[0,1] or [0,255], as it is"
+            ) from None
+        console.print(
+            f"{len(rows):,} images of {sort} beyond 8 bits: 0 is black and {images.whites[sort]:g} white, "
+            f"as the largest value is {looks[top].largest:g} ({images.files[top]}); "
+            "dataset.value_range=[BLACK,WHITE] says otherwise"
+        )
 
 
 def build(

@@ -72,8 +72,10 @@ def run(cfg: DictConfig) -> Path:
         settings["recipe"]["embedding_size"] = cfg.recipe.embedding_size = backbone.num_features
         recipe = instantiate(cfg.recipe)
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
-    fingerprints = split.fingerprint(), getattr(backbone, "fingerprint", "")
-    home, name = given = shards.agreed(places(settings, choices, *fingerprints), "name for this run")
+    part, everything = split.fingerprints
+    fingerprints = part, getattr(backbone, "fingerprint", "")
+    given = shards.agreed(places(settings, choices, *fingerprints, everything), "name for this run")
+    home, name = given
     if corrected:
         noisy, (home, name) = corrected.noisy, names.corrected(*given, corrected.noisy.labels)
     folder = Path(cfg.output_dir) / name
@@ -116,7 +118,7 @@ def run(cfg: DictConfig) -> Path:
     # corrected labels, also the model before.
     trainer = instantiate(cfg.trainer)
     where = device(trainer)
-    how = explainer, target, cfg.params, where, explanation(settings, choices)
+    how = explainer, target, cfg.params, where, explanation(settings, choices, everything)
     moments = Moments(when, untrained, data, *how)
     made_with = depends(settings, *fingerprints)
     before = corrected and effect.before(corrected, untrained, data, given[0], trainer, made_with)
@@ -206,7 +208,7 @@ def run(cfg: DictConfig) -> Path:
         pictures.draw(partial / "harmful.png", found, cfg.pictures, choices["influence"])
         report = {
             **asked(cfg, choices),
-            "data": fingerprints[0],
+            "data": everything,
             **results.report(found, written, retrieval),
             **extras(found, plan, retraining, rounds, plan_of_loop, comparison),
             **results.provenance(checkpoint, reused, clock.laps, where),

@@ -112,8 +112,8 @@ def test_a_misspelt_key_two_levels_down_is_answered_with_its_neighbours():
 
 def test_the_valid_keys_are_those_of_the_chosen_option():
     assert told("dataset=folder", "dataset.rot=x") == (
-        "there is no key dataset.rot; did you mean root? Valid: augment, channels, image_resize, image_size, "
-        "on_bad_image, on_small_class, root, seed, test_classes (in dataset)"
+        "there is no key dataset.rot; did you mean root? Valid: augment, background, channels, image_resize, "
+        "image_size, layout, on_bad_image, on_small_class, root, seed, test_classes, value_range (in dataset)"
     )
     assert "Valid: augment, classes, image_size, seed (in dataset)" in told("dataset.root=x")
 

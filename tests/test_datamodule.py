@@ -8,12 +8,13 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from src.datamodule import BalancedBatches, DataModule, Images, Rows, as_mode, together, transforms
+from src.datamodule import BalancedBatches, DataModule, Images, Rows, together, transforms
 from src.embedder import Embedder
 from src.errors import UserError
 from src.loss.proxynca import ProxyNCA
 from src.model.identity import Identity
 from src.model.small_cnn import SmallCNN
+from src.pixels import as_mode
 from src.recipe import Recipe
 from src.split import ArrayImages, FeatureRows, FileImages, ImageSpec, Part, RowSpec, build
 from src.train import fit

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from src.errors import UserError
+from src.pixels import Pixels
 from src.split import ArrayImages, FeatureRows, FileImages, ImageSpec, RowSpec, build, readable
 
 SPEC = ImageSpec(8, 1, "none")
@@ -320,10 +321,105 @@ def test_skip_drops_exactly_the_bad_rows_and_says_which(tmp_path, capsys):
     assert all(line.startswith("skipped ") and "not a readable image" in line for line in said)
 
 
-def test_raise_keeps_all_rows_unread(tmp_path):
+def test_raise_names_the_first_bad_ones_and_their_number_before_training(tmp_path):
+    images, good = folder_of(tmp_path)
+    with pytest.raises(UserError) as caught:
+        readable(images, "raise")
+    text = str(caught.value)
+    assert text.startswith(f"4 of 8 images can't be used: {tmp_path}/zero.png: not a readable image (")
+    assert "text.png" in text
+    assert "half.jpg" in text
+    assert text.endswith(" and 1 more; mend or replace them, or set dataset.on_bad_image=skip")
+    whole = FileImages([images.files[i] for i in good])
+    assert readable(whole, "raise").tolist() == [0, 1, 2, 3]
+    with pytest.raises(UserError, match=r"gone\.png: the image is gone; restore it"):
+        readable(FileImages([tmp_path / "gone.png"]), "raise")
+
+
+def test_later_looks_at_no_image(tmp_path):
     images, _ = folder_of(tmp_path)
-    assert readable(images, "raise").tolist() == list(range(8))
-    assert readable(FileImages([tmp_path / "gone.png"]), "raise").tolist() == [0]
+    assert readable(images, "later").tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "PPM", "TIFF", "WEBP", "GIF", "JPEG"])
+@pytest.mark.parametrize("cut", [1, 3, 20, 400])
+def test_a_file_cut_short_is_found_by_its_end_exactly_where_decoding_finds_it(tmp_path, format, cut):
+    path, content = tmp_path / "x", encoded(format, 99)
+    path.write_bytes(content)
+    assert readable(FileImages([path]), "raise").tolist() == [0]
+    path.write_bytes(content[:-cut])
+    try:
+        FileImages([path])[0]
+    except UserError:
+        with pytest.raises(UserError, match="not a readable image"):
+            readable(FileImages([path]), "raise")
+    else:
+        assert readable(FileImages([path]), "raise").tolist() == [0]
+
+
+def test_a_whole_file_is_not_decoded_for_the_look(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    for format in ("PNG", "BMP", "TIFF", "WEBP", "GIF", "JPEG"):
+        path.write_bytes(encoded(format, 99))
+        with monkeypatch.context() as patch:
+            patch.setattr("src.split.plain", lambda *args: 1 / 0)
+            assert readable(FileImages([path]), "raise").tolist() == [0]
+
+
+def test_a_very_large_image_is_named_in_one_line_and_not_warned_of(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = tmp_path / "big.png"
+    Image.new("L", (15, 10)).save(path)
+    images = FileImages([path])
+    assert readable(images, "raise").tolist() == [0]
+    assert images[0].size == (15, 10)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"very large images, read as a whole each time: {path} (15 x 10)"]
+
+
+@pytest.mark.parametrize(
+    ("highest", "dtype", "white"),
+    [
+        (200, np.uint16, 255),
+        (4080, np.uint16, 4095),
+        (65535, np.uint16, 65535),
+        (1, np.float32, 1),
+        (250, np.float32, 255),
+    ],
+)
+def test_all_images_of_a_kind_have_the_scale_of_the_largest_value(tmp_path, capsys, highest, dtype, white):
+    files = [tmp_path / f"{i}.tif" for i in range(2)]
+    values = np.array([[0, highest]], dtype)
+    for file, share in zip(files, (1, 0.5), strict=True):
+        Image.fromarray((values * share).astype(dtype)).save(file)
+    images = FileImages(files)
+    readable(images, "raise")
+    assert list(images.whites.values()) == [white]
+    brightest = [int(np.asarray(images[i]).max()) for i in range(2)]
+    assert brightest[0] == pytest.approx(255 * highest / white, abs=1)
+    assert brightest[1] == pytest.approx(
+        127.5 * highest / white, abs=1
+    )  # half as bright stays half as bright
+    assert f"{white:g} white" in capsys.readouterr().err
+    assert images.mark(0).endswith(f"{float(white)}".encode())
+    wide = FileImages(files, pixels=Pixels(value_range=[0, 2 * highest]))
+    readable(wide, "raise")
+    assert np.asarray(wide[0]).max() == pytest.approx(127.5, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([[0, np.nan]], r"NaN or infinite"),
+        ([[-0.5, 1]], r"values below 0, down to -0\.5"),
+        ([[0, 3.0]], r"neither of 0 to 1 nor of 0 to 255\)?; set dataset\.value_range=\[0,1\]"),
+    ],
+)
+def test_floats_without_a_scale_are_refused_with_the_files_name(tmp_path, values, said):
+    path = tmp_path / "x.tif"
+    Image.fromarray(np.array(values, np.float32)).save(path)
+    with pytest.raises(UserError, match=rf"x\.tif: .*{said}"):
+        readable(FileImages([path]), "raise")
 
 
 def test_skip_of_nothing_but_bad_images_leaves_none(tmp_path):
@@ -413,35 +509,44 @@ def test_a_spec_says_how_large_an_input_is_by_the_keyword_of_its_kind():
 # --- fingerprint
 
 
+def test_the_training_parts_fingerprint_does_not_see_the_test_images():
+    other = pixels(len(TWO_SIDES))
+    tests = [i for i, row in enumerate(TWO_SIDES) if not row.endswith("train")]
+    other[tests[0], 4, 4] ^= 1
+    one, two = made(TWO_SIDES).fingerprints, made(TWO_SIDES, ArrayImages(other)).fingerprints
+    assert one[0] == two[0]
+    assert one[1] != two[1]
+
+
 def test_the_same_data_has_the_same_fingerprint():
-    assert made(TWO_SIDES).fingerprint() == made(TWO_SIDES).fingerprint()
-    assert len(made(TWO_SIDES).fingerprint()) == 64
+    assert made(TWO_SIDES).fingerprints[1] == made(TWO_SIDES).fingerprints[1]
+    assert len(made(TWO_SIDES).fingerprints[1]) == 64
 
 
 def test_fingerprint_changes_with_labels():
     other = [*TWO_SIDES[:-1], "b train"]
     names = [str(i) for i in range(len(TWO_SIDES))]
-    assert made(TWO_SIDES, names=names).fingerprint() != made(other, names=names).fingerprint()
+    assert made(TWO_SIDES, names=names).fingerprints[1] != made(other, names=names).fingerprints[1]
 
 
 def test_fingerprint_changes_with_names():
     names = [str(i) for i in range(len(TWO_SIDES))]
     other = [*names[:-1], "nine"]
-    assert made(TWO_SIDES, names=names).fingerprint() != made(TWO_SIDES, names=other).fingerprint()
+    assert made(TWO_SIDES, names=names).fingerprints[1] != made(TWO_SIDES, names=other).fingerprints[1]
 
 
 @pytest.mark.parametrize("row", [0, 8])
 def test_fingerprint_changes_with_one_pixel(row):
     other = pixels(len(TWO_SIDES))
     other[row, 4, 4] ^= 1
-    assert made(TWO_SIDES).fingerprint() != made(TWO_SIDES, ArrayImages(other)).fingerprint()
+    assert made(TWO_SIDES).fingerprints[1] != made(TWO_SIDES, ArrayImages(other)).fingerprints[1]
 
 
 def test_fingerprint_changes_with_the_order_of_samples():
     rows = np.arange(len(TWO_SIDES))
     swapped = rows.copy()
     swapped[[1, 5]] = swapped[[5, 1]]
-    assert made(TWO_SIDES, rows=rows).fingerprint() != made(TWO_SIDES, rows=swapped).fingerprint()
+    assert made(TWO_SIDES, rows=rows).fingerprints[1] != made(TWO_SIDES, rows=swapped).fingerprints[1]
 
 
 def files_in(folder):
@@ -454,15 +559,15 @@ def files_in(folder):
 
 def test_fingerprint_of_files_is_that_of_any_other_place(tmp_path):
     here, there = files_in(tmp_path / "here"), files_in(tmp_path / "some" / "where" / "else")
-    assert made(TWO_SIDES, here).fingerprint() == made(TWO_SIDES, there).fingerprint()
+    assert made(TWO_SIDES, here).fingerprints[1] == made(TWO_SIDES, there).fingerprints[1]
 
 
 def test_fingerprint_of_files_changes_with_a_files_size(tmp_path):
     images = files_in(tmp_path / "here")
-    before = made(TWO_SIDES, images).fingerprint()
+    before = made(TWO_SIDES, images).fingerprints[1]
     with open(images.files[8], "ab") as file:
         file.write(b"\0")
-    assert made(TWO_SIDES, images).fingerprint() != before
+    assert made(TWO_SIDES, images).fingerprints[1] != before
 
 
 def test_fingerprint_names_a_file_that_is_gone(tmp_path):
@@ -471,7 +576,7 @@ def test_fingerprint_names_a_file_that_is_gone(tmp_path):
     split = made(TWO_SIDES, images)
     images.files[4].unlink()
     with pytest.raises(UserError, match=r"here/4\.png: the image is gone"):
-        split.fingerprint()
+        split.fingerprints[1]
 
 
 def test_fingerprint_is_of_a_files_size_its_two_ends_and_its_box(tmp_path):
@@ -491,5 +596,5 @@ def test_fingerprint_changes_with_a_box(tmp_path):
     boxes = np.tile([0.0, 0, 5, 5], (len(files), 1))
     other = boxes.copy()
     other[8, 2] = 4
-    marks = {made(TWO_SIDES, FileImages(files, box)).fingerprint() for box in (None, boxes, other)}
+    marks = {made(TWO_SIDES, FileImages(files, box)).fingerprints[1] for box in (None, boxes, other)}
     assert len(marks) == 3

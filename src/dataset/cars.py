@@ -12,6 +12,7 @@ from scipy.io import loadmat
 
 from src.errors import UserError, flag
 from src.layout import Layout, confined
+from src.pixels import Pixels
 from src.split import FileImages, ImageSpec, Split, build, readable
 
 TRAINING_CLASSES = 98
@@ -47,6 +48,8 @@ def load(
     crop_box: bool = False,
     on_bad_image: str = "raise",
     on_small_class: str = "raise",
+    background: str | int | list[int] = "white",
+    value_range: list[float] | None = None,
 ) -> Split:
     """Read the photos and their .mat files in either of the authors' layouts.
 
@@ -78,7 +81,9 @@ def load(
             f"{label[wrong[0]]:g}; unpack the archive again"
         )
     # The authors count pixels from 1 and include the last.
-    images = FileImages(files, np.concatenate(boxes) - (1, 1, 0, 0) if boxes else None)
+    images = FileImages(
+        files, np.concatenate(boxes) - (1, 1, 0, 0) if boxes else None, pixels=Pixels(background, value_range)
+    )
     return build(
         images,
         [classes[int(i) - 1] for i in label],

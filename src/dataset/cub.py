@@ -9,6 +9,7 @@ import numpy as np
 
 from src.errors import UserError, flag
 from src.layout import Layout, confined, lines
+from src.pixels import Pixels
 from src.split import FileImages, ImageSpec, Split, build, readable
 
 LAYOUT = Layout(
@@ -30,6 +31,8 @@ def load(
     crop_box: bool = False,
     on_bad_image: str = "raise",
     on_small_class: str = "raise",
+    background: str | int | list[int] = "white",
+    value_range: list[float] | None = None,
 ) -> Split:
     """Read the folder CUB_200_2011 as its authors distribute it.
 
@@ -50,7 +53,9 @@ def load(
         )
     names = confined(base / "images.txt", (paths[i] for i in ids))
     boxes = _boxes(base / "bounding_boxes.txt", ids) if flag("dataset.crop_box", crop_box) else None
-    images = FileImages([base / "images" / name for name in names], boxes)
+    images = FileImages(
+        [base / "images" / name for name in names], boxes, pixels=Pixels(background, value_range)
+    )
     return build(
         images,
         [name.split("/")[0] for name in names],

@@ -6,6 +6,7 @@ their item among 12,612 gallery images.
 
 from src.errors import one_of
 from src.layout import Layout, confined, fields, lines
+from src.pixels import Pixels
 from src.split import FileImages, ImageSpec, Split, build, readable
 
 PARTITION = "list_eval_partition.txt"
@@ -27,6 +28,8 @@ def load(
     augment: str = "photo",
     on_bad_image: str = "raise",
     on_small_class: str = "keep",
+    background: str | int | list[int] = "white",
+    value_range: list[float] | None = None,
 ) -> Split:
     """Read the benchmark's folder as its authors distribute it.
 
@@ -41,7 +44,7 @@ def load(
     for part in sorted({part for _, _, part in rows}):
         one_of(f"{partition}: split", part, LAYOUT.counts)
     names = confined(partition, (name for name, _, _ in rows))
-    images = FileImages([home.parent / name for name in names])
+    images = FileImages([home.parent / name for name in names], pixels=Pixels(background, value_range))
     return build(
         images,
         [item for _, item, _ in rows],

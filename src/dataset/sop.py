@@ -7,6 +7,7 @@ from pathlib import Path
 
 from src.errors import UserError
 from src.layout import Layout, confined, fields, lines
+from src.pixels import Pixels
 from src.split import FileImages, ImageSpec, Split, build, readable
 
 LAYOUT = Layout(
@@ -26,6 +27,8 @@ def load(
     augment: str = "photo",
     on_bad_image: str = "raise",
     on_small_class: str = "raise",
+    background: str | int | list[int] = "white",
+    value_range: list[float] | None = None,
 ) -> Split:
     """Read the folder Stanford_Online_Products as its authors distribute it.
 
@@ -35,7 +38,7 @@ def load(
     train, test = LAYOUT.find(root)
     rows = [(*row, "train") for row in _rows(train)] + [(*row, "test") for row in _rows(test)]
     names = [name for name, _, _ in rows]
-    images = FileImages([train.parent / name for name in names])
+    images = FileImages([train.parent / name for name in names], pixels=Pixels(background, value_range))
     return build(
         images,
         [label for _, label, _ in rows],

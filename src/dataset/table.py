@@ -5,6 +5,7 @@ from pathlib import Path
 from src import csv_files
 from src.csv_files import Rows
 from src.errors import UserError, shorten
+from src.pixels import Pixels
 from src.spelling import one_spelling
 from src.split import FileImages, ImageSpec, Split, build, identities, readable
 
@@ -20,6 +21,8 @@ def load(
     augment: str = "photo",
     on_bad_image: str = "raise",
     on_small_class: str = "raise",
+    background: str | int | list[int] = "white",
+    value_range: list[float] | None = None,
 ) -> Split:
     """Read the CSV; paths are relative to root, by default the CSV's own folder.
 
@@ -42,7 +45,7 @@ def load(
     absent = [path for path, found in zip(files, same, strict=True) if found is None]
     if absent:
         raise UserError(f"{file}: {len(absent)} image(s) are not in {base.absolute()}: {shorten(absent, 3)}")
-    images = FileImages(files)
+    images = FileImages(files, pixels=Pixels(background, value_range))
     return build(
         images,
         one_spelling(labels, str(file)),

@@ -10,8 +10,8 @@ from jaxtyping import Int
 from PIL import Image
 
 from src.artifacts import whole_file
-from src.datamodule import as_mode
 from src.errors import UserError, shorten
+from src.pixels import as_mode
 from src.progress import console, track
 from src.split import ImageSpec, Part
 

@@ -108,22 +108,25 @@ def test_a_word_where_a_number_belongs_is_refused_with_its_file(birds, name, lin
         load(str(birds))
 
 
-def test_a_photo_that_was_not_unpacked_is_named_when_it_is_read(birds):
+def test_a_photo_that_was_not_unpacked_is_named_before_training(birds):
     split = load(str(birds))
     path = birds / "images" / split.train.names[3]
     path.unlink()
     with pytest.raises(UserError, match=rf"^{path}: the image is gone"):
-        load(str(birds)).train.image(3)
+        load(str(birds))
+    assert load(str(birds), on_bad_image="later").train.names == split.train.names
     skipped = load(str(birds), on_bad_image="skip")
     assert skipped.train.names == (*split.train.names[:3], split.train.names[4])
 
 
-def test_a_damaged_photo_is_named_when_it_is_read_or_left_out(birds):
+def test_a_damaged_photo_is_named_or_left_out(birds):
     split = load(str(birds))
     path = birds / "images" / split.query.names[4]
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(UserError, match=rf"^{path}: not a readable image"):
         split.query.image(4)
+    with pytest.raises(UserError, match=rf"^{path}: not a readable image"):
+        load(str(birds))
     assert load(str(birds), on_bad_image="skip").query.names == split.query.names[:4]
 
 
@@ -137,9 +140,9 @@ def test_a_class_of_one_photo_is_refused_or_dropped(birds):
 
 
 def test_moving_the_folder_keeps_the_fingerprint(birds, tmp_path):
-    before = load(str(birds)).fingerprint()
+    before = load(str(birds)).fingerprints[1]
     birds.rename(tmp_path / "moved")
-    assert load(str(tmp_path / "moved")).fingerprint() == before
+    assert load(str(tmp_path / "moved")).fingerprints[1] == before
 
 
 # --- boxes
@@ -164,11 +167,11 @@ def test_images_are_cut_to_their_boxes_where_that_is_asked(boxed):
 
 
 def test_a_box_belongs_to_what_was_trained_on(boxed):
-    whole, cut = load(str(boxed)).fingerprint(), load(str(boxed), crop_box=True).fingerprint()
+    whole, cut = load(str(boxed)).fingerprints[1], load(str(boxed), crop_box=True).fingerprints[1]
     text = (boxed / "bounding_boxes.txt").read_text()
     (boxed / "bounding_boxes.txt").write_text(text.replace("8 3.0", "8 4.0"))
-    assert len({whole, cut, load(str(boxed), crop_box=True).fingerprint()}) == 3
-    assert load(str(boxed)).fingerprint() == whole
+    assert len({whole, cut, load(str(boxed), crop_box=True).fingerprints[1]}) == 3
+    assert load(str(boxed)).fingerprints[1] == whole
 
 
 @pytest.mark.parametrize("line", ["8 1.0 2.0 3.0", "8 1.0 2.0 x 4.0", "7 1.0 2.0 3.0 4.0"])

@@ -46,12 +46,12 @@ def test_rows_become_samples_in_their_order(tmp_path, saved):
 
 
 def test_a_file_and_a_folder_of_the_same_numbers_are_the_same_data(tmp_path):
-    one = load(npz(tmp_path)).fingerprint()
-    assert load(npy(tmp_path)).fingerprint() == one
-    assert load(npy(tmp_path, features=FEATURES.astype(np.float32))).fingerprint() == one
+    one = load(npz(tmp_path)).fingerprints[1]
+    assert load(npy(tmp_path)).fingerprints[1] == one
+    assert load(npy(tmp_path, features=FEATURES.astype(np.float32))).fingerprints[1] == one
     other = FEATURES.copy()
     other[10, 2] += 1e-3
-    assert load(npy(tmp_path, features=other)).fingerprint() != one
+    assert load(npy(tmp_path, features=other)).fingerprints[1] != one
 
 
 def test_a_folders_features_stay_on_disk(tmp_path):

@@ -6,7 +6,6 @@ from PIL import Image
 
 from src.dataset.folder import load
 from src.errors import UserError
-from src.split import IMAGE_SUFFIXES
 
 
 def picture(path, seed=0, side=12):
@@ -81,7 +80,25 @@ def test_images_further_down_belong_to_the_topmost_folder(animals):
     assert len(split.class_names) == 7
 
 
-@pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".JPG", ".Png"])
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        ".jpg",
+        ".jfif",
+        ".jpe",
+        ".png",
+        ".gif",
+        ".bmp",
+        ".ppm",
+        ".tif",
+        ".webp",
+        ".jp2",
+        ".tga",
+        ".ico",
+        ".JPG",
+        ".Png",
+    ],
+)
 def test_every_image_suffix_counts_in_either_case(animals, suffix):
     picture(animals / "cat" / f"more{suffix}")
     assert f"cat/more{suffix}" in load(str(animals), test_classes=["fox"]).train.names
@@ -120,9 +137,9 @@ def test_a_class_may_be_a_link_to_a_folder(animals, tmp_path):
 
 
 def test_moving_the_folder_keeps_the_fingerprint(animals, tmp_path):
-    before = load(str(animals)).fingerprint()
+    before = load(str(animals)).fingerprints[1]
     animals.rename(tmp_path / "moved")
-    assert load(str(tmp_path / "moved")).fingerprint() == before
+    assert load(str(tmp_path / "moved")).fingerprints[1] == before
 
 
 def test_a_name_that_is_not_utf8_is_refused_in_words(animals):
@@ -131,7 +148,7 @@ def test_a_name_that_is_not_utf8_is_refused_in_words(animals):
     picture(animals / "cat" / "plain.png")
     os.rename(os.fsencode(animals / "cat" / "plain.png"), path)
     with pytest.raises(UserError, match="cat/caf"):
-        load(str(animals), test_classes=["fox"]).fingerprint()
+        load(str(animals), test_classes=["fox"]).fingerprints[1]
 
 
 # --- errors
@@ -211,12 +228,11 @@ def test_a_class_of_one_image_is_refused_or_dropped(animals):
     assert set(split.class_names) == set(SIZES)
 
 
-def test_a_bad_image_is_named_when_it_is_read_or_left_out(animals):
-    (animals / "dog" / "2.jpg").write_bytes((animals / "dog" / "2.jpg").read_bytes()[:200])
+def test_a_bad_image_is_named_before_training_or_left_out(animals):
     split = load(str(animals), test_classes=["fox"])
-    bad = split.train.names.index("dog/2.jpg")
+    (animals / "dog" / "2.jpg").write_bytes((animals / "dog" / "2.jpg").read_bytes()[:200])
     with pytest.raises(UserError, match=rf"^{animals}/dog/2\.jpg: not a readable image"):
-        split.train.image(bad)
+        load(str(animals), test_classes=["fox"])
     skipped = load(str(animals), test_classes=["fox"], on_bad_image="skip")
     assert set(split.train.names) - set(skipped.train.names) == {"dog/2.jpg"}
     assert skipped.train.names == tuple(name for name in split.train.names if name != "dog/2.jpg")
@@ -230,3 +246,119 @@ def test_skipping_down_to_a_single_image_makes_a_small_class(animals):
         load(str(animals), test_classes=["fox"], on_bad_image="skip")
     split = load(str(animals), test_classes=["fox"], on_bad_image="skip", on_small_class="drop")
     assert "eel" not in split.class_names
+
+
+def test_leaving_out_a_bad_test_image_changes_nothing_that_trains(animals):
+    before = load(str(animals), test_classes=["fox"]).fingerprints
+    (animals / "fox" / "2.jpg").write_bytes(b"")
+    after = load(str(animals), test_classes=["fox"], on_bad_image="skip").fingerprints
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+# --- links, other files, tools' folders
+
+
+def test_linked_folders_below_a_class_are_read_once_and_loops_end(animals, tmp_path, capsys):
+    for i in range(3):
+        picture(tmp_path / "elsewhere" / f"{i}.png", seed=40 + i)
+    (animals / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (animals / "cat" / "again").symlink_to(tmp_path / "elsewhere")
+    (animals / "cat" / "up").symlink_to(animals)
+    (animals / "cat" / "self").symlink_to(animals / "cat")
+    (animals / "cat" / "gone.png").symlink_to(tmp_path / "nothing.png")
+    split = load(str(animals), test_classes=["fox"])
+    cats = [name for name in split.train.names if name.startswith("cat/")]
+    assert len(cats) == 3 + 3
+    assert len(split.train) + len(split.query) == sum(SIZES.values()) + 3
+    said = capsys.readouterr().err
+    assert "did not follow 3 links to folders read already" in said
+    assert "left out 1 links to nothing: cat/gone.png" in said
+
+
+def test_what_is_left_out_is_counted_by_its_ending(animals, capsys):
+    for name in ("a.txt", "b.TXT", "c.pdf", "README"):
+        (animals / "cat" / name).write_text("x")
+    picture(animals / "loose.png")
+    for name in ("@eaDir/0.png/THUMB.png", ".thumbnails/1.png"):
+        picture(animals / "cat" / name)
+    (animals / "dog" / "Thumbs.db").write_text("x")
+    for i in range(2):
+        picture(animals / ".lynx" / f"{i}.png")
+    split = load(str(animals), test_classes=["fox"])
+    assert len(split.train) + len(split.query) == sum(SIZES.values())
+    said = capsys.readouterr().err
+    assert "left out 4 files that are no images by their ending: 2 .txt, 1 .pdf, 1 without an ending" in said
+    assert "left out 3 files that other programs leave" in said
+    assert "left out 1 images beside the class folders: loose.png" in said
+    assert "left out the folder .lynx with 2 images, as its name begins with a dot; rename it" in said
+
+
+# --- folders that say splits
+
+
+def splits(base, **parts):
+    for part, classes in parts.items():
+        for name in classes:
+            for i in range(2):
+                picture(base / part / name / f"{i}.png", seed=i)
+    return str(base)
+
+
+@pytest.mark.parametrize(
+    "words", [("train", "test"), ("Training", "Testing"), ("train", "val"), ("train", "valid")]
+)
+def test_folders_named_after_splits_are_the_splits(tmp_path, words):
+    train, test = words
+    split = load(splits(tmp_path, **{train: "ab", test: "cd"}))
+    assert split.class_names == ("a", "b", "c", "d")
+    assert split.num_classes == 2
+    assert split.query.names == tuple(f"{test}/{c}/{i}.png" for c in "cd" for i in range(2))
+    assert split.shared_gallery
+
+
+def test_query_and_gallery_are_two_parts(tmp_path):
+    split = load(splits(tmp_path, train="ab", query="cd", gallery="cd"))
+    assert not split.shared_gallery
+    assert {name.split("/")[0] for name in split.query.names} == {"query"}
+    assert {name.split("/")[0] for name in split.gallery.names} == {"gallery"}
+
+
+def test_validation_images_beside_test_are_left_out_and_said(tmp_path, capsys):
+    split = load(splits(tmp_path, train="ab", val="ef", test="cd"))
+    assert split.class_names == ("a", "b", "c", "d")
+    assert "the 4 validation images are left out" in capsys.readouterr().err
+
+
+def test_the_same_classes_on_both_sides_are_refused_with_the_words_or_pooled(tmp_path):
+    root = splits(tmp_path, train="abcd", test="abcd")
+    with pytest.raises(UserError, match=r"4 class\(es\) have images both in train .*dataset\.layout=pooled"):
+        load(root)
+    split = load(root, layout="pooled", test_classes=["c", "d"])
+    assert sides(split) == ({"a", "b"}, {"c", "d"})
+    assert len(split.train) == len(split.query) == 8
+
+
+def test_test_classes_beside_folders_that_say_splits_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"^dataset\.test_classes=0\.5: .* says by its folders test, train"):
+        load(splits(tmp_path, train="ab", test="cd"), test_classes=0.5)
+
+
+def test_folders_that_say_splits_can_be_classes(tmp_path):
+    root = splits(tmp_path, train="ab", val="cd")
+    assert sides(load(root, layout="classes", test_classes=["val"])) == ({"train"}, {"val"})
+
+
+def test_a_single_word_of_a_split_is_a_class(tmp_path):
+    root = splits(tmp_path, train="x", bus="x", car="x", plane="x")
+    assert set(load(root).class_names) == {"train", "bus", "car", "plane"}
+
+
+def test_other_folders_or_loose_images_beside_splits_are_refused(tmp_path):
+    root = splits(tmp_path / "a", train="ab", test="cd", extra="e")
+    with pytest.raises(UserError, match=r"the folders test, train say splits, and extra beside them do not"):
+        load(root)
+    root = splits(tmp_path / "b", train="ab", test="cd")
+    picture(tmp_path / "b" / "train" / "flat.png")
+    with pytest.raises(UserError, match=r"1 images lie in them without a class folder: train/flat\.png"):
+        load(root)

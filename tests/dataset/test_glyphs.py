@@ -157,7 +157,7 @@ def test_the_same_seed_draws_the_same_bytes_and_another_does_not():
     first, again, other = (load(classes=12, seed=seed) for seed in (3, 3, 4))
     assert pixels_of(first).tobytes() == pixels_of(again).tobytes()
     assert first.class_names == again.class_names
-    assert first.fingerprint() == again.fingerprint()
+    assert first.fingerprints[1] == again.fingerprints[1]
     assert first.class_names != other.class_names
     assert pixels_of(first).tobytes() != pixels_of(other).tobytes()
 
