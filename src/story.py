@@ -33,6 +33,7 @@ from src import (
     sweep,
     tracker,
     trajectory,
+    workers,
 )
 from src.artifacts import disk, whole_folder
 from src.checkpoint import kept
@@ -52,6 +53,7 @@ from src.train import find_or_train
 from src.trajectory import Moment, When, listed
 
 
+@workers.looked_after()
 @tracker.followed
 def run(cfg: DictConfig) -> Path:
     """The whole story with one configuration, and the folder it ends in; see `python -m src.run --help`."""

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from src import provenance, shards
+from src import provenance, shards, workers
 from src.callback.explain import Explain
 from src.callback.keep import Keep
 from src.callback.progress import Progress
@@ -157,7 +157,8 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
         ):
             warnings.filterwarnings("ignore", text)
         try:
-            made.fit(model, data, ckpt_path=resume, weights_only=True)
+            with workers.looked_after():
+                made.fit(model, data, ckpt_path=resume, weights_only=True)
         except SIGTERMException:  # where ours was raised in a place that lets no exception out
             raise Stopped(signal.SIGTERM) from None
         except SystemExit:

@@ -13,7 +13,6 @@ OURS = {
     "max_time": EPOCHS,
     "fast_dev_run": "recipe.epochs=1 is a short try",
     "barebones": "recipe.epochs=1 is a short try",
-    "limit_train_batches": SAMPLES,
     "overfit_batches": SAMPLES,
     "reload_dataloaders_every_n_epochs": SAMPLES,
     "use_distributed_sampler": "trainer=ddp shares each batch among the processes",
