@@ -193,8 +193,14 @@ def run(cfg: DictConfig) -> Path:
             noisy,
             loop.look(model, data, checkpoint, where),
             cfg.neighbours,
-            lambda labels: again(loop.home(home, labels), labels.labels, labels.left_out),
-            lambda: again(without_noise(settings, choices, *fingerprints), noisy.clean),
+            lambda labels: again(
+                *(loop.home(home, labels), labels.labels, labels.left_out),
+                settings=made_with | {"labels": loop.fingerprint(labels)},
+            ),
+            lambda: again(
+                *(without_noise(settings, choices, *fingerprints), noisy.clean),
+                settings=made_with | {"noise": None},  # as a run with noise=none says
+            ),
         )
         clock.lap("loop")
 

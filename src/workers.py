@@ -11,12 +11,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing.context import ForkContext, ForkProcess
+from typing import TypeVar
 
 from src.errors import UserError
 from src.stop import Stopped
+
+T = TypeVar("T")
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}  # those that the main process answers (src.stop)
 WATCHED_EVERY = 1.0  # seconds between two looks at whether the main process lives
@@ -65,8 +69,7 @@ def _watch(parent: int) -> None:
 @contextmanager
 def looked_after() -> Iterator[None]:
     """In here a worker that is lost is one line: about the signal that has come, else about memory."""
-    said = sys.unraisablehook
-    sys.unraisablehook = lambda met: None if met.exc_value and _lost(met.exc_value) else said(met)
+    _hush()
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
@@ -77,8 +80,26 @@ def looked_after() -> Iterator[None]:
             raise met from None
         time.sleep(GRACE)  # the signal's own error is raised in here
         raise UserError(_line(str(error))) from error
-    finally:
-        sys.unraisablehook = said
+
+
+def batches(loader: Iterable[T]) -> Iterator[T]:
+    """What a loader yields, looked after."""
+    with looked_after():
+        yield from loader
+
+
+@cache
+def _hush() -> None:
+    """Python prints what is raised while a loader is thrown away: that a worker is lost, which is said
+    otherwise, and that a loader lacks attributes, which a signal stopped while it was made."""
+    said = sys.unraisablehook
+
+    def hook(met) -> None:
+        unmade = isinstance(met.exc_value, AttributeError) and "DataLoaderIter" in str(met.exc_value)
+        if not unmade and not (met.exc_value and _lost(met.exc_value)):
+            said(met)
+
+    sys.unraisablehook = hook
 
 
 def _lost(error: BaseException) -> bool:
