@@ -3,10 +3,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles run test lint bench chaos scale tables
+.PHONY: help setup oracles run test test-portable lint bench chaos scale tables
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(VENV)/installed ## Make .venv and install the project with its tools
 
@@ -29,6 +29,15 @@ run: setup ## Train on drawn letters with 10 % flipped labels, and find out who 
 
 test: setup ## Run the whole test suite, two files at a time
 	@$(RUN) -m pytest -n 2 --dist loadfile
+
+# What computes, and what compares the same numbers made in two ways.
+NUMERIC := tests/influence tests/detector tests/loss tests/model tests/target $(addprefix tests/test_,$(addsuffix .py, \
+	confusion counterfactual curvature datamodule embedder evidence features head heads kronecker loop moments \
+	network relabel retrain retrieval reweight scores shared_batch statistics train trajectory))
+
+test-portable: setup ## Run the numeric part of the tests as a processor without AVX would
+	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
+		$(RUN) -m pytest -n 2 --dist loadfile $(NUMERIC)
 
 lint: setup ## Check style, formatting and the direction of imports
 	@$(VENV)/bin/ruff check .

@@ -1,16 +1,21 @@
 """Turn what went wrong on the command line into one line for the user."""
 
 import re
+import shlex
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from src import CONF
+from src import CONF, path_words, trainer_keys
 from src.errors import UserError, did_you_mean
 from src.stop import Stopped
 
@@ -22,23 +27,6 @@ LAUNCHERS = {
     "submitit_local": "slurm",
     "submitit_slurm": "slurm",
 }  # extras
-
-
-def in_hydras_words(words: list[str]) -> list[str]:
-    """The command line with relabels=FILE as relabels.file=FILE: a key of Hydra's can't be word and group.
-
-    The name of a file that Hydra's grammar would take apart, as decisions (1).json, is quoted.
-    """
-
-    def written(word: str) -> str:
-        key, equals, value = word.partition("=")
-        if key not in ("relabels", "relabels.file") or not equals or value.startswith("{"):
-            return word
-        if Path(value).is_file() and not re.fullmatch(r"[\w./-]+", value, re.ASCII):
-            value = "'" + value.replace("'", r"\'") + "'"
-        return f"relabels.file={value}"
-
-    return [written(word) for word in words]
 
 
 def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
@@ -84,6 +72,8 @@ def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
         return "error: give one of -m, --cfg and --info; --cfg shows one job", 1
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
         return f"error: {_no_word(words)}", 1
+    if isinstance(error, OverrideParseException):
+        return f"error: {_unreadable(error.override, str(error), words)}", 1
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"error: {_configuration(str(error), words)}", 1
     return None, 1
@@ -105,7 +95,40 @@ def _configuration(text: str, words: list[str]) -> str:
     override = re.match(r"Could not override '([^']+)'", first)
     if override:
         return _key(override[1], words)
+    swept = re.match(r"(Ambiguous value for argument|Sweep parameters) '(.*)'", text, re.DOTALL)
+    if swept:
+        return _without_m(swept[2].partition("'\n")[0], literal=swept[1].startswith("Ambiguous"))
     return first
+
+
+def _without_m(word: str, literal: bool) -> str:
+    """What to do about several values of a key in a command that is no sweep."""
+    key, _, value = word.partition("=")
+    said = f"{word} are several values; add -m to sweep over them"
+    if not literal or key in GROUPS:
+        return said
+    return f"{said} (or, for a key that takes a list, {_in_a_shell(f'{key}=[{value}]')})"
+
+
+def _unreadable(word: str, text: str, words: list[str]) -> str:
+    """How to write a word that Hydra's grammar refuses."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        before = words[words.index(word) - 1] if word in words[1:] else ""
+        whole = f" (a space in a value is written {_in_a_shell(f'{before} {word}')})" if "=" in before else ""
+        return f"{word} is not KEY=VALUE{whole}"
+    quoted = path_words.quoted(key, value)
+    if quoted is None:
+        return f"{word}: {text.strip().splitlines()[0]}"
+    return (
+        f"{word}: a value with ( ) = ' or letters beyond ASCII is given in quotes inside the shell's: "
+        f"{_in_a_shell(f'{key}={quoted}')}"
+    )
+
+
+def _in_a_shell(word: str) -> str:
+    """The word as it is typed in a shell; in double quotes where they do, so that inner ones can be read."""
+    return shlex.quote(word) if re.search(r'["$`!\\]', word) else f'"{word}"'
 
 
 def _no_word(words: list[str]) -> str:
@@ -116,6 +139,9 @@ def _no_word(words: list[str]) -> str:
 
 def _key(key: str, words: list[str]) -> str:
     """What could have been meant by a key that is not in the configuration."""
+    group, _, name = key.partition(".")
+    if group == "trainer" and name in trainer_keys.OURS:
+        return trainer_keys.refusal(name)
     chosen = [word for word in words if word.partition("=")[0] in GROUPS]
     try:
         config = _composed(chosen)

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 from torchvision.transforms import InterpolationMode, v2
 
-from src import shards
+from src import shards, workers
 from src.errors import count
 from src.pixels import as_mode
 from src.recipe import CLASS_BALANCED, Recipe
@@ -196,8 +196,7 @@ class DataModule(pl.LightningDataModule):
             self._samples(self.split.train, self.labels, self.training),
             batch_sampler=batches,
             collate_fn=partial(together, shape=self.split.image.shape),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            **workers.settings(self.num_workers),
         )
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -220,8 +219,7 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(
             samples if rows in (None, range(len(part))) else Subset(samples, rows),
             batch_size=self.recipe.eval_batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            **workers.settings(self.num_workers),
         )
 
     def _samples(self, part: Part, labels: np.ndarray, transform: v2.Transform | None) -> Dataset:

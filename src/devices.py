@@ -1,5 +1,6 @@
 """What Lightning makes of the trainer's settings: a device, or several processes with one each."""
 
+import inspect
 import os
 from datetime import timedelta
 
@@ -9,14 +10,27 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from src import shards
-from src.errors import UserError
+from src.errors import UserError, did_you_mean
+from src.trainer_keys import OURS, refusal
 
 LEAVES_SOME_UNUSED = "ddp_find_unused_parameters_true"
 PATIENCE = timedelta(days=7)  # of processes that wait for one of them: who is lost is found in other ways
 
 
+def check(trainer) -> None:
+    """Raise UserError where a partial of Lightning's Trainer has arguments that it does not know, or that are
+    not the user's to set."""
+    valid = inspect.signature(pl.Trainer.__init__).parameters.keys() - OURS.keys() - {"self"}
+    for name in getattr(trainer, "keywords", {}):
+        if name in OURS:
+            raise UserError(refusal(name))
+        if name not in valid:
+            raise UserError(f"there is no key trainer.{name}; {did_you_mean(name, valid)}")
+
+
 def trainer_of(trainer, **settings) -> pl.Trainer:
     """Lightning's Trainer, or one line about what it can't do here (trainer.accelerator=gpu)."""
+    check(trainer)
     try:
         return trainer(**settings)
     except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:

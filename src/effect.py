@@ -1,15 +1,12 @@
 """What corrected labels change: the model of the labels before, beside the one of the corrected labels."""
 
-import copy
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from src import attribute
-from src.artifacts import disk
 from src.columns import COLUMNS, MEASURES
 from src.confusion import Pairs, Queries, distance, find
 from src.corrections import Corrections
@@ -19,7 +16,7 @@ from src.embedder import Embedder
 from src.progress import console
 from src.retrieval import metrics
 from src.split import Split
-from src.train import find_or_train
+from src.train import another
 
 FATES = ("vanished", "appeared", "moved")
 
@@ -55,12 +52,8 @@ def before(
 
     settings: what its weights depend on, as a run without corrections would say (see find_or_train).
     """
-    model = copy.deepcopy(untrained)
     labels = corrections.given.labels
-    own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed)
-    # What the next training draws must not depend on whether this one was found.
-    with torch.random.fork_rng(range(torch.cuda.device_count())), disk(folder):
-        checkpoint, reused = find_or_train(model, own, folder, trainer, None, settings)
+    model, own, checkpoint, reused = another(untrained, data, folder, trainer, labels, settings=settings)
     console.print(f"before the corrections: {'reusing' if reused else 'trained'} {checkpoint}")
     test = attribute.freeze(model, own, checkpoint, device(trainer)).test_side(data.split)
     found = metrics(*test.parts, same=test.same, ranks=(1,))

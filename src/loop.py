@@ -5,7 +5,6 @@ believes the labels that it was trained with, so the latest alone would make its
 speaks for the label given, as most labels are right: samples of classes that look alike are not thrown away.
 """
 
-import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pandas as pd
 import torch
 
 from src import attribute, shards
-from src.artifacts import disk, short_hash
+from src.artifacts import short_hash
 from src.checkpoint import kept
 from src.columns import MEASURES
 from src.datamodule import DataModule
@@ -29,7 +28,7 @@ from src.progress import console
 from src.relabel import neighbourhood
 from src.results import Findings
 from src.retrieval import metrics
-from src.train import find_or_train
+from src.train import another
 
 
 @dataclass(frozen=True)
@@ -192,8 +191,13 @@ def same(one: Labels, other: Labels) -> bool:
 def home(first: Path, labels: Labels) -> Path:
     """A round's folder for its model: the first model's name, and a hash of it and of the labels."""
     words, _, key = first.name.rpartition("-")
-    content = hashlib.sha256(labels.labels.tobytes() + labels.left_out.tobytes()).hexdigest()
+    content = fingerprint(labels)
     return first.with_name(f"{words}-loop-{short_hash([key, content])}")
+
+
+def fingerprint(labels: Labels) -> str:
+    """A hash of what a round trains with."""
+    return hashlib.sha256(labels.labels.tobytes() + labels.left_out.tobytes()).hexdigest()
 
 
 def look(model: Embedder, data: DataModule, checkpoint: Path, device: torch.device) -> Seen:
@@ -213,12 +217,13 @@ def train(
     folder: Path,
     labels: np.ndarray,
     left_out: np.ndarray | None = None,
+    settings: dict | None = None,
 ) -> Seen:
-    """A model of other labels, from the first one's start, found or trained in its own folder; looked at."""
-    model = copy.deepcopy(untrained)
-    own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed, left_out)
-    with disk(folder):
-        checkpoint, reused = find_or_train(model, own, folder, trainer, None)
+    """A model of other labels, from the first one's start, found or trained in its own folder; looked at.
+
+    settings: what its weights depend on (see find_or_train).
+    """
+    model, own, checkpoint, reused = another(untrained, data, folder, trainer, labels, left_out, settings)
     console.print(f"loop: {'reusing' if reused else 'trained'} {checkpoint}")
     return look(model, own, checkpoint, device)
 

@@ -33,6 +33,7 @@ from src import (
     sweep,
     tracker,
     trajectory,
+    workers,
 )
 from src.artifacts import disk, whole_folder
 from src.checkpoint import kept
@@ -52,6 +53,7 @@ from src.train import find_or_train
 from src.trajectory import Moment, When, listed
 
 
+@workers.looked_after()
 @tracker.followed
 def run(cfg: DictConfig) -> Path:
     """The whole story with one configuration, and the folder it ends in; see `python -m src.run --help`."""
@@ -193,8 +195,14 @@ def run(cfg: DictConfig) -> Path:
             noisy,
             loop.look(model, data, checkpoint, where),
             cfg.neighbours,
-            lambda labels: again(loop.home(home, labels), labels.labels, labels.left_out),
-            lambda: again(without_noise(settings, choices, *fingerprints), noisy.clean),
+            lambda labels: again(
+                *(loop.home(home, labels), labels.labels, labels.left_out),
+                settings=made_with | {"labels": loop.fingerprint(labels)},
+            ),
+            lambda: again(
+                *(without_noise(settings, choices, *fingerprints), noisy.clean),
+                settings=made_with | {"noise": None},  # as a run with noise=none says
+            ),
         )
         clock.lap("loop")
 

@@ -25,7 +25,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from src import command_line, stop
+from src import command_line, path_words, stop
 from src.artifacts import read_json, tidy, write_json
 from src.errors import UserError, reader_left, shorten
 from src.progress import console, speaking, started_first
@@ -44,7 +44,7 @@ def command(main: Callable[[], None]) -> int:
     """What `python -m src.run` does, a job or a sweep; returns the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     stop.listen()
-    sys.argv[1:] = command_line.in_hydras_words(sys.argv[1:])
+    sys.argv[1:] = path_words.in_hydras_words(sys.argv[1:])
     try:
         main()
     except stop.Stopped as stopped:
@@ -195,6 +195,7 @@ def name(words: list[str], jobs: list[list[str]] | None) -> str:
 
 def job(run: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
     """One job; in a sweep, its record is left, and an error is said and the jobs after it go on."""
+    path_words.expand_home(cfg)
     if not running():
         try:
             run(cfg)

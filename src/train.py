@@ -1,17 +1,20 @@
 """Find the checkpoint that belongs to a configuration, or train it."""
 
+import copy
 import signal
 import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from src import provenance, shards
+from src import provenance, shards, workers
+from src.artifacts import disk
 from src.callback.explain import Explain
 from src.callback.keep import Keep
 from src.callback.progress import Progress
@@ -74,6 +77,27 @@ def find_or_train(
         return final, False
 
     return found_or_made(final, find, train)
+
+
+def another(
+    untrained: Embedder,
+    data: DataModule,
+    folder: Path,
+    trainer,
+    labels: np.ndarray,
+    left_out: np.ndarray | None = None,
+    settings: dict | None = None,
+) -> tuple[Embedder, DataModule, Path, bool]:
+    """A model of other labels from the same start, found or trained in its own folder: the model, its data,
+    the checkpoint, and whether it was there already. The rest as in find_or_train.
+
+    What is drawn at random afterwards does not depend on whether it was found; `untrained` stays as it is.
+    """
+    model = copy.deepcopy(untrained)
+    own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed, left_out)
+    with torch.random.fork_rng(range(torch.cuda.device_count())), disk(folder):
+        checkpoint, reused = find_or_train(model, own, folder, trainer, None, settings)
+    return model, own, checkpoint, reused
 
 
 def said(unfinished: Path, epochs: int) -> None:
@@ -157,7 +181,8 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
         ):
             warnings.filterwarnings("ignore", text)
         try:
-            made.fit(model, data, ckpt_path=resume, weights_only=True)
+            with workers.looked_after():
+                made.fit(model, data, ckpt_path=resume, weights_only=True)
         except SIGTERMException:  # where ours was raised in a place that lets no exception out
             raise Stopped(signal.SIGTERM) from None
         except SystemExit:

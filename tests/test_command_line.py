@@ -1,13 +1,16 @@
+import shlex
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import OmegaConf
 from torch._utils import ExceptionWrapper
 
-from src.command_line import CONF, explain, in_hydras_words
+from src.command_line import CONF, explain
 from src.errors import UserError
 from src.split import FileImages
 
@@ -144,7 +147,60 @@ def test_a_misspelt_key_in_a_sweep_over_choices_is_still_told(sweep):
 def test_words_that_hydra_cannot_read_are_told_in_a_line():
     assert "recipe.epochs" in told("recipe.epochs")
     told("recipe.epochs=[")
+    assert told("photos") == "photos is not KEY=VALUE"
+    assert told("noise=none", "photos") == (
+        'photos is not KEY=VALUE (a space in a value is written "noise=none photos")'
+    )
     told("seed='")
+
+
+@pytest.mark.parametrize(
+    ("word", "typed"),
+    [
+        ("dataset.augment=a (b)", "\"dataset.augment='a (b)'\""),
+        ("dataset.augment=été", "\"dataset.augment='été'\""),
+        ("dataset.seed=3=4", "\"dataset.seed='3=4'\""),
+        ("+dataset.test_classes=[a (1),b,[c]]", "\"+dataset.test_classes=['a (1)',b,'[c]']\""),
+        ('dataset.augment=a"(b', "'dataset.augment='\"'\"'a\"(b'\"'\"''"),
+    ],
+)
+def test_a_value_that_hydras_grammar_refuses_is_told_with_its_quotes(word, typed):
+    text = told(word)
+    assert text == (
+        f"{word}: a value with ( ) = ' or letters beyond ASCII is given in quotes inside the shell's: {typed}"
+    )
+    (again,) = shlex.split(typed)
+    composed(again)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (
+            "seed=0,1",
+            "seed=0,1 are several values; add -m to sweep over them (or, for a key that takes a list, "
+            '"seed=[0,1]")',
+        ),
+        ("seed=range(0,3)", "seed=range(0,3) are several values; add -m to sweep over them"),
+        ("dataset=glyphs,cub", "dataset=glyphs,cub are several values; add -m to sweep over them"),
+    ],
+)
+def test_several_values_outside_of_a_sweep_are_told_how_to_sweep(word, message):
+    error = error_of(lambda: swept_outside(word))
+    assert explain(error, [word]) == (f"error: {message}", 1)
+
+
+def swept_outside(word):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        GlobalHydra.instance().config_loader().load_configuration("config", [word], RunMode.RUN)
+
+
+def test_a_key_of_the_trainer_that_is_set_elsewhere_is_told_where():
+    assert told("trainer.max_epochs=9") == (
+        "trainer.max_epochs is not set there: recipe.epochs=N says how long is trained; leave "
+        "trainer.max_epochs out"
+    )
 
 
 def test_the_interpolation_that_leads_nowhere_is_named():
@@ -257,20 +313,3 @@ def test_a_process_that_was_killed_is_told_with_what_to_do():
 @pytest.mark.parametrize("error", [ValueError("x"), ZeroDivisionError(), RuntimeError("CUDA"), SystemExit(3)])
 def test_an_error_that_is_not_the_users_keeps_its_traceback(error):
     assert explain(error, ["seed=3"]) == (None, 1)
-
-
-def test_relabels_is_a_file_and_a_group_of_keys(tmp_path):
-    def config(*words):
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("config", in_hydras_words(list(words))).relabels
-
-    odd = tmp_path / "it's décisions (1), {2}.json"
-    odd.touch()
-    for key in ("relabels", "relabels.file"):
-        assert config(f"{key}={odd}").file == str(odd)
-        assert config("relabels.min_vote=0.7", f"{key}=a/b-c.json") == {"file": "a/b-c.json", "min_vote": 0.7}
-    assert config("relabels=null").file is None
-    assert config("relabels={file: x.csv}").file == "x.csv"
-    assert in_hydras_words(["-m", "seed=0,1", "relabels=a.csv,b.csv"])[2] == "relabels.file=a.csv,b.csv"
-    assert in_hydras_words(["relabel=x", "--help"]) == ["relabel=x", "--help"]

@@ -100,7 +100,8 @@ def test_images_without_augmentation_are_the_cached_features(made):
     for size, workers in ((2, 0), (None, 0), (None, 1)):
         data.num_workers, data.first_epoch = workers, 3  # a model whose training was resumed
         images = reweight(replace(PLAN, mode="images"), training, targets, scores, model, data, TRAINER, size)
-        torch.testing.assert_close(images.before, cached.before, rtol=0, atol=0)
+        # Of the same weights, but summed in groups of another size: float32's rounding of a d in [0, 4].
+        torch.testing.assert_close(images.before, cached.before, rtol=0, atol=1e-6)
         torch.testing.assert_close(images.after, cached.after, rtol=0, atol=1e-5)
     assert cached.change.abs().min() > 1e-4
     for name, value in model.state_dict().items():

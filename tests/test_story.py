@@ -20,9 +20,10 @@ from PIL import Image
 
 from scripts.draw import draw
 from src.clean import links
-from src.command_line import CONF, explain, in_hydras_words
+from src.command_line import CONF, explain
 from src.dataset.table import load as load_table
 from src.errors import UserError
+from src.path_words import in_hydras_words
 from src.stop import Stopped, listen
 from src.story import run
 from tests import offline

@@ -19,7 +19,7 @@ from src.errors import UserError
 from src.loss.proxynca import ProxyNCA
 from src.model.small_cnn import SmallCNN
 from src.stop import Stopped, listen
-from src.train import find_or_train
+from src.train import another, find_or_train
 from tests.made import model_and_data, recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
@@ -302,3 +302,30 @@ def test_a_loss_that_is_no_number_ends_training(tmp_path):
     with pytest.raises(UserError, match=r"training loss became nan in epoch"):
         find_or_train(model, data, tmp_path, TRAINER, None)
     assert not (tmp_path / "model.ckpt").exists()
+
+
+def test_another_model_leaves_the_random_numbers_and_the_start_alone_and_says_what_it_was_made_with(tmp_path):
+    model, data = model_and_data()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    labels, settings = np.roll(data.labels, 1), {"seed": 3, "labels": "rolled"}
+    drawn = []
+    for _ in range(2):  # trained, then found
+        torch.manual_seed(5)
+        found, own, checkpoint, reused = another(
+            model, data, tmp_path, TRAINER, labels, labels == 1, settings=settings
+        )
+        drawn.append((reused, torch.rand(3)))
+        assert own.drawn.tolist() == np.where(labels == 1, -1, labels).tolist()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    assert [reused for reused, _ in drawn] == [False, True]
+    assert all(torch.equal(numbers, expected) for _, numbers in drawn)
+    assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
+    assert any(not torch.equal(value, start[name]) for name, value in found.state_dict().items())
+    with pytest.raises(UserError, match="labels is rolled in it, others here"):
+        another(model, data, tmp_path, TRAINER, labels, labels == 1, settings=settings | {"labels": "others"})
+    # One that was made before it was stamped is taken as it is.
+    content = torch.load(checkpoint, weights_only=True)
+    del content["made_with"]
+    torch.save(content, checkpoint)
+    assert another(model, data, tmp_path, TRAINER, labels, labels == 1, settings=settings)[3]
