@@ -123,6 +123,10 @@ def test_one_sample_is_refused():
 def test_neighbourhood_is_the_median_class_size_within_reason():
     assert neighbourhood(torch.tensor([0, 0, 0, 2, 2, 5])) == 2
     assert neighbourhood(torch.zeros(3, dtype=torch.long)) == 2
+    sizes = torch.tensor([1, 2, 9])  # their mean is 4
+    assert neighbourhood(torch.arange(3).repeat_interleave(sizes)) == 2
+    # Of an even number of classes the smaller of the two in the middle; a class without a sample is none.
+    assert neighbourhood(torch.tensor([0, 2, 4, 6]).repeat_interleave(torch.tensor([8, 1, 3, 5]))) == 3
 
 
 @given(points(least=2), st.one_of(st.none(), st.integers(1, 12)), st.floats(0, 1e4))
