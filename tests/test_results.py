@@ -117,7 +117,7 @@ def test_noise_report(found):
 
 
 def test_a_sample_that_scores_zero_on_average_is_not_harmful(found):
-    """Sample 3 scores 0, its neighbours vote for a, and a is its true class: no table counts it as harmful."""
+    """Sample 3 scores 0 and its neighbours vote for a, its true class: no table counts it as harmful."""
     votes = replace(found.votes, classes=found.votes.classes.clone())
     votes.classes[3] = torch.tensor([0, 1])
     noisy = NoisyLabels(found.noisy.labels, np.array([2, 0, 0, 0, 1]))
@@ -130,7 +130,7 @@ def test_a_sample_that_scores_zero_on_average_is_not_harmful(found):
     assert results.suggestions(zero, harmful_only=False)["suggestions"].tolist() == [1, 2]
     report = results.noise_report(zero)
     assert (report["relabels"], report["relabels_right"]) == (1, 1)
-    # Harmful and flipped are 0 (right) and 4 (wrong); of all flipped ones 0, 2 and 3 are right, and 4 is wrong.
+    # Harmful and flipped are 0 (right) and 4 (wrong); of all flipped ones 0, 2 and 3 are right.
     assert (report["recommended_right"], report["recommended_right_all"]) == (0.5, 0.75)
 
 

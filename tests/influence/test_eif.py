@@ -9,6 +9,8 @@ from src.head import Targets, Training
 from src.influence.eif import scores
 from src.loss.proxynca import ProxyNCA
 from src.loss.softtriple import SoftTriple
+from tests.defaults import in_code, in_yaml
+from tests.networks import only_a_head
 
 CODE = {"radius": None, "normalise": False}
 
@@ -156,3 +158,23 @@ def test_bad_settings_are_named(toy, settings, message):
     training, test = toy
     with pytest.raises(UserError, match=message):
         scores(training, Targets.pairs(test, test, torch.tensor([[0, 1]])), **settings)
+
+
+def test_the_defaults_are_those_of_the_command_line(toy):
+    paper, code = in_yaml("influence/eif"), in_yaml("influence/eif_code")
+    assert in_code(scores, paper) == paper
+    assert in_code(scores, {"step_size", "max_change"}) == {
+        key: code[key] for key in ("step_size", "max_change")
+    }
+    training, test = toy
+    targets = Targets(test, test, GROUPS)
+    assert torch.equal(scores(training, targets, n_theta=3), scores(training, targets, n_theta=3, seed=0))
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_theta": 2}, {**CODE, "step_size": 0.01, "n_theta": 2}])
+def test_a_network_that_is_only_a_head_has_the_heads_scores(toy, settings):
+    training, test = toy
+    targets, network = Targets(test, test, GROUPS, -1.0), only_a_head(training, test, "all", size=23)
+    settings = {"steps": 4, **settings}
+    want, found = scores(training, targets, **settings), scores(network, targets, **settings)
+    torch.testing.assert_close(found, want, rtol=1e-7, atol=1e-10 * want.abs().max().item())

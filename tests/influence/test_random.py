@@ -3,7 +3,7 @@ import torch
 from src.head import Targets
 from src.influence.random import scores
 from tests.influence.test_eif import GROUPS
-from tests.test_network import only_a_head
+from tests.networks import only_a_head
 
 
 def test_random_is_seeded_and_normal(toy):

@@ -5,7 +5,7 @@ from src.confusion import distance
 from src.head import Targets, Training
 from src.influence.tracin import scores
 from tests.influence.test_eif import GROUPS
-from tests.test_network import only_a_head
+from tests.networks import only_a_head
 
 
 def test_equals_the_product_of_autograds_gradients(toy):
