@@ -26,8 +26,8 @@ def on_circle(*degrees, length=1.0):
 
 def test_confusions_in_a_gallery_of_their_own_by_hand():
     # Query 0 is nearest to row 1, of its class, 1 to row 0 at 60 degrees, 2 to row 2 at 90, 3 to row 0 at 45.
-    query = on_circle(0, 100, 250, 205)
-    gallery = on_circle(160, 5, 340, length=7.0)
+    query = on_circle(0, 100, 255, 205)
+    gallery = on_circle(160, 5, 345, length=7.0)
     found = find(query, gallery, torch.tensor([1, 1, 1, 2]), torch.tensor([0, 1, 2]), same=False)
     assert found.pairs.tolist() == [[3, 0], [1, 0], [2, 2]]
     assert found.distance.tolist() == pytest.approx([2 - 2**0.5, 1, 2], abs=1e-12)

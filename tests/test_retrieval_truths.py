@@ -17,13 +17,15 @@ def on_circle(*degrees):
 
 @pytest.mark.parametrize("dtype", [torch.float32, double])
 def test_neighbours_by_hand(dtype):
-    gallery = torch.tensor([[3.0, 0], [0, 0], [-1, 0], [0, 2], [0, -2]], dtype=dtype)
+    gallery = torch.tensor([[3.0, 0], [0, 0], [-1, 0], [0, 2.5], [0, -2]], dtype=dtype)
     squared, index = nearest(torch.tensor([[0.0, 0], [3, 1]], dtype=dtype), gallery, 3, same=False)
-    assert index.tolist() == [[1, 2, 3], [0, 1, 3]]
-    assert squared.tolist() == [[0, 1, 4], [1, 10, 10]]
+    assert index.tolist() == [[1, 2, 4], [0, 1, 3]]
+    want = torch.tensor([[0, 1, 4], [1, 10, 11.25]], dtype=dtype)
+    torch.testing.assert_close(squared, want, rtol=1e-5, atol=1e-5)
     squared, index = nearest(gallery, gallery, 2, same=True)
-    assert index.tolist() == [[1, 3], [2, 3], [1, 3], [1, 2], [1, 2]]
-    assert squared.tolist() == [[9, 13], [1, 4], [1, 5], [4, 5], [4, 5]]
+    assert index.tolist() == [[1, 4], [2, 4], [1, 4], [1, 2], [1, 2]]
+    want = torch.tensor([[9, 13], [1, 4], [1, 5], [6.25, 7.25], [4, 5]], dtype=dtype)
+    torch.testing.assert_close(squared, want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 2, 300])
