@@ -54,7 +54,7 @@ def _kind(share: float, one_label: bool, many: float, few: float) -> str:
 
 def merges(table: pd.DataFrame, kind: str = "kind") -> Int[np.ndarray, "m 2"]:
     """(class, the class to merge it with) for every centralized one; kind: by which column."""
-    return table.loc[table[kind] == "centralized", ["class", "leans_to"]].to_numpy(np.int64).reshape(-1, 2)
+    return table.loc[table[kind] == "centralized", ["class", "leans_to"]].to_numpy(np.int64)
 
 
 def merge_quality(

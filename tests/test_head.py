@@ -81,6 +81,14 @@ def test_chunks_pad_groups_without_weight(size):
     assert seen == [0, 1, 2]
 
 
+def test_shares_are_the_sign_over_the_size_of_the_group():
+    features = torch.arange(20.0).reshape(10, 2)
+    groups = (torch.tensor([[0, 1]]), torch.tensor([[2, 3], [4, 5]]))
+    for sign in (1.0, -1.0):
+        (sides,) = chunks(Targets(features, features, groups, sign), 7)
+        assert sides.share.tolist() == [[sign, 0.0], [sign / 2, sign / 2]]
+
+
 METHODS = {
     "eif": partial(eif.scores, n_theta=2),
     "eif, three directions": partial(eif.scores, n_theta=3),

@@ -12,6 +12,7 @@ from src.relabel import (
     candidates,
     check,
     neighbourhood,
+    others,
     recommended_right,
     recommended_right_all,
     vote,
@@ -118,11 +119,47 @@ def test_one_sample_is_refused():
         vote(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
     with pytest.raises(UserError, match="at least two"):
         vote(torch.zeros(3, 2), torch.zeros(3, dtype=torch.long), voters=torch.tensor([True, False, False]))
+    with pytest.raises(UserError, match="at least two"):
+        vote_on(torch.tensor([0]), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
+    assert neighbourhood(torch.zeros(1, dtype=torch.long)) == 1
+
+
+def test_two_samples_and_two_voters_are_enough():
+    z = torch.tensor([[0.0], [1.0], [5.0]])
+    for found in (vote(z[:2], torch.tensor([0, 1])), vote_on(torch.arange(2), z[:2], torch.tensor([0, 1]))):
+        assert found.best()[0].tolist() == [1, 0]
+        assert found.best()[1].tolist() == [1, 1]
+    # Each voter hears the other; sample 2 hears the nearer one only, as K is at most the other voters.
+    found = vote(z, torch.tensor([0, 1, 2]), voters=torch.tensor([True, True, False]))
+    assert found.index.tolist() == [[1], [0], [1]]
+    assert found.classes.tolist() == [[1], [0], [1]]
+
+
+def test_candidates_hear_as_many_neighbours_as_all_do():
+    """Without k both take the median class size, here 3: a sample's vote for its own label says so."""
+    z = torch.arange(12.0).square()[:, None]
+    labels = torch.tensor([0, 1, 2]).repeat_interleave(torch.tensor([2, 3, 7]))
+    found, want = vote_on(torch.arange(12), z, labels), vote(z, labels)
+    assert want.classes.shape == (12, 3)
+    torch.testing.assert_close(dense(found, 3), dense(want, 3))
+    # Sample 2, at 4, class 1: the nearest three are 1 and 0, of class 0 at distances 3 and 4, and 3 at 5.
+    near = [math.exp(-3), math.exp(-4), math.exp(-5)]
+    assert found.own[2].item() == pytest.approx(near[2] / sum(near), rel=1e-5)
+
+
+def test_a_sample_that_is_not_found_among_its_many_copies_hears_the_first_of_them():
+    squared, index = others(torch.tensor([5, 1]), torch.zeros(6, 2), 2)
+    assert index.tolist() == [[0, 1], [0, 2]]
+    assert squared.tolist() == [[0, 0], [0, 0]]
 
 
 def test_neighbourhood_is_the_median_class_size_within_reason():
     assert neighbourhood(torch.tensor([0, 0, 0, 2, 2, 5])) == 2
     assert neighbourhood(torch.zeros(3, dtype=torch.long)) == 2
+    sizes = torch.tensor([1, 2, 9])  # their mean is 4
+    assert neighbourhood(torch.arange(3).repeat_interleave(sizes)) == 2
+    # Of an even number of classes the smaller of the two in the middle; a class without a sample is none.
+    assert neighbourhood(torch.tensor([0, 2, 4, 6]).repeat_interleave(torch.tensor([8, 1, 3, 5]))) == 3
 
 
 @given(points(least=2), st.one_of(st.none(), st.integers(1, 12)), st.floats(0, 1e4))

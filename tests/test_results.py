@@ -116,6 +116,24 @@ def test_noise_report(found):
     assert (report["relabels"], report["relabels_right"]) == (1, 1)
 
 
+def test_a_sample_that_scores_zero_on_average_is_not_harmful(found):
+    """Sample 3 scores 0 and its neighbours vote for a, its true class: no table counts it as harmful."""
+    votes = replace(found.votes, classes=found.votes.classes.clone())
+    votes.classes[3] = torch.tensor([0, 1])
+    noisy = NoisyLabels(found.noisy.labels, np.array([2, 0, 0, 0, 1]))
+    zero = replace(found, votes=votes, noisy=noisy)
+    samples = results.sample_table(zero)
+    assert (samples["influence_mean"][3], samples["recommended"][3]) == (0, "a")
+    assert samples["harmful_share"][3] == 0
+    assert results.relabel_table(samples)["sample"].tolist() == [0]
+    assert results.class_table(zero)["class"].tolist() == ["a"]
+    assert results.suggestions(zero, harmful_only=False)["suggestions"].tolist() == [1, 2]
+    report = results.noise_report(zero)
+    assert (report["relabels"], report["relabels_right"]) == (1, 1)
+    # Harmful and flipped are 0 (right) and 4 (wrong); of all flipped ones 0, 2 and 3 are right.
+    assert (report["recommended_right"], report["recommended_right_all"]) == (0.5, 0.75)
+
+
 def test_nothing_flipped_is_no_report(found):
     clean = NoisyLabels(found.noisy.labels, found.noisy.labels)
     quiet = replace(found, noisy=clean)

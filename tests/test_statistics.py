@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from src.statistics import detection, detection_curve, mean_interval, paired
+from src.statistics import HARMFUL, detection, detection_curve, mean_interval, most_harmful, paired
 from tests.drawn import numbers
 
 
@@ -37,6 +37,9 @@ def test_the_interval_is_students():
     assert found["high"] - found["mean"] == pytest.approx(2.054260, rel=1e-5)
     assert found["mean"] - found["low"] == pytest.approx(2.054260, rel=1e-5)
     assert found["n"] == 4
+    # t(0.75, 3) = 0.764892
+    half = mean_interval(np.array([1.0, 2.0, 3.0, 4.0]), level=0.5)
+    assert half["high"] - 2.5 == pytest.approx(0.764892 * (5 / 3) ** 0.5 / 2, rel=1e-5)
     assert mean_interval(np.array([1.0, np.nan])) == {"mean": 1.0, "low": None, "high": None, "n": 1}
     assert mean_interval(np.array([np.nan])) is None
 
@@ -132,3 +135,29 @@ def test_paired_tests_of_any_numbers_are_defined_or_nan(drawn):
     assert len(first) >= 3 or all(np.isnan(tested))
     if not np.isnan(found["effect"]):
         assert found["low"] < found["effect"] < found["high"]
+
+
+def test_differences_count_as_equal_relative_to_the_larger_side():
+    near, steps = np.ones(4), np.array([1.0, 2, 3, 4])
+    # A spread of 3e-11 of 1 is more than rounding, one of 3e-13 is not, nor is 3e-11 beside numbers of 1000.
+    assert paired(near + 1e-11 * steps, near)["effect"] == pytest.approx(1.936492, rel=1e-3)
+    assert np.isnan(paired(near + 1e-13 * steps, near)["effect"])
+    assert np.isnan(paired(near + 1e-11 * steps, 1000 * near)["effect"])
+    assert np.isnan(paired(1000 * near, near + 1e-11 * steps)["effect"])
+    assert np.isnan(paired(near + 1e-11 * steps, -1000 * near)["effect"])
+    assert np.isnan(paired(-1000 * near, near + 1e-11 * steps)["effect"])
+
+
+def test_differences_are_taken_in_float64():
+    first, second = np.full(2, 2**24, np.float32), np.full(2, 0.5, np.float32)
+    assert paired(first, second)["improvement"] == 2**24 - 0.5
+
+
+def test_the_most_harmful_are_the_largest_scores_above_zero():
+    scores = np.array([0.0, 3, -1, 5, 3, 4, 0.5, 0.25, 7])
+    assert most_harmful(scores).tolist() == [8, 3, 5, 1, 4]
+    assert HARMFUL == 5
+    assert most_harmful(scores, 2).tolist() == [8, 3]
+    assert most_harmful(scores, 99).tolist() == [8, 3, 5, 1, 4, 6, 7]
+    assert most_harmful(np.array([0.0, -1, 2])).tolist() == [2]
+    assert most_harmful(np.zeros(3)).tolist() == []

@@ -9,11 +9,15 @@ from src.head import Targets, Training
 from src.influence.eif import scores
 from src.loss.proxynca import ProxyNCA
 from src.loss.softtriple import SoftTriple
+from tests.defaults import in_code, in_yaml
+from tests.networks import only_a_head
 
 CODE = {"radius": None, "normalise": False}
 
 
-def slow(training, test, group, *, signs=(1,), radius=None, steps=50, step_size=1e-3, normalise=False):
+def slow(
+    training, test, group, *, signs=(1,), radius=None, steps=50, step_size=1e-3, normalise=False, max_change=1
+):
     """Eq. 6 by autograd on the whole weight matrix, one group, no low-rank form."""
     a, b = test[group[:, 0]], test[group[:, 1]]
 
@@ -30,7 +34,7 @@ def slow(training, test, group, *, signs=(1,), radius=None, steps=50, step_size=
             leaf = weight.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(d(leaf), leaf)
             if radius is None:
-                if (d(weight) - d(start)).abs() >= 1:
+                if (d(weight) - d(start)).abs() >= max_change:
                     break
                 weight = weight + sign * step_size * gradient
             else:
@@ -54,6 +58,28 @@ def test_equals_autograd_on_the_whole_weight(toy, n_theta, radius):
     found = scores(training, Targets(test, test, GROUPS), n_theta=n_theta, **settings)
     want = [slow(training, test, group, signs=(1, -1)[:n_theta], **settings) for group in GROUPS]
     torch.testing.assert_close(found, torch.stack(want), rtol=1e-7, atol=1e-9)
+
+
+def test_raw_steps_end_once_d_has_moved_enough(toy):
+    training, test = toy
+    settings = {"radius": None, "steps": 40, "step_size": 0.05, "normalise": False}
+    targets = Targets(test, test, GROUPS)
+    found = scores(training, targets, n_theta=2, max_change=0.2, **settings)
+    want = [slow(training, test, group, signs=(1, -1), max_change=0.2, **settings) for group in GROUPS]
+    torch.testing.assert_close(found, torch.stack(want), rtol=1e-7, atol=1e-9)
+    assert (found - scores(training, targets, n_theta=2, **settings)).abs().max() > 1e-3
+
+
+def test_the_seed_chooses_the_directions_beyond_two_alone(toy):
+    training, test = toy
+    targets = Targets.pairs(test, test, torch.tensor([[0, 1], [2, 3]]))
+    two, three = ([scores(training, targets, n_theta=n, seed=seed) for seed in (4, 5)] for n in (2, 3))
+    assert torch.equal(*two)
+    assert (three[0] - three[1]).abs().max() > 1e-6
+    # Of two groups with the same pair each has directions of its own.
+    alike = scores(training, Targets.pairs(test, test, torch.tensor([[0, 1], [0, 1]])), n_theta=3)
+    assert (alike[0] - alike[1]).abs().max() > 1e-6
+    assert scores(training, targets, n_theta=10).isfinite().all()  # as many as d depends on
 
 
 @pytest.mark.parametrize("radius", [None, 0.3])
@@ -150,9 +176,39 @@ def test_no_groups_and_coinciding_samples_give_zero_not_nan(toy):
         ({"n_theta": 11}, "d depends on 10 directions"),
         ({"radius": -1}, "influence.radius=-1 is not positive"),
         ({"steps": 0}, "influence.steps=0 is too small"),
+        ({"radius": 0}, "influence.radius=0 is not positive"),
+        ({"step_size": -1e-3}, "influence.step_size"),
+        ({"max_change": 0}, "influence.max_change"),
     ],
 )
 def test_bad_settings_are_named(toy, settings, message):
     training, test = toy
     with pytest.raises(UserError, match=message):
         scores(training, Targets.pairs(test, test, torch.tensor([[0, 1]])), **settings)
+
+
+def test_the_defaults_are_those_of_the_command_line(toy):
+    paper, code = in_yaml("influence/eif"), in_yaml("influence/eif_code")
+    assert in_code(scores, paper) == paper
+    assert in_code(scores, {"step_size", "max_change"}) == {
+        key: code[key] for key in ("step_size", "max_change")
+    }
+    training, test = toy
+    targets = Targets(test, test, GROUPS)
+    assert torch.equal(scores(training, targets, n_theta=3), scores(training, targets, n_theta=3, seed=0))
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_theta": 2}, {**CODE, "step_size": 0.01, "n_theta": 2}])
+def test_a_network_that_is_only_a_head_has_the_heads_scores(toy, settings):
+    training, test = toy
+    targets, network = Targets(test, test, GROUPS, -1.0), only_a_head(training, test, "all", size=23)
+    settings = {"steps": 4, **settings}
+    want, found = scores(training, targets, **settings), scores(network, targets, **settings)
+    torch.testing.assert_close(found, want, rtol=1e-7, atol=1e-10 * want.abs().max().item())
+
+
+def test_a_network_has_no_more_than_two_thetas(toy):
+    training, test = toy
+    network, targets = only_a_head(training, test, "all", size=23), Targets(test, test, GROUPS)
+    with pytest.raises(UserError, match=r"influence.n_theta=3: .* take 1 or 2, or params=head"):
+        scores(network, targets, n_theta=3)

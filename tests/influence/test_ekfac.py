@@ -1,9 +1,12 @@
+import pytest
 import torch
 
 from src.curvature import gradient_z
+from src.errors import UserError
 from src.head import Targets, chunks, weight_gradient
 from src.influence.ekfac import scores
 from src.kronecker import fit
+from tests.defaults import in_code, in_yaml
 from tests.influence.test_eif import GROUPS
 
 
@@ -25,3 +28,12 @@ def test_equals_the_dense_inverse_and_any_chunk(toy):
         torch.testing.assert_close(found, want, rtol=1e-8, atol=1e-11)
     relative = scores(training, targets, damping=0.1, seed=3, relative=True)
     torch.testing.assert_close(relative, want / (gradients @ inverse).norm(dim=1), rtol=1e-8, atol=1e-11)
+
+
+def test_the_defaults_are_those_of_the_command_line(toy):
+    settings = in_yaml("influence/ekfac")
+    assert in_code(scores, settings) == settings
+    assert in_code(scores, ["seed", "chunk"]) == {"seed": 0, "chunk": None}
+    training, test = toy
+    with pytest.raises(UserError, match=r"influence\.damping"):
+        scores(training, Targets(test, test, GROUPS), damping=0)

@@ -8,8 +8,10 @@ from src.errors import UserError
 from src.head import Targets, Training
 from src.influence import eif, tracin
 from src.influence.influence_function import scores
+from tests.defaults import in_code, in_yaml
 from tests.influence.test_eif import GROUPS, golden_groups, golden_side
 from tests.minimise import minimise
+from tests.networks import only_a_head
 
 
 def mean_d(training, test, weight, group):
@@ -159,3 +161,64 @@ def test_what_is_not_solved_at_all_is_said_to_have_scores_of_0(toy, capsys, monk
     assert found.shape == (3, 23)
     assert not found.any()
     assert "3 of them not at all, with scores of 0; raise influence.damping" in capsys.readouterr().err
+
+
+def test_the_defaults_are_those_of_the_command_line():
+    settings = in_yaml("influence/if")
+    assert in_code(scores, settings) == settings
+    assert in_code(scores, ["seed", "chunk"]) == {"seed": 0, "chunk": None}
+
+
+def test_relative_damping_is_in_units_of_the_largest_eigenvalue(toy):
+    training, test = toy
+
+    def mean_loss(w):
+        return training.loss(training.features @ w.T + training.bias, training.labels).mean()
+
+    h = torch.autograd.functional.hessian(mean_loss, training.weight).reshape(55, 55)
+    largest = torch.linalg.eigvalsh(h).abs().max().item()
+    targets = Targets(test, test, GROUPS)
+    found = scores(training, targets, solver="explicit", damping=2.0)
+    want = scores(training, targets, solver="explicit", damping=2 * largest, damping_unit="absolute")
+    # The eigenvalue is estimated to some digits.
+    assert (found - want).abs().max() <= 1e-2 * want.abs().max()
+
+
+def test_a_network_that_is_only_a_head_has_the_heads_scores(toy, capsys):
+    training, test = toy
+    network, targets = only_a_head(training, test, "all", size=23), Targets(test, test, GROUPS, -1.0)
+    settings = {"damping": 100.0, "damping_unit": "absolute"}
+    want = scores(training, targets, solver="explicit", **settings)
+    assert "solved with explicit: largest relative residual" in capsys.readouterr().err
+    found = scores(network, targets, tolerance=1e-11, **settings)
+    said = capsys.readouterr().err
+    assert float(said.rpartition("residual ")[2]) < 1e-10
+    torch.testing.assert_close(found, want, rtol=1e-7, atol=1e-10 * want.abs().max().item())
+    scores(network, targets, tolerance=1e-11, max_products=1, **settings)
+    assert "3 of 3 explanations are not solved (tolerance 1e-11)" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"influence.solver=lissa works with params=head"):
+        scores(network, targets, solver="lissa")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_products": 0}, "influence.max_products=0 is too small"),
+        ({"batch": 0}, "influence.batch=0 is too small"),
+        ({"tolerance": 0}, "influence.tolerance"),
+        ({"solver": "lissa", "damping": -1}, "influence.damping"),
+        ({"solver": "lissa", "scale": 0}, "influence.scale"),
+    ],
+)
+def test_bad_settings_are_named(toy, settings, message):
+    training, test = toy
+    with pytest.raises(UserError, match=message):
+        scores(training, Targets(test, test, GROUPS), **settings)
+
+
+def test_what_lissa_has_not_solved_is_said_with_its_own_advice(toy, capsys):
+    training, test = toy
+    scores(training, Targets(test, test, GROUPS), solver="lissa", scale=1e4, damping=0.01)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "3 of 3 explanations are not solved (tolerance 0.001)" in said
+    assert "raise influence.damping, or use influence.solver=cg" in said
