@@ -11,13 +11,12 @@ import torch
 from src import attribute
 from src.artifacts import disk
 from src.columns import COLUMNS, MEASURES
-from src.confusion import Pairs, Queries, distance, find
+from src.confusion import Pairs, Queries, distance, retrieve
 from src.corrections import Corrections
 from src.datamodule import DataModule
 from src.devices import device
 from src.embedder import Embedder
 from src.progress import console
-from src.retrieval import metrics
 from src.split import Split
 from src.train import find_or_train
 
@@ -63,8 +62,7 @@ def before(
         checkpoint, reused = find_or_train(model, own, folder, trainer, None, settings)
     console.print(f"before the corrections: {'reusing' if reused else 'trained'} {checkpoint}")
     test = attribute.freeze(model, own, checkpoint, device(trainer)).test_side(data.split)
-    found = metrics(*test.parts, same=test.same, ranks=(1,))
-    return Seen(test, find(*test.parts, same=test.same), found)
+    return Seen(test, *retrieve(test, (1,)))
 
 
 def changes(before: Seen, after: Seen, split: Split) -> pd.DataFrame:
@@ -74,7 +72,7 @@ def changes(before: Seen, after: Seen, split: Split) -> pd.DataFrame:
 
         R@1 after - R@1 before = (vanished - appeared) / queries
 
-    where every query counts in R@1. The distances are of the pair before, or, where there was none, of the
+    over the queries that count in R@1. The distances are of the pair before, or, where there was none, of the
     one after; in both models.
     """
     old, new = (
@@ -116,7 +114,7 @@ def _name(names: tuple[str, ...], i: int | None) -> str:
 
 
 def _between(test: Queries, query: int, neighbour: int) -> float:
-    return float(distance(test.query[query], test.gallery[neighbour]))
+    return float(distance(test.query[query].double(), test.gallery[neighbour].double()))
 
 
 def compare(corrections: Corrections, before: Seen, after: Seen, split: Split) -> Comparison:

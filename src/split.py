@@ -202,7 +202,8 @@ class Split:
     Class ids 0..c-1 are the training classes, the following ones the test classes; `class_names`
     spells them. Where the data set has no gallery of its own, `gallery is query` and a query is
     never its own neighbour. `same_things` are groups of class ids that are known to look alike.
-    `recall_at` are the k of the recalls that are usual for the data set, 1 first.
+    `recall_at` are the k of the recalls that are usual for the data set, 1 first. `twins` (q,) int64: the gallery
+    row that is the same sample as each query, -1 where none; None: nobody has one.
     """
 
     train: Part
@@ -213,11 +214,22 @@ class Split:
     image: ImageSpec | RowSpec
     same_things: tuple[tuple[int, ...], ...] = ()
     recall_at: tuple[int, ...] = (1, 2, 4, 8)
+    twins: np.ndarray | None = None
 
     @property
     def shared_gallery(self) -> bool:
         """True where the queries search among themselves."""
         return self.gallery is self.query
+
+    @property
+    def lone(self) -> np.ndarray:
+        """(q,) bool: queries with no image of their class in the gallery, beside themselves."""
+        members = np.bincount(self.gallery.labels, minlength=len(self.class_names))
+        relevant = members[self.query.labels] - int(self.shared_gallery)
+        if self.twins is not None:
+            own = self.gallery.labels[self.twins.clip(0)] == self.query.labels
+            relevant = relevant - (own & (self.twins >= 0))
+        return relevant <= 0
 
     def fingerprint(self) -> str:
         """A hash of names, labels and image marks: another one means other data."""
