@@ -23,7 +23,7 @@ from src.checkpoint import load
 from src.confusion import Explained, Queries
 from src.datamodule import DataModule
 from src.embedder import Embedder
-from src.errors import UserError, one_of
+from src.errors import UserError, one_of, shorten
 from src.features import find_or_extract
 from src.head import Targets, Training
 from src.network import Network, parameter_names
@@ -47,13 +47,25 @@ class Frozen:
     folder: Path
 
     def test_side(self, split: Split) -> Queries:
-        """The test side's normalised embeddings at the head, with its labels."""
-        head = self.training
-        z = (
-            F.normalize(F.linear(part, head.weight, head.bias), dim=1) for part in (self.query, self.gallery)
-        )
+        """The test side's embeddings at the head, as long as they are, with its labels.
+
+        Raises UserError where one is zero: it has no direction.
+        """
+        head, parts = self.training, {"query": (self.query, split.query)}
+        parts |= {} if split.shared_gallery else {"gallery": (self.gallery, split.gallery)}
+        z = {name: F.linear(side, head.weight, head.bias) for name, (side, _) in parts.items()}
+        for name, (_, samples) in parts.items():
+            zero = (~z[name].any(1)).nonzero()[:, 0].tolist()
+            if zero:
+                raise UserError(
+                    f"the embeddings of {len(zero)} {name} images are all zeros, so they have no direction: "
+                    f"{shorten(samples.names[i] for i in zero)}; mend these images or leave them out, or "
+                    "train "
+                    "with a lower recipe.lr_backbone"
+                )
         labels = (torch.from_numpy(part.labels) for part in (split.query, split.gallery))
-        return Queries(*z, *labels, split.shared_gallery)
+        twins = None if split.twins is None else torch.from_numpy(split.twins)
+        return Queries(z["query"], z.get("gallery", z["query"]), *labels, split.shared_gallery, twins)
 
     def targets(self, explained: Explained) -> Targets:
         """What is explained, with the features of its sides."""

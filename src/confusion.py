@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from src.retrieval import nearest
+from src.neighbours import pair_distances
+from src.retrieval import Answers, answer
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,29 @@ def find(
 ) -> Pairs:
     """Confusion pairs (Definition 2.1), closest first, ties by query.
 
-    They are the queries whose nearest gallery sample, by the distance of normalised z, has another class.
+    They are the queries whose nearest gallery sample, by the distance of normalised z, has another class; a
+    query whose class the gallery lacks is none, as no model could get it right.
     """
-    query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
-    index = nearest(query, gallery, 1, same=same)[1][:, 0]
-    wrong = torch.nonzero(query_labels != gallery_labels[index])[:, 0]
-    # (a - b)^2 rather than 2 - 2ab: exact for pairs that almost coincide.
-    distance = (query[wrong] - gallery[index[wrong]]).square().sum(1)
+    sides = query, gallery, query_labels, gallery_labels
+    return _pairs(*sides, answer(*sides, same=same, ranks=(1,), unit=True, whole=False))
+
+
+def retrieve(test: "Queries", ranks: tuple[int, ...]) -> tuple[Pairs, dict[str, float]]:
+    """(confusion pairs, R@k and MAP@R) of one search:  confusions = (1 - R@1) * queries that count."""
+    answers = answer(*test.parts, same=test.same, ranks=ranks, unit=True, twins=test.twins)
+    return _pairs(*test.parts, answers), answers.found
+
+
+def _pairs(
+    query: Tensor, gallery: Tensor, query_labels: Tensor, gallery_labels: Tensor, told: Answers
+) -> Pairs:
+    wrong = torch.nonzero((told.relevant > 0) & (query_labels != gallery_labels[told.first.clamp_min(0)]))[
+        :, 0
+    ]
+    index = told.first[wrong]
+    distance = pair_distances(query, gallery, wrong, index)
     order = torch.argsort(distance, stable=True)
-    return Pairs(wrong[order], index[wrong][order], distance[order])
+    return Pairs(wrong[order], index[order], distance[order].to(query.dtype))
 
 
 def mis_similar(
@@ -94,13 +109,17 @@ def mis_similar(
 
 @dataclass(frozen=True)
 class Queries:
-    """The test side: embeddings, labels, and whether query and gallery are the same rows."""
+    """The test side: embeddings as they are, labels, and whether query and gallery are the same rows.
+
+    twins (q,): the gallery row that is the same sample as each query, -1 where none; None: nobody has one.
+    """
 
     query: Float[Tensor, "q m"]
     gallery: Float[Tensor, "g m"]
     query_labels: Int[Tensor, " q"]
     gallery_labels: Int[Tensor, " g"]
     same: bool
+    twins: Int[Tensor, " q"] | None = None
 
     @property
     def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -8,13 +8,12 @@ import pandas as pd
 
 from src import attribute
 from src.columns import COLUMNS, MEASURES
-from src.confusion import Pairs, Queries, distance, find
+from src.confusion import Pairs, Queries, distance, retrieve
 from src.corrections import Corrections
 from src.datamodule import DataModule
 from src.devices import device
 from src.embedder import Embedder
 from src.progress import console
-from src.retrieval import metrics
 from src.split import Split
 from src.train import another
 
@@ -56,8 +55,7 @@ def before(
     model, own, checkpoint, reused = another(untrained, data, folder, trainer, labels, settings=settings)
     console.print(f"before the corrections: {'reusing' if reused else 'trained'} {checkpoint}")
     test = attribute.freeze(model, own, checkpoint, device(trainer)).test_side(data.split)
-    found = metrics(*test.parts, same=test.same, ranks=(1,))
-    return Seen(test, find(*test.parts, same=test.same), found)
+    return Seen(test, *retrieve(test, (1,)))
 
 
 def changes(before: Seen, after: Seen, split: Split) -> pd.DataFrame:
@@ -67,7 +65,7 @@ def changes(before: Seen, after: Seen, split: Split) -> pd.DataFrame:
 
         R@1 after - R@1 before = (vanished - appeared) / queries
 
-    where every query counts in R@1. The distances are of the pair before, or, where there was none, of the
+    over the queries that count in R@1. The distances are of the pair before, or, where there was none, of the
     one after; in both models.
     """
     old, new = (
@@ -109,7 +107,7 @@ def _name(names: tuple[str, ...], i: int | None) -> str:
 
 
 def _between(test: Queries, query: int, neighbour: int) -> float:
-    return float(distance(test.query[query], test.gallery[neighbour]))
+    return float(distance(test.query[query].double(), test.gallery[neighbour].double()))
 
 
 def compare(corrections: Corrections, before: Seen, after: Seen, split: Split) -> Comparison:

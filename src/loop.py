@@ -18,6 +18,7 @@ from src import attribute, shards
 from src.artifacts import short_hash
 from src.checkpoint import kept
 from src.columns import MEASURES
+from src.confusion import retrieve
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError, count, flag, within
@@ -27,7 +28,6 @@ from src.noise import NoisyLabels
 from src.progress import console
 from src.relabel import neighbourhood
 from src.results import Findings
-from src.retrieval import metrics
 from src.train import another
 
 
@@ -204,7 +204,7 @@ def look(model: Embedder, data: DataModule, checkpoint: Path, device: torch.devi
     """A trained model's sides and MEASURES."""
     frozen = attribute.freeze(model, data, checkpoint, device)
     test = frozen.test_side(data.split)
-    found = metrics(*test.parts, same=test.same, ranks=(1,))
+    _, found = retrieve(test, (1,))
     past = attribute.sides(model, data, kept(checkpoint), device)
     return Seen(checkpoint, [*past, frozen.training], {name: found[name] for name in MEASURES})
 

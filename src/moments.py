@@ -15,13 +15,12 @@ import torch
 from src import attribute, shards
 from src.artifacts import file_hash, read_arrays, write_arrays
 from src.checkpoint import epoch_of, history, kept, kept_at, load
-from src.confusion import find
+from src.confusion import retrieve
 from src.datamodule import DataModule
 from src.embedder import Embedder
 from src.errors import UserError, shorten
 from src.lock import found_or_made, whole_at
 from src.progress import console
-from src.retrieval import metrics
 from src.trajectory import Moment, Trajectory, When, listed
 
 FIELDS = ("group", "pairs", "distance")
@@ -76,8 +75,8 @@ class Moments:
             load(model, checkpoint)
             frozen = attribute.freeze(model, self.data, checkpoint, self.device)
             test = frozen.test_side(self.data.split)
-            confusions = find(*test.parts, same=test.same)
-            recall = metrics(*test.parts, same=test.same, ranks=(1,))["R@1"]
+            confusions, measured = retrieve(test, (1,))
+            recall = measured["R@1"]
             explained = self.target(confusions, test)
             before = [past for past in kept(checkpoint) if epoch_of(past) < epoch]
             side = model, self.data, self.params, self.device

@@ -14,7 +14,7 @@ from src.errors import UserError, count
 from src.head import Training
 from src.progress import console
 from src.recipe import INSTANCE_BALANCED
-from src.split import ImageSpec, RowSpec
+from src.split import ImageSpec, RowSpec, Split
 
 # Experiments whose tables are of flipped labels alone, or of labels as they are.
 OF_FLIPPED = {"table2": True, "figure2": True, "detection": True, "table5": False, "figure1": False}
@@ -47,6 +47,16 @@ def lopsided(labels: np.ndarray, names: Sequence[str], sampling: str) -> None:
         console.print(
             f"warning: {first / len(labels):.0%} of the training images are of one class, "
             f"{names[sizes.argmax()]}; recipe.sampling=class_balanced draws every class equally often"
+        )
+
+
+def answerable(split: Split) -> None:
+    """UserError where no query has an image of its class in the gallery: nothing could be retrieved."""
+    if split.lone.all():
+        raise UserError(
+            f"none of the {len(split.query)} queries has another image of its class in the gallery, so "
+            "nothing "
+            "can be retrieved; add gallery images of the queries' classes"
         )
 
 

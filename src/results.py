@@ -25,7 +25,7 @@ from src.statistics import detection
 from src.taxonomy import KINDS, merge_quality, merges, taxonomy
 from src.trajectory import Trajectory
 
-RESULTS_FORMAT = 5  # raised when the code finds other numbers from the same settings
+RESULTS_FORMAT = 6  # raised when the code finds other numbers from the same settings
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,7 @@ def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str
         "retrieval": retrieval,
         "trivial": found.split.trivial,
         "queries": len(found.split.query),
+        "lone_queries": int(found.split.lone.sum()),
         "confusions": len(found.confusions),
         "explained": {
             "table": found.explained.table,

@@ -276,6 +276,16 @@ class Split:
         """True where the queries search among themselves."""
         return self.gallery is self.query
 
+    @property
+    def lone(self) -> np.ndarray:
+        """(q,) bool: queries with no image of their class in the gallery, beside themselves."""
+        members = np.bincount(self.gallery.labels, minlength=len(self.class_names))
+        relevant = members[self.query.labels] - int(self.shared_gallery)
+        if self.twins is not None:
+            own = self.gallery.labels[self.twins.clip(0)] == self.query.labels
+            relevant = relevant - (own & (self.twins >= 0))
+        return relevant <= 0
+
     @cached_property
     def fingerprints(self) -> tuple[str, str]:
         """(of the training part, of all): hashes of names, labels and image marks; another one means other

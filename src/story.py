@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -37,7 +38,7 @@ from src import (
 )
 from src.artifacts import disk, whole_folder
 from src.checkpoint import kept
-from src.confusion import find
+from src.confusion import retrieve
 from src.datamodule import DataModule
 from src.devices import device
 from src.embedder import Embedder
@@ -48,7 +49,7 @@ from src.names import depends, explanation, places, without_noise
 from src.progress import Clock, console
 from src.report import page
 from src.results import Findings
-from src.retrieval import metrics, nmi
+from src.retrieval import nmi
 from src.train import find_or_train
 from src.trajectory import Moment, When, listed
 
@@ -65,6 +66,7 @@ def run(cfg: DictConfig) -> Path:
 
     # The data, and a model for it.
     split = sweep.shared(cfg.dataset, instantiate)
+    rehearsal.answerable(split)
     noisy = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
     corrected = corrections.read(rehearsal.plan_of(corrections.Plan, "relabels", settings), split, noisy)
     recipe = instantiate(cfg.recipe)
@@ -140,13 +142,12 @@ def run(cfg: DictConfig) -> Path:
 
     # Who is taken for whom, and how often.
     test = frozen.test_side(split)
-    confusions = find(*test.parts, same=test.same)
-    retrieval = metrics(*test.parts, same=test.same, ranks=split.recall_at)
+    confusions, retrieval = retrieve(test, split.recall_at)
     clock.lap("confusions")
     comparison = corrected and effect.compare(
         corrected, before, effect.Seen(test, confusions, retrieval), split
     )
-    retrieval["NMI"] = nmi(test.query, test.query_labels, cfg.seed)
+    retrieval["NMI"] = nmi(F.normalize(test.query, dim=1), test.query_labels, cfg.seed)
     clock.lap("NMI")
 
     # Which training samples are to blame.
@@ -224,7 +225,9 @@ def run(cfg: DictConfig) -> Path:
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
 
         def seen() -> dict[str, torch.Tensor]:
-            return {"train": training.embeddings(), "query": test.query, "gallery": test.gallery}
+            sides = {"query": test.query, "gallery": test.gallery}
+            sides = {name: F.normalize(z, dim=1) for name, z in sides.items()}
+            return {"train": training.embeddings(), **sides}
 
         page.write(partial / "report", folder, found, report, written, unit, seen, votes, cfg.report)
         clock.lap("report")

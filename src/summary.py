@@ -30,6 +30,9 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
             f"{metrics['confusions']} of {metrics['queries']} queries are nearest to another class",
         ),
     ]
+    if lone := metrics.get("lone_queries"):
+        text = f"{lone} queries have no image of their class in the gallery: in no recall and no confusion"
+        lines.append(("Left out", text))
     if metrics.get("trivial"):
         lines.insert(1, ("", metrics["trivial"]))
     for i, pair in enumerate(metrics["confused_most"][:5]):

@@ -12,7 +12,7 @@ from tests.drawn import points
 def test_find_by_hand_orders_by_distance_then_query():
     angles = torch.tensor([0.0, 0.1, 1.0, 1.3, 3.0, 3.05])
     z = torch.stack([angles.cos(), angles.sin()], 1) * torch.tensor([[1], [5], [2], [1], [3], [1.0]])
-    labels = torch.tensor([0, 1, 2, 2, 3, 4])
+    labels = torch.tensor([0, 1, 2, 2, 0, 1])  # each has a partner
     found = find(z, z, labels, labels, same=True)
     assert found.pairs.tolist() == [[4, 5], [5, 4], [0, 1], [1, 0]]
     want = [2 - 2 * np.cos(0.05)] * 2 + [2 - 2 * np.cos(0.1)] * 2

@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 
 from src import shards
 from src.artifacts import write_csv
@@ -44,7 +43,7 @@ class Retrieval(pl.Callback):
         self.found.setdefault(dataloader_idx, []).append((outputs.detach().cpu(), batch[2].cpu()))
 
     def on_validation_epoch_end(self, trainer, pl_module) -> None:
-        """Measure on normalised embeddings, those of all processes."""
+        """Measure by the directions of the embeddings, those of all processes."""
         query = self._embeddings(0, len(self.split.query))
         gallery = self._embeddings(1, len(self.split.gallery)) if 1 in self.found else query
         values = metrics(
@@ -54,13 +53,15 @@ class Retrieval(pl.Callback):
             torch.from_numpy(self.split.gallery.labels),
             same=self.split.shared_gallery,
             ranks=self.split.recall_at,
+            unit=True,
+            twins=None if self.split.twins is None else torch.from_numpy(self.split.twins),
         )
         pl_module.log_dict(values)
         self.latest = values
 
     def _embeddings(self, loader: int, n: int) -> torch.Tensor:
         z, rows = (torch.cat(parts) for parts in zip(*self.found[loader], strict=True))
-        return F.normalize(shards.by_row(z.float(), rows, n), dim=1)
+        return shards.by_row(z.float(), rows, n)
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
         """Lightning validates before it ends the epoch; only now is the epoch's mean loss known."""

@@ -125,11 +125,8 @@ def uncounted(found: Findings) -> tuple[int, list[int]]:
 
     Those left out have no other sample of their class in the gallery.
     """
-    split = found.split
-    members = np.bincount(split.gallery.labels, minlength=len(split.class_names))
-    alone = members[split.query.labels] <= int(split.shared_gallery)
-    of = alone[found.confusions.query.numpy()]
-    return int((~alone).sum()), np.flatnonzero(of).tolist()
+    lone = found.split.lone
+    return int((~lone).sum()), np.flatnonzero(lone[found.confusions.query.numpy()]).tolist()
 
 
 def corrections(found: Findings, told: dict | None, changes: pd.DataFrame | None) -> dict | None:

@@ -223,7 +223,7 @@ def test_every_dialect_is_the_same_data(folder, change, encoding):
     (folder / "other.csv").write_text(change("\n".join(["path,label,split", *ROWS, ""])), encoding)
     found = load(str(folder / "other.csv"))
     assert found.class_names == expected.class_names
-    assert found.fingerprint() == expected.fingerprint()
+    assert found.fingerprints == expected.fingerprints
 
 
 def test_an_empty_cell_below_cells_of_several_lines_is_found_by_its_line(folder):
