@@ -29,7 +29,8 @@ class Space:
     """Where queries and gallery are compared.
 
     unit: rows are scaled to length one first. lengths: of the rows, (q, 1) and (g, 1) in float64, None
-    without unit. mean (m,): of the gallery, in float64; scale: a power of two, so that no square over- or underflows.
+    without unit. mean (m,): of the gallery, in float64; scale: a power of two, so that no square over- or
+    underflows.
     own (q,): the gallery row that is the query itself, -1 for none.
     """
 
