@@ -14,12 +14,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from src.artifacts import whole_file, write_json
-from src.curvature import bend_of, hvp
-from src.head import Targets, Training
-from src.influence import eif, influence_function, tracin
-from src.loss.proxynca import ProxyNCA
-from src.progress import console
+from deconfuse.attribution.curvature import bend_of, hvp
+from deconfuse.attribution.head import Targets, Training
+from deconfuse.influence import eif, influence_function, tracin
+from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.system.files import whole_file, write_json
+from deconfuse.system.progress import console
 
 CUB = {"n": 5864, "D": 2048, "m": 512, "c": 100}
 INSHOP = {"n": 25882, "D": 2048, "m": 512, "c": 3997}

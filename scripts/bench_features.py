@@ -21,16 +21,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from src.artifacts import write_json
-from src.command_line import CONF
-from src.datamodule import Images, transforms
-from src.embedder import Embedder
-from src.features import extract
-from src.loss.proxynca import ProxyNCA
-from src.model.timm import TimmBackbone
-from src.progress import console
-from src.recipe import Recipe
-from src.split import ImageSpec, Part
+from deconfuse.attribution.features import extract
+from deconfuse.data.split import ImageSpec, Part
+from deconfuse.launch.command_line import CONF
+from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.model.timm import TimmBackbone
+from deconfuse.system.files import write_json
+from deconfuse.system.progress import console
+from deconfuse.training.datamodule import Images, transforms
+from deconfuse.training.embedder import Embedder
+from deconfuse.training.recipe import Recipe
 
 NETWORKS = ("resnet18", "tf_efficientnet_lite0")
 SIDE, N, BATCH, TURNS = 224, 256, 64, 3  # BATCH as in recipe=photo

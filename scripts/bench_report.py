@@ -14,14 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from src import results
-from src.confusion import Explained, Pairs
-from src.errors import UserError
-from src.noise import NoisyLabels
-from src.relabel import Votes
-from src.report import page
-from src.results import Findings
-from src.split import ArrayImages, ImageSpec, Part, Split
+from deconfuse.data.noise import NoisyLabels
+from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
+from deconfuse.labels.relabel import Votes
+from deconfuse.report import page
+from deconfuse.retrieval.confusion import Explained, Pairs
+from deconfuse.runs import results
+from deconfuse.runs.results import Findings
+from deconfuse.system.errors import UserError
 
 PAGES = ("overview", "confusions", "samples", "map", "review")
 SCROLL = """new Promise((done) => {

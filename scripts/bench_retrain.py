@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from deconfuse.attribution.head import Training
+from deconfuse.retraining.parallel_heads import Heads, chunk_size
+from deconfuse.system.files import write_json
+from deconfuse.system.progress import console
+from deconfuse.training.datamodule import BalancedBatches
 from scripts.bench import CUB, apart, described, made, peak_of
-from src.artifacts import write_json
-from src.datamodule import BalancedBatches
-from src.head import Training
-from src.heads import Heads, chunk_size
-from src.progress import console
 
 BATCH = 8, 4
 PAIRS, METHODS = 100, 2

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from deconfuse.retrieval.metrics import nearest
 from scripts.bench import apart, peak_of
-from src.retrieval import nearest
 
 
 def made(n: int, m: int, seed: int) -> torch.Tensor:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deconfuse.system.files import write_json
 from scripts.bench import described
-from src.artifacts import write_json
 
 SIZES = (125_000, 250_000, 500_000, 1_000_000, 2_000_000)
 CLASSES, TEST_CLASSES, TEST = 250, 20, 4000

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from src import sweep, tables
-from src.artifacts import short_hash
+from deconfuse.launch import sweep, tables
+from deconfuse.system.files import short_hash
 
 MOST_SECONDS = 900  # of a command
 POLL = 0.001  # seconds between two looks
@@ -256,7 +256,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(words)
     chance, rows = random.Random(options.seed), []
-    importlib.import_module("src.story")  # once, for all that are killed
+    importlib.import_module("deconfuse.story")  # once, for all that are killed
     tables.experiments()
     with tempfile.TemporaryDirectory() as folder:
         for i, phase in enumerate(PHASES):

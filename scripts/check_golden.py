@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.artifacts import read_arrays
-from src.errors import UserError, command
-from src.head import Targets, Training
-from src.influence import eif, influence_function
-from src.loss.proxynca import ProxyNCA
-from src.loss.softtriple import SoftTriple
-from src.relabel import vote
+from deconfuse.attribution.head import Targets, Training
+from deconfuse.influence import eif, influence_function
+from deconfuse.labels.relabel import vote
+from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.loss.softtriple import SoftTriple
+from deconfuse.system.errors import UserError, command
+from deconfuse.system.files import read_arrays
 
 LIMIT = 1e-4
 EIF = {"radius": None, "normalise": False}  # what influence=eif_code sets

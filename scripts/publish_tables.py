@@ -11,8 +11,8 @@ import re
 import shutil
 from pathlib import Path
 
-from src.artifacts import whole_file
-from src.errors import UserError, command, shorten
+from deconfuse.system.errors import UserError, command, shorten
+from deconfuse.system.files import whole_file
 
 MARK = "<!-- made by scripts/publish_tables.py -->"
 PICTURE = re.compile(r"\]\(([^)/]+\.png)\)")

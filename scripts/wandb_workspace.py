@@ -6,8 +6,8 @@ ENTITY is your user or team name there. With --show nothing is saved: the settin
 import argparse
 import json
 
-from src.errors import UserError, command
-from src.tracker import logged_in
+from deconfuse.system.errors import UserError, command
+from deconfuse.tracking.tracker import logged_in
 
 NAME = "deconfuse"
 COLUMNS = ("retrieval/R@1", "retrieval/MAP@R", "confusions", "noise/detector/average_precision", "relabels")

@@ -1,28 +1,16 @@
-"""The command: python -m src.run dataset=cub loss=softtriple influence=eif. What it does: src/story.py.
+"""python -m src.run dataset=cub loss=softtriple influence=eif: `deconfuse run` in a checkout, installed or not."""
 
-The story is imported when there is a job to do: torch and Lightning take seconds, and a misspelt word or
---help is answered without them.
-"""
-
-import functools
-import importlib
+import os
 import sys
+from pathlib import Path
 
-import hydra
-from omegaconf import DictConfig
+HERE = str(Path(__file__).resolve().parent)
+sys.path.insert(0, HERE)
+# Processes that a job starts find the code too, and messages name the command that the user knows.
+os.environ["PYTHONPATH"] = os.pathsep.join([HERE, *filter(None, [os.environ.get("PYTHONPATH")])])
+os.environ["DECONFUSE_COMMAND"] = "python -m src."
 
-from src import sweep
-from src.command_line import CONF
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def main(cfg: DictConfig) -> None:
-    """One job of the command line, in one process or several."""
-    from src import processes, story
-
-    sweep.job(functools.partial(processes.together, story.run), cfg)
-
+from deconfuse.__main__ import subcommand  # noqa: E402
 
 if __name__ == "__main__":
-    # Jobs in other processes look `main` up in src.run, which __main__ is not.
-    sys.exit(sweep.command(importlib.import_module("src.run").main))
+    subcommand("run")

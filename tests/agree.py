@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
-from src.curvature import bend_of, gradient_z, hvp
-from src.detector import loss as loss_detector
-from src.detector import margin, self_influence
-from src.head import Targets, Training, loss_change
-from src.influence import eif, ekfac, influence_function, tracin
-from src.relabel import vote
+from deconfuse.attribution.curvature import bend_of, gradient_z, hvp
+from deconfuse.attribution.head import Targets, Training, loss_change
+from deconfuse.detector import loss as loss_detector
+from deconfuse.detector import margin, self_influence
+from deconfuse.influence import eif, ekfac, influence_function, tracin
+from deconfuse.labels.relabel import vote
 
 
 class OnlyForward(nn.Module):

@@ -16,18 +16,17 @@ from jaxtyping import install_import_hook
 import tests.typechecker  # noqa: F401 - the hook looks it up by name
 
 MATHS = (
-    "confusion counterfactual curvature detector embedder evidence features head heads influence kronecker "
-    "loss model network relabel retrain retrieval statistics target taxonomy"
+    "attribution detector influence labels loss model retraining retrieval target training.embedder"
 ).split()
-install_import_hook([f"src.{name}" for name in MATHS], "tests.typechecker.check")
+install_import_hook([f"deconfuse.{name}" for name in MATHS], "tests.typechecker.check")
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from src.head import Training
-from src.loss.proxynca import ProxyNCA
-from src.loss.softtriple import SoftTriple
+from deconfuse.attribution.head import Training
+from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.loss.softtriple import SoftTriple
 from tests.minimise import minimise
 
 # The same examples each time, few enough for seconds; the first ones check shapes and types, which is slow.

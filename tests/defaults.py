@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import yaml
 
-from src.command_line import CONF
+from deconfuse.launch.command_line import CONF
 
 
 def in_yaml(option: str) -> dict:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from src.artifacts import write_csv, write_json
-from src.runs import Run, read
+from deconfuse.runs.finished import Run, read
+from deconfuse.system.files import write_csv, write_json
 
 CHOICES = {
     "dataset": "glyphs",

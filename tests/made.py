@@ -4,12 +4,12 @@ from functools import partial
 
 import torch
 
-from src.datamodule import DataModule
-from src.dataset import glyphs
-from src.embedder import Embedder
-from src.loss.proxynca import ProxyNCA
-from src.model.small_cnn import SmallCNN
-from src.recipe import Recipe
+from deconfuse.dataset import glyphs
+from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.model.small_cnn import SmallCNN
+from deconfuse.training.datamodule import DataModule
+from deconfuse.training.embedder import Embedder
+from deconfuse.training.recipe import Recipe
 
 
 def recipe(**changes) -> Recipe:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from src.network import Network, parameter_names
+from deconfuse.attribution.network import Network, parameter_names
 
 
 class Embeds(nn.Module):

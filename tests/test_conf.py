@@ -9,10 +9,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
-from src.command_line import CONF
-from src.embedder import Embedder
-from src.loss.softtriple import SoftTriple
-from src.model.small_cnn import SmallCNN
+from deconfuse.launch.command_line import CONF
+from deconfuse.loss.softtriple import SoftTriple
+from deconfuse.model.small_cnn import SmallCNN
+from deconfuse.training.embedder import Embedder
 from tests.conftest import ROOT
 
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
@@ -72,7 +72,7 @@ def test_the_papers_recipe_is_what_it_states(name, batch):
 
 def test_the_papers_command_composes():
     config = composed("dataset=cub", "loss=softtriple", "influence=eif")
-    assert config.dataset._target_ == "src.dataset.cub.load"
+    assert config.dataset._target_ == "deconfuse.dataset.cub.load"
     assert config.loss.centres == 1
 
 
@@ -86,7 +86,7 @@ def test_the_papers_command_composes():
 )
 def test_the_papers_setting_is_one_word(words, data, batch):
     config = composed(*words)
-    assert config.dataset._target_ == f"src.dataset.{data}.load"
+    assert config.dataset._target_ == f"deconfuse.dataset.{data}.load"
     assert (config.dataset.image_size, config.dataset.image_resize) == (256, 288)
     assert config.model.name == "resnet50"
     recipe = config.recipe

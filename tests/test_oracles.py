@@ -13,9 +13,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
-from src.curvature import explicit, gradient_z
-from src.head import Targets, Training, chunks, weight_gradient
-from src.influence.influence_function import scores
+from deconfuse.attribution.curvature import explicit, gradient_z
+from deconfuse.attribution.head import Targets, Training, chunks, weight_gradient
+from deconfuse.influence.influence_function import scores
 from tests.influence.test_eif import GROUPS
 
 DAMPING = 30.0  # enough that H + lambda I is positive definite: captum drops what is not

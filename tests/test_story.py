@@ -18,14 +18,14 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from PIL import Image
 
-from scripts.draw import draw
-from src.clean import links
-from src.command_line import CONF, explain
-from src.dataset.table import load as load_table
-from src.errors import UserError
-from src.path_words import in_hydras_words
-from src.stop import Stopped, listen
-from src.story import run
+from deconfuse.dataset.table import load as load_table
+from deconfuse.launch.command_line import CONF, explain
+from deconfuse.launch.draw import draw
+from deconfuse.launch.path_words import in_hydras_words
+from deconfuse.runs.clean import links
+from deconfuse.story import run
+from deconfuse.system.errors import UserError
+from deconfuse.system.signals import Stopped, listen
 from tests import offline
 from tests.conftest import ROOT
 
@@ -180,12 +180,12 @@ def test_tracin_is_the_sum_over_the_checkpoints_kept(tmp_path, monkeypatch):
         *("epoch_0001.ckpt", "epoch_0002.ckpt", "model.ckpt"),
     ]
     # One term at a time: nothing before the last, then each of the others beside it.
-    monkeypatch.setattr("src.story.kept", lambda checkpoint: [])
+    monkeypatch.setattr("deconfuse.story.kept", lambda checkpoint: [])
     assert np.abs(scores(True) - both).max() > 1e-3 * np.abs(both).max()
     terms = [scores(False)]
     for epoch in (1, 2):
         path = home / f"epoch_{epoch:04d}.ckpt"
-        monkeypatch.setattr("src.story.kept", lambda checkpoint, path=path: [path])
+        monkeypatch.setattr("deconfuse.story.kept", lambda checkpoint, path=path: [path])
         terms.append(scores(False) - terms[0])
     for one, other in combinations(terms, 2):
         assert np.abs(one - other).max() > 1e-3 * np.abs(total).max()
@@ -205,7 +205,7 @@ def test_a_detector_that_sums_sees_the_checkpoints_kept_and_recommends(tmp_path,
     assert ((samples["suspicion"] > 0) == moves).all()
     right = samples["recommended"] == samples["true_class"]
     assert found["recommended_right_all"] >= (right & samples["flipped"]).sum() / 24
-    monkeypatch.setattr("src.story.kept", lambda checkpoint: [])
+    monkeypatch.setattr("deconfuse.story.kept", lambda checkpoint: [])
     go(tmp_path, *words, "detector=evidence")
     assert not np.allclose(pd.read_csv(folder / "samples.csv")["suspicion"], samples["suspicion"])
 
@@ -608,7 +608,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_result(noisy, monkeypatch):
     def full(*args, **settings):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("src.results.write_array", full)
+    monkeypatch.setattr("deconfuse.runs.results.write_array", full)
     with pytest.raises(UserError, match=r"could not write .*No space left.*output_dir=FOLDER"):
         go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25")
     assert (noisy / "metrics.json").read_bytes() == before
@@ -621,7 +621,7 @@ def test_sigterm_while_scoring_leaves_the_last_result_and_nothing_half_written(n
     def interrupted(path, table, spreadsheet=False):
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("src.results.write_csv", interrupted)
+    monkeypatch.setattr("deconfuse.runs.results.write_csv", interrupted)
     listen()
     with pytest.raises(Stopped):
         go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25")

@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from src.dataset.cars import load
-from src.errors import UserError
+from deconfuse.dataset.cars import load
+from deconfuse.system.errors import UserError
 
 NAMES = [f"Make {i:03} Coupe 2012" for i in range(1, 197)]
 NAMES[97] = "Ram C/V Cargo Van Minivan 2012"
@@ -143,7 +143,7 @@ def test_a_missing_file_is_named_with_its_layout(cars, tmp_path):
         f"dataset cars: looked in {cars} for cars_annos.mat, car_ims and found no cars_annos.mat; they come "
         "in car_ims.tgz and cars_annos.mat (or car_devkit.tgz, cars_train.tgz, cars_test.tgz and "
         "cars_test_annos_withlabels.mat), once at https://ai.stanford.edu/~jkrause/cars/car_dataset.html; "
-        "unpack with python -m scripts.prepare cars FILES, or set dataset.root=FOLDER"
+        "unpack with deconfuse prepare cars FILES, or set dataset.root=FOLDER"
     )
     other = devkit(tmp_path / "other")
     (other / "devkit" / "cars_test_annos_withlabels.mat").unlink()

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.dataset.cub import load
-from src.errors import UserError
+from deconfuse.dataset.cub import load
+from deconfuse.system.errors import UserError
 
 CLASSES = {
     99: ("099.Ovenbird", 2),
@@ -71,7 +71,7 @@ def test_a_missing_folder_is_named_with_what_belongs_in_it_and_its_source(tmp_pa
         f"dataset cub: looked in {tmp_path}/data/CUB_200_2011 for images.txt, image_class_labels.txt, images "
         "and found no images.txt, image_class_labels.txt, images; they come in CUB_200_2011.tgz from "
         "https://www.vision.caltech.edu/datasets/cub_200_2011/; "
-        "unpack with python -m scripts.prepare cub FILES, or set dataset.root=FOLDER"
+        "unpack with deconfuse prepare cub FILES, or set dataset.root=FOLDER"
     )
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.dataset.features import load
-from src.errors import UserError
+from deconfuse.dataset.features import load
+from deconfuse.system.errors import UserError
 
 N, D = 11, 3
 SPLIT = np.array(["train"] * 5 + ["test"] * 6)
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_named(tmp_path, saved, changes, message):
 def test_a_number_that_is_not_finite_as_float32_is_found_by_its_place(
     tmp_path, monkeypatch, saved, value, word
 ):
-    monkeypatch.setattr("src.dataset.features.CHECKED_BYTES", 4 * D * 4)  # four rows at a time
+    monkeypatch.setattr("deconfuse.dataset.features.CHECKED_BYTES", 4 * D * 4)  # four rows at a time
     features = FEATURES.copy()
     features[9, 1] = value
     with pytest.raises(

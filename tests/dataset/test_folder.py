@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.dataset.folder import load
-from src.errors import UserError
+from deconfuse.dataset.folder import load
+from deconfuse.system.errors import UserError
 
 
 def picture(path, seed=0, side=12):

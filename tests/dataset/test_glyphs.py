@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from src.dataset.glyphs import CANVAS, FACES, HOMOGLYPHS, _font_path, draw, letters, load, readable_name
-from src.errors import UserError
+from deconfuse.dataset.glyphs import CANVAS, FACES, HOMOGLYPHS, _font_path, draw, letters, load, readable_name
+from deconfuse.system.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_an_odd_number_of_classes_and_another_size():
 
 def test_all_330_classes_can_be_had_and_bring_all_homoglyphs(monkeypatch):
     # What the images look like is not asked here, and drawing 5,280 of them takes its time.
-    monkeypatch.setattr("src.dataset.glyphs.draw", lambda *_: np.zeros((8, 8), dtype=np.uint8))
+    monkeypatch.setattr("deconfuse.dataset.glyphs.draw", lambda *_: np.zeros((8, 8), dtype=np.uint8))
     split = load(classes=330, image_size=8)
     assert len(split.class_names) == 330
     spelt = {frozenset(split.class_names[c][0] for c in group) for group in split.same_things}

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.dataset.inshop import load
-from src.errors import UserError
+from deconfuse.dataset.inshop import load
+from deconfuse.system.errors import UserError
 
 # item: (its categories in turn, parts of its images)
 ITEMS = {
@@ -82,7 +82,7 @@ def test_a_missing_list_is_named_with_its_source(shop):
         f"dataset inshop: looked in {shop} for Eval/list_eval_partition.txt, Img/img and found no "
         "Eval/list_eval_partition.txt; they come in img.zip and list_eval_partition.txt of the In-shop "
         "Clothes Retrieval Benchmark from https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion.html; unpack "
-        "with python -m scripts.prepare inshop FILES, or set dataset.root=FOLDER"
+        "with deconfuse prepare inshop FILES, or set dataset.root=FOLDER"
     )
 
 

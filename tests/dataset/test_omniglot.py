@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.dataset.omniglot import load
-from src.errors import UserError
+from deconfuse.dataset.omniglot import load
+from deconfuse.system.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "omniglot"
 TRAIN = ["Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"]
@@ -134,7 +134,7 @@ def test_a_download_that_fails_is_told_with_the_files(tmp_path, monkeypatch):
     def offline(*_, **__):
         raise OSError("<urlopen error [Errno -3] Temporary failure in name resolution>")
 
-    monkeypatch.setattr("src.dataset.omniglot.Omniglot", offline)
+    monkeypatch.setattr("deconfuse.dataset.omniglot.Omniglot", offline)
     with pytest.raises(UserError) as caught:
         load(str(tmp_path), ["Greek"], ["Tagalog"])
     text = str(caught.value)
@@ -149,7 +149,7 @@ def test_a_download_is_read_where_torchvision_puts_it(tmp_path, monkeypatch):
         folder.mkdir()
         archive(folder, "images_background.zip", {"Greek": 2, "Tagalog": 2})
 
-    monkeypatch.setattr("src.dataset.omniglot.Omniglot", download)
+    monkeypatch.setattr("deconfuse.dataset.omniglot.Omniglot", download)
     split = load(str(tmp_path), ["Greek"], ["Tagalog"])
     assert (split.num_classes, len(split.train), len(split.query)) == (2, 6, 6)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.dataset.sop import load
-from src.errors import UserError
+from deconfuse.dataset.sop import load
+from deconfuse.system.errors import UserError
 
 HEADER = "image_id class_id super_class_id path"
 TRAIN = {1: ("bicycle", 2), 2: ("bicycle", 3), 10: ("mug", 2)}
@@ -63,7 +63,7 @@ def test_a_missing_list_is_named_with_its_source(things):
     assert str(caught.value) == (
         f"dataset sop: looked in {things} for Ebay_train.txt, Ebay_test.txt and found no Ebay_test.txt; they "
         "come in Stanford_Online_Products.zip from https://cvgl.stanford.edu/projects/lifted_struct/; unpack "
-        "with python -m scripts.prepare sop FILES, or set dataset.root=FOLDER"
+        "with deconfuse prepare sop FILES, or set dataset.root=FOLDER"
     )
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.dataset.table import load
-from src.errors import UserError
+from deconfuse.dataset.table import load
+from deconfuse.system.errors import UserError
 
 ROWS = [
     "a/0.png,cat,train",

@@ -10,11 +10,11 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from src.detector import cleanlab
-from src.errors import UserError
-from src.head import Training
-from src.loss.proxynca import ProxyNCA
-from src.relabel import vote
+from deconfuse.attribution.head import Training
+from deconfuse.detector import cleanlab
+from deconfuse.labels.relabel import vote
+from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.system.errors import UserError
 from tests.test_story import TINY, go
 
 

@@ -2,14 +2,14 @@ import pytest
 import torch
 from hypothesis import given
 
-from src.curvature import gradient_z
-from src.detector import evidence, influence, knn, loss, margin, random, self_influence
-from src.evidence import evidence as combined
-from src.evidence import odds
-from src.head import Training
-from src.kronecker import fit
-from src.loss.proxynca import ProxyNCA
-from src.relabel import Judgement, vote
+from deconfuse.attribution.curvature import gradient_z
+from deconfuse.attribution.head import Training
+from deconfuse.attribution.kronecker import fit
+from deconfuse.detector import evidence, influence, knn, loss, margin, random, self_influence
+from deconfuse.labels.evidence import evidence as combined
+from deconfuse.labels.evidence import odds
+from deconfuse.labels.relabel import Judgement, vote
+from deconfuse.loss.proxynca import ProxyNCA
 from tests.drawn import points
 
 SCORES = torch.zeros(2, 23, dtype=torch.float64)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from src.experiment import closed_loop
+from deconfuse.experiment import closed_loop
 from tests.finished import finish
 
 FLIPPED = {"choices": {"noise": "flip_10"}, "settings": {"noise": {"ratio": 0.1, "kind": "symmetric"}}}

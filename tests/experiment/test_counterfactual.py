@@ -1,5 +1,5 @@
-from src.experiment import counterfactual
-from src.part import MISSING
+from deconfuse.experiment import counterfactual
+from deconfuse.runs.part import MISSING
 from tests.finished import finish
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from src.experiment import detection
-from src.part import MISSING
+from deconfuse.experiment import detection
+from deconfuse.runs.part import MISSING
 from tests.finished import finish
 
 

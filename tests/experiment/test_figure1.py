@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.experiment import figure1
-from src.part import MISSING
+from deconfuse.experiment import figure1
+from deconfuse.runs.part import MISSING
 from tests.finished import finish
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from src.experiment import figure2
+from deconfuse.experiment import figure2
 from tests.finished import finish
 
 

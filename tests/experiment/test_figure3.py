@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.errors import UserError
-from src.experiment import figure3
+from deconfuse.experiment import figure3
+from deconfuse.system.errors import UserError
 from tests.finished import finish
 
 

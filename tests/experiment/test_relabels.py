@@ -1,5 +1,5 @@
-from src import tables
-from src.experiment import relabels, table5
+from deconfuse.experiment import relabels, table5
+from deconfuse.launch import tables
 from tests.finished import finish
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from src.experiment import sensitivity
+from deconfuse.experiment import sensitivity
 from tests.finished import finish
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.experiment import table1_groups, table1_pairs
-from src.part import median_of, spread
-from src.statistics import paired
+from deconfuse.experiment import table1_groups, table1_pairs
+from deconfuse.retrieval.statistics import paired
+from deconfuse.runs.part import median_of, spread
 from tests.finished import finish
 
 RANDOM = np.random.default_rng(2)
@@ -47,7 +47,8 @@ def test_the_upper_half_is_the_t_test(tmp_path):
 def test_normality_that_nothing_can_be_said_of_is_not_counted(tmp_path, monkeypatch):
     shapiro = iter([0.01, float("nan"), 0.5])
     monkeypatch.setattr(
-        "src.comparison.paired", lambda one, other: {**paired(one, other), "p_normal": next(shapiro)}
+        "deconfuse.runs.comparison.paired",
+        lambda one, other: {**paired(one, other), "p_normal": next(shapiro)},
     )
     table, _ = (part.table for part in table1_pairs.parts(runs(tmp_path, "pairs", "confusions.csv")))
     assert table["not normal"].tolist() == ["1 of 2"]

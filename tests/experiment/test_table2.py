@@ -1,5 +1,5 @@
-from src.experiment import table2
-from src.part import MISSING
+from deconfuse.experiment import table2
+from deconfuse.runs.part import MISSING
 from tests.finished import finish
 
 

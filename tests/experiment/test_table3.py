@@ -1,4 +1,4 @@
-from src.experiment import table3
+from deconfuse.experiment import table3
 from tests.finished import finish
 
 

@@ -1,5 +1,5 @@
-from src.experiment import table5
-from src.part import MISSING
+from deconfuse.experiment import table5
+from deconfuse.runs.part import MISSING
 from tests.finished import finish
 
 

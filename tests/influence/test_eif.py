@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from deconfuse.attribution.head import Targets, Training
+from deconfuse.influence.eif import scores
+from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.loss.softtriple import SoftTriple
+from deconfuse.retrieval.confusion import distance
+from deconfuse.system.errors import UserError
 from scripts.check_golden import groups as golden_groups
-from src.confusion import distance
-from src.errors import UserError
-from src.head import Targets, Training
-from src.influence.eif import scores
-from src.loss.proxynca import ProxyNCA
-from src.loss.softtriple import SoftTriple
 from tests.defaults import in_code, in_yaml
 from tests.networks import only_a_head
 
@@ -84,8 +84,8 @@ def test_the_seed_chooses_the_directions_beyond_two_alone(toy):
 
 @pytest.mark.parametrize("radius", [None, 0.3])
 def test_the_climb_in_coordinates_of_the_span_is_the_climb(toy, radius):
-    from src.head import chunks
-    from src.influence.eif import Path, Space, climb
+    from deconfuse.attribution.head import chunks
+    from deconfuse.influence.eif import Path, Space, climb
 
     training, test = toy
     pairs = Targets.pairs(test, test, torch.tensor([[0, 1], [2, 3], [4, 4]]))
@@ -144,8 +144,8 @@ def test_a_sample_that_pulls_the_pair_together_is_harmful():
 
 
 def test_thetas_beyond_two_are_at_right_angles_on_the_same_sphere(toy):
-    from src.head import chunks
-    from src.influence.eif import Path, Space
+    from deconfuse.attribution.head import chunks
+    from deconfuse.influence.eif import Path, Space
 
     training, test = toy
     (sides,) = chunks(Targets(test, test, GROUPS), len(training), 3)

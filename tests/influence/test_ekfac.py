@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from src.curvature import gradient_z
-from src.errors import UserError
-from src.head import Targets, chunks, weight_gradient
-from src.influence.ekfac import scores
-from src.kronecker import fit
+from deconfuse.attribution.curvature import gradient_z
+from deconfuse.attribution.head import Targets, chunks, weight_gradient
+from deconfuse.attribution.kronecker import fit
+from deconfuse.influence.ekfac import scores
+from deconfuse.system.errors import UserError
 from tests.defaults import in_code, in_yaml
 from tests.influence.test_eif import GROUPS
 

@@ -3,11 +3,11 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from src.confusion import distance
-from src.errors import UserError
-from src.head import Targets, Training
-from src.influence import eif, tracin
-from src.influence.influence_function import scores
+from deconfuse.attribution.head import Targets, Training
+from deconfuse.influence import eif, tracin
+from deconfuse.influence.influence_function import scores
+from deconfuse.retrieval.confusion import distance
+from deconfuse.system.errors import UserError
 from tests.defaults import in_code, in_yaml
 from tests.influence.test_eif import GROUPS, golden_groups, golden_side
 from tests.minimise import minimise
@@ -155,7 +155,7 @@ def test_what_is_not_solved_is_said(toy, capsys):
 
 def test_what_is_not_solved_at_all_is_said_to_have_scores_of_0(toy, capsys, monkeypatch):
     training, test = toy
-    monkeypatch.setattr("src.influence.influence_function.hessian_of", lambda training: torch.neg)
+    monkeypatch.setattr("deconfuse.influence.influence_function.hessian_of", lambda training: torch.neg)
     settings = {"damping": 0.5, "damping_unit": "absolute", "precondition": False}
     found = scores(training, Targets(test, test, GROUPS), **settings)
     assert found.shape == (3, 23)

@@ -1,7 +1,7 @@
 import torch
 
-from src.head import Targets
-from src.influence.random import scores
+from deconfuse.attribution.head import Targets
+from deconfuse.influence.random import scores
 from tests.influence.test_eif import GROUPS
 from tests.networks import only_a_head
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from src.confusion import distance
-from src.head import Targets, Training
-from src.influence.tracin import scores
+from deconfuse.attribution.head import Targets, Training
+from deconfuse.influence.tracin import scores
+from deconfuse.retrieval.confusion import distance
 from tests.influence.test_eif import GROUPS
 from tests.networks import only_a_head
 

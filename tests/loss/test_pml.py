@@ -7,9 +7,9 @@ import yaml
 from pytorch_metric_learning import losses
 from pytorch_metric_learning.losses import SubCenterArcFaceLoss
 
-from src.command_line import CONF
-from src.errors import UserError
-from src.loss.pml import LOSSES, OURS, load
+from deconfuse.launch.command_line import CONF
+from deconfuse.loss.pml import LOSSES, OURS, load
+from deconfuse.system.errors import UserError
 from tests import agree
 
 NONE = {"margin": None, "scale": None, "temperature": None, "sub_centers": None}

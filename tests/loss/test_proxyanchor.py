@@ -4,8 +4,8 @@ import pytest
 import torch
 from pytorch_metric_learning.losses import ProxyAnchorLoss
 
-from src.errors import UserError
-from src.loss.proxyanchor import ProxyAnchor
+from deconfuse.loss.proxyanchor import ProxyAnchor
+from deconfuse.system.errors import UserError
 from tests import agree
 from tests.made import model_and_data
 

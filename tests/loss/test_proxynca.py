@@ -4,8 +4,8 @@ import pytest
 import torch
 from pytorch_metric_learning.losses import ProxyNCALoss
 
-from src.errors import UserError
-from src.loss.proxynca import ProxyNCA
+from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.system.errors import UserError
 
 
 def slow(z, y, proxies, scale):

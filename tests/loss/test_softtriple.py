@@ -4,8 +4,8 @@ import pytest
 import torch
 from pytorch_metric_learning.losses import SoftTripleLoss
 
-from src.errors import UserError
-from src.loss.softtriple import SoftTriple
+from deconfuse.loss.softtriple import SoftTriple
+from deconfuse.system.errors import UserError
 
 
 def slow(z, y, proxies, k, la, gamma, margin):

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from src.datamodule import transforms
-from src.errors import UserError
-from src.model import efficientnet_lite0
-from src.split import ImageSpec
+from deconfuse.data.split import ImageSpec
+from deconfuse.model import efficientnet_lite0
+from deconfuse.system.errors import UserError
+from deconfuse.training.datamodule import transforms
 
 MILITARY_UNIFORM, PALACE = 652, 698  # ImageNet's classes
 

@@ -1,6 +1,6 @@
 import torch
 
-from src.model.identity import Identity
+from deconfuse.model.identity import Identity
 
 
 def test_features_are_the_rows():

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from src.errors import UserError
-from src.model.small_cnn import SmallCNN
+from deconfuse.model.small_cnn import SmallCNN
+from deconfuse.system.errors import UserError
 
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 32), (3, 8), (1, 41)])

@@ -2,9 +2,9 @@ import pytest
 import timm
 import torch
 
-from src.artifacts import file_hash
-from src.errors import UserError
-from src.model.timm import TimmBackbone
+from deconfuse.model.timm import TimmBackbone
+from deconfuse.system.errors import UserError
+from deconfuse.system.files import file_hash
 
 
 def test_resnet_pools_by_maximum_and_normalises_without_weights():

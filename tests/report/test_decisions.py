@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from src.decisions import read
+from deconfuse.labels.decisions import read
 
 NODE = shutil.which("node")
-SOURCE = Path(__file__).parents[2] / "src/report/web/decisions.js"
+SOURCE = Path(__file__).parents[2] / "src/deconfuse/report/web/decisions.js"
 NAMES = ["=1+1", "+a", "-b", "@c", "\td", "\re", "'", "''=x", '"q"', "h,i", "j;k", "l\nm", " n", "-", "o"]
 SCRIPT = """
 const [source, names] = [process.argv[1], JSON.parse(process.argv[2])];

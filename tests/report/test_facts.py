@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from src.artifacts import write_json
-from src.report import facts
-from src.report.facts import Method
+from deconfuse.report import facts
+from deconfuse.report.facts import Method
+from deconfuse.system.files import write_json
 from tests.finished import finish
-from tests.test_pictures import found  # noqa: F401 - a fixture
+from tests.report.test_pictures import found  # noqa: F401 - a fixture
 
 SCORES = torch.tensor([[1.0, -2, 3, 0, 0.5, 2, 4], [-1, -1.5, 0, 0, 0, -3, -2], [0, 5, 0, 0, 0, 6, 0]])
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from setuptools import Distribution
 
-from src.errors import UserError
-from src.report import page
+from deconfuse.report import page
+from deconfuse.system.errors import UserError
 from tests.conftest import ROOT
 from tests.test_story import TINY, go
 
@@ -161,7 +161,7 @@ def test_an_installed_package_has_the_pages(monkeypatch):
     command = package.get_command_obj("build_py")
     command.ensure_finalized()
     command.manifest_files = {}  # what a source distribution would add
-    shipped = {Path(path).name for path in command.find_data_files("src.report", "src/report")}
+    shipped = {Path(path).name for path in command.find_data_files("deconfuse.report", "src/report")}
     assert shipped >= {path.name for path in (ROOT / "src" / "report" / "web").iterdir()}
     assert "index.html" in shipped
 

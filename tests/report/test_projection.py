@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from src.report.projection import pca, umap
+from deconfuse.report.projection import pca, umap
 
 
 def test_points_on_an_ellipse_come_back_on_their_axes():

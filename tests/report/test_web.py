@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scripts.draw import draw
-from src import clean, tables
-from src.artifacts import unguarded
+from deconfuse.launch import tables
+from deconfuse.launch.draw import draw
+from deconfuse.runs import clean
+from deconfuse.system.files import unguarded
 from tests.conftest import SHARED
 from tests.test_story import TINY, go
 

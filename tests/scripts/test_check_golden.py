@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from deconfuse.system.errors import UserError
+from deconfuse.system.files import read_arrays, write_arrays
 from scripts.check_golden import main
-from src.artifacts import read_arrays, write_arrays
-from src.errors import UserError
 from tests.conftest import SHARED
 
 

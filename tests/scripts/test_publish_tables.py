@@ -1,7 +1,7 @@
 import pytest
 
+from deconfuse.system.errors import UserError
 from scripts.publish_tables import MARK, publish
-from src.errors import UserError
 
 BELOW = "## Figure 1: who, by EIF?\n\n![Figure 1]({})\n\n| a |\n| --- |\n| 1 |\n"
 RESULTS = "# Tables and figures\n\n" + BELOW.format("figure1_my-data.png")

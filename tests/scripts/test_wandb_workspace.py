@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
+from deconfuse.system.errors import UserError
 from scripts import wandb_workspace
-from src.errors import UserError
-from tests.test_dashboard import findings, publish
+from tests.tracking.test_dashboard import findings, publish
 
 
 def spec(capsys, *words):

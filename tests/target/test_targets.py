@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from src.confusion import Queries, find
-from src.errors import UserError
-from src.target import groups, mis_similar, pairs
+from deconfuse.retrieval.confusion import Queries, find
+from deconfuse.system.errors import UserError
+from deconfuse.target import groups, mis_similar, pairs
 
 
 @pytest.fixture

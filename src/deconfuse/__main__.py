@@ -1,0 +1,106 @@
+"""The command `deconfuse`, with its subcommands; also `python -m deconfuse`.
+
+    deconfuse run dataset=cub loss=softtriple influence=eif
+
+What `run` does is in story.py. A subcommand is imported when it is called: torch and Lightning take seconds,
+and a misspelt word or --help is answered without them.
+"""
+
+import functools
+import importlib
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from deconfuse import CONF, __version__
+from deconfuse.launch import sweep
+from deconfuse.system import errors
+from deconfuse.system.errors import did_you_mean
+
+COMMANDS = {  # name: (module, what it does, what Ctrl-C says)
+    "run": ("", "train a model, or find its checkpoint, and explain its confusions; run --help", ""),
+    "tables": ("deconfuse.launch.tables", "collect finished runs into tables and figures", "interrupted"),
+    "clean": (
+        "deconfuse.runs.clean",
+        "link a run's images into folders by their corrected labels",
+        "interrupted; nothing was written",
+    ),
+    "prepare": (
+        "deconfuse.launch.prepare",
+        "unpack a data set's archives, and check that all is there",
+        "interrupted; nothing was kept",
+    ),
+    "draw": (
+        "deconfuse.launch.draw",
+        "draw letters, some of them mislabelled, to try things on",
+        "interrupted",
+    ),
+}
+COMPLETION = ("-sc", "--shell-completion")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def run(cfg: DictConfig) -> None:
+    """One job of the command line, in one process or several."""
+    from deconfuse import story
+    from deconfuse.launch import workers
+
+    sweep.job(functools.partial(workers.together, story.run), cfg)
+
+
+def command() -> None:
+    """Run the subcommand that the command line names, and end with its exit code."""
+    name, *words = sys.argv[1:] or ["--help"]
+    if name in COMPLETION:
+        complete()
+    elif name in ("-h", "--help"):
+        print(usage())
+    elif name == "--version":
+        print(f"deconfuse {__version__}")
+    elif name not in COMMANDS:
+        sys.exit(f"error: there is no deconfuse {name}; {did_you_mean(name, COMMANDS)}")
+    else:
+        sys.argv[1:] = words
+        subcommand(name)
+
+
+def subcommand(name: str) -> None:
+    """Run a subcommand with the words of sys.argv."""
+    if name == "run":
+        # Jobs in other processes look the function up by its module, which is not __main__ there.
+        sys.exit(sweep.command(importlib.import_module("deconfuse.__main__").run))
+    module, _, interrupted = COMMANDS[name]
+    errors.command(importlib.import_module(module).main, interrupted)
+
+
+def usage() -> str:
+    """What `deconfuse --help` prints."""
+    lines = [f"  {errors.invoked(name):<18} {what}" for name, (_, what, _) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "deconfuse finds the training samples, and the labels, that make an embedding model confuse classes.",
+            "",
+            *lines,
+            "",
+            'Shell completion: eval "$(deconfuse -sc install=bash)"; also zsh and fish. deconfuse --version',
+        ]
+    )
+
+
+def complete() -> None:
+    """Hydra's completion of a shell: of the subcommand's name, then of the words of `run`."""
+    line = os.environ.get("COMP_LINE", "").split(" ")
+    if any("query" in word for word in sys.argv) and len(line) < 3:
+        print(" ".join(name for name in COMMANDS if name.startswith(line[-1] if len(line) > 1 else "")))
+        return
+    if len(line) > 2 and line[1] != "run":
+        return
+    if len(line) > 2:
+        os.environ["COMP_LINE"] = " ".join([line[0], *line[2:]])
+    run()
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,234 @@
+"""Attribute what is explained to training samples: the frozen model at its checkpoints, as a method wants it.
+
+A method's signature says what it takes: Training (features and the head) for params=head, Network too if it
+can do more than the head, and `earlier` if it sums over the checkpoints kept; so does a detector's.
+"""
+
+import copy
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from deconfuse.attribution.features import find_or_extract
+from deconfuse.attribution.head import Targets, Training
+from deconfuse.attribution.network import Network, parameter_names
+from deconfuse.attribution.scores import acting, blocks, room, unsound
+from deconfuse.data.split import Split
+from deconfuse.labels.relabel import Judgement, Votes, candidates, vote, vote_on
+from deconfuse.retrieval.confusion import Explained, Queries
+from deconfuse.system import distributed
+from deconfuse.system.errors import UserError, one_of, shorten
+from deconfuse.training.checkpoint import load
+from deconfuse.training.datamodule import DataModule
+from deconfuse.training.embedder import Embedder
+
+PARAMS = ("head", "last_block", "all")
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A checkpoint seen from its head: the training side, and the features of the test side.
+
+    folder: where scores go that are too many for memory.
+    """
+
+    training: Training
+    query: Float[Tensor, "q D"]
+    gallery: Float[Tensor, "g D"]
+    folder: Path
+
+    def test_side(self, split: Split) -> Queries:
+        """The test side's embeddings at the head, as long as they are, with its labels.
+
+        Raises UserError where one is zero: it has no direction.
+        """
+        head, parts = self.training, {"query": (self.query, split.query)}
+        parts |= {} if split.shared_gallery else {"gallery": (self.gallery, split.gallery)}
+        z = {name: F.linear(side, head.weight, head.bias) for name, (side, _) in parts.items()}
+        for name, (_, samples) in parts.items():
+            zero = (~z[name].any(1)).nonzero()[:, 0].tolist()
+            if zero:
+                raise UserError(
+                    f"the embeddings of {len(zero)} {name} images are all zeros, so they have no direction: "
+                    f"{shorten(samples.names[i] for i in zero)}; mend these images or leave them out, or "
+                    "train "
+                    "with a lower recipe.lr_backbone"
+                )
+        labels = (torch.from_numpy(part.labels) for part in (split.query, split.gallery))
+        twins = None if split.twins is None else torch.from_numpy(split.twins)
+        return Queries(z["query"], z.get("gallery", z["query"]), *labels, split.shared_gallery, twins)
+
+    def targets(self, explained: Explained) -> Targets:
+        """What is explained, with the features of its sides."""
+        return Targets(self.query, self.gallery, explained.groups, explained.sign, self.folder)
+
+
+def freeze(model: Embedder, data: DataModule, checkpoint: Path, device: torch.device) -> Frozen:
+    """One pass of the backbone, or the features that lie beside the checkpoint; model has its weights."""
+    split = data.split
+    parts = {"train": split.train, "query": split.query}
+    parts |= {} if split.shared_gallery else {"gallery": split.gallery}
+    loaders = {part: data.in_order(samples, data.own(samples)) for part, samples in parts.items()}
+    features = find_or_extract(model.float().to(device), loaders, checkpoint, split.fingerprints[1])
+    model.cpu().requires_grad_(False)
+    labels, head = torch.from_numpy(data.labels), model.head
+    training = Training(features["train"], labels, head.weight, head.bias, model.loss)
+    gallery = features.get("gallery", features["query"])
+    return Frozen(training, features["query"], gallery, checkpoint.parent)
+
+
+def attribute(
+    explainer: Callable,
+    explained: Explained,
+    frozen: Frozen,
+    model: Embedder,
+    data: DataModule,
+    params: str,
+    device: torch.device,
+    kept: list[Path],
+) -> Float[Tensor, "g n"]:
+    """The method's scores; kept: the checkpoints before the last one, for a method that sums over them.
+
+    Of several processes each scores its own training samples, and gets the scores of all.
+    Raises UserError where a score is not finite.
+    """
+
+    def seen(model: Embedder, frozen: Frozen) -> tuple[Training | Network, Targets]:
+        side = frozen.training.own() if params == "head" else whole(model, data, params, device)
+        return side, frozen.targets(explained)
+
+    def earlier() -> Iterator[tuple[Training | Network, Targets]]:
+        for past, path in before(model, kept):
+            yield seen(past, freeze(past, data, path, device) if params == "head" else frozen)
+
+    more = {"earlier": earlier()} if _sums(explainer) else {}
+    scores = explainer(*seen(model, frozen), **more).cpu()
+    if params == "head":
+        scores = of_all(scores, len(frozen.training), frozen.folder)
+    bad = unsound(scores)
+    if bad:
+        raise UserError(
+            f"influence: {bad} of {len(scores)} explanations have scores that are not finite; raise "
+            "influence.damping or lower influence.radius, whichever the method has, or take another method"
+        )
+    return scores
+
+
+def of_all(own: Float[Tensor, "g k"], n: int, folder: Path) -> Float[Tensor, "g n"]:
+    """The scores of the samples of all processes, a block of explanations at a time; beyond memory in the
+    folder, in each process."""
+    if distributed.world() == 1:
+        return own
+    result, start = room(len(own), n, own.dtype, own.device, folder), 0
+    for block in blocks(result):
+        block.copy_(distributed.joined(own[start : start + len(block)].T.contiguous()).T)
+        start += len(block)
+    return result
+
+
+def before(model: Embedder, kept: list[Path]) -> Iterator[tuple[Embedder, Path]]:
+    """The model as it was at each checkpoint kept; one at a time, as each has features of its own."""
+    for path in kept:
+        past = copy.deepcopy(model)
+        load(past, path)
+        yield past, path
+
+
+def sides(model: Embedder, data: DataModule, kept: list[Path], device: torch.device) -> Iterator[Training]:
+    """The training side at each checkpoint kept."""
+    for past, path in before(model, kept):
+        yield freeze(past, data, path, device).training
+
+
+def votes(training: Training, influence: Float[Tensor, "g n"], k: int | None, most: int | None) -> Votes:
+    """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful."""
+    if most is None:
+        return vote(training.embeddings(), training.labels, k)
+    asked = candidates(acting(influence).mean, most)
+    return vote_on(asked, training.embeddings(), training.labels, k)
+
+
+def judge(
+    detector: Callable,
+    training: Training,
+    influence: Float[Tensor, "g n"],
+    votes: Votes,
+    earlier: Iterator[Training],
+) -> Judgement:
+    """The detector's suspicion, and the labels it recommends: by default those of votes, Algorithm 1's.
+
+    earlier: the training side at the checkpoints kept, for a detector whose signature has that word.
+    """
+    more = {"earlier": earlier} if _sums(detector) else {}
+    found = detector(training, influence, votes, **more)
+    return found if isinstance(found, Judgement) else Judgement(found, votes)
+
+
+def _sums(method: Callable) -> bool:
+    return "earlier" in inspect.signature(method.func).parameters
+
+
+def whole(model: Embedder, data: DataModule, params: str, device: torch.device) -> Network:
+    """The model as a function of its last block's, or of all its parameters."""
+    query, gallery = (
+        lambda rows, part=part: default_collate([data.item(part, i) for i in rows.tolist()])
+        for part in (data.split.query, data.split.gallery)
+    )
+    model = copy.deepcopy(model).to(device).eval().requires_grad_(False)
+    labels = torch.from_numpy(data.labels)
+    train = data.split.train
+    batches, names = data.in_order(train, data.own(train)), parameter_names(model, params)
+    return Network(model, model.loss, names, labels, batches, query, gallery, shared=distributed.world() > 1)
+
+
+def check(explainer: Callable, method: str, params: str) -> None:
+    """Raise UserError where params is no choice, or one that the method does not have."""
+    one_of("params", params, PARAMS)
+    hint = typing.get_type_hints(explainer.func).get("training")
+    if params != "head" and Network not in typing.get_args(hint):
+        raise UserError(f"influence={method} works on the head only; take params=head")
+
+
+def rehearse(explainer: Callable, model: Embedder, params: str, shape: tuple[int, ...]) -> None:
+    """Explain one pair by four made-up samples: bad settings and missing derivatives show at once."""
+    random = torch.Generator().manual_seed(0)
+    phi = torch.randn(4, model.head.in_features, generator=random)
+    labels, pair = torch.zeros(4, dtype=torch.long), Targets.pairs(phi, phi, torch.tensor([[0, 1]]))
+    if params == "head":
+        head = copy.deepcopy(model.head).requires_grad_(False)
+        side = Training(phi, labels, head.weight, head.bias, model.loss)
+    else:
+        images = torch.randn(4, *shape, generator=random)
+        still = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+        names = parameter_names(model, params)
+        batches = [(images, labels, torch.arange(4))]
+        side = Network(still, model.loss, names, labels, batches, images.__getitem__, images.__getitem__)
+    try:
+        scores = explainer(side, pair)
+    except (RuntimeError, NotImplementedError) as error:
+        if params == "head":
+            raise
+        raise UserError(
+            f"params={params}: {type(model.backbone).__name__} lacks a derivative that this method needs "
+            f"({str(error).strip().splitlines()[0]}); take params=head, or another method"
+        ) from None
+    if scores.shape != (1, 4):
+        raise UserError(
+            f"influence: one explanation of four samples has scores of shape {tuple(scores.shape)}; a method "
+            "returns (explanations, n)"
+        )
+
+
+def unit(explainer: Callable) -> str:
+    """What an influence method's docstring says of its unit."""
+    text = " ".join((sys.modules[explainer.func.__module__].__doc__ or "").split())
+    return text.partition("Unit: ")[2].partition(". ")[0].rstrip(".") or "not stated"

@@ -1,0 +1,120 @@
+"""One deterministic pass of the frozen backbone: features (n, D), on disk and mapped from there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from deconfuse.system import distributed
+from deconfuse.system.arrays import add_array, add_rows, growing_arrays, map_arrays
+from deconfuse.system.errors import UserError
+from deconfuse.system.files import file_hash
+from deconfuse.system.lock import found_or_made, whole_at
+from deconfuse.system.progress import track
+from deconfuse.training import loader_workers
+from deconfuse.training.embedder import Embedder
+
+CHECKED = 4  # images that are passed again to see whether their features can be trusted
+
+
+def extract(model: Embedder, loader: DataLoader, what: str) -> Iterator[Float[Tensor, "B D"]]:
+    """phi of every sample of a loader, in its order, in eval mode, on the model's device; a batch at a time.
+
+    CPU tensors. Raises UserError where a sample's features are not a function of the sample alone. On a CPU
+    the backbone's kernels are laid out channels_last from then on, with the same values.
+    """
+    model.eval()
+    backbone, device = model.backbone, model.device
+    # 1.1 to 1.6 times as fast on a CPU for convolutions, as fast for transformers; elsewhere not measured.
+    layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
+    backbone.to(memory_format=layout)
+    for i, (images, _, _) in enumerate(
+        track(loader_workers.batches(loader), f"features ({what})", len(loader))
+    ):
+        inputs = images.to(device, memory_format=layout if images.ndim == 4 else torch.preserve_format)
+        with torch.no_grad():
+            features = backbone(inputs)
+            if i == 0:
+                _check(backbone, inputs, features, what)
+        if not torch.isfinite(features).all():
+            raise UserError(
+                f"features ({what}): not finite for some samples, so they are not kept; the weights "
+                "are too large, or no numbers: train again with a lower recipe.lr_backbone, or with "
+                "other model.weights"
+            )
+        yield features.cpu()
+
+
+def _check(
+    backbone: nn.Module, images: Float[Tensor, "B *input"], features: Float[Tensor, "B D"], what: str
+) -> None:
+    """UserError where the images, passed again, or some of them without the others, have other features.
+
+    Twice the same images, some and all: any difference counts. Beside other images: a hundredth of the
+    largest feature, as rounding depends on a batch's size.
+    """
+    some = images[: max(1, min(CHECKED, len(images) // 2))]
+    once = backbone(some)
+    for first, again in ((once, backbone(some)), (features, backbone(images))):
+        if not torch.allclose(first, again, rtol=0, atol=0, equal_nan=True):
+            raise UserError(
+                f"features ({what}): the same images give others the second time ({_apart(first, again)}), "
+                "so they are not kept; the backbone draws random numbers in eval mode: make its dropout or "
+                "noise obey self.training"
+            )
+    beside, largest = features[: len(some)], features.nan_to_num().abs().max().item()
+    if not torch.allclose(once, beside, rtol=0, atol=1e-2 * largest, equal_nan=True):
+        raise UserError(
+            f"features ({what}): an image's depend on the other images of its batch "
+            f"({_apart(once, beside)}), so they are not kept; a BatchNorm of the backbone stays in train "
+            "mode when the model is in eval mode: let its train(mode) reach every module"
+        )
+
+
+def _apart(one: Float[Tensor, "k D"], other: Float[Tensor, "k D"]) -> str:
+    return f"up to {(one - other).abs().max():.2g} apart"
+
+
+def find_or_extract(
+    model: Embedder, loaders: dict[str, DataLoader], checkpoint: Path, data: str = ""
+) -> dict[str, Float[Tensor, "n D"]]:
+    """Features by loader name, from the file beside the checkpoint if it was made with this one and of this
+    data (its fingerprint).
+
+    They are written batch by batch, and mapped: a process on its own never holds them as a whole. Of several
+    each has loaders of its own rows and holds those until the first one has written them.
+    """
+    path = checkpoint.with_suffix(".features.npz")
+    made_with = f"{file_hash(checkpoint)} {data}"
+
+    def find() -> dict[str, Tensor] | None:
+        found = whole_at(path, map_arrays, "extracting features")
+        if found is None or str(found.pop("checkpoint", "")) != made_with or found.keys() != loaders.keys():
+            return None
+        return {name: torch.from_numpy(array) for name, array in found.items()}
+
+    def make() -> dict[str, Tensor]:
+        n = {
+            name: int(distributed.total(torch.tensor(len(loader.dataset))))
+            for name, loader in loaders.items()
+        }
+        passed = (
+            (name, distributed.in_turn(extract(model, loader, name))) for name, loader in loaders.items()
+        )
+        if distributed.first():
+            with growing_arrays(path) as file:
+                add_array(file, "checkpoint", np.array(made_with))
+                for name, batches in passed:
+                    add_rows(file, name, n[name], (batch.numpy() for batch in batches))
+        else:
+            for _, batches in passed:
+                for _ in batches:
+                    pass  # the first process writes it
+        distributed.wait()
+        return find()
+
+    return found_or_made(path, find, make)

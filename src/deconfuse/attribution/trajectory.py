@@ -1,0 +1,252 @@
+"""How each training sample's influence moved during training: the epochs that are explained, side by side.
+
+An epoch's explanation is of what that epoch's model confuses, not of what the last one does, so two epochs
+agree in n training samples and in nothing else; a sample's mean over an epoch's explanations is what is
+followed. > 0 harmful, as everywhere.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
+from torch import Tensor
+
+from deconfuse.data.split import Split
+from deconfuse.retrieval.confusion import Explained
+from deconfuse.retrieval.statistics import detection
+from deconfuse.system.errors import UserError, count, one_of
+
+KEYS = ("when", "every")  # below influence=, beside the method's own
+
+
+def method(influence: Mapping) -> dict:
+    """The settings below influence= that are the method's own."""
+    return {key: value for key, value in influence.items() if key not in KEYS}
+
+
+@dataclass(frozen=True)
+class When:
+    """Which epochs are explained beside the last one.
+
+    when: last (none), best (the one with the best R@1 of those measured, the first of equals) or
+    every_n_epochs. every: n of it; None: the epochs that recipe.checkpoints keeps.
+    """
+
+    when: str = "last"
+    every: int | None = None
+
+    def __post_init__(self):
+        one_of("influence.when", self.when, ("last", "best", "every_n_epochs"))
+        if self.every is not None:
+            count("influence.every", self.every, 1)
+
+    @classmethod
+    def of(cls, influence: Mapping) -> "When":
+        """Of the settings below influence=."""
+        return cls(**{key: influence[key] for key in KEYS if key in influence})
+
+    @property
+    def asked(self) -> dict:
+        """The keys that say something: those that can change what a run writes."""
+        return {
+            "last": {},
+            "best": {"when": self.when},
+            "every_n_epochs": {"when": self.when, "every": self.every},
+        }[self.when]
+
+    def check(self, epochs: int) -> None:
+        """Raise UserError where `every` is no epoch before the last of `epochs`."""
+        if self.when == "every_n_epochs" and self.every is not None and self.every >= epochs:
+            raise UserError(
+                f"influence.every={self.every} names no epoch before the last of recipe.epochs={epochs}; "
+                "give a smaller number, or influence.when=last"
+            )
+
+    def due(self, until: int, kept: set[int], history: Iterable[Mapping]) -> set[int]:
+        """The epochs to be explained as far as is known after epoch `until`, counted from 1.
+
+        kept: those of recipe.checkpoints; history: rows of history.csv.
+        """
+        if self.when == "every_n_epochs":
+            epochs = kept if self.every is None else range(self.every, until + 1, self.every)
+            return {epoch for epoch in epochs if epoch <= until}
+        rows = [row for row in history if row["epoch"] <= until]
+        if self.when == "last" or not rows:
+            return set()
+        return {int(max(rows, key=lambda row: row["R@1"])["epoch"])}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One epoch's explanation, reduced to what is compared with other epochs'.
+
+    recall: R@1; confusions: how many; pairs (t, 2): (query row, gallery row) of what was explained, of
+    distance (t,), group (t,): the row of the scores that each belongs to. mean and abs_mean (n,): of the
+    scores and of their size over the e explanations, NaN where e = 0; worst (e,): the sample that scores
+    highest, with its score worst_score (e,).
+    """
+
+    epoch: int
+    recall: float
+    confusions: int
+    group: Int[Tensor, " t"]
+    pairs: Int[Tensor, "t 2"]
+    distance: Float[Tensor, " t"]
+    mean: Float[Tensor, " n"]
+    abs_mean: Float[Tensor, " n"]
+    worst: Int[Tensor, " e"]
+    worst_score: Float[Tensor, " e"]
+
+    @classmethod
+    def of(
+        cls,
+        epoch: int,
+        recall: float,
+        confusions: int,
+        listed: tuple[Int[Tensor, " t"], Int[Tensor, "t 2"], Float[Tensor, " t"]],
+        scores: Float[Tensor, "e n"],
+    ) -> "Moment":
+        """Of an epoch's scores; listed: group, pairs and distance."""
+        score, sample = scores.max(1)
+        return cls(epoch, recall, confusions, *listed, scores.mean(0), scores.abs().mean(0), sample, score)
+
+    @property
+    def harmful(self) -> Bool[Tensor, " n"]:
+        """Which training samples harm on average."""
+        return self.mean > 0
+
+    def line(self) -> str:
+        """What is said when it was made."""
+        return (
+            f"epoch {self.epoch}: R@1 {self.recall:.3f}, {self.confusions} confusions, {len(self.worst)} "
+            f"explanations, {int(self.harmful.sum())} of {len(self.mean)} samples harmful"
+        )
+
+
+def listed(explained: Explained) -> tuple[Int[Tensor, " t"], Int[Tensor, "t 2"], Float[Tensor, " t"]]:
+    """(group, pairs, distance) of what is explained, group by group."""
+    of_pair = dict(
+        zip(map(tuple, explained.pairs.pairs.tolist()), explained.pairs.distance.tolist(), strict=True)
+    )
+    pairs = torch.cat([*explained.groups, torch.empty(0, 2, dtype=torch.int64)])
+    sizes = torch.tensor([len(group) for group in explained.groups], dtype=torch.int64)
+    group = torch.arange(len(sizes)).repeat_interleave(sizes)
+    distance = torch.tensor([of_pair[tuple(pair)] for pair in pairs.tolist()], dtype=torch.float32)
+    return group, pairs, distance
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The epochs that were explained, in order, the last epoch last; two or more."""
+
+    when: When
+    moments: tuple[Moment, ...]
+
+    @property
+    def epochs(self) -> list[int]:
+        """Counted from 1."""
+        return [moment.epoch for moment in self.moments]
+
+    @property
+    def means(self) -> Float[Tensor, "E n"]:
+        """Each sample's mean score at each epoch; a row of NaN where nothing was explained."""
+        return torch.stack([moment.mean for moment in self.moments])
+
+    def columns(self) -> dict[str, np.ndarray | pd.api.extensions.ExtensionArray]:
+        """What samples.csv says: mean and standard deviation (E - 1) over the epochs, first one > 0.
+
+        Of the epochs at which something was explained; NaN, or no epoch, where there are too few.
+        """
+        means = self.means
+        said = ~means.isnan().all(1)
+        epochs, means = torch.tensor(self.epochs)[said], means[said].double()
+        harmful = means > 0
+        first = pd.array([pd.NA] * means.shape[1], dtype="Int64")
+        if len(means):
+            some = harmful.any(0).numpy()
+            first[some] = epochs[harmful.int().argmax(0)].numpy()[some]
+        spread = means.std(0) if len(means) > 1 else torch.full_like(means.sum(0), torch.nan)
+        return {
+            "influence_epochs_mean": means.mean(0).numpy(),
+            "influence_epochs_std": spread.numpy(),
+            "first_harmful_epoch": first,
+        }
+
+    def table(self, flipped: Bool[np.ndarray, " n"]) -> pd.DataFrame:
+        """influence_epochs.csv: a row per epoch; flipped: which labels noise= changed."""
+        last, rows = self.moments[-1], []
+        for moment in self.moments:
+            row = {
+                "epoch": moment.epoch,
+                "R@1": moment.recall,
+                "confusions": moment.confusions,
+                "explained": len(moment.worst),
+                "harmful": int(moment.harmful.sum()),
+                "agreement": agreement(moment.mean.numpy(), last.mean.numpy()),
+            }
+            if flipped.any():
+                found = detection(moment.abs_mean.numpy(), flipped) if len(moment.worst) else None
+                row["harmful_flipped"] = int(moment.harmful.numpy()[flipped].sum())
+                row["AUROC"] = found["auroc"] if found else np.nan
+                row["AP"] = found["average_precision"] if found else np.nan
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def explained_table(self, split: Split) -> pd.DataFrame:
+        """explained_epochs.csv: a row per pair that was explained, epoch by epoch."""
+        parts = []
+        for moment in self.moments:
+            query, neighbour = moment.pairs.T.numpy()
+            group = moment.group.numpy()
+            labels = split.query.labels[query], split.gallery.labels[neighbour]
+            part = {
+                "epoch": np.full(len(group), moment.epoch),
+                "row": group,
+                "query": [split.query.names[i] for i in query],
+                "query_class": [split.class_names[c] for c in labels[0]],
+                "neighbour": [split.gallery.names[i] for i in neighbour],
+                "neighbour_class": [split.class_names[c] for c in labels[1]],
+                "distance": moment.distance.numpy(),
+                "most_harmful": [split.train.names[i] for i in moment.worst.numpy()[group]],
+                "score": moment.worst_score.numpy()[group],
+            }
+            parts.append(pd.DataFrame(part))
+        return pd.concat(parts, ignore_index=True)
+
+
+def agreement(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> float:
+    """Spearman's rank correlation, in [-1, 1]; NaN where one says nothing (NaN, or all equal)."""
+    if np.isnan(one).any() or np.isnan(other).any() or not (np.ptp(one) and np.ptp(other)):
+        return np.nan
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+
+
+def report(trajectory: Trajectory | None, flipped: Bool[np.ndarray, " n"]) -> dict | None:
+    """What metrics.json says of the epochs; None where the last one alone was explained.
+
+    first_harmful: the median of the samples' first harmful epoch and the share that never were, of the
+    flipped samples and of the others; median None where there are no such samples.
+    """
+    if trajectory is None:
+        return None
+    table = trajectory.table(flipped)
+    first = trajectory.columns()["first_harmful_epoch"]
+
+    def told(which: Bool[np.ndarray, " n"]) -> dict:
+        some, never = first[which].dropna(), first[which].isna()
+        return {
+            "median": float(np.median(some.astype(np.int64))) if len(some) else None,
+            "never": float(never.mean()) if which.any() else None,
+        }
+
+    kinds = {"flipped": flipped, "others": ~flipped} if flipped.any() else {"all": ~flipped}
+    return {
+        "when": trajectory.when.when,
+        **{name: table[column].tolist() for name, column in (("epochs", "epoch"), ("R@1", "R@1"))},
+        "harmful": table["harmful"].tolist(),
+        "first_harmful": {name: told(which) for name, which in kinds.items()},
+    }

@@ -1,0 +1,122 @@
+"""A data set's folder as its authors distribute it: which files it has, and how many images they list."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deconfuse.data.split import Split
+from deconfuse.system.errors import UserError, invoked, shorten
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a data set's folder is recognised by.
+
+    folder: its name. ways: the sets of paths inside it of which one has to be there. origin: where they
+    come from. counts: (images, classes) of each part, as the field uses the data set.
+    """
+
+    dataset: str
+    folder: str
+    ways: tuple[tuple[str, ...], ...]
+    origin: str
+    counts: dict[str, tuple[int, int]]
+
+    def find(self, root: str | Path) -> list[Path]:
+        """The paths of the first way that is whole; UserError, naming what is missing, where none is."""
+        base = Path(root)
+        missing = [[name for name in way if not (base / name).exists()] for way in self.ways]
+        least = min(range(len(self.ways)), key=lambda i: len(missing[i]))
+        if missing[least]:
+            raise UserError(
+                f"dataset {self.dataset}: looked in {base.absolute()} for {', '.join(self.ways[least])} and "
+                f"found no {', '.join(missing[least])}; they come in {self.origin}; "
+                f"unpack with {invoked('prepare')} {self.dataset} FILES, or set dataset.root=FOLDER"
+            )
+        return [base / name for name in self.ways[least]]
+
+    def locate(self, folder: Path) -> Path:
+        """The data set's folder: this one, or one up to two levels below; UserError where there is none."""
+        for base in (folder, *sorted(folder.glob("*")), *sorted(folder.glob("*/*"))):
+            if any(all((base / name).exists() for name in way) for way in self.ways):
+                return base
+        self.find(folder)
+        return folder
+
+    def check(self, root: Path, split: Split) -> None:
+        """Raise UserError where images that are listed are not there, or the counts are not `counts`."""
+        parts = {id(part): part for part in (split.train, split.query, split.gallery)}.values()
+        files = [part.images.files[row] for part in parts for row in part.rows]
+        gone = absent(files)
+        if gone:
+            names = shorten((path.relative_to(root) for path in gone), 3)
+            raise UserError(
+                f"dataset {self.dataset}: {len(gone):,} of {len(files):,} images are not in {root}: {names}; "
+                "fetch and unpack it again"
+            )
+        found = counts(split)
+        wrong = [
+            f"{part} {found[part][0]:,} images of {found[part][1]:,} classes, not {images:,} of {classes:,}"
+            for part, (images, classes) in self.counts.items()
+            if found[part] != (images, classes)
+        ]
+        if wrong:
+            raise UserError(
+                f"dataset {self.dataset}: the lists in {root} are not the authors': {'; '.join(wrong)}; "
+                "fetch and unpack it again"
+            )
+
+
+def counts(split: Split) -> dict[str, tuple[int, int]]:
+    """(images, classes) of train and test, or of train, query and gallery."""
+    parts = {"train": split.train, "test": split.query}
+    if not split.shared_gallery:
+        parts = {"train": split.train, "query": split.query, "gallery": split.gallery}
+    return {name: (len(part), len(np.unique(part.labels))) for name, part in parts.items()}
+
+
+def absent(files: Iterable[Path]) -> list[Path]:
+    """The files that do not exist, in their order. Each folder is listed once, whatever is in it."""
+    listed: dict[Path, set[str]] = {}
+
+    def there(path: Path) -> bool:
+        if path.parent not in listed:
+            listed[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+        return path.name in listed[path.parent]
+
+    return [path for path in files if not there(path)]
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank; UserError where it is no text."""
+    try:
+        return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise UserError(f"{path}: can't be read ({reason}); unpack the archive again") from None
+
+
+def confined(path: Path, names: Iterable[str]) -> list[str]:
+    """The names that a list holds; UserError, naming list and name, where one leads out of its folder."""
+    names = list(names)
+    outside = next((name for name in names if Path(name).is_absolute() or ".." in Path(name).parts), None)
+    if outside is not None:
+        raise UserError(
+            f"{path}: lists {outside!r}, which is not inside the data set's folder; unpack the archive again"
+        )
+    return names
+
+
+def fields(path: Path, text: Iterable[str], *names: str) -> list[list[str]]:
+    """The words of each line, one per name; the last may hold blanks. UserError, naming the line."""
+    found = [line.split(maxsplit=len(names) - 1) for line in text]
+    wrong = next((i for i, words in enumerate(found) if len(words) != len(names)), None)
+    if wrong is not None:
+        raise UserError(
+            f"{path}: every line must be '{' '.join(names)}', and entry {wrong + 1} is "
+            f"{' '.join(found[wrong])!r}; unpack the archive again"
+        )
+    return [[word.strip() for word in words] for words in found]

@@ -1,0 +1,48 @@
+"""Flip training labels on purpose, and remember which."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deconfuse.system.errors import UserError, one_of, within
+
+
+@dataclass(frozen=True)
+class NoisyLabels:
+    """labels (n,): what training sees; clean (n,): before flipping; flipped (n,): where they differ."""
+
+    labels: np.ndarray
+    clean: np.ndarray
+
+    @property
+    def flipped(self) -> np.ndarray:
+        """(n,) bool."""
+        return self.labels != self.clean
+
+
+def flip(labels: np.ndarray, num_classes: int, ratio: float, kind: str, seed: int) -> NoisyLabels:
+    """Give round(ratio * n) samples a wrong class; which and what depends on the seed alone.
+
+    kind symmetric: uniform over the other classes; shift: class id +5 or -5, as the EIF paper's
+    scripts do (wrapping around). Raises UserError for ratio outside [0, 1), or one that flips no label of
+    these, or fewer than 2 classes.
+    """
+    within("noise.ratio", ratio, 0.0, 1.0, open_end=True)
+    one_of("noise.kind", kind, ("symmetric", "shift"))
+    if ratio > 0 and num_classes < 2:
+        raise UserError("noise.ratio: one training class has no other label to flip to; set noise=none")
+    if ratio > 0 and not round(ratio * len(labels)):
+        raise UserError(
+            f"noise.ratio={ratio:g} of {len(labels)} training labels is none; give {1 / len(labels):.2g} or "
+            "more, or noise=none"
+        )
+    random = np.random.default_rng([seed, 0x6E6F])
+    chosen = np.sort(random.permutation(len(labels))[: round(ratio * len(labels))])
+    if kind == "symmetric":
+        step = random.integers(1, max(num_classes, 2), size=len(chosen))
+    else:
+        step = random.choice([-5, 5], size=len(chosen))
+        step[step % num_classes == 0] = 1
+    noisy = labels.copy()
+    noisy[chosen] = (labels[chosen] + step) % num_classes
+    return NoisyLabels(noisy, labels.copy())

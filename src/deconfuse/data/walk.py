@@ -1,0 +1,148 @@
+"""The image files below a folder, links followed, and what was left out of it and why."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deconfuse.data.image_files import suffixes
+from deconfuse.system.errors import shorten
+
+# What operating systems, network drives and archives leave behind, in small letters; names that begin with a
+# dot are such too.
+TOOL_FOLDERS = frozenset(
+    (
+        "@eadir",
+        "@recycle",
+        "__macosx",
+        "__pycache__",
+        "#recycle",
+        "$recycle.bin",
+        "lost+found",
+        "system volume information",
+    )
+)
+TOOL_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
+
+
+@dataclass
+class Found:
+    """names: the images, as paths from the folder, in order. left_out: files of endings that are no images,
+    by ending. tools: files that other programs leave. loose: images beside the sub-folders. broken: links
+    to nothing. loops: links to a folder that was read already. hidden: topmost folders whose names begin with
+    a dot and that hold images, with how many."""
+
+    names: list[str] = field(default_factory=list)
+    left_out: Counter = field(default_factory=Counter)
+    tools: Counter = field(default_factory=Counter)
+    loose: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    loops: list[str] = field(default_factory=list)
+    hidden: dict[str, int] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """What was left out, in a line for each reason."""
+        said = []
+        if self.left_out:
+            kinds = shorten((f"{n:,} {suffix}" for suffix, n in self.left_out.most_common()), 6)
+            said.append(
+                f"left out {self.left_out.total():,} files that are no images by their ending: {kinds}"
+            )
+        if self.tools:
+            kinds = shorten((f"{n:,} in or named {name}" for name, n in self.tools.most_common()), 4)
+            said.append(f"left out {self.tools.total():,} files that other programs leave: {kinds}")
+        if self.loose:
+            said.append(
+                f"left out {len(self.loose):,} images beside the class folders: {shorten(self.loose, 3)}"
+            )
+        if self.broken:
+            said.append(f"left out {len(self.broken):,} links to nothing: {shorten(self.broken, 3)}")
+        if self.loops:
+            said.append(
+                f"did not follow {len(self.loops):,} links to folders read already: {shorten(self.loops, 3)}"
+            )
+        for name, n in self.hidden.items():
+            said.append(
+                f"left out the folder {name} with {n:,} images, as its name begins with a dot; "
+                "rename it if it is a class"
+            )
+        return said
+
+
+def images_below(base: Path) -> Found:
+    """All images in sub-folders of base, at any depth.
+
+    Links to files and folders are followed. Below each topmost folder a folder is read once, however many
+    links lead to it, and none that leads back up is followed.
+    """
+    found, top = Found(), _identity(base)
+    for entry in sorted(os.scandir(base), key=lambda entry: entry.name):
+        if _is_tool(entry.name, entry.is_dir()):
+            _count_tool(entry, found)
+            if entry.name.startswith(".") and entry.is_dir():
+                _count_hidden(entry, found)
+        elif entry.is_dir():
+            _read(entry.path, f"{entry.name}/", {top}, found)
+        elif Path(entry.name).suffix.lower() in suffixes():
+            (found.loose if entry.is_file() else found.broken).append(entry.name)
+        elif entry.is_file():
+            found.left_out[_ending(entry.name)] += 1
+    found.names.sort(key=lambda name: name.split("/"))
+    return found
+
+
+def _read(folder: str, prefix: str, seen: set[tuple[int, int]], found: Found) -> None:
+    """Add what is below a folder; seen: the folders that were read for this topmost one, and base."""
+    waiting = [(folder, prefix)]
+    while waiting:
+        folder, prefix = waiting.pop()
+        here = _identity(folder)
+        if here in seen:
+            found.loops.append(prefix.rstrip("/"))
+            continue
+        seen.add(here)
+        links = []
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True):
+            if _is_tool(entry.name, entry.is_dir()):
+                _count_tool(entry, found)
+            elif entry.is_dir():
+                (links if entry.is_symlink() else waiting).append((entry.path, f"{prefix}{entry.name}/"))
+            elif not entry.is_file():
+                found.broken.append(prefix + entry.name)
+            elif Path(entry.name).suffix.lower() in suffixes():
+                found.names.append(prefix + entry.name)
+            else:
+                found.left_out[_ending(entry.name)] += 1
+        waiting[:0] = links  # after the folders themselves, so that the link is what is not followed
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """The same for all paths to one folder."""
+    stat = os.stat(folder)
+    return stat.st_dev, stat.st_ino
+
+
+def _is_tool(name: str, folder: bool) -> bool:
+    known = TOOL_FOLDERS if folder else TOOL_FILES
+    return name.startswith(".") or name.lower() in known
+
+
+def _count_tool(entry: os.DirEntry, found: Found) -> None:
+    """Count a tool's file, or the files in its folder; links in it are not followed."""
+    n = 1 if not entry.is_dir() else sum(len(files) for _, _, files in os.walk(entry.path))
+    if n:
+        found.tools[entry.name] += n
+
+
+def _count_hidden(entry: os.DirEntry, found: Found) -> None:
+    """Name a topmost hidden folder that holds images directly: it may be meant as a class."""
+    n = sum(Path(each.name).suffix.lower() in suffixes() for each in os.scandir(entry.path))
+    if n and entry.name not in (".ipynb_checkpoints", ".thumbnails"):
+        found.hidden[entry.name] = n
+        found.tools[entry.name] -= n
+        if not found.tools[entry.name]:
+            del found.tools[entry.name]
+
+
+def _ending(name: str) -> str:
+    return Path(name).suffix.lower() or "without an ending"

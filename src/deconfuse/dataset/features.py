@@ -1,0 +1,195 @@
+"""Features you have already: head and proxies are trained on them, no image is opened.
+
+An .npz file, or a folder of .npy files, with the arrays features (n, D), labels (n,), split (n,) and, if
+wanted, paths (n,), the names of the samples. Several crops of one image may have its path: the second is
+named "PATH (2)" in all tables, and so on in the order of the rows. A query and a row of the gallery with one
+path and the same features are one sample, which is never its own neighbour.
+"""
+
+import zipfile
+from collections import Counter
+from collections.abc import Hashable
+from pathlib import Path
+
+import numpy as np
+
+from deconfuse.data.spelling import one_spelling
+from deconfuse.data.split import FeatureRows, RowSpec, Split, build
+from deconfuse.system.arrays import map_array
+from deconfuse.system.errors import UserError
+from deconfuse.system.progress import console, track
+
+NEEDED = ("features", "labels", "split")
+OPTIONAL = ("paths",)
+CHECKED_BYTES = 64 * 2**20  # of features looked at at once
+SAME = (
+    1e-3  # of a row's length: how far apart features of one image may be, which batches of other sizes round
+)
+
+
+def load(path: str, on_small_class: str = "raise") -> Split:
+    """Read the arrays; features stay on disk, mapped into memory, unless their .npz file is compressed.
+
+    labels: whole numbers or strings; split: train and test, or train, query and gallery.
+    Raises UserError where an array is missing, damaged, of another type or length, or not finite.
+    """
+    place = Path(path)
+    arrays = _arrays(place)
+    features = arrays["features"]
+    _check_shapes(place, arrays)
+    _check_finite(place, features)
+    source = f"dataset features in {path}"
+    labels, parts = (_words(place, key, arrays[key]) for key in ("labels", "split"))
+    names = [f"row {i}" for i in range(len(features))]
+    same: list[Hashable] = list(range(len(features)))
+    if "paths" in arrays:
+        names = _numbered(_words(place, "paths", arrays["paths"]), parts, source)
+        same = _same(features, names)
+    return build(
+        FeatureRows(features),
+        one_spelling(labels, source),
+        parts,
+        names,
+        source=source,
+        image=RowSpec(features.shape[1]),
+        on_small_class=on_small_class,
+        same=same,
+    )
+
+
+def _numbered(paths: list[str], parts: list[str], source: str) -> list[str]:
+    """The paths, none twice in a part: the second of one path is "PATH (2)"; a line says how many are so."""
+    mixed = "test" in parts and {"query", "gallery"} & set(parts)
+    sides = ["train" if part == "train" else "test" for part in parts] if mixed else parts
+    taken, seen, names = set(zip(sides, paths, strict=True)), Counter(), []
+    if len(taken) == len(paths):
+        return paths
+    for side, path in zip(sides, paths, strict=True):
+        seen[side, path] += 1
+        name = path
+        if seen[side, path] > 1:
+            while (side, name) in taken:
+                name = f"{path} ({seen[side, path]})"
+                seen[side, path] += (side, name) in taken
+            taken.add((side, name))
+        names.append(name)
+    renamed = [i for i, (name, path) in enumerate(zip(names, paths, strict=True)) if name != path]
+    console.print(
+        f"{source}: {len(renamed)} of {len(paths)} rows have the path of an earlier one (crops of one "
+        f"image?) and get a number: paths[{renamed[0]}] is named {names[renamed[0]]}"
+    )
+    return names
+
+
+def _same(features: np.ndarray, names: list[str]) -> list[Hashable]:
+    """What each row is: its number, or that of the first row with its name, if its features are the same."""
+    first: dict[str, int] = {}
+    same: list[Hashable] = list(range(len(names)))
+    for i, name in enumerate(names):
+        j = first.setdefault(name, i)
+        if i != j:
+            one, other = (features[row].astype(np.float64) for row in (j, i))
+            if np.linalg.norm(one - other) <= SAME * np.linalg.norm(one):
+                same[i] = j
+    return same
+
+
+def _arrays(place: Path) -> dict[str, np.ndarray]:
+    """The arrays by name; features as they are stored, where they can be mapped not in memory."""
+    if place.is_dir():
+        there = {key: place / f"{key}.npy" for key in (*NEEDED, *OPTIONAL)}
+        there = {key: file for key, file in there.items() if file.is_file()}
+        _check_needed(place, there, ".npy")
+        return {
+            key: _readable(file, lambda file=file, key=key: np.load(file, "c" if key == "features" else None))
+            for key, file in there.items()
+        }
+    if not place.is_file():
+        raise UserError(
+            f"dataset features: looked for {place.absolute()} and found neither an .npz file nor a folder; "
+            f"it needs the arrays {', '.join(NEEDED)}; set dataset.path=FILE.npz or FOLDER"
+        )
+    if not zipfile.is_zipfile(place):
+        raise UserError(
+            f"{place}: not a whole .npz file; give one that numpy.savez wrote, or a folder with "
+            f"{', '.join(f'{key}.npy' for key in NEEDED)}"
+        )
+    with open(place, "rb") as raw, _readable(place, lambda: np.load(raw)) as file:
+        _check_needed(place, file.files, "")
+        wanted = [key for key in (*NEEDED, *OPTIONAL) if key in file.files]
+        return {
+            key: _readable(
+                f"{place}, {key}",
+                lambda key=key: map_array(place, key) if key == "features" else file[key],
+            )
+            for key in wanted
+        }
+
+
+def _readable(what: Path | str, read):
+    """What `read` returns; numpy and zip have errors of their own for damaged files and Python objects."""
+    try:
+        return read()
+    except Exception as error:
+        if "allow_pickle" in str(error) or "Python objects" in str(error):  # of a file read, and mapped
+            raise UserError(
+                f"{what}: holds Python objects; save it as an array of numbers or of str"
+            ) from None
+        raise UserError(f"{what}: not a whole array ({str(error).splitlines()[0]}); save it again") from None
+
+
+def _check_needed(place: Path, there, suffix: str) -> None:
+    missing = [key + suffix for key in NEEDED if key not in there]
+    if missing:
+        raise UserError(
+            f"{place}: no {', '.join(missing)}; it needs {', '.join(key + suffix for key in NEEDED)} "
+            f"and may have {', '.join(key + suffix for key in OPTIONAL)}"
+        )
+
+
+def _check_shapes(place: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Raise UserError unless features are (n, D) real numbers and the others (n,)."""
+    features = arrays["features"]
+    if features.ndim != 2 or features.shape[1] == 0 or features.dtype.kind not in "fiu":
+        raise UserError(
+            f"{place}: features are {features.dtype} of shape {features.shape}; "
+            "give real numbers of shape (samples, D)"
+        )
+    for key, array in arrays.items():
+        if key != "features" and array.shape != features.shape[:1]:
+            raise UserError(
+                f"{place}: {key} has shape {array.shape}, for {len(features)} rows of features it must be "
+                f"({len(features)},)"
+            )
+
+
+def _check_finite(place: Path, features: np.ndarray) -> None:
+    """Raise UserError, naming the row, where a number is not finite as float32."""
+    step = max(1, CHECKED_BYTES // (4 * features.shape[1]))
+    starts = range(0, len(features), step)
+    for start in track(starts, "checking features", len(starts)):
+        with np.errstate(over="ignore"):
+            rows = features[start : start + step].astype(np.float32)
+        bad = np.argwhere(~np.isfinite(rows))
+        if len(bad):
+            row, column = bad[0]
+            raise UserError(
+                f"{place}: features[{start + row}, {column}] is {features[start + row, column]}; "
+                "every number must be finite as float32; mend or leave out that row"
+            )
+
+
+def _words(place: Path, key: str, array: np.ndarray) -> list[str]:
+    """Strings as they are, whole numbers as they are written; UserError for anything else."""
+    kinds = "iuUS" if key == "labels" else "US"
+    if array.dtype.kind not in kinds:
+        raise UserError(
+            f"{place}: {key} are {array.dtype}; give {'whole numbers or ' if key == 'labels' else ''}strings"
+        )
+    try:
+        words = [item.decode() if isinstance(item, bytes) else str(item) for item in array.tolist()]
+    except UnicodeDecodeError:
+        raise UserError(f"{place}: {key} are bytes that are no UTF-8; save them as str") from None
+    if "" in words:
+        raise UserError(f"{place}: {key}[{words.index('')}] is empty; fill it or leave out that row")
+    return words

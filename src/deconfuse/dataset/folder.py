@@ -1,0 +1,163 @@
+"""Your own images as root/class/image.jpg, or root/train/class/image.jpg beside root/test/class/image.jpg."""
+
+from pathlib import Path
+
+import numpy as np
+
+from deconfuse.data.image_files import suffixes
+from deconfuse.data.pixels import Pixels
+from deconfuse.data.spelling import Names, one_spelling, same_word
+from deconfuse.data.split import FileImages, ImageSpec, Split, build, identities, readable
+from deconfuse.data.walk import images_below
+from deconfuse.system.errors import UserError, did_you_mean, one_of, shorten, within
+from deconfuse.system.progress import console
+
+WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "query": "query"}
+WORDS |= {"gallery": "gallery", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
+
+
+def load(
+    root: str,
+    test_classes: float | list[str] | None = None,
+    seed: int = 0,
+    image_size: int = 224,
+    image_resize: int | None = None,
+    channels: int = 3,
+    augment: str = "photo",
+    on_bad_image: str = "raise",
+    on_small_class: str = "raise",
+    background: str | int | list[int] = "white",
+    value_range: list[float] | None = None,
+    layout: str = "auto",
+) -> Split:
+    """Read root/class/**/image.*, or root/train/class/**/image.* where the topmost folders say splits.
+
+    test_classes: a share of the classes (seeded) or their names; None: half, or what the folders say.
+    layout: classes, each topmost folder is a class; splits, each is a part (WORDS) that holds classes;
+    pooled, the parts are put together and classes drawn for the test; auto: splits where two kinds of them
+    are there, else classes.
+    Raises UserError where root is missing or empty, or a named test class is not in it.
+    """
+    base = Path(root)
+    if not base.is_dir():
+        raise UserError(
+            f"dataset folder: looked in {base.absolute()} and it is no folder; "
+            "it needs one sub-folder of images per class; set dataset.root=FOLDER"
+        )
+    found = images_below(base)
+    for line in found.lines():
+        console.print(f"{base}: {line}")
+    if not found.names:
+        raise UserError(
+            f"dataset folder: {base.absolute()} has no images in sub-folders; "
+            f"it needs class/image with one of {' '.join(suffixes())}"
+        )
+    names, classes, parts = _parts(found.names, layout, test_classes, seed, base)
+    files = [base / name for name in names]
+    images = FileImages(files, pixels=Pixels(background, value_range))
+    return build(
+        images,
+        classes,
+        parts,
+        names,
+        source=f"dataset folder in {root}",
+        image=ImageSpec(image_size, channels, augment, image_resize),
+        rows=readable(images, on_bad_image),
+        on_small_class=on_small_class,
+        same=identities(files),
+    )
+
+
+def _parts(
+    names: list[str], layout: str, test_classes, seed: int, base: Path
+) -> tuple[list[str], list[str], list[str]]:
+    """(names, classes, parts) of the images that are used."""
+    one_of("dataset.layout", layout, ("auto", "classes", "splits", "pooled"))
+    tops = list(dict.fromkeys(name.split("/", 1)[0] for name in names))
+    if layout == "classes" or (layout == "auto" and not _says_splits(tops)):
+        classes = one_spelling([name.split("/", 1)[0] for name in names], f"dataset folder in {base}")
+        return _drawn(names, classes, test_classes, seed, base)
+    other = [top for top in tops if top.casefold() not in WORDS]
+    if other:
+        raise UserError(
+            f"{base}: the folders {shorten(top for top in tops if top not in other)} say splits, and "
+            f"{shorten(other)} beside them do not; move those away, or take each folder as a class with "
+            "dataset.layout=classes"
+        )
+    inside = [name for name in names if name.count("/") > 1]
+    if len(inside) < len(names):
+        flat = next(name for name in names if name.count("/") == 1)
+        raise UserError(
+            f"{base}: {shorten(tops)} are read as splits, and {len(names) - len(inside):,} images lie in "
+            f"them without a class folder: {flat}; sort them into split/class/image, or take each as "
+            "a class with dataset.layout=classes"
+        )
+    classes = one_spelling([name.split("/", 2)[1] for name in names], f"dataset folder in {base}")
+    if layout == "pooled":
+        return _drawn(names, classes, test_classes, seed, base)
+    if test_classes is not None:
+        raise UserError(
+            f"dataset.test_classes={test_classes}: {base} says by its folders {shorten(tops)} what is "
+            "tested; leave dataset.test_classes out, or put the folders together with dataset.layout=pooled"
+        )
+    return _as_they_say(names, classes, tops, base)
+
+
+def _says_splits(tops: list[str]) -> bool:
+    """True where there are folders of two kinds of split, so that none is a class by its name alone."""
+    kinds = {WORDS[top.casefold()] for top in tops if top.casefold() in WORDS}
+    return len(kinds) > 1
+
+
+def _as_they_say(
+    names: list[str], classes: list[str], tops: list[str], base: Path
+) -> tuple[list[str], list[str], list[str]]:
+    """Each image in the part that its topmost folder says; val tests where there is no other test."""
+    parts = [WORDS[name.split("/", 1)[0].casefold()] for name in names]
+    if "train" not in parts:
+        raise UserError(
+            f"{base}: of {shorten(tops)} no folder is called train; add one, or take each folder as a class "
+            "with dataset.layout=classes"
+        )
+    if {"test", "query", "gallery"} & set(parts):
+        kept = [i for i, part in enumerate(parts) if part != "val"]
+        if len(kept) < len(parts):
+            console.print(
+                f"{base}: the {len(parts) - len(kept):,} validation images are left out, as nothing is "
+                "chosen by them; to train on them move their classes into the folder train"
+            )
+    else:
+        kept = list(range(len(parts)))
+        parts = ["test" if part == "val" else part for part in parts]
+        console.print(f"{base}: the validation images are the test, as there is no folder test")
+    names, classes, parts = ([each[i] for i in kept] for each in (names, classes, parts))
+    train = {c for c, part in zip(classes, parts, strict=True) if part == "train"}
+    both = sorted(train & {c for c, part in zip(classes, parts, strict=True) if part != "train"})
+    if both:
+        raise UserError(
+            f"{base}: {len(both)} class(es) have images both in train and to be tested: {shorten(both)}; "
+            "metric learning is tested on unseen classes: dataset.layout=pooled puts the folders together "
+            "and draws classes for the test (dataset.test_classes names them), or move each class to one side"
+        )
+    return names, classes, parts
+
+
+def _drawn(
+    names: list[str], classes: list[str], test_classes, seed: int, base: Path
+) -> tuple[list[str], list[str], list[str]]:
+    """The images of the classes that test_classes says are the test, the others train."""
+    test = _test_classes(sorted(set(classes)), 0.5 if test_classes is None else test_classes, seed, base)
+    return names, classes, ["test" if name in test else "train" for name in classes]
+
+
+def _test_classes(classes: list[str], wanted, seed: int, base: Path) -> set[str]:
+    if isinstance(wanted, (int, float)):
+        within("dataset.test_classes", wanted, 0.0, 1.0)
+        order = np.random.default_rng(seed).permutation(len(classes))
+        return {classes[i] for i in order[: round(wanted * len(classes))]}
+    spelt = Names(classes, same_word)
+    wanted = [spelt(str(name)) for name in ([wanted] if isinstance(wanted, str) else wanted)]
+    for name in wanted:
+        if name not in classes:
+            raise UserError(f"dataset.test_classes: no class {name} in {base}; {did_you_mean(name, classes)}")
+    return set(wanted)

@@ -1,0 +1,58 @@
+"""In-shop Clothes Retrieval of DeepFashion: 52,712 photos of 7,982 items (Liu et al., CVPR 2016).
+
+The authors' protocol: 3,997 items train (25,882 images); of 3,985 others, 14,218 query images look for
+their item among 12,612 gallery images.
+"""
+
+from deconfuse.data.layout import Layout, confined, fields, lines
+from deconfuse.data.pixels import Pixels
+from deconfuse.data.split import FileImages, ImageSpec, Split, build, readable
+from deconfuse.system.errors import one_of
+
+PARTITION = "list_eval_partition.txt"
+LAYOUT = Layout(
+    "inshop",
+    "inshop",
+    tuple((f"{lists}{PARTITION}", f"{home}img") for lists in ("Eval/", "") for home in ("Img/", "")),
+    "img.zip and list_eval_partition.txt of the In-shop Clothes Retrieval Benchmark from "
+    "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion.html",
+    {"train": (25882, 3997), "query": (14218, 3985), "gallery": (12612, 3985)},
+)
+
+
+def load(
+    root: str,
+    image_size: int = 224,
+    image_resize: int | None = None,
+    channels: int = 3,
+    augment: str = "photo",
+    on_bad_image: str = "raise",
+    on_small_class: str = "keep",
+    background: str | int | list[int] = "white",
+    value_range: list[float] | None = None,
+) -> Split:
+    """Read the benchmark's folder as its authors distribute it.
+
+    A class is an item (id_00000002), whatever categories its photos are filed under. Items with a single
+    training image belong to the protocol, so they are kept.
+    Raises UserError, naming the folder and the files it needs, where one is missing.
+    """
+    partition, home = LAYOUT.find(root)
+    # Before the rows, the file says how many there are and what their columns are.
+    text = [line for line in lines(partition) if not line.strip().isdigit() and "image_name" not in line]
+    rows = fields(partition, text, "image_name", "item_id", "evaluation_status")
+    for part in sorted({part for _, _, part in rows}):
+        one_of(f"{partition}: split", part, LAYOUT.counts)
+    names = confined(partition, (name for name, _, _ in rows))
+    images = FileImages([home.parent / name for name in names], pixels=Pixels(background, value_range))
+    return build(
+        images,
+        [item for _, item, _ in rows],
+        [part for _, _, part in rows],
+        names,
+        source=str(partition),
+        image=ImageSpec(image_size, channels, augment, image_resize),
+        recall_at=(1, 10, 20, 30, 40, 50),
+        rows=readable(images, on_bad_image),
+        on_small_class=on_small_class,
+    )

@@ -1,0 +1,64 @@
+"""Stanford Online Products: 120,053 photos of 22,634 things on sale (Song et al., CVPR 2016).
+
+The authors' split: 11,318 classes train (59,551 images), 11,316 others test (60,502).
+"""
+
+from pathlib import Path
+
+from deconfuse.data.layout import Layout, confined, fields, lines
+from deconfuse.data.pixels import Pixels
+from deconfuse.data.split import FileImages, ImageSpec, Split, build, readable
+from deconfuse.system.errors import UserError
+
+LAYOUT = Layout(
+    "sop",
+    "Stanford_Online_Products",
+    (("Ebay_train.txt", "Ebay_test.txt"),),
+    "Stanford_Online_Products.zip from https://cvgl.stanford.edu/projects/lifted_struct/",
+    {"train": (59551, 11318), "test": (60502, 11316)},
+)
+
+
+def load(
+    root: str,
+    image_size: int = 224,
+    image_resize: int | None = None,
+    channels: int = 3,
+    augment: str = "photo",
+    on_bad_image: str = "raise",
+    on_small_class: str = "raise",
+    background: str | int | list[int] = "white",
+    value_range: list[float] | None = None,
+) -> Split:
+    """Read the folder Stanford_Online_Products as its authors distribute it.
+
+    A class is one thing on sale; its name is its category and its number, "bicycle 1".
+    Raises UserError, naming the folder and the files it needs, where one is missing.
+    """
+    train, test = LAYOUT.find(root)
+    rows = [(*row, "train") for row in _rows(train)] + [(*row, "test") for row in _rows(test)]
+    names = [name for name, _, _ in rows]
+    images = FileImages([train.parent / name for name in names], pixels=Pixels(background, value_range))
+    return build(
+        images,
+        [label for _, label, _ in rows],
+        [part for _, _, part in rows],
+        names,
+        source=f"dataset sop in {root}",
+        image=ImageSpec(image_size, channels, augment, image_resize),
+        recall_at=(1, 10, 100, 1000),
+        rows=readable(images, on_bad_image),
+        on_small_class=on_small_class,
+    )
+
+
+def _rows(path: Path) -> list[tuple[str, str]]:
+    """(image, class) of each line 'image_id class_id super_class_id path'; the first is a header."""
+    header, *text = lines(path) or [""]
+    if not header.startswith("image_id"):
+        raise UserError(
+            f"{path}: the first line must be 'image_id class_id super_class_id path'; unpack again"
+        )
+    found = fields(path, text, "image_id", "class_id", "super_class_id", "path")
+    confined(path, (name for *_, name in found))
+    return [(name, f"{name.split('/')[0].removesuffix('_final')} {label}") for _, label, _, name in found]

@@ -1,0 +1,85 @@
+"""Figure 2: share of the flipped samples found against share checked."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from deconfuse.retrieval.statistics import detection_curve
+from deconfuse.runs import panels
+from deconfuse.runs.finished import Run, by_seed, grouped, newest
+from deconfuse.runs.part import Part, spread
+from deconfuse.runs.settings import frame
+
+CHECKED = (0.05, 0.1, 0.2, 0.5)
+GRID = np.linspace(0, 1, 201)
+RANKINGS = {"by size": "influence_abs_mean", "signed": "influence_mean"}
+NOTE = (
+    "Training samples ranked by their mean EIF score over all confusion pairs, signed (most harmful "
+    "first, as in the paper) or by mean size; N: number of theta. A random order finds as large a share "
+    "as it checks. Mean ± standard deviation over the seeds; lines are means, and "
+    "where N makes no difference one hides the others."
+)
+
+
+def parts(runs: list[Run]) -> list[Part]:
+    """A row for each data set, noise, loss, N and ranking, with the curves."""
+    chosen = [run for run in runs if run.report["noise"] and not run.report.get("loop")]
+    chosen = [run for run in chosen if run.report["noise"].get("absolute_influence")]
+    chosen = [run for run in chosen if (run.choice("influence"), run.choice("target")) == ("eif", "all")]
+    chosen = [run for run in chosen if run.choice("detector") == "knn"]
+    rows, lines = [], []
+    for where, here in grouped(chosen, _where).items():
+        by_theta = grouped(newest(here), _theta)
+        if len(by_theta) < 2:
+            continue
+        for theta, alike in by_theta.items():
+            tables = [
+                run.table("samples.csv", "flipped", *RANKINGS.values()) for run in by_seed(alike).values()
+            ]
+            for ranking, column in RANKINGS.items():
+                curves = [_curve(table[column], table["flipped"]) for table in tables]
+                found = {
+                    f"found at {share:.0%}": spread([np.interp(share, GRID, each) for each in curves])
+                    for share in CHECKED
+                }
+                looks = {"N": theta, "ranking": ranking, "models": len(tables)}
+                rows.append((alike[0], {**alike[0].where, **looks, **found}))
+                lines.append((where, theta, ranking, np.mean(curves, 0)))
+    if not rows:
+        return []
+    title = "Figure 2: flipped samples found by EIF"
+    return [Part("figure2", title, frame(rows), NOTE, _draw(lines))]
+
+
+def _curve(scores: pd.Series, flipped: pd.Series) -> Float[np.ndarray, " g"]:
+    """Share found at each share of GRID checked."""
+    checked, found = detection_curve(scores.to_numpy(float), flipped.to_numpy(bool))
+    return np.interp(GRID, checked, found)
+
+
+def _where(run: Run) -> tuple[str, str, str, str]:
+    """The curves of one picture."""
+    return *run.where.values(), run.setting("influence.n_theta")
+
+
+def _theta(run: Run) -> int | None:
+    return (run.settings.get("influence") or {}).get("n_theta")
+
+
+def _draw(lines: list[tuple]) -> Figure:
+    wheres = list(dict.fromkeys(line[0] for line in lines))
+    figure, axes = panels.tiles(len(wheres), 2, 4.4, 3)
+    colours = dict(zip((1, 2, 4), panels.COLOURS, strict=False))
+    for axis, where in zip(axes, wheres, strict=True):
+        for here, theta, ranking, curve in lines:
+            if here == where:
+                style = "-" if ranking == "by size" else "--"
+                colour = colours.get(theta, "#555555")
+                axis.plot(GRID, curve, style, color=colour, label=f"N = {theta}, {ranking}", linewidth=1.4)
+        axis.plot([0, 1], [0, 1], ":", color="#888888", label="random")
+        panels.entitle(axis, *where[:3])
+        axis.set_xlabel("share of training samples checked", fontsize=8)
+        axis.set_ylabel("share of flipped samples found", fontsize=8)
+    panels.legend(figure)
+    return figure

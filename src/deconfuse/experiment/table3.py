@@ -1,0 +1,40 @@
+"""Table 3: seconds of detection and of recommendation."""
+
+from deconfuse.runs.finished import Run, by_seed, grouped, usual
+from deconfuse.runs.part import Part, spread
+from deconfuse.runs.settings import frame
+
+# Table 3 of Liu et al. (NeurIPS 2022), CUB200: seconds of detection and of recommendation.
+PAPER = {"eif": "260.20 ± 29.28, 1.85 ± 0.01", "if": "375.56 ± 68.06, -"}
+NOTE = (
+    "Seconds. Detection: scores of all training samples for all confusion pairs of the test side, on "
+    "cached features, without the pass that makes these. Recommendation: the neighbours' vote for all "
+    "training samples. The paper's are of ResNet-50 on CUB200 on its authors' machine, for a number of "
+    "pairs it does not say."
+)
+
+
+def parts(runs: list[Run]) -> list[Part]:
+    """A row for each data set and method, of runs that were told experiment=table3."""
+    chosen = [run for run in runs if run.choice("experiment") == "table3" and run.choice("target") == "all"]
+    rows = []
+    for (dataset, noise, loss, method, *machine, _), alike in grouped(
+        usual(chosen, "influence"), _key
+    ).items():
+        models = by_seed(alike).values()
+        times = [run.report["seconds"] for run in models]
+        row = {"dataset": dataset, "noise": noise, "loss": loss, "method": method}
+        row |= {"device, cores, threads": ", ".join(machine), "models": len(models)}
+        row["pairs"] = spread([run.report["explained"]["rows"] for run in models], 0)
+        row["detection"] = spread([each["influence"] for each in times], 2)
+        row["recommendation"] = spread([each["relabelling"] for each in times], 2)
+        rows.append((alike[0], {**row, "paper, CUB200": PAPER.get(method, "-")}))
+    title = "Table 3: seconds of detection and of recommendation"
+    return [Part("table3", title, frame(rows), NOTE)] if rows else []
+
+
+def _key(run: Run) -> tuple[str, ...]:
+    where = run.choice("dataset"), run.noise, run.choice("loss"), run.choice("influence")
+    machine = run.report.get("machine") or {}
+    machine = [str(machine.get(name, "-")) for name in ("device", "cores", "threads")]
+    return *where, *machine, run.setting("influence")

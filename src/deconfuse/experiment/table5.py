@@ -1,0 +1,47 @@
+"""Table 5: training classes with relabel suggestions, by where these lean."""
+
+from deconfuse.runs.finished import Run, by_seed, grouped, usual
+from deconfuse.runs.part import Part, spread
+from deconfuse.runs.settings import frame
+
+KINDS = ("centralized", "diversified", "individual", "others")
+RULES = (("entropy", "kind", "harmful"), ("0.9", "kind_by_share", "harmful_by_share"))  # and their merges
+NOTE = (
+    "Classes with relabel suggestions (harmful samples whose neighbours say another label), labels as "
+    "they are, mean ± standard deviation over the seeds. Entropy: centralized below 0.35 nats, the "
+    "paper's text; 0.9: centralized where nine tenths of the suggestions agree, the authors' scripts. "
+    "Merges: pairs of classes that centralized suggestions join, against those that the data set knows to "
+    "look alike: precision, recall. The paper: CUB200 41 of 100 classes (2 centralized, 3 diversified, 28 "
+    "individual, 8 others)."
+)
+
+
+def parts(runs: list[Run]) -> list[Part]:
+    """A row for each data set, loss, detector and rule."""
+    chosen = [run for run in runs if run.noise == "none" and run.report.get("classes")]
+    chosen = [run for run in chosen if not run.report.get("loop")]
+    chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
+    rows = []
+    for (dataset, loss, detector, _), alike in grouped(usual(chosen, "influence"), _key).items():
+        models = by_seed(alike).values()
+        for rule, key, suggested in RULES:
+            counts = [run.report["classes"][key] for run in models]
+            row = {"dataset": dataset, "loss": loss, "labels by": detector, "rule": rule}
+            row |= {"models": len(models), "classes": spread([sum(each.values()) for each in counts], 1)}
+            row |= {kind: spread([each[kind] for each in counts], 1) for kind in KINDS}
+            row["merges: precision"] = _merge(models, suggested, "precision")
+            rows.append((alike[0], {**row, "recall": _merge(models, suggested, "recall")}))
+    title = "Table 5: training classes with relabel suggestions"
+    return [Part("table5", title, frame(rows), NOTE)] if rows else []
+
+
+def _merge(runs: list[Run], suggested: str, name: str) -> str:
+    merges = [run.report.get("merge") or {} for run in runs]
+    if not any(merges):  # no classes are known to be alike
+        return "-"
+    found = [each.get(suggested) for each in merges]
+    return spread([each and each[name] for each in found], 2)
+
+
+def _key(run: Run) -> tuple[str, str, str, str]:
+    return run.choice("dataset"), run.choice("loss"), run.choice("detector"), run.setting()

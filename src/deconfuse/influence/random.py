@@ -1,0 +1,16 @@
+"""Seeded random numbers: what every method has to beat."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deconfuse.attribution.head import Targets, Training
+from deconfuse.attribution.network import Network
+
+
+def scores(training: Training | Network, targets: Targets, *, seed: int = 0) -> Float[Tensor, "g n"]:
+    """Standard normal scores; signs mean nothing."""
+    random = torch.Generator().manual_seed(seed)
+    if isinstance(training, Network):
+        return torch.randn(len(targets), len(training), generator=random)
+    return torch.randn(len(targets), len(training.all), generator=random)[:, training.place]

@@ -1,0 +1,161 @@
+"""Which training labels a file corrects: what it asks for, matched with the training set."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int
+
+from deconfuse.data.noise import NoisyLabels
+from deconfuse.data.spelling import Names, same_path, same_word
+from deconfuse.data.split import Split
+from deconfuse.labels import decisions
+from deconfuse.system.errors import UserError, shorten, within
+from deconfuse.system.files import unguarded
+
+
+@dataclass(frozen=True)
+class Plan:
+    """file: what `decisions.asked` reads; None: no corrections. min_vote: the least vote_recommended of the
+    rows of a relabels.csv that count, in [0, 1]."""
+
+    file: str | None
+    min_vote: float
+
+    def __post_init__(self):
+        within("relabels.min_vote", self.min_vote, 0, 1)
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What a file corrects. given: the labels before; noisy: the corrected ones; evidence (n,): why, as text,
+    "" where the label stays; already: how many corrections asked for the label that is there."""
+
+    file: str
+    given: NoisyLabels
+    noisy: NoisyLabels
+    evidence: np.ndarray
+    already: int
+
+    @property
+    def changed(self) -> Bool[np.ndarray, " n"]:
+        """Where the label is another than before."""
+        return self.given.labels != self.noisy.labels
+
+
+def read(plan: Plan, split: Split, noisy: NoisyLabels) -> Corrections | None:
+    """The file's corrections of these labels; None without a file.
+
+    A sample is known by its path and, where the file says it, by the label it had; both may be spelt in
+    another way than in the data (`spelling`). Raises UserError for what does not fit the training set, and
+    where no label would change.
+    """
+    if plan.file is None:
+        return None
+    file = Path(str(plan.file))
+    asked = _spelt_as_here(decisions.asked(file, plan.min_vote), file, split)
+    rows, labels = match(asked, file, split, noisy.labels)
+    corrected, evidence = noisy.labels.copy(), np.full(len(noisy.labels), "", dtype=object)
+    corrected[rows], evidence[rows] = labels, asked["evidence"].to_numpy()
+    changed = corrected != noisy.labels
+    evidence[~changed] = ""
+    already = len(np.unique(rows)) - int(changed.sum())
+    if not changed.any():
+        had = f"all {already} labels it gives are there already" if already else "it gives no label"
+        raise UserError(
+            f"{file}: nothing to change: {had}; run without relabels=, or lower relabels.min_vote"
+        )
+    if len(np.unique(corrected)) < 2:
+        raise UserError(f"{file}: all training samples would be of one class; correct fewer labels")
+    # Without noise= nobody knows what is right: a correction is then no flipped label.
+    clean = noisy.clean if noisy.flipped.any() else corrected
+    return Corrections(str(file), noisy, NoisyLabels(corrected, clean), evidence, already)
+
+
+def _spelt_as_here(asked: pd.DataFrame, file: Path, split: Split) -> pd.DataFrame:
+    """What is asked, with the data's own spelling of each path and class that it has.
+
+    A plain list, which says of no sample which label it has, may be typed by hand or copied from a run's
+    table: a cell that begins with ' is the name as it stands, or else without that guard; UserError where
+    both are there.
+    """
+    paths = Names([*split.train.names, *split.query.names, *split.gallery.names], same_path)
+    classes = Names(split.class_names, same_word)
+    listed = asked["class"] == ""
+
+    def spelt(names: Names, text: str, plain: bool) -> str:
+        found, bare = names(text), unguarded(text)
+        if not plain or bare == text or names(bare) not in names.exact:
+            return found
+        if found in names.exact:
+            raise UserError(
+                f"{file}: {text} may be {found} or, without the sign for spreadsheets, {names(bare)}; "
+                "use a file with old_label and new_label"
+            )
+        return names(bare)
+
+    return asked.assign(
+        path=[spelt(paths, text, plain) for text, plain in zip(asked["path"], listed, strict=True)],
+        label=[spelt(classes, text, plain) for text, plain in zip(asked["label"], listed, strict=True)],
+        **{"class": [classes(text) if text else "" for text in asked["class"]]},
+    ).astype(object)
+
+
+def match(
+    asked: pd.DataFrame, file: Path, split: Split, current: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:
+    """(training rows, class ids to give) of what is asked; UserError, naming a sample, where it can't be."""
+    rows = {name: i for i, name in enumerate(split.train.names)}
+    ids = {name: i for i, name in enumerate(split.class_names)}
+    unknown = [path for path in asked["path"] if path not in rows]
+    if unknown:
+        raise UserError(f"{file}: {_unknown(unknown, split)}")
+    strange = [name for name in pd.concat([asked["label"], asked["class"]]) if name and name not in ids]
+    if strange:
+        near = _near(strange[0], split.class_names[: split.num_classes])
+        raise UserError(f"{file}: there is no class {strange[0]}; {near}")
+    tested = [name for name in asked["label"] if ids[name] >= split.num_classes]
+    if tested:
+        raise UserError(
+            f"{file}: {shorten(dict.fromkeys(tested))} is no training class but one to test with; "
+            "give training samples a training class"
+        )
+    at = asked["path"].map(rows).to_numpy(np.int64)
+    to, had = (asked[name].map(ids).to_numpy() for name in ("label", "class"))
+    other = [
+        f"{path} is {split.class_names[now]} here, {split.class_names[int(then)]} in the file"
+        for path, now, then, new in zip(asked["path"], current[at], had, to, strict=True)
+        if not np.isnan(then) and then != now and new != now
+    ]
+    if other:
+        raise UserError(
+            f"{file}: {len(other)} sample(s) have another label than when they were looked at: "
+            f"{shorten(other, 2)}; give the dataset=, noise= and seed= of the run that was reviewed"
+        )
+    given: dict[int, int] = {}
+    for path, row, label in zip(asked["path"], at.tolist(), to.astype(np.int64).tolist(), strict=True):
+        if given.setdefault(row, label) != label:
+            both = f"{split.class_names[given[row]]} and {split.class_names[label]}"
+            raise UserError(f"{file}: {path} is to be {both}; keep one line of it")
+    return at, to.astype(np.int64)
+
+
+def _unknown(paths: list[str], split: Split) -> str:
+    """Why a path is not found: it is a test sample, or it is like one that is there."""
+    tested = set(split.query.names) | set(split.gallery.names)
+    if paths[0] in tested:
+        return f"{paths[0]} is a test sample; only training labels are corrected, so take it off the list"
+    last = paths[0].replace("\\", "/").rpartition("/")[2]
+    alike = [name for name in split.train.names if name.rpartition("/")[2] == last]
+    near = alike[:1] or difflib.get_close_matches(paths[0], split.train.names[:20000], n=1)
+    hint = f"did you mean {near[0]}?" if near else f"they are named like {split.train.names[0]}"
+    return f"{len(paths)} path(s) are in no training set of this data: {shorten(paths, 2)}; {hint}"
+
+
+def _near(name: str, classes: Iterable[str]) -> str:
+    classes = list(classes)
+    near = difflib.get_close_matches(name, classes, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"Training classes: {shorten(sorted(classes))}"

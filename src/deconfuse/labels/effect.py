@@ -1,0 +1,157 @@
+"""What corrected labels change: the model of the labels before, beside the one of the corrected labels."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from deconfuse.attribution import attribute
+from deconfuse.data.split import Split
+from deconfuse.labels.corrections import Corrections
+from deconfuse.retrieval.confusion import Pairs, Queries, distance, retrieve
+from deconfuse.runs.columns import COLUMNS, MEASURES
+from deconfuse.system.progress import console
+from deconfuse.training.datamodule import DataModule
+from deconfuse.training.devices import device
+from deconfuse.training.embedder import Embedder
+from deconfuse.training.train import another
+
+FATES = ("vanished", "appeared", "moved")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trained model on the test side: its embeddings, its confusion pairs, and its MEASURES."""
+
+    test: Queries
+    confusions: Pairs
+    found: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a file corrected, the models of the labels before and of the corrected ones, and changes.csv."""
+
+    corrections: Corrections
+    before: Seen
+    after: Seen
+    changes: pd.DataFrame
+
+
+def before(
+    corrections: Corrections,
+    untrained: Embedder,
+    data: DataModule,
+    folder: Path,
+    trainer,
+    settings: dict | None = None,
+) -> Seen:
+    """The model of the labels before, found or trained in its own folder from the same start; looked at.
+
+    settings: what its weights depend on, as a run without corrections would say (see find_or_train).
+    """
+    labels = corrections.given.labels
+    model, own, checkpoint, reused = another(untrained, data, folder, trainer, labels, settings=settings)
+    console.print(f"before the corrections: {'reusing' if reused else 'trained'} {checkpoint}")
+    test = attribute.freeze(model, own, checkpoint, device(trainer)).test_side(data.split)
+    return Seen(test, *retrieve(test, (1,)))
+
+
+def changes(before: Seen, after: Seen, split: Split) -> pd.DataFrame:
+    """changes.csv: the queries whose confusion is another one now, by their fate, then closest first.
+
+    vanished: confused before only; appeared: after only; moved: taken for another wrong class than before.
+
+        R@1 after - R@1 before = (vanished - appeared) / queries
+
+    over the queries that count in R@1. The distances are of the pair before, or, where there was none, of the
+    one after; in both models.
+    """
+    old, new = (
+        dict(zip(seen.confusions.query.tolist(), seen.confusions.neighbour.tolist(), strict=True))
+        for seen in (before, after)
+    )
+    rows = []
+    for query in old.keys() | new.keys():
+        neighbours = [where.get(query) for where in (old, new)]
+        taken_for = [None if n is None else int(split.gallery.labels[n]) for n in neighbours]
+        if taken_for[0] != taken_for[1]:
+            fate = "appeared" if taken_for[0] is None else "vanished" if taken_for[1] is None else "moved"
+            pair = query, next(n for n in neighbours if n is not None)
+            rows.append(
+                {
+                    "change": fate,
+                    "query": split.query.names[query],
+                    "query_class": split.class_names[split.query.labels[query]],
+                    "neighbour_before": _name(split.gallery.names, neighbours[0]),
+                    "class_before": _name(split.class_names, taken_for[0]),
+                    "neighbour_after": _name(split.gallery.names, neighbours[1]),
+                    "class_after": _name(split.class_names, taken_for[1]),
+                    "distance_before": _between(before.test, *pair),
+                    "distance_after": _between(after.test, *pair),
+                }
+            )
+    rows.sort(
+        key=lambda row: (
+            FATES.index(row["change"]),
+            row["distance_after" if row["change"] == "appeared" else "distance_before"],
+            row["query"],
+        )
+    )
+    return pd.DataFrame(rows, columns=list(COLUMNS["changes.csv"]))
+
+
+def _name(names: tuple[str, ...], i: int | None) -> str:
+    return "" if i is None else names[i]
+
+
+def _between(test: Queries, query: int, neighbour: int) -> float:
+    return float(distance(test.query[query].double(), test.gallery[neighbour].double()))
+
+
+def compare(corrections: Corrections, before: Seen, after: Seen, split: Split) -> Comparison:
+    """What the corrections changed on the test side."""
+    return Comparison(corrections, before, after, changes(before, after, split))
+
+
+def tables(comparison: Comparison | None) -> dict[str, pd.DataFrame]:
+    """changes.csv; none without corrections."""
+    return {} if comparison is None else {"changes.csv": comparison.changes}
+
+
+def report(comparison: Comparison | None) -> dict | None:
+    """What metrics.json says: how many labels were changed, whether rightly, and the models before and after.
+
+    right and wrong are None without noise=; None at all without corrections.
+    """
+    if comparison is None:
+        return None
+    corrections, table = comparison.corrections, comparison.changes
+    given, new, changed = corrections.given, corrections.noisy, corrections.changed
+    right = int((changed & (new.labels == given.clean)).sum()) if given.flipped.any() else None
+    fates = Counter(table["change"])
+    return {
+        "file": corrections.file,
+        "changed": int(changed.sum()),
+        "already": corrections.already,
+        "right": right,
+        "wrong": None if right is None else int(changed.sum()) - right,
+        "before": _measures(comparison.before),
+        "after": _measures(comparison.after),
+        **{fate: fates[fate] for fate in FATES},
+        "vanished_most": _class_pairs(table[table["change"] == "vanished"], "before"),
+        "appeared_most": _class_pairs(table[table["change"] == "appeared"], "after"),
+    }
+
+
+def _measures(seen: Seen) -> dict[str, float]:
+    return {**{name: seen.found[name] for name in MEASURES}, "confusions": len(seen.confusions)}
+
+
+def _class_pairs(rows: pd.DataFrame, end: str, most: int = 3) -> list[dict]:
+    """The unordered class pairs of most rows, with how many; ties by name."""
+    both = zip(rows["query_class"], rows[f"class_{end}"], strict=True)
+    counts = Counter(tuple(sorted(pair)) for pair in both)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+    return [{"classes": list(pair), "confusions": n} for pair, n in ranked]

@@ -1,0 +1,255 @@
+"""Relabel, leave out what the evidence speaks against, train again from scratch, and see what it won back.
+
+Every round decides anew for each sample of the labels given, with the evidence of all models so far: a model
+believes the labels that it was trained with, so the latest alone would make its own errors grow. An even vote
+speaks for the label given, as most labels are right: samples of classes that look alike are not thrown away.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from deconfuse.attribution import attribute
+from deconfuse.attribution.head import Training
+from deconfuse.data.noise import NoisyLabels
+from deconfuse.labels.evidence import evidence, odds
+from deconfuse.labels.relabel import neighbourhood
+from deconfuse.retrieval.confusion import retrieve
+from deconfuse.runs.columns import MEASURES
+from deconfuse.runs.results import Findings
+from deconfuse.system import distributed
+from deconfuse.system.errors import UserError, count, flag, within
+from deconfuse.system.files import short_hash
+from deconfuse.system.progress import console
+from deconfuse.training.checkpoint import kept
+from deconfuse.training.datamodule import DataModule
+from deconfuse.training.embedder import Embedder
+from deconfuse.training.train import another
+
+
+@dataclass(frozen=True)
+class Plan:
+    """rounds: of relabelling and training, 0 for none. sure: in [0.5, 1), the least probability of another
+    label, beside that of the label given, at which it is taken; from half of its log-odds to there, which is
+    0.75 for 0.9, the sample is left out.
+    clean: also train on the labels before noise= flipped them, to say what share was won back.
+    """
+
+    rounds: int
+    sure: float
+    clean: bool
+
+    def __post_init__(self):
+        count("loop.rounds", self.rounds, 0)
+        within("loop.sure", self.sure, 0.5, 1, open_end=True)
+        flag("loop.clean", self.clean)
+
+
+def allowed(plan: Plan, candidates: int | None, model: Embedder) -> None:
+    """Raise UserError where rounds, in which all samples vote on all and the embeddings are trained again,
+    are asked for with candidates, or with embeddings that are given."""
+    if plan.rounds and model.embeds:
+        raise UserError(
+            f"loop.rounds={plan.rounds} trains embeddings again, which model=as_is takes as they are; take "
+            "model=identity, or train your own model on corrected labels"
+        )
+    if plan.rounds and candidates is not None:
+        raise UserError(
+            f"loop.rounds={plan.rounds} judges every sample, but candidates={candidates} asks few; take "
+            "candidates=null"
+        )
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a round trains with: labels (n,), left_out (n,) of training, evidence (n,): P of its label
+    beside the other one of two, the label given and the most likely other; in [0, 1]."""
+
+    labels: np.ndarray
+    left_out: np.ndarray
+    evidence: np.ndarray
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trained model: the training side at its checkpoints, the last one last, and its MEASURES."""
+
+    checkpoint: Path
+    sides: list[Training]
+    found: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A finished loop: a row per round (rounds.csv), the last labels, and the clean model's MEASURES."""
+
+    rounds: pd.DataFrame
+    labels: Labels
+    clean: dict[str, float] | None
+
+
+def correct(
+    sides: list[Training], voters: list[torch.Tensor], given: np.ndarray, sure: float, k: int | None
+) -> Labels:
+    """The other label where s = P(other) / (P(other) + P(given)) >= sure; left out where only
+
+        log s / (1 - s)  >  1/2 log sure / (1 - sure)
+
+    P: `evidence` of the sides of all models so far; voters (n,): of each side, who took part in its training.
+    """
+    labels = torch.from_numpy(given)
+    votes = evidence(sides, k or neighbourhood(sides[-1].labels), labels=labels, voters=voters)
+    other, log_odds = odds(votes, labels)
+    share = log_odds.sigmoid()
+    taken = (share >= sure) & (log_odds > 0)
+    corrected = torch.where(taken, other, labels).numpy()
+    doubtful = log_odds > torch.tensor(sure).logit() / 2
+    return Labels(corrected, (doubtful & ~taken).numpy(), torch.where(taken, share, 1 - share).numpy())
+
+
+def row(
+    number: int,
+    seen: Seen,
+    labels: Labels,
+    noisy: NoisyLabels,
+    start: dict[str, float],
+    clean: dict[str, float] | None,
+) -> dict:
+    """A line of rounds.csv. start and clean: MEASURES of the first model and of the one with clean labels.
+
+        won back = (measure - start's) / (clean's - start's)
+
+    NaN where no label was flipped, no clean model is at hand, or it is not better than the first.
+    """
+    known, used = bool(noisy.flipped.any()), ~labels.left_out
+    wrong = used & (labels.labels != noisy.clean)
+    back = {}
+    for name in MEASURES:
+        lost = clean[name] - start[name] if clean else 0.0
+        back[f"won_back_{name}"] = (seen.found[name] - start[name]) / lost if lost > 0 else np.nan
+    return {
+        "round": number,
+        **seen.found,
+        "relabelled": int((used & (labels.labels != noisy.labels)).sum()),
+        "left_out": int(labels.left_out.sum()),
+        "wrong": int(wrong.sum()) if known else np.nan,
+        "broken": int((wrong & ~noisy.flipped).sum()) if known else np.nan,
+        **back,
+        "checkpoint": str(seen.checkpoint),
+    }
+
+
+def run(
+    plan: Plan,
+    noisy: NoisyLabels,
+    start: Seen,
+    k: int | None,
+    train: Callable[[Labels], Seen],
+    clean: Callable[[], Seen],
+) -> Loop:
+    """The rounds. start: the model of the labels given; train: a model of a round's labels, from scratch.
+
+    Ends early where a round would train with the labels of the one before, or with fewer than two classes.
+    """
+    n = len(noisy.labels)
+    labels = Labels(noisy.labels, np.zeros(n, bool), np.full(n, np.nan))
+
+    sides: list[Training] = []
+    voters: list[torch.Tensor] = []
+
+    def next_labels() -> Labels:
+        return distributed.told(lambda: correct(sides, voters, noisy.labels, plan.sure, k))
+
+    best = clean().found if plan.clean and noisy.flipped.any() else None
+    rows, seen = [row(0, start, labels, noisy, start.found, best)], start
+    for number in range(1, plan.rounds + 1):
+        sides += seen.sides
+        voters += [~torch.from_numpy(labels.left_out)] * len(seen.sides)
+        new = next_labels()
+        if same(new, labels):
+            console.print(f"loop: round {number} would change no label; ended")
+            break
+        if len(np.unique(new.labels[~new.left_out])) < 2:
+            console.print(f"loop: round {number} would leave fewer than two classes; ended; raise loop.sure")
+            break
+        labels, seen = new, train(new)
+        rows.append(row(number, seen, labels, noisy, start.found, best))
+    return Loop(pd.DataFrame(rows), labels, best)
+
+
+def same(one: Labels, other: Labels) -> bool:
+    """Whether training with both ends at the same weights."""
+    return np.array_equal(one.left_out, other.left_out) and np.array_equal(
+        one.labels[~one.left_out], other.labels[~other.left_out]
+    )
+
+
+def home(first: Path, labels: Labels) -> Path:
+    """A round's folder for its model: the first model's name, and a hash of it and of the labels."""
+    words, _, key = first.name.rpartition("-")
+    content = fingerprint(labels)
+    return first.with_name(f"{words}-loop-{short_hash([key, content])}")
+
+
+def fingerprint(labels: Labels) -> str:
+    """A hash of what a round trains with."""
+    return hashlib.sha256(labels.labels.tobytes() + labels.left_out.tobytes()).hexdigest()
+
+
+def look(model: Embedder, data: DataModule, checkpoint: Path, device: torch.device) -> Seen:
+    """A trained model's sides and MEASURES."""
+    frozen = attribute.freeze(model, data, checkpoint, device)
+    test = frozen.test_side(data.split)
+    _, found = retrieve(test, (1,))
+    past = attribute.sides(model, data, kept(checkpoint), device)
+    return Seen(checkpoint, [*past, frozen.training], {name: found[name] for name in MEASURES})
+
+
+def train(
+    untrained: Embedder,
+    data: DataModule,
+    trainer,
+    device: torch.device,
+    folder: Path,
+    labels: np.ndarray,
+    left_out: np.ndarray | None = None,
+    settings: dict | None = None,
+) -> Seen:
+    """A model of other labels, from the first one's start, found or trained in its own folder; looked at.
+
+    settings: what its weights depend on (see find_or_train).
+    """
+    model, own, checkpoint, reused = another(untrained, data, folder, trainer, labels, left_out, settings)
+    console.print(f"loop: {'reusing' if reused else 'trained'} {checkpoint}")
+    return look(model, own, checkpoint, device)
+
+
+def tables(loop: Loop | None, found: Findings) -> dict[str, pd.DataFrame]:
+    """rounds.csv and corrected.csv; none without a loop."""
+    if loop is None:
+        return {}
+    names = np.array(found.split.class_names, dtype=object)
+    corrected = pd.DataFrame(
+        {
+            "sample": np.arange(len(found.noisy.labels)),
+            "path": found.split.train.names,
+            "class": names[found.noisy.labels],
+            "corrected": names[loop.labels.labels],
+            "left_out": loop.labels.left_out,
+            "evidence": loop.labels.evidence,
+        }
+    )
+    return {"rounds.csv": loop.rounds, "corrected.csv": corrected}
+
+
+def report(loop: Loop | None, plan: Plan) -> dict | None:
+    """The rounds and the clean model's measures, and how they were made; None without a loop."""
+    if loop is None:
+        return None
+    rounds = loop.rounds.astype(object).where(loop.rounds.notna(), None)
+    return {"rounds": rounds.to_dict("records"), "clean": loop.clean, "sure": plan.sure}

@@ -1,0 +1,203 @@
+"""Recommend labels by a distance-weighted vote of the neighbours (Algorithm 1)."""
+
+import math
+import os
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from deconfuse.retrieval.metrics import nearest
+from deconfuse.system.errors import UserError, count
+from deconfuse.system.progress import track
+
+TILE_BYTES = 64 * 2**20  # of votes held at once; never n x c
+KEPT = 8  # labels of a candidate that are kept, the most likely ones
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What the k nearest other training samples say about each one.
+
+    classes (n, k): the neighbours' labels, closest first; share (n, k): P(label of neighbour j), the
+    vote for that label in [0, 1]; own (n,): the vote for the sample's current label. Of a sample that was no
+    candidate, share and own are NaN, and classes the label it has. index (n, k): which samples the neighbours
+    are; None where the votes are no neighbours'.
+    """
+
+    classes: Int[Tensor, "n k"]
+    share: Float[Tensor, "n k"]
+    own: Float[Tensor, " n"]
+    index: Int[Tensor, "n k"] | None = None
+
+    def best(self, but: Int[Tensor, " n"] | None = None) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """(label, vote) with the largest vote, ties to the smaller class id; but: a label to leave out.
+
+        Where all neighbours have the label left out, that label with vote 0.
+        """
+        share = self.share if but is None else self.share.masked_fill(self.classes == but[:, None], -1)
+        top = share.max(1, keepdim=True).values
+        label = self.classes.masked_fill(share < top, torch.iinfo(torch.int64).max).min(1).values
+        return label, top[:, 0].clamp_min(0)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a detector that also recommends has found.
+
+    suspicion (n,): higher = more likely mislabelled; votes: P(label) of each sample, by its evidence.
+    """
+
+    suspicion: Float[Tensor, " n"]
+    votes: Votes
+
+
+def neighbourhood(labels: Int[Tensor, " n"]) -> int:
+    """K: the median class size, at least 1, less than n."""
+    sizes = torch.bincount(labels)
+    return max(1, min(int(sizes[sizes > 0].median()), len(labels) - 1))
+
+
+def vote(
+    embeddings: Float[Tensor, "n m"],
+    labels: Int[Tensor, " n"],
+    k: int | None = None,
+    tile: int | None = None,
+    voters: Bool[Tensor, " n"] | None = None,
+) -> Votes:
+    """P(y = l) = sum_i exp(-d_i) [y_i = l] / sum_i exp(-d_i) over the k nearest other samples.
+
+    Algorithm 1, with d the Euclidean distance of the embeddings as they are given. k: by default the
+    median class size. tile: samples at a time (by memory). voters: whose labels count (all); K is capped at
+    the other voters there are. Raises UserError for fewer than two samples or voters.
+    """
+    if len(labels) < 2 or (voters is not None and int(voters.sum()) < 2):
+        raise UserError("relabelling needs at least two training samples")
+    squared, index = neighbours(embeddings, k or neighbourhood(labels), voters)
+    weight = _weights(squared.sqrt())
+    classes = labels[index]
+    share, c = torch.empty_like(weight), int(labels.max()) + 1
+    tile = tile or max(1, TILE_BYTES // (4 * c))
+    for start in range(0, len(labels), tile):
+        some = slice(start, start + tile)
+        total = weight.new_zeros(len(weight[some]), c).scatter_add_(1, classes[some], weight[some])  # (t, c)
+        share[some] = total.gather(1, classes[some])
+    own = (weight * (classes == labels[:, None])).sum(1)
+    return Votes(classes, share, own, index)
+
+
+def _weights(distance: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """exp(-d) / sum exp(-d), relative to the closest: far-away samples do not underflow to 0/0."""
+    weight = torch.exp(distance[:, :1] - distance)
+    return weight / weight.sum(1, keepdim=True)
+
+
+def neighbours(
+    embeddings: Float[Tensor, "n m"], k: int, voters: Bool[Tensor, " n"] | None
+) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """The k nearest other voters of each sample: squared distances and indices."""
+    if voters is None or voters.all():
+        return nearest(embeddings, embeddings, k, same=True)
+    inside, outside = voters.nonzero()[:, 0], (~voters).nonzero()[:, 0]
+    k, gallery = min(k, len(inside) - 1), embeddings[inside]
+    parts = nearest(gallery, gallery, k, same=True), nearest(embeddings[outside], gallery, k, same=False)
+    order = torch.cat([inside, outside]).argsort()
+    squared, index = (torch.cat(both)[order] for both in zip(*parts, strict=True))
+    return squared, inside[index]
+
+
+def candidates(influence: Float[Tensor, " n"], most: int) -> Int[Tensor, " a"]:
+    """The at most `most` samples that score > 0 and highest, in the training set's order, ties to the first.
+
+    Only harmful samples are recommended another label, so these are the ones whose votes matter first.
+    """
+    order = influence.argsort(descending=True, stable=True)[:most]
+    return order[influence[order] > 0].sort().values
+
+
+def vote_on(
+    asked: Int[Tensor, " a"],
+    embeddings: Float[Tensor, "n m"],
+    labels: Int[Tensor, " n"],
+    k: int | None = None,
+    tile: int | None = None,
+) -> Votes:
+    """`vote` on the candidates asked alone, by all: 2 a n m operations instead of 2 n^2 m.
+
+    Exact; of each candidate's votes those for the KEPT most likely labels are kept. tile: candidates at a
+    time (by memory). Raises UserError for fewer than two samples.
+    """
+    if len(labels) < 2:
+        raise UserError("relabelling needs at least two training samples")
+    k, c = min(k or neighbourhood(labels), len(labels) - 1), int(labels.max()) + 1
+    kept = min(KEPT, c)
+    classes = labels[:, None].repeat(1, kept)
+    share = embeddings.new_full((len(labels), kept), torch.nan)
+    own = embeddings.new_full((len(labels),), torch.nan)
+    tile = tile or max(1, TILE_BYTES // (4 * max(c, 3 * k)))
+    for rows in track(asked.split(tile), "voting on candidates", math.ceil(len(asked) / tile)):
+        squared, index = others(rows, embeddings, k)
+        weight = _weights(squared.sqrt())
+        total = weight.new_zeros(len(rows), c).scatter_add_(1, labels[index], weight)
+        own[rows] = total.gather(1, labels[rows, None])[:, 0]
+        share[rows], classes[rows] = total.topk(kept, dim=1)
+    return Votes(classes, share, own)
+
+
+def others(
+    rows: Int[Tensor, " a"], embeddings: Float[Tensor, "n m"], k: int
+) -> tuple[Float[Tensor, "a k"], Int[Tensor, "a k"]]:
+    """The k < n nearest other samples of some samples: squared distances and indices."""
+    squared, index = nearest(embeddings[rows], embeddings, k + 1, same=False)
+    # A sample is found beside its equals, in any place; where it is not, they are k + 1, and the last goes.
+    mine = index == rows[:, None]
+    mine[:, -1] |= ~mine.any(1)
+    return squared[~mine].view(-1, k), index[~mine].view(-1, k)
+
+
+def check(labels: Int[Tensor, " n"], k: int | None, asked: int | None) -> None:
+    """Raise UserError where asked, how many candidates there are, is no number, or, without candidates, the
+    votes of all would not fit into this machine's memory.
+
+    A neighbour takes some 36 bytes: its distance, index, label and share, and what is made on the way.
+    """
+    if asked is not None:
+        count("candidates", asked, 1)
+        return
+    n, k = len(labels), k or neighbourhood(labels)
+    needed, there = 36 * n * min(k, n), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"the votes of {n} samples with {k} neighbours each take {needed / 2**30:.0f} GiB of memory, "
+            f"this machine has {there / 2**30:.0f}; candidates=10000 asks the most harmful samples alone, "
+            "neighbours=20 fewer neighbours"
+        )
+
+
+def recommended_right(
+    votes: Votes,
+    labels: Int[Tensor, " n"],
+    clean: Int[Tensor, " n"],
+    harmful: Bool[Tensor, " n"],
+) -> float | None:
+    """Table 2: of the flipped samples that score harmful, the share whose recommendation is the true
+    label; where it is the current label, the second choice counts. None where there is no such sample.
+    Samples that were no candidates do not count."""
+    chosen = harmful & (labels != clean) & ~votes.own.isnan()
+    if not chosen.any():
+        return None
+    first, _ = votes.best()
+    second, _ = votes.best(but=labels)
+    return (torch.where(first == labels, second, first) == clean)[chosen].float().mean().item()
+
+
+def recommended_right_all(votes: Votes, labels: Int[Tensor, " n"], clean: Int[Tensor, " n"]) -> float | None:
+    """Of all flipped samples, harmful or not, the share whose most likely other label is the true one.
+
+    None where none is flipped. Samples that were no candidates do not count.
+    """
+    flipped = (labels != clean) & ~votes.own.isnan()
+    if not flipped.any():
+        return None
+    return (votes.best(but=labels)[0] == clean)[flipped].float().mean().item()

@@ -1,0 +1,102 @@
+"""Before an hour of training: are the settings whole, do the parts fit each other, and do they work?"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from inspect import signature
+
+import numpy as np
+import torch
+
+from deconfuse.attribution import attribute
+from deconfuse.attribution.head import Training
+from deconfuse.data.split import ImageSpec, RowSpec, Split
+from deconfuse.retrieval.confusion import Queries, find
+from deconfuse.system import distributed
+from deconfuse.system.errors import UserError, count
+from deconfuse.system.progress import console
+from deconfuse.training.embedder import Embedder
+from deconfuse.training.recipe import INSTANCE_BALANCED
+
+# Experiments whose tables are of flipped labels alone, or of labels as they are.
+OF_FLIPPED = {"table2": True, "figure2": True, "detection": True, "table5": False, "figure1": False}
+
+
+def plan_of(kind: type, key: str, settings: dict):
+    """A dataclass of the keys below one; UserError where that is no group, or has other keys."""
+    given, names = settings[key], [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(given, dict):
+        raise UserError(f"{key}={given} is not a group of keys; give {key}.{names[0]}=VALUE")
+    odd = sorted(given.keys() ^ set(names))
+    if odd:
+        raise UserError(f"{key} has the keys {', '.join(names)}; look at {', '.join(odd)}")
+    return kind(**given)
+
+
+def of_its_table(experiment: str | None, flipped: bool) -> None:
+    """Say where a run will not be in the table of its experiment, for the labels that it trains on."""
+    wants = OF_FLIPPED.get(experiment, flipped)
+    if wants != flipped:
+        what = "flipped labels" if wants else "labels as they are"
+        console.print(f"warning: experiment={experiment} is of {what}: this run will not be in its table")
+
+
+def lopsided(labels: np.ndarray, names: Sequence[str], sampling: str) -> None:
+    """Say that one class has half of the training images or more, and three times as many as any other."""
+    sizes = np.bincount(labels)
+    second, first = np.sort(sizes)[-2:] if len(sizes) > 1 else (0, 0)
+    if sampling == INSTANCE_BALANCED and second and 2 * first >= len(labels) and first >= 3 * second:
+        console.print(
+            f"warning: {first / len(labels):.0%} of the training images are of one class, "
+            f"{names[sizes.argmax()]}; recipe.sampling=class_balanced draws every class equally often"
+        )
+
+
+def answerable(split: Split) -> None:
+    """UserError where no query has an image of its class in the gallery: nothing could be retrieved."""
+    if split.lone.all():
+        raise UserError(
+            f"none of the {len(split.query)} queries has another image of its class in the gallery, so "
+            "nothing "
+            "can be retrieved; add gallery images of the queries' classes"
+        )
+
+
+def input_size(spec: ImageSpec | RowSpec, model: Callable, choices: dict[str, str]) -> dict[str, int]:
+    """The keyword that tells the model how large an input is; UserError where it takes another kind."""
+    if not spec.model_size.keys() <= signature(model).parameters.keys():
+        data, chosen = f"dataset={choices['dataset']}", f"model={choices['model']}"
+        if isinstance(spec, RowSpec):
+            raise UserError(f"{data} has no images for {chosen}; add model=identity or model=as_is")
+        raise UserError(
+            f"{data} has images, which {chosen} does not take; add model=small_cnn or model=resnet50"
+        )
+    return spec.model_size
+
+
+def rehearse(
+    model: Embedder,
+    target,
+    explainer,
+    detector,
+    params: str,
+    neighbours: int | None,
+    candidates: int | None,
+    spec: ImageSpec | RowSpec,
+) -> None:
+    """Explain one pair by four made-up samples with the untrained model: bad settings show at once."""
+    if neighbours is not None:
+        count("neighbours", neighbours, 1)
+    phi, labels = torch.eye(4, model.head.in_features), torch.zeros(4, dtype=torch.long)
+    training = Training(phi, labels, model.head.weight.detach(), model.head.bias.detach(), model.loss)
+    console.quiet = True  # what is said of made-up samples would only mislead
+    try:
+        target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
+        attribute.rehearse(explainer, model, params, spec.shape)
+        scores = torch.zeros(1, 4)
+        detector(training, scores, attribute.votes(training, scores, 1, candidates))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"
+        ) from error
+    finally:
+        console.quiet = not distributed.first()

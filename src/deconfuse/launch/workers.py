@@ -1,0 +1,247 @@
+"""One job in several processes: started here, or by torchrun or srun.
+
+Started here, the job runs in new processes alone, and the one that the user started looks after them: it
+takes no part, so whatever happens to one of them it can end the others and say what it was, in one line.
+"""
+
+import io
+import logging
+import multiprocessing
+import os
+import socket
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import setup_globals
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.strategies import DDPStrategy
+
+from deconfuse.launch import command_line, sweep
+from deconfuse.system import distributed, signals
+from deconfuse.system.errors import UserError
+from deconfuse.system.progress import by_torchrun, console, speaker, speaking
+from deconfuse.training import devices
+
+INTERRUPTED = 130  # the exit code of Ctrl-C
+GRACE = 3.0  # seconds: for others to report after the first failure, and to end by themselves
+STOPPING = (
+    20.0  # seconds: for processes that were stopped to clean up; SLURM's SIGKILL comes 30 after SIGTERM
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a new process needs to know: the job, Hydra's settings, and how it speaks.
+
+    silent: what is printed is handed back instead, for a terminal that jobs share.
+    """
+
+    run: Callable[[DictConfig], Path]
+    cfg: DictConfig
+    hydra: DictConfig
+    speaker: str
+    with_traceback: bool
+    silent: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a process ended: the job's folder and what it printed, or an error.
+
+    error: its one line where it is the user's, else its traceback; code: the exit code, None with a
+    traceback; died: without a word; stopped: the signal that stopped it.
+    """
+
+    folder: Path | None = None
+    printed: str = ""
+    error: str | None = None
+    code: int | None = None
+    died: bool = False
+    stopped: int | None = None
+
+
+def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
+    """The job, in as many processes as the trainer's settings say."""
+    hush()
+    trainer = instantiate(cfg.trainer)
+    found = devices.strategy(trainer)
+    several = isinstance(found, DDPStrategy)
+    if by_torchrun() and not several and os.environ["WORLD_SIZE"] != "1":
+        raise UserError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes for a job of one; add trainer=ddp and "
+            "trainer.devices=PROCESSES_PER_MACHINE"
+        )
+    if not several or found.num_processes * found.num_nodes == 1:
+        return run(cfg)
+    if not found.cluster_environment.creates_processes_externally:
+        return look_after(run, cfg, found.num_processes, found.num_nodes)
+    if sweep.running():
+        raise UserError("a sweep starts the processes of its jobs itself; leave torchrun or srun away")
+    return member(run, cfg)
+
+
+def member(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
+    """The job as one of several processes; the first one alone speaks."""
+    hush()
+    devices.join(instantiate(cfg.trainer))
+    if not distributed.first():
+        console.quiet = True
+        warnings.simplefilter("ignore")
+    console.print(f"{distributed.world()} processes")
+    return run(cfg)
+
+
+def hush() -> None:
+    """Lightning says what it does; what went wrong is said here."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def look_after(run: Callable[[DictConfig], Path], cfg: DictConfig, here: int, machines: int) -> Path:
+    """Start the processes of this machine and wait for them; raises what one of them met."""
+    # A launcher's process knows the types of Hydra's plugins in a way that can't be sent: plain values can.
+    hydra = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
+    job = Job(
+        run,
+        cfg,
+        hydra,
+        speaker(),
+        with_traceback=sweep.traceback_wanted,
+        silent=sys.stdout is not sys.__stdout__,
+    )
+    with started(job, environments(here, machines)) as processes:
+        reports = gathered(processes)
+    print(reports[0].printed, end="", flush=True)
+    return reports[0].folder
+
+
+def environments(here: int, machines: int) -> list[dict[str, str]]:
+    """What each process of this machine finds in its environment, where Lightning looks; on one machine with
+    a port that is free. Raises UserError where several machines are not told of each other."""
+    needed = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+    missing = [name for name in needed if name not in os.environ]
+    if machines > 1 and missing:
+        raise UserError(
+            f"trainer.num_nodes={machines}: {', '.join(missing)} not set; start it on each machine with "
+            "MASTER_ADDR (the first machine), MASTER_PORT (one that is free there) and NODE_RANK=0, 1, ..., "
+            "or with torchrun or srun"
+        )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        given = ("127.0.0.1", str(free.getsockname()[1]), "0")
+    if machines > 1:
+        given = tuple(os.environ[name] for name in needed)
+    shared = {**dict(zip(needed, given, strict=True)), "WORLD_SIZE": str(here * machines)}
+    return [{**shared, "LOCAL_RANK": str(i)} for i in range(here)]
+
+
+@contextmanager
+def started(job: Job, variables: list[dict[str, str]]) -> Iterator[list[tuple[Connection, BaseProcess]]]:
+    """A process for each environment, with the end of a pipe where it reports; none is left afterwards."""
+    context, processes, grace = multiprocessing.get_context("spawn"), [], GRACE
+    try:
+        for own in variables:
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=_process, args=(job, own, writer))
+            process.start()
+            writer.close()  # so that the reader meets the end of the pipe when the process ends
+            processes.append((reader, process))
+        yield processes
+    except (KeyboardInterrupt, signals.Stopped) as error:
+        grace = STOPPING  # each drops what it was writing, and the first says what is kept
+        for _, process in processes if isinstance(error, signals.Stopped) else []:
+            process.terminate()  # a terminal's Ctrl-C reaches each without this
+        raise
+    finally:
+        until = time.monotonic() + grace
+        for _, process in processes:
+            process.join(max(0.0, until - time.monotonic()))
+            process.kill()
+            process.join()
+
+
+def _process(job: Job, variables: dict[str, str], writer: Connection) -> None:
+    """What a new process does."""
+    os.environ |= variables
+    setup_globals()
+    HydraConfig.instance().cfg = job.hydra
+    sweep.end_with_parent()
+    signals.listen()
+    printed = io.StringIO()
+    with ExitStack() as stack:
+        if job.speaker:
+            stack.enter_context(speaking(job.speaker))
+        if job.silent:
+            stack.enter_context(redirect_stdout(printed))
+        try:
+            report = Report(folder=member(job.run, job.cfg))
+        except BaseException as error:
+            report = failed(error, job.with_traceback)
+    with suppress(OSError):  # nobody reads it any more
+        writer.send(replace(report, printed=printed.getvalue()))
+
+
+def failed(error: BaseException, with_traceback: bool) -> Report:
+    """The report of an error."""
+    message, code = command_line.explain(error, list(HydraConfig.get().overrides.task))
+    if message is None:
+        return Report(error=traceback.format_exc())
+    if with_traceback:
+        traceback.print_exc()
+    number = error.number if isinstance(error, signals.Stopped) else None
+    return Report(error=message.removeprefix("error: "), code=code, stopped=number)
+
+
+def gathered(processes: list[tuple[Connection, BaseProcess]]) -> list[Report]:
+    """The reports in the order of the processes; raises the error that explains the others.
+
+    A process that is lost makes the others fail when they next wait for it: so after a first failure there is
+    GRACE for its cause to be heard of. What is the user's comes first, then who died without a word.
+    """
+    open_ = {reader: i for i, (reader, _) in enumerate(processes)}
+    reports, until = {}, None
+    while open_:
+        ready = wait(list(open_), None if until is None else max(0.0, until - time.monotonic()))
+        if not ready:
+            break
+        for reader in ready:
+            i = open_.pop(reader)
+            try:
+                reports[i] = reader.recv()
+            except EOFError:
+                processes[i][1].join(GRACE)
+                reports[i] = Report(error=died(i, processes[i][1].exitcode), code=1, died=True)
+        if until is None and any(report.error for report in reports.values()):
+            until = time.monotonic() + GRACE
+    failures = {i: report for i, report in reports.items() if report.error}  # in the order they came
+    if not failures:
+        return [reports[i] for i in range(len(processes))]
+    i, worst = min(failures.items(), key=lambda item: (item[1].code is None, item[1].died))
+    if worst.code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if worst.stopped is not None:
+        raise signals.Stopped(worst.stopped)
+    if worst.code is not None:
+        raise UserError(worst.error)
+    error = RuntimeError(f"process {i} failed")
+    error.add_note(worst.error)
+    raise error
+
+
+def died(i: int, code: int | None) -> str:
+    """A line about a process that ended without a report."""
+    how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+    return (
+        f"process {i} was ended {how}, perhaps for want of memory (trainer.devices=1 takes less); the same "
+        "command goes on after the last whole epoch"
+    )

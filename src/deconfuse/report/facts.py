@@ -1,0 +1,285 @@
+"""What the report's pages show, as plain numbers and names: the run's findings, column by column."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deconfuse.retrieval.confusion import Pairs, groups
+from deconfuse.retrieval.statistics import detection_curve
+from deconfuse.runs import finished
+from deconfuse.runs.columns import SIGNS
+from deconfuse.runs.results import Findings
+from deconfuse.system.errors import UserError
+from deconfuse.system.files import read_json
+
+MOST = 10  # training samples shown of an explanation on either side, and explanations of a sample
+NEAR = 8  # neighbours shown of a training sample
+EDGES = 40  # class pairs in the graph of confusions
+METHODS = 12  # runs shown beside each other
+POINTS = 200  # of a detection curve
+SHOWN = 12  # queries shown of those whose confusion vanished, and of each other fate
+BLOCK = 2**24  # scores held at once
+
+
+@dataclass(frozen=True)
+class Method:
+    """Scores of one run on what is explained, (e, n) and > 0 harmful; its name and the run it came from."""
+
+    name: str
+    run: str
+    unit: str
+    scores: Float[Tensor, "e n"] | Float[np.ndarray, "e n"] = field(repr=False)
+
+
+def plain(values: Sequence[float] | np.ndarray | Tensor, digits: int = 7) -> list[float | None]:
+    """As the tables have them, seven significant digits; None for what is not finite."""
+    return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in np.asarray(values).tolist()]
+
+
+def rows(values: Sequence, digits: int = 5) -> list[list[float | None]]:
+    """`plain` of each row."""
+    return [plain(row, digits) for row in values]
+
+
+def pairs(pairs: Pairs, known: Sequence[bool] | None = None) -> dict:
+    """Pairs in the order of their table: rows of query and gallery, d; known: look alike by the data set."""
+    return {
+        "query": pairs.query.tolist(),
+        "neighbour": pairs.neighbour.tolist(),
+        "distance": plain(pairs.distance),
+        "known": [int(one) for one in known] if known is not None else None,
+    }
+
+
+def edges(found: Findings) -> list[list[int]]:
+    """[class, other class, how often it is taken for the other, the reverse, look alike], most first.
+
+    Every unordered pair of classes that are confused, ties by class id.
+    """
+    split, confusions = found.split, found.confusions
+    classes = (
+        split.query.labels[confusions.query.numpy()].tolist(),
+        split.gallery.labels[confusions.neighbour.numpy()].tolist(),
+    )
+    counts = Counter(zip(*classes, strict=True))
+    alike = {(a, b) for group in split.same_things for a in group for b in group}
+    unordered = {(min(pair), max(pair)) for pair in counts}
+    table = [[a, b, counts[a, b], counts[b, a], int((a, b) in alike)] for a, b in unordered]
+    # The class that is taken for the other more often comes first.
+    table = [[a, b, n, m, k] if n >= m else [b, a, m, n, k] for a, b, n, m, k in table]
+    return sorted(table, key=lambda row: (-row[2] - row[3], row[0], row[1]))
+
+
+def curve(suspicion: Float[np.ndarray, " n"], flipped: np.ndarray) -> dict[str, list[float | None]]:
+    """The detection curve at POINTS places: (share checked, share found), both from 0 to 1."""
+    checked, found = detection_curve(suspicion, flipped)
+    some = np.unique(np.linspace(0, len(checked) - 1, POINTS).round().astype(int))
+    return {"checked": plain(checked[some], 5), "found": plain(found[some], 5)}
+
+
+def curves(found: Findings, detector: str) -> list[dict]:
+    """The detector's curve and |influence|'s; none without flipped labels, or where all are."""
+    flipped = found.noisy.flipped
+    if flipped.all() or not flipped.any():
+        return []
+    named = [{"name": detector, **curve(found.suspicion.numpy(), flipped)}]
+    if len(found.influence):
+        named.append({"name": "|influence|", **curve(found.acting.absolute.numpy(), flipped)})
+    return named
+
+
+def training(
+    found: Findings, samples: pd.DataFrame, relabels: pd.DataFrame, before: dict[int, int] | None
+) -> dict:
+    """samples.csv by column, classes as ids; relabels: the rows of relabels.csv, most suspicious first.
+
+    before: the class before, of each row that was corrected; None without corrections.
+    """
+    columns = ("influence_mean", "influence_abs_mean", "harmful_share", "suspicion")
+    table = {name: plain(samples[name]) for name in (*columns, "vote_current", "vote_recommended")}
+    table |= {"names": list(found.split.train.names), "labels": found.noisy.labels.tolist()}
+    table |= {"recommended": found.votes.best()[0].tolist(), "relabels": relabels["sample"].tolist()}
+    table["clean"] = found.noisy.clean.tolist() if found.noisy.flipped.any() else None
+    table["before"] = before
+    return table
+
+
+def labels_before(found: Findings, clean_list: pd.DataFrame) -> dict[int, int]:
+    """The class of each training row that relabels= corrected, before that; clean_list: clean_list.csv."""
+    ids = {name: i for i, name in enumerate(found.split.class_names)}
+    given = dict(zip(clean_list["path"], clean_list["old_label"].map(ids).tolist(), strict=True))
+    now = zip(found.split.train.names, found.noisy.labels.tolist(), strict=True)
+    return {row: given[name] for row, (name, label) in enumerate(now) if given[name] != label}
+
+
+def uncounted(found: Findings) -> tuple[int, list[int]]:
+    """(queries that R@1 is the mean over, rows of confusions.csv whose query is none of them).
+
+    Those left out have no other sample of their class in the gallery.
+    """
+    lone = found.split.lone
+    return int((~lone).sum()), np.flatnonzero(lone[found.confusions.query.numpy()]).tolist()
+
+
+def corrections(found: Findings, told: dict | None, changes: pd.DataFrame | None) -> dict | None:
+    """What metrics.json tells of corrections, and of each fate in changes.csv the first SHOWN pairs, as rows.
+
+    A query is with its neighbour before, or, where the confusion appeared, with the one after. None without
+    corrections.
+    """
+    if told is None or changes is None:
+        return None
+    split = found.split
+    query, gallery = ({name: i for i, name in enumerate(side.names)} for side in (split.query, split.gallery))
+    shown: dict[str, list[list[int]]] = {}
+    for fate, some in changes.groupby("change", sort=False):
+        end = "after" if fate == "appeared" else "before"
+        some = some.head(SHOWN)
+        shown[fate] = [
+            [query[a], gallery[b]] for a, b in zip(some["query"], some[f"neighbour_{end}"], strict=True)
+        ]
+    return {**told, "shown": shown}
+
+
+def tops(scores: Float[Tensor, "e n"]) -> dict[str, list]:
+    """The MOST samples that score highest above 0, and lowest below 0, in each row; with their scores.
+
+    Most harmful, most helpful first; ties in any order.
+    """
+    told: dict[str, list] = {}
+    for side, sign in (("harmful", 1), ("helpful", -1)):
+        value, index = (sign * scores).topk(min(MOST, scores.shape[1]), dim=1)
+        kept = (value > 0).sum(1).tolist()
+        told[side] = [row[:k] for row, k in zip(index.tolist(), kept, strict=True)]
+        told[f"{side}_scores"] = rows([row[:k] for row, k in zip(sign * value, kept, strict=True)])
+    return told
+
+
+def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int], list[float | None]]]:
+    """For each training sample the MOST rows that it harms most, score > 0, and the scores; largest first."""
+    e, n = scores.shape
+    wide = max(1, BLOCK // max(e, 1))
+    for start in range(0, n, wide):
+        block = torch.as_tensor(np.asarray(scores[:, start : start + wide])).T
+        value, index = block.topk(min(MOST, e), dim=1)
+        kept = (value > 0).sum(1).tolist()
+        for v, i, k in zip(value, index.tolist(), kept, strict=True):
+            yield i[:k], plain(v[:k], 5)
+
+
+def near(
+    e: Float[Tensor, "n m"], index: Int[Tensor, "n k"] | None
+) -> Iterator[tuple[list[int], list[float | None]]]:
+    """For each training sample its NEAR nearest others, and the distances that the vote weighs by.
+
+    index: None where only some samples were voted on; then nobody's neighbours are known.
+    """
+    if index is None:
+        yield from (([], []) for _ in range(len(e)))
+        return
+    for start in range(0, len(e), 256):
+        some = index[start : start + 256, :NEAR]
+        distance = (e[start : start + 256, None] - e[some]).norm(dim=2)
+        yield from zip(some.tolist(), rows(distance, 4), strict=True)
+
+
+def group_rows(found: Findings) -> list[int]:
+    """The class of each row of groups.csv."""
+    return [c for c, _ in groups(found.confusions, torch.from_numpy(found.split.query.labels))]
+
+
+def methods(folder: Path, own: Method, checkpoint: dict, found: Findings) -> list[Method]:
+    """This run's scores, then those of whole runs in the same folder that explain the same by another method.
+
+    The same: the checkpoint's hash, what is explained, and the training samples; a run that explains fewer,
+    or more, shares the first rows. What cannot be read, and copies of scores already taken, are left out.
+    """
+    taken = [own]
+    for path in sorted(folder.glob("[!.]*/metrics.json")):
+        try:
+            report = read_json(path)
+            if not _alike(report, checkpoint, found) or path.parent.name == own.run:
+                continue
+            run = finished.read(path.parent)
+            scores, unit = run.scores(), read_json(path.parent / "influence_index.json").get("unit", "")
+        except (UserError, AttributeError):
+            continue
+        if scores.ndim != 2 or scores.shape[1] != own.scores.shape[1] or not len(scores):
+            continue
+        if any(_copy(scores, other.scores) for other in taken):
+            continue
+        params = "" if run.choice("params") == "head" else f" on {run.choice('params').replace('_', ' ')}"
+        taken.append(Method(run.choice("influence") + params, run.folder.name, unit, scores))
+        if len(taken) == METHODS:
+            break
+    return _distinct(taken)
+
+
+def _alike(report, checkpoint: dict, found: Findings) -> bool:
+    if not isinstance(report, dict):
+        return False
+    same = (report.get("checkpoint") or {}).get("sha256") == checkpoint["sha256"]
+    return same and (report.get("explained") or {}).get("table") == found.explained.table
+
+
+def _copy(one, other) -> bool:
+    k = min(len(one), len(other), 32)
+    return k > 0 and np.array_equal(np.asarray(one[:k]), np.asarray(other[:k]))
+
+
+def _distinct(taken: list[Method]) -> list[Method]:
+    """Methods of one name are told apart by the hash at the end of their run's name."""
+    counts = Counter(method.name for method in taken)
+    return [
+        method
+        if counts[method.name] == 1
+        else Method(f"{method.name} ({method.run[-8:]})", method.run, method.unit, method.scores)
+        for method in taken
+    ]
+
+
+def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], taken: list[Method]) -> dict:
+    """What the first page says, and what every page needs to know of the run."""
+    split = found.split
+    keys = ("choices", "params", "seed", "command", "retrieval", "queries", "confusions", "noise", "relabels")
+    parts = {"train": len(split.train), "query": len(split.query)}
+    parts |= {} if split.shared_gallery else {"gallery": len(split.gallery)}
+    counted, without = uncounted(found)
+    names = {name: i for i, name in enumerate(split.class_names[: split.num_classes])}
+    classes = tables["classes.csv"].to_dict("records")
+    taxonomy = [
+        [
+            *(names[row["class"]], row["samples"], row["suggestions"], names[row["leans_to"]]),
+            *(plain([row["lean"], row["entropy"]], 4)),
+            *(row["kind"], row["kind_by_share"], names.get(row["merge_with"])),
+        ]
+        for row in classes
+    ]
+    return {
+        **{key: metrics[key] for key in keys},
+        **{key: metrics[key] for key in ("explained", "seconds", "versions", "machine", "classes")},
+        "parts": parts,
+        "class_names": list(split.class_names),
+        "training_classes": split.num_classes,
+        "counted_queries": counted,
+        "trivial": split.trivial,
+        "uncounted": without,
+        "corrections": corrections(found, metrics.get("corrections"), tables.get("changes.csv")),
+        "edges": edges(found),
+        "most_edges": EDGES,
+        "curves": curves(found, metrics["choices"]["detector"]),
+        "sign": SIGNS[found.explained.sign],
+        "groups": group_rows(found) if found.explained.table == "groups.csv" else None,
+        "mis_similar": len(found.explained.pairs) if found.explained.table == "mis_similar.csv" else 0,
+        "methods": [{"name": m.name, "run": m.run, "unit": m.unit, "rows": len(m.scores)} for m in taken],
+        "taxonomy": taxonomy,
+        "same_things": [list(group) for group in split.same_things],
+    }

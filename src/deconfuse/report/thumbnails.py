@@ -1,0 +1,83 @@
+"""Small pictures of a data set on sheets of a hundred: a browser fetches one when a part of it is seen."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from deconfuse.data.pixels import as_mode
+from deconfuse.data.split import ImageSpec, Part
+from deconfuse.system.errors import UserError, shorten
+from deconfuse.system.files import whole_file
+from deconfuse.system.progress import console, track
+
+CELL = 96  # pixels: a thumbnail's longer side at most, and the grid of a sheet
+COLUMNS = 10  # and rows; a sheet of 100 decodes to under 4 MB
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Where each thumbnail is: sheet place // COLUMNS^2, cell place % COLUMNS^2, row by row, in its corner.
+
+    place: for each part, (n,) of its samples. size: for each part, (n, 2) width and height in pixels, 0 for
+    a picture that could not be read. suffix: of the sheets' file names, 0.SUFFIX, 1.SUFFIX ...
+    """
+
+    place: dict[str, Int[np.ndarray, " n"]]
+    size: dict[str, Int[np.ndarray, "n 2"]]
+    suffix: str
+
+
+def make(folder: Path, parts: dict[str, Part], spec: ImageSpec) -> Sheets:
+    """Write the sheets of all parts; samples of one class lie together, as they are looked at together.
+
+    Every image is read once. One that can't be read leaves its cell empty and is named in the terminal: a
+    finished run is not lost for it.
+    """
+    mode, suffix = ("L", "png") if spec.channels == 1 else ("RGB", "jpg")
+    order = [(name, i) for name, part in parts.items() for i in np.argsort(part.labels, kind="stable")]
+    place = {name: np.zeros(len(part), np.int64) for name, part in parts.items()}
+    size = {name: np.zeros((len(part), 2), np.int64) for name, part in parts.items()}
+    failed: list[str] = []
+
+    def read(key: tuple[str, int]) -> Image.Image | str:
+        name, i = key
+        try:
+            return small(parts[name].image(i), mode)
+        except UserError as error:
+            return str(error).split(";")[0]
+
+    with ThreadPoolExecutor() as pool:
+        pictures = track(_ahead(pool, read, order), "thumbnails", len(order))
+        for start in range(0, len(order), COLUMNS**2):
+            keys = order[start : start + COLUMNS**2]
+            sheet = Image.new(mode, (CELL * COLUMNS, CELL * -(-len(keys) // COLUMNS)), "white")
+            for cell, ((name, i), picture) in enumerate(zip(keys, pictures, strict=False)):
+                place[name][i] = start + cell
+                if isinstance(picture, str):
+                    failed.append(picture)
+                    continue
+                size[name][i] = picture.size
+                sheet.paste(picture, (CELL * (cell % COLUMNS), CELL * (cell // COLUMNS)))
+            with whole_file(folder / f"{start // COLUMNS**2}.{suffix}") as partial:
+                sheet.save(partial, format="PNG" if suffix == "png" else "JPEG", quality=85, compress_level=2)
+    if failed:
+        console.print(f"report: {len(failed)} pictures are left out: {shorten(failed, 3)}")
+    return Sheets(place, size, suffix)
+
+
+def small(image: Image.Image, mode: str) -> Image.Image:
+    """The whole image, its longer side CELL pixels or less; a smaller one as it is."""
+    image = as_mode(image, mode)
+    image.thumbnail((CELL, CELL), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return image
+
+
+def _ahead(pool: ThreadPoolExecutor, read, order: list, most: int = 4 * COLUMNS**2) -> Iterator:
+    """The pool's answers in order, of a few sheets at a time: never the whole data set in memory."""
+    for start in range(0, len(order), most):
+        yield from pool.map(read, order[start : start + most])

@@ -1,0 +1,151 @@
+"""Does a score predict what really happens? Train the head again without random subsets, and see.
+
+The linear datamodeling score (Park et al., ICML 2023, section 2) of a confusion P: leave out random subsets
+S of the training set, train the head again without each, and take Spearman's rank correlation, over the
+subsets, of the real change of d(P) with the sum of the method's scores over S. In [-1, 1]; a harmful sample
+(score > 0) should raise d by its absence, so a method that is right has a score near 1.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from deconfuse.attribution.curvature import hessian_of, spectrum
+from deconfuse.attribution.head import Targets, Training
+from deconfuse.retraining.retrain import distances, retrain, stable_rate
+from deconfuse.retrieval.statistics import mean_interval
+from deconfuse.system import distributed
+from deconfuse.system.errors import UserError, count, within
+from deconfuse.system.files import file_hash, read_arrays, short_hash, write_arrays
+from deconfuse.system.lock import found_or_made, whole_at
+from deconfuse.system.progress import track
+
+FORMAT = 1  # raised when the code measures something else from the same plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How it is measured: `subsets` random ones, each `share` of the training set, trained for `steps`."""
+
+    subsets: int
+    share: float
+    steps: int
+    seed: int
+
+    def __post_init__(self):
+        if count("counterfactual.subsets", self.subsets, 0) in (1, 2):
+            raise UserError(
+                f"counterfactual.subsets={self.subsets} ranks nothing; take 0 for none, or 3 and more"
+            )
+        within("counterfactual.share", self.share, 0, 1)
+        count("counterfactual.steps", self.steps, 1)
+        count("counterfactual.seed", self.seed, 0)
+
+
+def draw(plan: Plan, n: int) -> Bool[Tensor, "s n"]:
+    """The subsets that are left out, as masks; each has the same size, at least one and not all."""
+    random, size = np.random.default_rng(plan.seed), min(max(1, round(plan.share * n)), n - 1)
+    masks = np.zeros((plan.subsets, n), dtype=bool)
+    for mask in masks:
+        mask[random.choice(n, size, replace=False)] = True
+    return torch.from_numpy(masks)
+
+
+def measure(
+    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: Plan
+) -> Float[Tensor, "s g"]:
+    """The change of every group's d when the head is trained without each subset, beside training with all.
+
+    Both start at the trained head and take the same steps, short enough that the loss of all never rises.
+    """
+    largest = spectrum(hessian_of(training), training.weight, seed=plan.seed).largest
+    if largest <= 0:
+        raise UserError(
+            "the head's Hessian has no positive eigenvalue, so it can't be trained again from here"
+        )
+
+    even = torch.full((len(training),), 1 / len(training), dtype=training.z.dtype, device=training.z.device)
+    rate = stable_rate(training, even, plan.steps, largest)
+
+    def after(inside: Tensor) -> Tensor:
+        share = inside.to(training.z) / inside.sum()
+        return distances(training, targets, retrain(training, share, plan.steps, rate))
+
+    base = after(torch.ones_like(left_out[0]))
+    rows = track(left_out, "training the head without subsets", len(left_out))
+    return torch.stack([after(~mask) - base for mask in rows])
+
+
+def find_or_measure(
+    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: Plan, checkpoint: Path
+) -> Float[Tensor, "s g"]:
+    """`measure`, or what lies beside the checkpoint from a run with the same plan and targets."""
+    groups = [group.tolist() for group in targets.groups]
+    key = short_hash([FORMAT, file_hash(checkpoint), asdict(plan), targets.sign, groups, _seen(targets)])
+    path = checkpoint.with_suffix(f".counterfactual-{key}.npz")
+
+    def find() -> Tensor | None:
+        return whole_at(path, lambda path: torch.from_numpy(read_arrays(path)["changes"]), "measuring")
+
+    def make() -> Tensor:
+        changes = measure(training, targets, left_out, plan)
+        if distributed.first():
+            write_arrays(path, changes=changes.cpu().numpy(), left_out=left_out.numpy())
+        return changes
+
+    return found_or_made(path, find, make)
+
+
+def _seen(targets: Targets) -> str:
+    """A hash of the test samples' features: other images at the same places are other targets."""
+    rows = torch.cat(
+        [torch.cat([targets.query[q], targets.gallery[g]]) for q, g in (x.T for x in targets.groups)]
+    )
+    return hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()
+
+
+def linear_datamodeling_scores(
+    influence: Float[Tensor, "g n"], left_out: Bool[Tensor, "s n"], changes: Float[Tensor, "s g"]
+) -> Float[np.ndarray, " g"]:
+    """Spearman's rank correlation over the subsets, for each group; 0 where the scores predict no change, NaN
+    where there is none."""
+    predicted = (left_out.to(influence) @ influence.T).double().numpy()  # (s, g)
+    ranks = [rankdata(side, axis=0) for side in (predicted, changes.double().numpy())]
+    a, b = (rank - rank.mean(0) for rank in ranks)
+    sizes = (a**2).sum(0), (b**2).sum(0)
+    found = np.divide(
+        (a * b).sum(0), np.sqrt(sizes[0] * sizes[1]), where=sizes[0] * sizes[1] > 0, out=0 * sizes[0]
+    )
+    return np.where(sizes[1] > 0, found, np.nan)
+
+
+def allowed(plan: Plan, params: str) -> None:
+    """Raise UserError where more than the head is attributed: it is the head that is trained again."""
+    if plan.subsets and params != "head":
+        raise UserError(
+            f"counterfactual.subsets={plan.subsets} trains the head again, but params={params} attributes "
+            "more; take params=head"
+        )
+
+
+def check(
+    training: Training, targets: Targets, influence: Float[Tensor, "g n"], plan: Plan, checkpoint: Path
+) -> Float[np.ndarray, " g"] | None:
+    """The score of each group; None where the plan has no subsets, or nothing was explained."""
+    if not plan.subsets or not len(targets):
+        return None
+    left_out = draw(plan, len(training))
+    changes = find_or_measure(training, targets, left_out, plan, checkpoint)
+    return linear_datamodeling_scores(influence, left_out, changes)
+
+
+def report(scores: Float[np.ndarray, " g"] | None, plan: Plan) -> dict | None:
+    """Mean and 95 % interval over the groups, and how it was measured."""
+    found = None if scores is None else mean_interval(scores)
+    return found and {**found, **asdict(plan)}

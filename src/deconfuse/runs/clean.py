@@ -1,0 +1,193 @@
+"""The data set with a run's corrected labels: clean_list.csv, and a folder of links for ImageFolder users.
+
+    deconfuse clean outputs/RUN FOLDER
+
+makes FOLDER/train/CLASS/IMAGE and the same of the test side (test, or query and gallery), links to the images
+where they are, and FOLDER/list.csv for dataset=table. RUN corrected labels, by relabels= or loop.rounds=.
+"""
+
+import argparse
+import errno
+import importlib
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from deconfuse.data.split import FileImages, Split
+from deconfuse.labels.corrections import Corrections
+from deconfuse.labels.decisions import table as read_table
+from deconfuse.labels.loop import Loop
+from deconfuse.runs.columns import COLUMNS
+from deconfuse.runs.results import Findings
+from deconfuse.system.errors import UserError, invoked, shorten
+from deconfuse.system.files import short_hash, whole_folder, write_csv
+
+LIST = "clean_list.csv"
+NO_LINKS = (
+    errno.EPERM,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EACCES,
+)  # what file systems without links answer
+
+
+def tables(found: Findings, corrections: Corrections | None, loop: Loop | None) -> dict[str, pd.DataFrame]:
+    """clean_list.csv: every training sample, those that change first; none where nothing corrects labels."""
+    if corrections is None and loop is None:
+        return {}
+    given = (corrections.given if corrections else found.noisy).labels
+    new, left_out, evidence = found.noisy.labels, np.zeros(len(given), bool), np.full(len(given), "", object)
+    if corrections:
+        evidence[:] = corrections.evidence
+    if loop:
+        new, left_out = loop.labels.labels, loop.labels.left_out
+        for i in np.flatnonzero((new != found.noisy.labels) | left_out):
+            share = loop.labels.evidence[i]
+            evidence[i] = f"loop {1 - share if left_out[i] else share:.2f}"  # for the change
+    names = np.array(found.split.class_names, dtype=object)
+    change = np.select([left_out, new != given], ["left out", "relabelled"], "kept").astype(object)
+    table = pd.DataFrame(
+        {
+            "path": np.array(found.split.train.names, dtype=object),
+            "old_label": names[given],
+            "new_label": np.where(left_out, "", names[new]),
+            "change": change,
+            "evidence": np.where(change == "kept", "", evidence),
+        },
+        columns=list(COLUMNS[LIST]),
+    )
+    return {LIST: table.iloc[np.argsort(change == "kept", kind="stable")].reset_index(drop=True)}
+
+
+def links(run: Path, folder: Path) -> tuple[int, int]:
+    """(images, those among them that were copied) of FOLDER, written whole or not at all.
+
+    An image is copied where the file system has no links. Raises UserError where the run corrected nothing,
+    its data has no files or is another now, or FOLDER holds something.
+    """
+    if not (run / "metrics.json").is_file():
+        raise UserError(f"{run}: no finished run (no metrics.json); give a folder of outputs/")
+    if not (run / LIST).is_file():
+        raise UserError(
+            f"{run}: corrected no label (no {LIST}); run again with relabels=FILE or loop.rounds=1"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already; give the name of a new folder")
+    settings = _settings(run / "config.yaml")
+    root = settings.get("root")
+    if root and folder.resolve().is_relative_to(Path(root).resolve()):
+        raise UserError(
+            f"{folder}: is inside the data, {root}, where it would be more of it; name one elsewhere"
+        )
+    split = _data(settings)
+    if not isinstance(split.train.images, FileImages):
+        raise UserError(f"{run}: its data is no image files to link; the labels are in {run / LIST}")
+    labels = _labels(run / LIST, split)
+    sides = {"train": split.train}
+    sides |= (
+        {"test": split.query} if split.shared_gallery else {"query": split.query, "gallery": split.gallery}
+    )
+    rows, copies = [], 0
+    with whole_folder(folder, "another FOLDER") as partial:
+        for side, part in sides.items():
+            given = labels if side == "train" else [split.class_names[c] for c in part.labels]
+            files = [part.images.files[row] for row in part.rows]
+            kept = [i for i, label in enumerate(given) if label]
+            for i, place in zip(
+                kept, places([(given[i], files[i].name, part.names[i]) for i in kept]), strict=True
+            ):
+                copies += _link(files[i].absolute(), partial / side / place)
+                rows.append((f"{side}/{place}", given[i], side))
+        # dataset=table takes labels as they are written.
+        write_csv(partial / "list.csv", pd.DataFrame(rows, columns=["path", "label", "split"]), guard=False)
+    return len(rows), copies
+
+
+def places(images: list[tuple[str, str, str]]) -> list[str]:
+    """CLASS/IMAGE for each (class, file name, name in the data set): safe as a path, none twice.
+
+    Where two would be alike, in capitals or small letters, each carries a hash of what it stands for.
+    """
+    folders = {name: _safe(name) for name in dict.fromkeys(name for name, _, _ in images)}
+    taken = Counter(place.casefold() for place in folders.values())
+    for name, place in folders.items():
+        if taken[place.casefold()] > 1:
+            folders[name] = f"{place}-{short_hash(name)}"
+    found = [f"{folders[label]}/{_safe(file)}" for label, file, _ in images]
+    taken = Counter(place.casefold() for place in found)
+    for i, (place, (_, _, name)) in enumerate(zip(found, images, strict=True)):
+        if taken[place.casefold()] > 1:
+            stem, dot, suffix = place.rpartition(".")
+            found[i] = f"{stem}-{short_hash(name)}{dot}{suffix}"
+    return found
+
+
+def _safe(name: str) -> str:
+    """A file's name on any system: no separator or control character, not hidden, at most 200 bytes."""
+    text = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name).rstrip(". ")
+    text = f"_{text}" if not text or text.startswith(".") else text
+    if len(text.encode()) > 200:
+        suffix = Path(text).suffix[:10]
+        text = text.encode()[:180].decode(errors="ignore") + f"-{short_hash(name)}{suffix}"
+    return text
+
+
+def _link(file: Path, place: Path) -> bool:
+    """Link place to the file, or copy it where that can't be; True where it was copied."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.symlink_to(file)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copy2(file, place)
+        return True
+    return False
+
+
+def _labels(file: Path, split: Split) -> list[str]:
+    """Each training sample's new label, "" where it was left out; UserError where the data is another now."""
+    listed = {row["path"]: (row["old_label"], row["new_label"]) for _, row in read_table(file)[1]}
+    odd = sorted(listed.keys() ^ set(split.train.names))
+    if odd:
+        raise UserError(
+            f"{file}: {len(odd)} image(s) are not in both it and the data: {shorten(odd, 3)}; run again"
+        )
+    return [listed[name][1] for name in split.train.names]
+
+
+def _settings(config: Path) -> dict:
+    """What a run's settings say of its data set; UserError where they can't be read."""
+    try:
+        settings = dict(yaml.safe_load(config.read_text("utf-8"))["dataset"])
+        if settings["_target_"].startswith("deconfuse.dataset."):
+            return settings
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        pass
+    raise UserError(f"{config}: does not say which data set it was; run again")
+
+
+def _data(settings: dict) -> Split:
+    """A run's data set, read again by the function that its settings name."""
+    module, _, function = settings["_target_"].rpartition(".")
+    arguments = {key: value for key, value in settings.items() if key != "_target_"}
+    return getattr(importlib.import_module(module), function)(**arguments)
+
+
+def main(words: list[str]) -> None:
+    """Make the folder, and say what is in it."""
+    parser = argparse.ArgumentParser(
+        prog=invoked("clean"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a run's folder, with clean_list.csv")
+    parser.add_argument("folder", type=Path, help="a new folder")
+    asked = parser.parse_args(words)
+    images, copies = links(asked.run, asked.folder)
+    what = "copies, as there can be no links" if copies else "links"
+    print(f"{images} images in {asked.folder}/ ({what}); ImageFolder('{asked.folder}/train') reads them, and")
+    print(f"{invoked('run')} dataset=table dataset.csv={asked.folder}/list.csv")

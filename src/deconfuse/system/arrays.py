@@ -1,0 +1,131 @@
+"""Arrays that need not be in memory: written batch by batch, mapped from their file, or scratch."""
+
+import mmap
+import os
+import struct
+import tempfile
+import weakref
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from deconfuse.system.errors import UserError
+from deconfuse.system.files import disk, whole_file
+
+ALIGNED = 64  # bytes; where a mapped array starts, processors read whole words
+READ_BYTES = 2**24  # of a file, at once
+
+_mapped: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # by address
+
+
+@contextmanager
+def growing_arrays(path: Path) -> Iterator[zipfile.ZipFile]:
+    """One .npz file that `add_array` and `add_rows` write array by array, as numpy.savez would."""
+    with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
+        yield file
+
+
+def add_array(file: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    """An array that is in memory."""
+    with _member(file, name) as member:
+        np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def add_rows(file: zipfile.ZipFile, name: str, n: int, batches: Iterable[np.ndarray]) -> None:
+    """An array of n rows that come batch by batch, so that it is never in memory.
+
+    Raises ValueError where there are more or fewer.
+    """
+    written = 0
+    with _member(file, name) as member:
+        for batch in batches:
+            if not written:
+                np.lib.format.write_array_header_1_0(
+                    member,
+                    {
+                        "descr": np.lib.format.dtype_to_descr(batch.dtype),
+                        "fortran_order": False,
+                        "shape": (n, *batch.shape[1:]),
+                    },
+                )
+            member.write(np.ascontiguousarray(batch).data)
+            written += len(batch)
+    if written != n or not n:
+        raise ValueError(f"{name} has {written} rows where {n} were announced")
+
+
+def _member(file: zipfile.ZipFile, name: str):
+    """A place in the archive to write to, aligned in the file so that it can be mapped."""
+    info = zipfile.ZipInfo(f"{name}.npy")
+    header = 30 + len(info.filename.encode()) + 20  # zip's own, and its field for sizes beyond 4 GiB
+    padding = -(file.fp.tell() + header + 4) % ALIGNED
+    info.extra = struct.pack("<HH", 0xD935, padding) + bytes(padding)  # a field that readers skip
+    return file.open(info, "w", force_zip64=True)
+
+
+def map_arrays(path: Path) -> dict[str, np.ndarray]:
+    """As `read_arrays`, but the arrays stay in the file, mapped into memory, to be read where they are used.
+
+    The file is read through once to see that it is whole. An array that no address of the file suits,
+    as older files have, is read into memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = [info.filename.removesuffix(".npy") for info in file.infolist()]
+        found = {name: map_array(path, name) for name in names}
+        return {name: np.require(array, requirements="A") for name, array in found.items()}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # zip, zlib and numpy each have their own for a damaged file
+        raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
+
+
+def map_array(path: Path, name: str) -> np.ndarray:
+    """One array of an .npz file, mapped copy-on-write where it has entries and is not compressed, else read.
+
+    Its checksum is compared first, in one pass. Raises what zip and numpy raise of a damaged file.
+    """
+    with open(path, "rb") as raw, zipfile.ZipFile(raw) as file:
+        info = file.getinfo(f"{name}.npy")
+        with file.open(info) as member:
+            while member.read(READ_BYTES):
+                pass
+        raw.seek(info.header_offset)
+        lengths = struct.unpack("<HH", raw.read(30)[26:])
+        start = info.header_offset + 30 + sum(lengths)
+        raw.seek(start)
+        if info.compress_type == zipfile.ZIP_STORED and np.lib.format.read_magic(raw) == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(raw)
+            if raw.tell() + dtype.itemsize * int(np.prod(shape)) > start + info.file_size:
+                raise ValueError(f"{name} is shorter than its header says")
+            if shape and np.prod(shape) and not dtype.hasobject:
+                array = np.memmap(path, dtype, "c", raw.tell(), shape, "F" if fortran else "C")
+                _mapped[array.ctypes.data] = array.base
+                return array
+        with file.open(info) as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
+
+
+def let_go(address: int) -> None:
+    """Give back the memory of an array that `map_array` has put at this address; reading it brings it back.
+
+    What was written into the copy is lost. Of any other address nothing happens.
+    """
+    mapping = _mapped.get(address)
+    if mapping is not None:
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def scratch(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros in a file without a name, mapped into memory: the system removes it with its process.
+
+    The disk's space is taken now, so that a full disk is said here.
+    """
+    with disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize))
+            return np.memmap(file, dtype, "r+", shape=shape)

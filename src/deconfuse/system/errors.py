@@ -1,0 +1,100 @@
+"""The one exception a user is meant to read, and the words that go into it."""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, and the fix."""
+
+
+def command(main: Callable[[list[str]], int | None], interrupted: str = "interrupted") -> None:
+    """Run a small command with the words of the command line, and end with its exit code (None: 0).
+
+    What the user can mend is one line and exit code 1; Ctrl-C is the line `interrupted` and 130; a reader
+    of the output that leaves early is 141.
+    """
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        sys.exit(reader_left())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print(f"\n{interrupted}", file=sys.stderr)
+        sys.exit(130)
+
+
+def invoked(name: str) -> str:
+    """How the user calls a subcommand: `deconfuse run`, or `python -m src.run` in a checkout."""
+    return os.environ.get("DECONFUSE_COMMAND", "deconfuse ") + name
+
+
+def reader_left() -> int:
+    """The exit code where the reader of standard output has left, as `head` does; it is told nothing more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141  # as a shell says of SIGPIPE
+
+
+def shorten(items: Iterable[object], limit: int = 5) -> str:
+    """The first `limit` items, comma-separated, and how many more there are."""
+    words = [str(item) for item in items]
+    more = f" and {len(words) - limit} more" if len(words) > limit else ""
+    return ", ".join(words[:limit]) + more
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A sentence with the nearest choice, if one is near, and all valid ones."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(word, names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}Valid: {', '.join(names)}"
+
+
+def one_of(key: str, value: str, choices: Iterable[str]) -> str:
+    """Return value, or raise UserError naming the key and the valid choices."""
+    names = list(choices)
+    if value not in names:
+        raise UserError(f"{key}={value} is not known; {did_you_mean(str(value), names)}")
+    return value
+
+
+def number(key: str, value: object) -> float:
+    """Return value, or raise UserError if it is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        raise UserError(f"{key}={value} is not a number")
+    return value
+
+
+def flag(key: str, value: object) -> bool:
+    """Return value, or raise UserError unless it is true or false (Hydra reads `no` as a word)."""
+    if not isinstance(value, bool):
+        raise UserError(f"{key}={value} is neither true nor false")
+    return value
+
+
+def within(key: str, value: float, low: float, high: float, *, open_end: bool = False) -> float:
+    """Return value, or raise UserError if it is outside [low, high] ([low, high) with open_end)."""
+    good = low <= number(key, value) < high if open_end else low <= number(key, value) <= high
+    if not good:
+        end = ")" if open_end else "]"
+        raise UserError(f"{key}={value} is out of range; give a value in [{low}, {high}{end}")
+    return value
+
+
+def at_least(key: str, value: float, low: float) -> float:
+    """Return value, or raise UserError if it is below low."""
+    if number(key, value) < low:
+        raise UserError(f"{key}={value} is too small; give {low} or more")
+    return value
+
+
+def count(key: str, value: int, low: int) -> int:
+    """Return value, or raise UserError if it is no whole number or below low."""
+    if not isinstance(at_least(key, value, low), int):
+        raise UserError(f"{key}={value} is not a whole number")
+    return value

@@ -1,0 +1,12 @@
+"""Explain confusion pairs, each on its own: a query and its nearest neighbour of another class."""
+
+from deconfuse.retrieval.confusion import Explained, Pairs, Queries
+from deconfuse.system.errors import count
+
+
+def choose(confusions: Pairs, test: Queries, *, most: int | None = None) -> Explained:
+    """The `most` closest confusion pairs (all). A score > 0: fitting the sample more brings them closer."""
+    if most is not None:
+        count("target.most", most, 1)
+    chosen = tuple(confusions.pairs[:most, None, :].unbind(0))
+    return Explained(chosen, 1.0, "confusions.csv", confusions)

@@ -1,0 +1,124 @@
+"""Where a run is followed: nowhere, in a CSV, or in Weights & Biases, and how its W&B run begins and ends."""
+
+import functools
+import logging
+import netrc
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+from urllib.parse import urlparse
+
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from deconfuse.system.progress import console
+
+GROUPED = ("dataset", "noise", "model", "loss")  # what is trained: seeds and methods are compared within it
+TAGGED = (*GROUPED, "target", "influence", "detector", "experiment")
+TAG = 64  # characters that W&B takes
+
+P, T = ParamSpec("P"), TypeVar("T")
+
+
+def none(folder: Path, name: str, config: dict) -> None:
+    """Follow nothing."""
+    return None
+
+
+def csv(folder: Path, name: str, config: dict) -> Logger:
+    """Lightning's CSV logger, beside the checkpoint."""
+    return CSVLogger(folder, name="log")
+
+
+def wandb(folder: Path, name: str, config: dict, project: str, patience: float = 20) -> Logger:
+    """A W&B run: online where the user is logged in, else offline; never asks, never waits for long.
+
+    config: the settings, with `choices`. WANDB_MODE decides where a key is at hand. patience: seconds to wait
+    for the server before going offline.
+    """
+    import wandb as library
+
+    logging.getLogger("wandb").setLevel(logging.ERROR)
+    mode = os.environ.get("WANDB_MODE") or "online"
+    if mode not in ("offline", "disabled", "dryrun") and not logged_in(library):
+        mode = "offline"  # whatever else was asked for: without a key W&B would ask for one
+    arguments = {
+        "project": os.environ.get("WANDB_PROJECT", project),
+        "name": name,
+        "dir": folder.resolve(),  # the process that writes may have been started elsewhere
+        **labels(name, config),
+        "reinit": "finish_previous",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"silent": True, "init_timeout": patience, "login_timeout": patience}
+    try:
+        run = library.init(mode=mode, settings=library.Settings(**settings), **arguments)
+    except (library.errors.Error, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        console.print(f"W&B could not be reached ({reason}); this run is kept offline, wandb sync sends it")
+        run = library.init(mode="offline", settings=library.Settings(**settings), **arguments)
+    return WandbLogger(experiment=run, save_dir=folder)
+
+
+def logged_in(library) -> bool:
+    """True where an API key is at hand for W&B's server, in the environment or in netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(library.setup().settings.base_url).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def labels(name: str, config: dict) -> dict:
+    """What a dashboard groups and filters runs by: group, job_type, tags, and config without Hydra's keys."""
+    choices = config["choices"]
+    chosen = [(key, choices[key]) for key in TAGGED if choices.get(key)]
+    return {
+        "group": "-".join(choices[key] for key in GROUPED),
+        "job_type": choices["influence"],
+        "tags": [f"{key}:{value}"[:TAG] for key, value in chosen],
+        "config": {**_settings(config), "run": name},
+    }
+
+
+def _settings(config: dict) -> dict:
+    """The settings without what only instantiates them (_target_, _partial_)."""
+    return {
+        key: _settings(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if not key.startswith("_")
+    }
+
+
+def page(logger: Logger | None):
+    """The W&B run that follows, or None; WANDB_MODE=disabled follows nothing."""
+    run = logger.experiment if isinstance(logger, WandbLogger) else None
+    return None if run is None or run.disabled else run
+
+
+def end(run, code: int = 0) -> None:
+    """End a W&B run, as finished (code 0) or failed, and say where it is."""
+    run.finish(exit_code=code)
+    if run.offline:
+        console.print(f"W&B kept this run offline; send it with: wandb sync {Path(run.dir).parent}")
+    elif run.url:
+        console.print(f"W&B: {run.url}")
+
+
+def followed(job: Callable[P, T]) -> Callable[P, T]:
+    """The job; where an error or Ctrl-C ends it, its W&B run ends as failed before the next one begins."""
+
+    @functools.wraps(job)
+    def ended(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return job(*args, **kwargs)
+        except BaseException as error:
+            library = sys.modules.get("wandb")
+            if library is not None and library.run is not None and not library.run.disabled:
+                end(library.run, 130 if isinstance(error, KeyboardInterrupt) else 1)
+            raise
+
+    return ended

@@ -1,0 +1,85 @@
+"""What Lightning makes of the trainer's settings: a device, or several processes with one each."""
+
+import inspect
+import os
+from datetime import timedelta
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from deconfuse.system import distributed
+from deconfuse.system.errors import UserError, did_you_mean
+from deconfuse.training.trainer_keys import OURS, refusal
+
+LEAVES_SOME_UNUSED = "ddp_find_unused_parameters_true"
+PATIENCE = timedelta(days=7)  # of processes that wait for one of them: who is lost is found in other ways
+
+
+def check(trainer) -> None:
+    """Raise UserError where a partial of Lightning's Trainer has arguments that it does not know, or that are
+    not the user's to set."""
+    valid = inspect.signature(pl.Trainer.__init__).parameters.keys() - OURS.keys() - {"self"}
+    for name in getattr(trainer, "keywords", {}):
+        if name in OURS:
+            raise UserError(refusal(name))
+        if name not in valid:
+            raise UserError(f"there is no key trainer.{name}; {did_you_mean(name, valid)}")
+
+
+def trainer_of(trainer, **settings) -> pl.Trainer:
+    """Lightning's Trainer, or one line about what it can't do here (trainer.accelerator=gpu)."""
+    check(trainer)
+    try:
+        return trainer(**settings)
+    except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
+        raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from None
+
+
+def device(trainer) -> torch.device:
+    """The device that a partial of Lightning's Trainer works on."""
+    return strategy(trainer).root_device
+
+
+def strategy(trainer) -> Strategy:
+    """What Lightning makes of a partial of its Trainer: one process, or several with a device each."""
+    found = trainer_of(trainer, logger=False, enable_checkpointing=False).strategy
+    if not isinstance(found, (SingleDeviceStrategy, DDPStrategy)):
+        raise UserError(
+            f"trainer: {type(found).__name__} shares a model out in a way that is not known here; take "
+            "trainer=auto for one process or trainer=ddp for several"
+        )
+    return found
+
+
+def joint(trainer) -> Strategy | str:
+    """Lightning's strategy for this process, alone or among others.
+
+    Buffers are not sent around: they are equal, as BatchNorm sees the whole batch, and validation passes
+    as many batches as a process has.
+    """
+    if distributed.world() == 1:
+        return "auto"
+    unused = trainer.keywords.get("strategy") == LEAVES_SOME_UNUSED
+    return DDPStrategy(forward_sync_buffers=False, find_unused_parameters=unused, timeout=PATIENCE)
+
+
+def join(trainer) -> None:
+    """Make this process one of several; Lightning knows how they were started and who is which.
+
+    Raises UserError where more or fewer were started than the trainer's settings say.
+    """
+    several = DDPStrategy(timeout=PATIENCE)
+    trainer_of(trainer, logger=False, enable_checkpointing=False, strategy=several)
+    try:
+        several.cluster_environment.validate_settings(several.num_processes, several.num_nodes)
+    except ValueError:
+        started = several.cluster_environment.world_size()
+        raise UserError(
+            f"trainer: {started} processes were started, but trainer.devices={several.num_processes} x "
+            f"trainer.num_nodes={several.num_nodes}; give the numbers of those"
+        ) from None
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // several.num_processes))
+    several.setup_environment()

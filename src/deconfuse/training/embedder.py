@@ -1,0 +1,107 @@
+"""The network that is trained: backbone + linear head + loss, as a LightningModule."""
+
+import math
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from deconfuse.system import distributed
+from deconfuse.system.errors import UserError
+from deconfuse.training import shared_batch
+from deconfuse.training.recipe import Recipe
+
+
+class Embedder(pl.LightningModule):
+    """z = W phi(x) + b, with phi the backbone, W (m, D) and b (m,) the head.
+
+    recipe: optimizer, learning rates, schedule and whether BatchNorm is frozen. A backbone that `embeds` has
+    m = D, W = 1 and b = 0, which stay: z = phi(x).
+    """
+
+    def __init__(self, backbone: nn.Module, loss: nn.Module, recipe: Recipe):
+        super().__init__()
+        self.backbone, self.loss, self.recipe = backbone, loss, recipe
+        self.head = nn.Linear(backbone.num_features, recipe.embedding_size)
+        self.embeds = getattr(backbone, "embeds", False)
+        if self.embeds:
+            nn.init.eye_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+            self.head.requires_grad_(False)
+
+    def forward(self, inputs: Float[Tensor, "B *input"]) -> Float[Tensor, "B m"]:
+        """Embeddings, not normalised."""
+        return self.head(self.backbone(inputs))
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """Loss of a balanced batch (images, labels, indices); UserError where it is not finite.
+
+        The mean over samples, or the loss's `of_batch` where it is no mean over samples. Of several processes
+        each has a part of the batch, and the loss of all of it.
+        """
+        images, labels, _ = batch
+        with shared_batch.whole_batch():
+            z = self(images)
+        z, labels = shared_batch.joined(z), distributed.joined(labels)
+        of_batch = getattr(self.loss, "of_batch", None)
+        loss = of_batch(z, labels) if of_batch else self.loss(z, labels).mean()
+        loss = loss + self.loss.regulariser()
+        if not torch.isfinite(loss):
+            # The two ways to clip exclude each other.
+            clip = ", or set recipe.clip_norm=1" if self.recipe.clip_value is None else ""
+            raise UserError(
+                f"the training loss became {loss.item()} in epoch {self.current_epoch + 1}, batch "
+                f"{batch_idx + 1}; lower recipe.lr_backbone (now {self.recipe.lr_backbone:g}) and "
+                f"recipe.lr_head (now {self.recipe.lr_head:g}){clip}"
+            )
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss
+
+    def on_train_start(self) -> None:
+        """Dropout must not be the same in every process."""
+        if distributed.rank():
+            torch.manual_seed(torch.initial_seed() + distributed.rank())
+
+    def validation_step(
+        self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> Float[Tensor, "B m"]:
+        """Embeddings, for the callback that measures retrieval."""
+        return self(batch[0])
+
+    def train(self, mode: bool = True) -> "Embedder":
+        """As usual, but frozen BatchNorm keeps its running statistics."""
+        super().train(mode)
+        if mode and self.recipe.freeze_batchnorm:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def configure_optimizers(self) -> dict:
+        """One parameter group each for backbone, head and proxies; proxies are never decayed."""
+        groups = [
+            {"params": list(module.parameters()), "lr": rate, "name": name, **extra}
+            for name, module, rate, extra in (
+                ("backbone", self.backbone, self.recipe.lr_backbone, {}),
+                ("head", self.head, self.recipe.lr_head, {}),
+                ("proxies", self.loss, self.recipe.lr_proxies, {"weight_decay": 0.0}),
+            )
+        ]
+        optimizer = self.recipe.optimizer([group for group in groups if group["params"]])
+        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        warm = self.recipe.warmup_epochs * total / max(self.trainer.max_epochs, 1)
+
+        def rate(step: int) -> float:
+            if step < warm:
+                return (step + 1) / (warm + 1)
+            if self.recipe.schedule == "constant":
+                return 1.0
+            if self.recipe.schedule == "step":
+                epoch = step * self.trainer.max_epochs // total
+                return self.recipe.step_factor ** (epoch // self.recipe.step_epochs)
+            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,199 @@
+"""Find the checkpoint that belongs to a configuration, or train it."""
+
+import copy
+import signal
+import warnings
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from deconfuse.system import distributed
+from deconfuse.system.errors import UserError
+from deconfuse.system.files import disk
+from deconfuse.system.lock import found_or_made
+from deconfuse.system.progress import console
+from deconfuse.system.signals import Stopped
+from deconfuse.training import loader_workers, provenance
+from deconfuse.training.checkpoint import WholeFiles, forget, keep, load, path_at, read, resumable, save
+from deconfuse.training.datamodule import DataModule
+from deconfuse.training.devices import LEAVES_SOME_UNUSED, joint, trainer_of
+from deconfuse.training.embedder import Embedder
+from deconfuse.training.explain import Explain
+from deconfuse.training.keep import Keep
+from deconfuse.training.progress_bar import Progress
+from deconfuse.training.validation import Retrieval
+
+FINAL, RESUME = "model.ckpt", "last.ckpt"
+
+
+def find_or_train(
+    model: Embedder,
+    data: DataModule,
+    folder: Path,
+    trainer,
+    logger,
+    settings: dict | None = None,
+    moments=None,
+) -> tuple[Path, bool]:
+    """(checkpoint, whether it was there already); the model then has the checkpoint's weights.
+
+    folder: named after everything the weights depend on. trainer: a partial of Lightning's Trainer.
+    settings: what the weights depend on; kept in the checkpoint, and one that was made with others is
+    refused (None: neither).
+    moments: which epochs are explained while training goes on, and how (deconfuse.attribution.epochs); None: none.
+    Training that was cut short goes on after its last whole epoch. Of several processes one trains, and
+    the others wait for it.
+    """
+    final, unfinished = folder / FINAL, folder / RESUME
+
+    def find() -> tuple[Path, bool] | None:
+        if not final.exists():
+            return None
+        load(model, final, settings)
+        with suppress(
+            OSError
+        ):  # of a process that was killed between the two, in a folder that may be closed
+            unfinished.unlink(missing_ok=True)
+        return final, True
+
+    def train() -> tuple[Path, bool]:
+        resume = unfinished if unfinished.exists() else None
+        if resume:
+            data.first_epoch = resumable(model, resume, settings)
+            console.print(f"resuming training from {resume}")
+        try:
+            fit(model, data, folder, trainer, logger, resume, settings, moments)
+        except (KeyboardInterrupt, Stopped):
+            said(unfinished, model.recipe.epochs)
+            raise
+        if distributed.first():
+            save(provenance.stamped(model.state_dict(), settings), final)
+            unfinished.unlink(missing_ok=True)
+        return final, False
+
+    return found_or_made(final, find, train)
+
+
+def another(
+    untrained: Embedder,
+    data: DataModule,
+    folder: Path,
+    trainer,
+    labels: np.ndarray,
+    left_out: np.ndarray | None = None,
+    settings: dict | None = None,
+) -> tuple[Embedder, DataModule, Path, bool]:
+    """A model of other labels from the same start, found or trained in its own folder: the model, its data,
+    the checkpoint, and whether it was there already. The rest as in find_or_train.
+
+    What is drawn at random afterwards does not depend on whether it was found; `untrained` stays as it is.
+    """
+    model = copy.deepcopy(untrained)
+    own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed, left_out)
+    with torch.random.fork_rng(range(torch.cuda.device_count())), disk(folder):
+        checkpoint, reused = find_or_train(model, own, folder, trainer, None, settings)
+    return model, own, checkpoint, reused
+
+
+def said(unfinished: Path, epochs: int) -> None:
+    """What of a training that was stopped is on disk."""
+    whole = read(unfinished)["epoch"] + 1 if unfinished.exists() else 0
+    console.print(f"training stopped; {whole} of {epochs} epochs are kept in {unfinished.parent}")
+
+
+def fit(
+    model: Embedder,
+    data: DataModule,
+    folder: Path,
+    trainer,
+    logger,
+    resume: Path | None,
+    settings: dict | None = None,
+    moments=None,
+) -> None:
+    """Train with Lightning; the last whole epoch is always on disk.
+
+    Raises KeyboardInterrupt where Lightning would exit.
+    """
+    recipe = model.recipe
+    # Deterministic mode would also fill every new tensor: a fifth of the time, and nothing here reads one.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    keeper = ModelCheckpoint(
+        folder, Path(RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    retrieval = Retrieval(data.split, folder / "history.csv")
+    made = trainer_of(
+        trainer,
+        plugins=[WholeFiles(settings)],
+        max_epochs=recipe.epochs,
+        gradient_clip_val=recipe.clip_norm if recipe.clip_value is None else recipe.clip_value,
+        gradient_clip_algorithm="norm" if recipe.clip_value is None else "value",
+        check_val_every_n_epoch=recipe.validate_every,
+        callbacks=[
+            retrieval,
+            Keep(
+                recipe.kept_epochs - {recipe.epochs}, lambda state, epoch: save(state, path_at(folder, epoch))
+            ),
+            *_explaining(moments, folder, retrieval),
+            Progress(),
+            keeper,
+        ],
+        logger=logger or False,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        strategy=joint(trainer),
+    )
+    carry_out(made, model, data, resume)
+
+
+def _explaining(moments, folder: Path, retrieval: Retrieval) -> list[Explain]:
+    """The callback that explains checkpoints; what is due follows from what was measured so far."""
+    if moments is None:
+        return []
+
+    def due(epoch: int) -> set[int]:
+        return moments.due(epoch, retrieval.rows)  # looked up late: a resumed run's rows are other ones
+
+    return [Explain(due, partial(keep, folder), moments.while_training, partial(forget, folder))]
+
+
+def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | None = None) -> None:
+    """Lightning's fit without what it says of loaders; raises KeyboardInterrupt where it would exit.
+
+    data: a data module, or the loader of training batches.
+    """
+    with warnings.catch_warnings():
+        # What loads fast enough and what is frozen is ours to judge, and a resumed folder is not empty.
+        for text in (
+            ".*does not have many workers.*",
+            ".*in eval mode at the start of training.*",
+            ".*exists and is not empty.*",
+            ".*log_every_n_steps.*",
+            ".*sync_dist=True.*",
+        ):
+            warnings.filterwarnings("ignore", text)
+        try:
+            with loader_workers.looked_after():
+                made.fit(model, data, ckpt_path=resume, weights_only=True)
+        except SIGTERMException:  # where ours was raised in a place that lets no exception out
+            raise Stopped(signal.SIGTERM) from None
+        except SystemExit:
+            raise KeyboardInterrupt from None
+        except RuntimeError as error:
+            if "find_unused_parameters=True" not in str(error):
+                raise
+            raise UserError(
+                "trainer: some of the model's parameters take no part in the loss, which several processes "
+                f"have to know; add trainer.strategy={LEAVES_SOME_UNUSED}"
+            ) from error
+    if made.interrupted:
+        raise KeyboardInterrupt

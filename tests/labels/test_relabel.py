@@ -1,0 +1,229 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deconfuse.labels.relabel import (
+    Votes,
+    candidates,
+    check,
+    neighbourhood,
+    others,
+    recommended_right,
+    recommended_right_all,
+    vote,
+    vote_on,
+)
+from deconfuse.system.errors import UserError
+from tests.drawn import points
+
+
+def slow(z, labels, k, c):
+    result = np.zeros((len(z), c))
+    for i in range(len(z)):
+        found = sorted((np.linalg.norm(z[i] - z[j]), j) for j in range(len(z)) if j != i)[:k]
+        total = sum(math.exp(-d) for d, _ in found)
+        for d, j in found:
+            result[i, labels[j]] += math.exp(-d) / total
+    return result
+
+
+def dense(votes, c):
+    return torch.zeros(len(votes.own), c, dtype=votes.share.dtype).scatter(1, votes.classes, votes.share)
+
+
+@pytest.mark.parametrize("tile", [1, 5, None])
+def test_equals_algorithm_1_written_out(tile):
+    z = np.random.default_rng(0).normal(size=(23, 4))
+    labels = np.random.default_rng(1).integers(0, 5, 23)
+    want = slow(z, labels, 6, 5)
+    votes = vote(torch.from_numpy(z), torch.from_numpy(labels), 6, tile)
+    np.testing.assert_allclose(dense(votes, 5), want, atol=1e-9)
+    np.testing.assert_allclose(votes.own, want[np.arange(23), labels], atol=1e-9)
+    label, share = votes.best()
+    assert np.array_equal(label, want.argmax(1))
+    np.testing.assert_allclose(share, want.max(1), atol=1e-9)
+    without = want.copy()
+    without[np.arange(23), labels] = -1
+    other = without.max(1) > 0
+    assert np.array_equal(votes.best(but=torch.from_numpy(labels))[0][other], without.argmax(1)[other])
+
+
+def test_golden_votes(golden):
+    data = golden("softtriple")
+    z = torch.from_numpy(data["train_features"]) @ torch.from_numpy(data["weight"]).T
+    labels = torch.from_numpy(data["train_labels"])
+    assert neighbourhood(labels) == int(data["knn_k"])
+    votes = vote(z + torch.from_numpy(data["bias"]), labels)
+    assert np.abs(dense(votes, 40).numpy() - data["knn_prob"]).max() < 1e-5
+
+
+def test_far_neighbours_do_not_underflow():
+    z = torch.tensor([[0.0], [2000.0], [4100.0]])
+    votes = vote(z, torch.tensor([0, 1, 1]), 2)
+    assert torch.isfinite(votes.share).all()
+    assert votes.best()[0].tolist() == [1, 0, 1]
+
+
+def test_where_all_neighbours_agree_there_is_no_second_choice():
+    votes = vote(torch.randn(6, 2), torch.zeros(6, dtype=torch.long))
+    label, share = votes.best(but=torch.zeros(6, dtype=torch.long))
+    assert label.tolist() == [0] * 6
+    assert share.tolist() == [0] * 6
+
+
+def test_recommended_right_counts_as_table_2_does():
+    # Two tight clusters; sample 0 lies in cluster 0 but says 1, sample 3 lies in cluster 1 and says 0.
+    z = torch.tensor([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
+    labels, clean = torch.tensor([1, 0, 0, 0, 1, 1]), torch.tensor([0, 0, 0, 1, 1, 1])
+    votes = vote(z, labels, 2)
+    everything = torch.ones(6, dtype=torch.bool)
+    assert recommended_right(votes, labels, clean, everything) == 1.0
+    # Where the vote only repeats the flipped label, the second choice counts.
+    stubborn = vote(z, torch.tensor([1, 1, 0, 0, 1, 1]), 2)
+    assert recommended_right(stubborn, torch.tensor([1, 1, 0, 0, 1, 1]), clean, everything) == 1.0
+    assert recommended_right(votes, labels, clean, ~everything) is None
+    assert recommended_right(votes, clean, clean, everything) is None
+
+
+@pytest.mark.parametrize("k", [4, 30])
+def test_only_voters_vote(k):
+    z = np.random.default_rng(2).normal(size=(23, 4))
+    labels = np.random.default_rng(3).integers(0, 5, 23)
+    voters = np.random.default_rng(4).random(23) < 0.6
+    votes = vote(torch.from_numpy(z), torch.from_numpy(labels), k, voters=torch.from_numpy(voters))
+    found = dense(votes, 5)
+    for i in range(23):
+        rows = [i, *(j for j in np.flatnonzero(voters) if j != i)]
+        want = slow(z[rows], labels[rows], min(k, voters.sum() - 1), 5)[0]
+        np.testing.assert_allclose(found[i], want, atol=1e-9)
+
+
+def test_recommended_right_all_counts_every_flipped_sample_once():
+    votes = Votes(
+        torch.tensor([[1, 0], [0, 1], [2, 0], [2, 1]]),
+        torch.tensor([[0.7, 0.3], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]]),
+        torch.tensor([0.3, 0.9, 0.6, 0.4]),
+    )
+    # Flipped: 0 (voted 1, right), 2 (its own label leads, the next is right), 3 (voted 2, wrong).
+    labels, clean = torch.tensor([0, 0, 2, 1]), torch.tensor([1, 0, 0, 0])
+    assert recommended_right_all(votes, labels, clean) == pytest.approx(2 / 3)
+    assert recommended_right_all(votes, clean, clean) is None
+
+
+def test_one_sample_is_refused():
+    with pytest.raises(UserError, match="at least two"):
+        vote(torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
+    with pytest.raises(UserError, match="at least two"):
+        vote(torch.zeros(3, 2), torch.zeros(3, dtype=torch.long), voters=torch.tensor([True, False, False]))
+    with pytest.raises(UserError, match="at least two"):
+        vote_on(torch.tensor([0]), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
+    assert neighbourhood(torch.zeros(1, dtype=torch.long)) == 1
+
+
+def test_two_samples_and_two_voters_are_enough():
+    z = torch.tensor([[0.0], [1.0], [5.0]])
+    for found in (vote(z[:2], torch.tensor([0, 1])), vote_on(torch.arange(2), z[:2], torch.tensor([0, 1]))):
+        assert found.best()[0].tolist() == [1, 0]
+        assert found.best()[1].tolist() == [1, 1]
+    # Each voter hears the other; sample 2 hears the nearer one only, as K is at most the other voters.
+    found = vote(z, torch.tensor([0, 1, 2]), voters=torch.tensor([True, True, False]))
+    assert found.index.tolist() == [[1], [0], [1]]
+    assert found.classes.tolist() == [[1], [0], [1]]
+
+
+def test_candidates_hear_as_many_neighbours_as_all_do():
+    """Without k both take the median class size, here 3: a sample's vote for its own label says so."""
+    z = torch.arange(12.0).square()[:, None]
+    labels = torch.tensor([0, 1, 2]).repeat_interleave(torch.tensor([2, 3, 7]))
+    found, want = vote_on(torch.arange(12), z, labels), vote(z, labels)
+    assert want.classes.shape == (12, 3)
+    torch.testing.assert_close(dense(found, 3), dense(want, 3))
+    # Sample 2, at 4, class 1: the nearest three are 1 and 0, of class 0 at distances 3 and 4, and 3 at 5.
+    near = [math.exp(-3), math.exp(-4), math.exp(-5)]
+    assert found.own[2].item() == pytest.approx(near[2] / sum(near), rel=1e-5)
+
+
+def test_a_sample_that_is_not_found_among_its_many_copies_hears_the_first_of_them():
+    squared, index = others(torch.tensor([5, 1]), torch.zeros(6, 2), 2)
+    assert index.tolist() == [[0, 1], [0, 2]]
+    assert squared.tolist() == [[0, 0], [0, 0]]
+
+
+def test_neighbourhood_is_the_median_class_size_within_reason():
+    assert neighbourhood(torch.tensor([0, 0, 0, 2, 2, 5])) == 2
+    assert neighbourhood(torch.zeros(3, dtype=torch.long)) == 2
+    sizes = torch.tensor([1, 2, 9])  # their mean is 4
+    assert neighbourhood(torch.arange(3).repeat_interleave(sizes)) == 2
+    # Of an even number of classes the smaller of the two in the middle; a class without a sample is none.
+    assert neighbourhood(torch.tensor([0, 2, 4, 6]).repeat_interleave(torch.tensor([8, 1, 3, 5]))) == 3
+
+
+@given(points(least=2), st.one_of(st.none(), st.integers(1, 12)), st.floats(0, 1e4))
+def test_votes_of_any_labels_are_shares(drawn, k, scale):
+    """Also with one class, more neighbours asked for than there are, points that coincide or are far off."""
+    z, labels = drawn
+    votes = vote(scale * z, labels, k)
+    n, capped = len(z), min(k or neighbourhood(labels), len(z) - 1)
+    assert votes.classes.shape == votes.share.shape == (n, capped)
+    whole = dense(votes, int(labels.max()) + 1)
+    torch.testing.assert_close(whole.sum(1), torch.ones_like(whole[:, 0]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(votes.own, whole.gather(1, labels[:, None])[:, 0], rtol=0, atol=1e-5)
+    label, share = votes.best()
+    assert share.min() >= 1 / len(labels.unique()) - 1e-5
+    if len(labels.unique()) == 1:
+        assert torch.equal(label, labels)
+        assert votes.best(but=labels)[1].tolist() == [0] * n
+    assert recommended_right(votes, labels, labels, torch.ones(n, dtype=torch.bool)) is None
+
+
+def test_candidates_are_the_most_harmful_in_the_order_of_the_training_set():
+    influence = torch.tensor([0.0, 3, -1, 5, 3, 4, 0.5])
+    assert candidates(influence, 3).tolist() == [1, 3, 5]
+    assert candidates(influence, 99).tolist() == [1, 3, 4, 5, 6]
+    assert candidates(torch.full((4,), torch.nan), 2).tolist() == []
+
+
+@pytest.mark.parametrize("k", [1, 6, 22, 40])
+def test_votes_on_candidates_are_those_that_all_would_get(k):
+    z = torch.from_numpy(np.random.default_rng(0).normal(size=(23, 4)))
+    z[[5, 6, 7]] = z[4].clone()  # a sample among its equals is still no neighbour of its own
+    labels = torch.from_numpy(np.random.default_rng(1).integers(0, 5, 23))
+    labels[4:8] = 2  # which of them comes first is rounding's to say
+    asked = torch.tensor([0, 4, 5, 7, 19])
+    want, found = vote(z, labels, k), vote_on(asked, z, labels, k, tile=2)
+    assert torch.allclose(dense(found, 5)[asked], dense(want, 5)[asked], atol=1e-9)
+    assert torch.allclose(found.own[asked], want.own[asked], atol=1e-9)
+    assert torch.equal(found.best()[0][asked], want.best()[0][asked])
+    rest = torch.ones(23, dtype=torch.bool).index_fill(0, asked, False)
+    assert found.own[rest].isnan().all()
+    label, share = found.best()
+    assert torch.equal(label[rest], labels[rest])
+    assert share[rest].isnan().all()
+    assert torch.equal(found.best(but=labels)[0][rest], labels[rest])
+    # What was not asked counts neither as right nor as wrong.
+    clean = (labels + 1) % 5
+    second = want.best(but=labels)[0][asked]
+    assert recommended_right_all(found, labels, clean) == (second == clean[asked]).float().mean().item()
+
+
+def test_of_many_labels_the_most_likely_are_kept_for_candidates():
+    z, labels = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)).double(), torch.arange(60) % 20
+    want, found = vote(z, labels, 30), vote_on(torch.arange(60), z, labels, 30)
+    assert found.classes.shape == (60, 8)
+    torch.testing.assert_close(found.share, dense(want, 20).topk(8, dim=1).values)
+
+
+def test_votes_that_memory_cannot_hold_are_refused_before_training():
+    labels = torch.zeros(10**7, dtype=torch.long)
+    with pytest.raises(
+        UserError, match=r"^the votes of 10000000 samples with 9999999 neigh.*candidates=10000"
+    ):
+        check(labels, None, None)
+    check(labels, None, 10)
+    check(labels, 1, None)
+    with pytest.raises(UserError, match=r"^candidates=0 is too small; give 1 or more$"):
+        check(labels, 1, 0)

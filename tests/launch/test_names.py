@@ -1,0 +1,138 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deconfuse.launch.names import corrected, depends, explanation, places, without_noise
+
+
+def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
+    groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
+    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop", "pictures")}
+    settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
+    choices = dict.fromkeys(("noise", *groups), "x")
+
+    def home(data, **changes):
+        return places({**settings, **changes}, choices, data)[0]
+
+    one = home("a", dataset={"root": "here", "image_size": 224})
+    assert home("a", dataset={"root": "there", "crop_box": False, "path": "x", "image_size": 224}) == one
+    assert home("b", dataset={"root": "here", "image_size": 224}) != one
+    assert home("a", dataset={"root": "here", "image_size": 99}) != one
+    # So is the file of weights that training starts from, where there is one.
+    files = [places({**settings, "model": {"weights": f"{x}.pth"}}, choices, "a", "f")[0] for x in "12"]
+    assert files[0] == files[1]
+    assert places({**settings, "model": {"weights": "1.pth"}}, choices, "a", "g")[0] != files[0]
+    # Checkpoints without one keep the names they have.
+    assert home("a", model={"weights": "none"}).name == "x-x-x-x-seed0-5072c72d"
+    # The same words elsewhere are other things.
+    assert home("a", model={"path": "x"}) != home("a", model={"path": "y"})
+
+
+def test_several_processes_have_the_checkpoint_of_one():
+    keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop", "pictures")}
+    settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
+    choices = dict.fromkeys(("noise", *keys), "x")
+    one = {"devices": 1, "accelerator": "cpu", "precision": "32-true"}
+    ddp = {**one, "devices": "auto", "strategy": "ddp", "num_nodes": 2}
+    half = {**ddp, "precision": "16-mixed"}
+    homes = [places({**settings, "trainer": trainer}, choices, "a")[0] for trainer in (one, ddp, half)]
+    assert homes[0] == homes[1] != homes[2]
+    assert ddp["devices"] == "auto"
+
+
+def test_without_noise_is_the_folder_of_noise_none():
+    keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop", "pictures")}
+    settings |= {"seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
+    choices = dict.fromkeys(("noise", *keys), "x")
+    noisy, none = ({**settings, "noise": {"ratio": ratio, "seed": 0}} for ratio in (0.1, 0))
+    found = without_noise(noisy, choices, "a", "f")
+    assert found == places(none, {**choices, "noise": "none"}, "a", "f")[0]
+    assert found.name.startswith("x-none-x-x-seed0-")
+    assert found != places(noisy, choices, "a", "f")[0]
+    assert noisy["noise"]["ratio"] == 0.1
+
+
+@pytest.fixture
+def eif():
+    """Settings and choices of influence=eif, as runs had them before influence.when."""
+    keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop", "pictures")}
+    settings |= {"seed": 0, "neighbours": None, "params": "head", "output_dir": "out", "noise": {"ratio": 0}}
+    return settings | {"influence": {"radius": 0.02}}, dict.fromkeys(("noise", *keys), "x")
+
+
+def test_when_is_in_a_runs_name_where_it_says_something_and_never_in_a_checkpoints(eif):
+    settings, choices = eif
+
+    def named(**when):
+        own = settings["influence"]
+        return places({**settings, "influence": {**own, **when}}, choices, "a")
+
+    words = [{"when": "best", "every": 3}, {"when": "every_n_epochs", "every": 3}]
+    words += [{"when": "every_n_epochs", "every": None}]
+    assert {named(**each)[0] for each in words} == {named()[0]}
+    assert named(when="last", every=7) == named()
+    assert named(when="best", every=7) == named(**words[0])
+    assert len({named()[1], *(named(**each)[1] for each in words)}) == 4
+
+
+def test_an_explanation_is_named_after_what_it_depends_on(eif):
+    settings, choices = eif
+
+    def named(**changes):
+        return explanation({**settings, **changes}, choices, "a")
+
+    assert named().startswith("x-")
+    same = [{"influence": {"radius": 0.02, "when": "best", "every": 2}}, {"detector": {"x": 1}}, {"seed": 3}]
+    assert {named(**each) for each in same} == {named()}
+    others = [{"influence": {"radius": 0.04}}, {"target": {"most": 3}}, {"params": "all"}]
+    assert len({named(), *(named(**each) for each in others)}) == 4
+
+
+def test_what_weights_depend_on_differs_exactly_where_the_folder_does():
+    groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
+    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop", "pictures")}
+    settings |= {
+        "noise": {"ratio": 0.1},
+        "seed": 0,
+        "neighbours": None,
+        "params": "head",
+        "output_dir": "out",
+    }
+    choices = dict.fromkeys(("noise", *groups), "x")
+    changes = [
+        {},
+        {"recipe": {"lr_head": 1}},
+        {"recipe": {"validate_every": 3}},
+        {"dataset": {"root": "there"}},
+        {"seed": 1},
+        {"noise": {"ratio": 0, "kind": "shift"}},
+        {"noise": {"ratio": 0}},
+        {"target": {"most": 3}},
+        {"trainer": {"accelerator": "gpu"}},
+        {"trainer": {"precision": "bf16"}},
+    ]
+    found = [{**settings, **change} for change in changes]
+    homes = [places(each, choices, "a")[0] for each in found]
+    told = [depends(each, "a") for each in found]
+    for i in range(len(found)):
+        for j in range(i):
+            assert (homes[i] == homes[j]) == (told[i] == told[j]), (changes[i], changes[j])
+    assert len(set(homes)) == 5
+
+
+def test_corrected_labels_change_both_names_and_nothing_else_does():
+    home, labels = Path("out/checkpoints/a-b-c-d-seed0-12345678"), np.arange(5)
+    found = corrected(home, "a-b-c-d-eif-knn-seed0-87654321", labels)
+    assert found == corrected(home, "a-b-c-d-eif-knn-seed0-87654321", labels.copy())
+    assert found[0].parent == home.parent
+    assert found[0].name.startswith("a-b-c-d-seed0-relabels-")
+    assert found[1].startswith("a-b-c-d-eif-knn-seed0-relabels-")
+    others = [
+        corrected(home, "a-b-c-d-eif-knn-seed0-87654321", labels[::-1]),
+        corrected(home.with_name("a-b-c-d-seed0-00000000"), "a-b-c-d-eif-knn-seed0-00000000", labels),
+    ]
+    assert not {*others[0], *others[1]} & {*found}

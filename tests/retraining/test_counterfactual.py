@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from deconfuse.attribution.head import Targets
+from deconfuse.influence import influence_function
+from deconfuse.retraining.counterfactual import (
+    Plan,
+    check,
+    draw,
+    find_or_measure,
+    linear_datamodeling_scores,
+    measure,
+    report,
+)
+from deconfuse.retraining.retrain import distances, retrain, stable_rate
+from deconfuse.system.errors import UserError
+from tests.influence.test_eif import GROUPS
+
+
+def test_subsets_are_seeded_and_of_one_size():
+    plan = Plan(6, 0.3, 10, 4)
+    masks = draw(plan, 23)
+    assert masks.shape == (6, 23)
+    assert masks.sum(1).tolist() == [7] * 6
+    assert torch.equal(masks, draw(plan, 23))
+    assert len({tuple(mask.tolist()) for mask in masks}) == 6
+    assert draw(Plan(3, 0.0, 1, 0), 5).sum(1).tolist() == [1, 1, 1]
+    assert draw(Plan(3, 1.0, 1, 0), 5).sum(1).tolist() == [4, 4, 4]
+
+
+def test_the_score_is_spearmans():
+    random = np.random.default_rng(0)
+    influence, changes = torch.tensor(random.normal(size=(4, 23))), torch.tensor(random.normal(size=(9, 4)))
+    changes[3] = changes[5]  # a tie
+    influence[2] = 0  # predicts nothing
+    changes[:, 3] = 0.5  # nothing happens
+    left_out = draw(Plan(9, 0.4, 1, 0), 23)
+    found = linear_datamodeling_scores(influence, left_out, changes)
+    for g in (0, 1):
+        sums = [influence[g][mask].sum().item() for mask in left_out]
+        assert found[g] == pytest.approx(spearmanr(sums, changes[:, g]).statistic, abs=1e-12)
+    assert found[2] == 0
+    assert np.isnan(found[3])
+
+
+def test_a_change_is_retraining_without_a_subset_minus_retraining_with_all(toy):
+    training, test = toy
+    targets, plan = Targets(test, test, GROUPS), Plan(3, 0.5, 5, 1)
+    left_out = draw(plan, 23)
+    found = measure(training, targets, left_out, plan)
+    h = torch.autograd.functional.hessian(
+        lambda w: training.loss(training.features @ w.T + training.bias, training.labels).mean(),
+        training.weight,
+    )
+    largest, even = torch.linalg.eigvalsh(h.reshape(55, 55))[-1].item(), torch.full((23,), 1 / 23).double()
+    rate = stable_rate(training, even, 5, largest)
+    shares = [torch.full((23,), 1 / 23, dtype=torch.float64), *((~m).double() / (~m).sum() for m in left_out)]
+    d = [distances(training, targets, retrain(training, share, 5, rate)) for share in shares]
+    for mine, theirs in zip(found, d[1:], strict=True):
+        torch.testing.assert_close(mine, theirs - d[0], rtol=0.05, atol=1e-4)
+
+
+def test_influence_functions_predict_retraining_of_a_convex_head(toy_convex):
+    """And a sign turned around predicts it the wrong way: this is a check of the sign as well."""
+    training, test, _ = toy_convex
+    targets = Targets.pairs(test, test, torch.tensor([[0, 1], [2, 3], [4, 5]]))
+    plan = Plan(40, 0.1, 30, 0)
+    left_out = draw(plan, 40)
+    changes = measure(training, targets, left_out, plan)
+    scores = influence_function.scores(
+        training, targets, solver="explicit", damping=0.05, damping_unit="absolute"
+    )
+    assert (linear_datamodeling_scores(scores, left_out, changes) > 0.5).all()
+    assert (linear_datamodeling_scores(-scores, left_out, changes) < -0.5).all()
+
+
+def test_what_was_measured_is_used_again_for_the_same_plan_and_targets(toy, tmp_path, monkeypatch):
+    training, test = toy
+    targets, plan = Targets(test, test, GROUPS), Plan(3, 0.5, 2, 1)
+    left_out, checkpoint = draw(plan, 23), tmp_path / "model.ckpt"
+    checkpoint.write_bytes(b"weights")
+    first = find_or_measure(training, targets, left_out, plan, checkpoint)
+    (kept,) = tmp_path.glob("*.npz")
+    monkeypatch.setattr(
+        "deconfuse.retraining.counterfactual.measure", lambda *args: pytest.fail("measured again")
+    )
+    assert torch.equal(find_or_measure(training, targets, left_out, plan, checkpoint), first)
+    monkeypatch.undo()
+    kept.write_bytes(kept.read_bytes()[:50])  # cut short
+    assert torch.equal(find_or_measure(training, targets, left_out, plan, checkpoint), first)
+    find_or_measure(training, Targets(test, test, GROUPS[:1]), left_out, plan, checkpoint)
+    find_or_measure(training, Targets(test, test, GROUPS, -1.0), left_out, plan, checkpoint)
+    assert len(list(tmp_path.glob("*.npz"))) == 3
+    checkpoint.write_bytes(b"other weights")
+    find_or_measure(training, targets, left_out, plan, checkpoint)
+    assert len(list(tmp_path.glob("*.npz"))) == 4
+
+
+def test_nothing_asked_or_nothing_explained_is_no_score(toy, tmp_path):
+    training, test = toy
+    none, some = Plan(0, 0.5, 2, 1), Plan(3, 0.5, 2, 1)
+    targets = Targets(test, test, GROUPS)
+    assert check(training, targets, torch.zeros(3, 23), none, tmp_path / "a") is None
+    assert check(training, Targets(test, test, ()), torch.zeros(0, 23), some, tmp_path / "a") is None
+    assert report(None, none) is None
+    found = report(np.array([0.5, 0.7]), some)
+    assert (found["mean"], found["subsets"], found["n"]) == (pytest.approx(0.6), 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((2, 0.5, 9, 0), "counterfactual.subsets=2 ranks nothing"),
+        ((9, 1.5, 9, 0), "counterfactual.share=1.5 is out of range"),
+        ((9, 0.5, 0, 0), "counterfactual.steps=0 is too small"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(UserError, match=message):
+        Plan(*settings)

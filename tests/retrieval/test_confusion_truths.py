@@ -1,0 +1,106 @@
+"""Confusions, mis-similar pairs, groups and d by hand: numbers that any right implementation has."""
+
+import pytest
+import torch
+
+from deconfuse.retrieval.confusion import (
+    Pairs,
+    Queries,
+    distance,
+    distance_gradient,
+    find,
+    groups,
+    mean_distance,
+    mean_distance_gradient,
+    mis_similar,
+)
+
+double = torch.float64
+
+
+def on_circle(*degrees, length=1.0):
+    """Rows at these angles; two of them at an angle a have d = 2 - 2 cos a."""
+    angles = torch.tensor(degrees, dtype=double).deg2rad()
+    return length * torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def test_confusions_in_a_gallery_of_their_own_by_hand():
+    # Query 0 is nearest to row 1, of its class, 1 to row 0 at 60 degrees, 2 to row 2 at 90, 3 to row 0 at 45.
+    query = on_circle(0, 100, 255, 205)
+    gallery = on_circle(160, 5, 345, length=7.0)
+    found = find(query, gallery, torch.tensor([1, 1, 1, 2]), torch.tensor([0, 1, 2]), same=False)
+    assert found.pairs.tolist() == [[3, 0], [1, 0], [2, 2]]
+    assert found.distance.tolist() == pytest.approx([2 - 2**0.5, 1, 2], abs=1e-12)
+    assert len(found) == 3
+
+
+def test_a_sample_is_not_its_own_neighbour_only_where_query_and_gallery_are_the_same_rows():
+    z, labels = on_circle(0, 10, 170), torch.tensor([0, 1, 0])
+    same = find(z, z, labels, labels, same=True)
+    assert sorted(same.pairs.tolist()) == [[0, 1], [1, 0], [2, 1]]
+    assert len(find(z, z.clone(), labels, labels, same=False)) == 0
+
+
+def test_mis_similar_pairs_by_hand():
+    # Class 0 lies at 0, 60 and 180 degrees; class 1 at 90 and 180; class 2 has one sample and so no pair.
+    z = on_circle(0, 60, 180, 90, 180, 45)
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    found = mis_similar(z, z, labels, labels, same=True)
+    # 0 and 2 name each other and are told once, by the smaller; so are 3 and 4. 1 names 2 at 120 degrees.
+    assert found.pairs.tolist() == [[0, 2], [1, 2], [3, 4]]
+    assert found.distance.tolist() == pytest.approx([4, 3, 2], abs=1e-12)
+
+
+def test_mis_similar_pairs_in_a_gallery_of_their_own_by_hand():
+    query, gallery = on_circle(0, 90, 60, 30), on_circle(90, 180, 270, length=0.01)
+    found = mis_similar(query, gallery, torch.tensor([0, 1, 1, 3]), torch.tensor([0, 1, 1]), same=False)
+    # Query 1 is 180 degrees from row 2, 2 is 150 from it, 0 is 90 from row 0; 3 has no class there.
+    assert found.pairs.tolist() == [[1, 2], [2, 2], [0, 0]]
+    assert found.distance.tolist() == pytest.approx([4, 2 + 3**0.5, 2], abs=1e-12)
+
+
+def test_a_pair_that_one_side_names_is_told_by_it_whichever_comes_first():
+    # 2 names 0 and 0 names 1: both pairs are told. 1 and 0 name each other.
+    z, labels = on_circle(0, 170, 20), torch.zeros(3, dtype=torch.long)
+    found = mis_similar(z, z, labels, labels, same=True)
+    assert found.pairs.tolist() == [[0, 1], [2, 1]]
+    # Of two samples that name each other the smaller tells the pair, whatever else is told.
+    z = on_circle(20, 170, 0)
+    assert mis_similar(z, z, labels, labels, same=True).pairs.tolist() == [[1, 2], [0, 1]]
+
+
+def test_groups_by_hand_are_largest_first_then_by_class():
+    labels = torch.tensor([5, 2, 7, 2, 5, 7, 1])
+    pairs = Pairs(torch.tensor([6, 4, 2, 3, 1, 0]), torch.zeros(6, dtype=torch.long), torch.arange(6.0))
+    found = [(c, rows.tolist()) for c, rows in groups(pairs, labels)]
+    assert found == [(2, [3, 4]), (5, [1, 5]), (1, [0]), (7, [2])]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_d_and_its_gradient_by_hand(scale):
+    a, b = scale * torch.tensor([[2.0, 0.0]], dtype=double), scale * torch.tensor([[0.0, 4.0]], dtype=double)
+    assert distance(a, b).tolist() == [2]
+    # -2/||a|| (e_b - cos e_a), and mirrored.
+    to_a, to_b = distance_gradient(a, b)
+    torch.testing.assert_close(to_a, torch.tensor([[0.0, -1.0]], dtype=double) / scale)
+    torch.testing.assert_close(to_b, torch.tensor([[-0.5, 0.0]], dtype=double) / scale)
+    # At 60 degrees: e_b - e_a / 2 = (0, sqrt(3)/2), so dd/da = (0, -sqrt(3)).
+    to_a, _ = distance_gradient(on_circle(0, length=scale), on_circle(60))
+    torch.testing.assert_close(to_a, torch.tensor([[0.0, -(3**0.5)]], dtype=double) / scale)
+
+
+def test_the_d_of_a_group_weighs_its_pairs():
+    # Queries at 0 and 0, their neighbours at 90 (d = 2) and 180 (d = 4).
+    z = on_circle(0, 0, 90, 180)[None]
+    share = torch.tensor([[0.75, -0.25]], dtype=double)
+    assert mean_distance(z, share).tolist() == pytest.approx([0.75 * 2 - 0.25 * 4])
+    gradient = mean_distance_gradient(z, share)
+    # Opposite samples have no slope; the first pair's is 0.75 (0, -2) and 0.75 (-2, 0).
+    want = torch.tensor([[[0.0, -1.5], [0, 0], [-1.5, 0], [0, 0]]], dtype=double)
+    torch.testing.assert_close(gradient, want, rtol=0, atol=1e-12)
+
+
+def test_the_parts_of_the_test_side_are_in_the_order_that_the_metrics_take():
+    query, gallery = on_circle(0, 10), on_circle(20)
+    side = Queries(query, gallery, torch.tensor([3, 4]), torch.tensor([5]), False)
+    assert [part.tolist() for part in side.parts] == [query.tolist(), gallery.tolist(), [3, 4], [5]]

@@ -1,0 +1,97 @@
+"""Neighbours and retrieval metrics by hand: numbers that any right implementation has."""
+
+import math
+
+import pytest
+import torch
+
+from deconfuse.retrieval.metrics import metrics, nearest, nmi
+
+double = torch.float64
+
+
+def on_circle(*degrees):
+    angles = torch.tensor(degrees, dtype=double).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, double])
+def test_neighbours_by_hand(dtype):
+    gallery = torch.tensor([[3.0, 0], [0, 0], [-1, 0], [0, 2.5], [0, -2]], dtype=dtype)
+    squared, index = nearest(torch.tensor([[0.0, 0], [3, 1]], dtype=dtype), gallery, 3, same=False)
+    assert index.tolist() == [[1, 2, 4], [0, 1, 3]]
+    want = torch.tensor([[0, 1, 4], [1, 10, 11.25]], dtype=dtype)
+    torch.testing.assert_close(squared, want, rtol=1e-5, atol=1e-5)
+    squared, index = nearest(gallery, gallery, 2, same=True)
+    assert index.tolist() == [[1, 4], [2, 4], [1, 4], [1, 2], [1, 2]]
+    want = torch.tensor([[9, 13], [1, 4], [1, 5], [6.25, 7.25], [4, 5]], dtype=dtype)
+    torch.testing.assert_close(squared, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 2, 300])
+@pytest.mark.parametrize("same", [True, False])
+def test_neighbours_on_a_line_are_known_for_any_k_and_n(k, same):
+    """Row i lies at i (i + 1) / 2 in a shuffled order; 301 rows, 300 neighbours of each at most."""
+    order = torch.randperm(301, generator=torch.Generator().manual_seed(0))
+    place = order.double() * (order + 1) / 2
+    z = torch.stack([place, torch.ones(301, dtype=double)], 1)
+    squared, index = nearest(z, z, k, same=same)
+    apart = (place[:, None] - place).abs()
+    if same:
+        apart.fill_diagonal_(math.inf)
+    want = apart.sort(1).values[:, :k]
+    torch.testing.assert_close(squared.sqrt(), want, rtol=1e-9, atol=1e-3)
+    torch.testing.assert_close(apart.gather(1, index), want, rtol=1e-9, atol=1e-9)
+    assert all(len(set(row)) == min(k, 301 - same) for row in index.tolist())
+
+
+def test_metrics_by_hand():
+    # Gallery labels by angle: 0 at 0 degrees, 1 at 10, 0 at 20.
+    gallery, labels = on_circle(0, 10, 20), torch.tensor([0, 1, 0])
+    # Order of the labels that each query meets: 0 1 0; 1 0 0; 0 1 0; 0 1 0.
+    query, asked = on_circle(-1, 9, 19, 30), torch.tensor([0, 0, 1, 1])
+    found = metrics(query, gallery, asked, labels, same=False, ranks=(1, 2, 8))
+    # MAP@R: R = 2: (1/1) / 2; (1/2) / 2. R = 1, not the first: 0; 0.
+    assert found == pytest.approx({"R@1": 0.25, "R@2": 1, "R@8": 1, "MAP@R": (0.5 + 0.25) / 4})
+
+
+def test_metrics_of_rows_among_themselves_by_hand():
+    # Labels by angle: 0 0 1 0 1; nobody is its own neighbour, so R is 2, 2, 1, 2, 1.
+    z, labels = on_circle(0, 1, 10, 30, 70), torch.tensor([0, 0, 1, 0, 1])
+    # Met in order: 0 1 0 1; 0 1 0 1; 0 0 0 1; 1 0 0 1; 0 1 0 0.
+    found = metrics(z, z, labels, labels, same=True, ranks=(1, 2, 3, 4))
+    average = (0.5 + 0.5 + 0 + 0.25 + 0) / 5
+    assert found == pytest.approx({"R@1": 0.4, "R@2": 0.8, "R@3": 0.8, "R@4": 1, "MAP@R": average})
+
+
+def test_a_query_whose_class_the_gallery_lacks_is_left_out():
+    gallery, labels = on_circle(0, 10, 20), torch.tensor([0, 1, 0])
+    found = metrics(on_circle(9, 0, 20), gallery, torch.tensor([1, 7, 0]), labels, same=False, ranks=(1,))
+    # Query 2: 0 1 0, MAP@R (1/1) / 2; query 0: 1.
+    assert found == pytest.approx({"R@1": 1, "MAP@R": 0.75})
+
+
+def test_the_default_ranks_are_1_2_4_8():
+    z, labels = on_circle(*range(0, 40, 4)), torch.arange(10) // 2
+    assert list(metrics(z, z, labels, labels, same=True)) == ["R@1", "R@2", "R@4", "R@8", "MAP@R"]
+
+
+def test_the_same_metrics_with_many_neighbours_as_with_few():
+    """600 rows of two classes in turn on an arc: R = 299 and 300 neighbours are asked for."""
+    z, labels = on_circle(*(0.1 * i + 1e-5 * i * i for i in range(600))), torch.arange(600) % 2
+    found = metrics(z, z, labels, labels, same=True, ranks=(1, 2))
+    distance = (z[:, None] - z).square().sum(2).fill_diagonal_(math.inf)
+    hits = (labels[distance.argsort(1)[:, :-1]] == labels[:, None]).double()
+    precision = hits.cumsum(1) / torch.arange(1, 600)
+    average = (precision * hits)[:, :299].sum(1) / 299
+    want = {"R@1": hits[:, 0].mean(), "R@2": hits[:, :2].amax(1).mean(), "MAP@R": average.mean()}
+    assert found == pytest.approx({key: value.item() for key, value in want.items()}, abs=1e-9)
+
+
+def test_nmi_by_hand():
+    # Two far clusters of three; each has two of one label and one of the other.
+    z = on_circle(0, 1, 2, 180, 181, 182)
+    shared = 2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(2 / 3)
+    assert nmi(z, torch.tensor([0, 0, 1, 1, 1, 0])) == pytest.approx(shared / math.log(2), abs=1e-9)
+    assert nmi(z, torch.tensor([4, 4, 4, 9, 9, 9])) == pytest.approx(1, abs=1e-9)
+    assert nmi(z, torch.zeros(6, dtype=torch.long)) in (0, 1)  # one class, one cluster: nothing to tell
