@@ -1,4 +1,4 @@
-"""python -m src.run dataset=cub loss=softtriple influence=eif: `deconfuse run` in a checkout, installed or not."""
+"""python -m src.run dataset=cub loss=softtriple influence=eif: `deconfuse run` in a checkout."""
 
 import os
 import sys

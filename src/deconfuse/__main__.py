@@ -80,7 +80,7 @@ def usage() -> str:
     lines = [f"  {errors.invoked(name):<18} {what}" for name, (_, what, _) in COMMANDS.items()]
     return "\n".join(
         [
-            "deconfuse finds the training samples, and the labels, that make an embedding model confuse classes.",
+            "deconfuse finds the training samples and labels that make an embedding model confuse classes.",
             "",
             *lines,
             "",

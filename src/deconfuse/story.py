@@ -18,7 +18,7 @@ from rich.console import Console
 from deconfuse.attribution import attribute, trajectory
 from deconfuse.attribution.epochs import Moments
 from deconfuse.attribution.trajectory import Moment, When, listed
-from deconfuse.labels import corrections, effect, loop, relabel
+from deconfuse.labels import corrections, effect, judge, loop, relabel
 from deconfuse.launch import names, rehearsal, sweep
 from deconfuse.launch.names import depends, explanation, places, without_noise
 from deconfuse.report import page, pictures
@@ -167,9 +167,9 @@ def run(cfg: DictConfig) -> Path:
         clock.lap("retraining")
 
     # Which labels look wrong, and what they should be.
-    votes = attribute.votes(training, influence, cfg.neighbours, cfg.candidates)
+    votes = judge.votes(training, influence, cfg.neighbours, cfg.candidates)
     earlier = attribute.sides(model, data, kept(checkpoint), where)
-    judged = attribute.judge(detector, training, influence, votes, earlier)
+    judged = judge.judge(detector, training, influence, votes, earlier)
     asked_of = split, noisy, confusions, explained, influence
     found = Findings(*asked_of, judged.suspicion, judged.votes, lds, changes, over_epochs)
     clock.lap("relabelling")
@@ -198,7 +198,11 @@ def run(cfg: DictConfig) -> Path:
     if not distributed.first():
         return folder
     with one_maker(folder), whole_folder(folder) as partial:
-        more = loop.tables(rounds, found) | effect.tables(comparison) | clean.tables(found, corrected, rounds)
+        more = (
+            loop.tables(rounds, split, noisy)
+            | effect.tables(comparison)
+            | clean.tables(found, corrected, rounds)
+        )
         unit = attribute.unit(explainer)
         written = results.write(partial, found, choices["influence"], unit, more)
         pictures.draw(partial / "harmful.png", found, cfg.pictures, choices["influence"])

@@ -8,13 +8,17 @@ from deconfuse.influence import influence_function
 from deconfuse.retraining.counterfactual import (
     Plan,
     check,
+    descend,
+    distances,
     draw,
     find_or_measure,
     linear_datamodeling_scores,
     measure,
     report,
+    retrain,
+    stable_rate,
 )
-from deconfuse.retraining.retrain import distances, retrain, stable_rate
+from deconfuse.retrieval.confusion import distance
 from deconfuse.system.errors import UserError
 from tests.influence.test_eif import GROUPS
 
@@ -120,3 +124,60 @@ def test_nothing_asked_or_nothing_explained_is_no_score(toy, tmp_path):
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(UserError, match=message):
         Plan(*settings)
+
+
+def test_it_is_nesterovs_descent_written_out_with_autograd(toy):
+    training, _ = toy
+    share = torch.rand(23, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weight, velocity = training.weight, 0
+    for _ in range(7):
+        leaf = (weight + 0.9 * velocity).clone().requires_grad_()
+        losses = training.loss(training.features @ leaf.T + training.bias, training.labels)
+        (slope,) = torch.autograd.grad((share * losses).sum(), leaf)
+        velocity = 0.9 * velocity - 0.01 * slope
+        weight = weight + velocity
+    before = training.weight.clone()
+    torch.testing.assert_close(retrain(training, share, 7, 0.01), weight, rtol=1e-10, atol=1e-12)
+    assert torch.equal(training.weight, before)
+
+
+def test_it_converges_to_the_minimum_of_a_convex_problem(toy_convex):
+    """Descent on the mean loss from the regularised minimum brings the mean loss further down, never up."""
+    training, _, _ = toy_convex
+    share = torch.full((40,), 1 / 40, dtype=torch.float64)
+    losses = [
+        (share * training.loss(training.features @ weight.T + training.bias, training.labels)).sum().item()
+        for weight in (retrain(training, share, steps, 0.5) for steps in (0, 10, 100))
+    ]
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_distances_of_groups(toy):
+    training, test = toy
+    weight = training.weight * 1.3 + 0.1
+    groups = (torch.tensor([[0, 1]]), torch.tensor([[2, 3], [4, 2], [5, 6]]))
+    found = distances(training, Targets(test, test, groups, sign=-1.0), weight)
+    z = test @ weight.T + training.bias
+    want = [-distance(z[group[:, 0]], z[group[:, 1]]).mean() for group in groups]
+    torch.testing.assert_close(found, torch.stack(want))
+    assert distances(training, Targets(test, test, ()), weight).shape == (0,)
+
+
+def test_with_a_stable_rate_the_loss_never_rises(toy_convex):
+    training, _, _ = toy_convex
+    share = torch.full((40,), 1 / 40, dtype=torch.float64)
+
+    def rises(rate):
+        losses = torch.stack(
+            [
+                (share * training.loss(training.features @ weight.T + training.bias, training.labels)).sum()
+                for weight in descend(training, share, 30, rate)
+            ]
+        )
+        return bool((losses.diff() > 1e-6 * losses[:-1]).any())
+
+    assert rises(30.0)
+    rate = stable_rate(training, share, 30, 1 / 30.0)
+    assert rate < 30
+    assert not rises(rate)
+    assert rises(2 * rate)

@@ -9,8 +9,17 @@ import torch
 
 from deconfuse.attribution.attribute import freeze
 from deconfuse.attribution.head import Targets
-from deconfuse.retraining.retrain import Changes, distances
-from deconfuse.retraining.reweight import MODES, Plan, check, rehearse, report, reweight, sample_weights
+from deconfuse.retraining.counterfactual import distances
+from deconfuse.retraining.reweight import (
+    MODES,
+    Changes,
+    Plan,
+    check,
+    rehearse,
+    report,
+    reweight,
+    sample_weights,
+)
 from deconfuse.system.errors import UserError
 from deconfuse.training.checkpoint import save
 from deconfuse.training.datamodule import BalancedBatches

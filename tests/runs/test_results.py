@@ -9,7 +9,7 @@ import torch
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
-from deconfuse.retraining.retrain import Changes
+from deconfuse.retraining.reweight import Changes
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs import results
 from deconfuse.runs.columns import COLUMNS

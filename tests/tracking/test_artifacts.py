@@ -71,7 +71,7 @@ def test_scores_and_relabels_are_the_files_of_the_run_where_they_are(tmp_path, m
 
 
 def test_of_a_large_file_only_place_and_checksum_are_sent(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lineage, "SENT", len("eif influence.npy") - 1)
+    monkeypatch.setattr(artifacts, "SENT", len("eif influence.npy") - 1)
     page = publish(tmp_path, reused=False, content=b"small")
     scores = files(page.artifact("scores"))
     place = tmp_path / "greys-eif-knn-def" / "influence.npy"

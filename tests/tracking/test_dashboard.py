@@ -253,7 +253,7 @@ def test_where_w_and_b_fails_the_run_is_ended_and_one_line_says_so(tmp_path, mon
     def fail(*args):
         raise error("no space left\nor so")
 
-    monkeypatch.setattr(lineage, "log", fail)
+    monkeypatch.setattr(artifacts, "log", fail)
     page = publish(tmp_path, findings(), reused=False)
     assert page.code == 0
     said = capsys.readouterr().err.splitlines()

@@ -12,7 +12,7 @@ from torch import nn
 from deconfuse.attribution.trajectory import When
 from deconfuse.influence import tracin
 from deconfuse.system.errors import UserError
-from deconfuse.training.explain import Explain
+from deconfuse.training.callbacks import Explain
 from deconfuse.training.train import find_or_train
 from tests.attribution.test_epochs import TRAINER, made
 from tests.made import model_and_data

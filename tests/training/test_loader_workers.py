@@ -70,7 +70,7 @@ def test_a_worker_ends_when_its_parent_asks_it_to():
 
 
 def test_a_worker_that_is_killed_alone_is_one_line(monkeypatch):
-    monkeypatch.setattr(workers, "GRACE", 0.1)
+    monkeypatch.setattr(loader_workers, "GRACE", 0.1)
     with pytest.raises(UserError, match=r"^a process that loads images was killed, .* num_workers=0"):
         list(loader_workers.batches(loader(Slow(kill=signal.SIGKILL))))
 
@@ -98,7 +98,7 @@ def test_a_worker_that_is_lost_while_a_stop_cleans_up_is_the_stop(met):
 
 
 def test_shared_memory_and_other_errors_are_told_apart(monkeypatch):
-    monkeypatch.setattr(workers, "GRACE", 0.0)
+    monkeypatch.setattr(loader_workers, "GRACE", 0.0)
     text = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ... shared memory"
     with pytest.raises(UserError, match="out of shared memory; num_workers=0"), loader_workers.looked_after():
         raise RuntimeError(text)

@@ -21,9 +21,8 @@ from torch.utils.data import default_collate
 from deconfuse.attribution.features import find_or_extract
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.network import Network, parameter_names
-from deconfuse.attribution.scores import acting, blocks, room, unsound
+from deconfuse.attribution.scores import blocks, room, unsound
 from deconfuse.data.split import Split
-from deconfuse.labels.relabel import Judgement, Votes, candidates, vote, vote_on
 from deconfuse.retrieval.confusion import Explained, Queries
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, one_of, shorten
@@ -110,7 +109,7 @@ def attribute(
         for past, path in before(model, kept):
             yield seen(past, freeze(past, data, path, device) if params == "head" else frozen)
 
-    more = {"earlier": earlier()} if _sums(explainer) else {}
+    more = {"earlier": earlier()} if takes_earlier(explainer) else {}
     scores = explainer(*seen(model, frozen), **more).cpu()
     if params == "head":
         scores = of_all(scores, len(frozen.training), frozen.folder)
@@ -149,31 +148,8 @@ def sides(model: Embedder, data: DataModule, kept: list[Path], device: torch.dev
         yield freeze(past, data, path, device).training
 
 
-def votes(training: Training, influence: Float[Tensor, "g n"], k: int | None, most: int | None) -> Votes:
-    """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful."""
-    if most is None:
-        return vote(training.embeddings(), training.labels, k)
-    asked = candidates(acting(influence).mean, most)
-    return vote_on(asked, training.embeddings(), training.labels, k)
-
-
-def judge(
-    detector: Callable,
-    training: Training,
-    influence: Float[Tensor, "g n"],
-    votes: Votes,
-    earlier: Iterator[Training],
-) -> Judgement:
-    """The detector's suspicion, and the labels it recommends: by default those of votes, Algorithm 1's.
-
-    earlier: the training side at the checkpoints kept, for a detector whose signature has that word.
-    """
-    more = {"earlier": earlier} if _sums(detector) else {}
-    found = detector(training, influence, votes, **more)
-    return found if isinstance(found, Judgement) else Judgement(found, votes)
-
-
-def _sums(method: Callable) -> bool:
+def takes_earlier(method: Callable) -> bool:
+    """True where a method or detector sums over checkpoints: its signature has the word `earlier`."""
     return "earlier" in inspect.signature(method.func).parameters
 
 

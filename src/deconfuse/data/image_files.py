@@ -17,7 +17,7 @@ CHEAP_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")  # all that `pl
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of a file: width and height, its kind (deconfuse.data.pixels), and the largest value of one."""
+    """What was seen of a file: width and height, its kind (data.pixels), and the largest value of one."""
 
     size: tuple[int, int]
     kind: str

@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.runs import panels
-from deconfuse.runs.columns import MEASURES
 from deconfuse.runs.finished import Run, grouped, newest
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame

@@ -10,7 +10,7 @@ from deconfuse.attribution import attribute
 from deconfuse.data.split import Split
 from deconfuse.labels.corrections import Corrections
 from deconfuse.retrieval.confusion import Pairs, Queries, distance, retrieve
-from deconfuse.runs.columns import COLUMNS, MEASURES
+from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.system.progress import console
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.devices import device
@@ -18,6 +18,10 @@ from deconfuse.training.embedder import Embedder
 from deconfuse.training.train import another
 
 FATES = ("vanished", "appeared", "moved")
+TABLE = (  # the columns of changes.csv
+    *("change", "query", "query_class", "neighbour_before", "class_before", "neighbour_after", "class_after"),
+    *("distance_before", "distance_after"),
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def changes(before: Seen, after: Seen, split: Split) -> pd.DataFrame:
             row["query"],
         )
     )
-    return pd.DataFrame(rows, columns=list(COLUMNS["changes.csv"]))
+    return pd.DataFrame(rows, columns=list(TABLE))
 
 
 def _name(names: tuple[str, ...], i: int | None) -> str:

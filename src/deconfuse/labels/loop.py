@@ -17,11 +17,11 @@ import torch
 from deconfuse.attribution import attribute
 from deconfuse.attribution.head import Training
 from deconfuse.data.noise import NoisyLabels
+from deconfuse.data.split import Split
 from deconfuse.labels.evidence import evidence, odds
 from deconfuse.labels.relabel import neighbourhood
 from deconfuse.retrieval.confusion import retrieve
-from deconfuse.runs.columns import MEASURES
-from deconfuse.runs.results import Findings
+from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count, flag, within
 from deconfuse.system.files import short_hash
@@ -229,16 +229,16 @@ def train(
     return look(model, own, checkpoint, device)
 
 
-def tables(loop: Loop | None, found: Findings) -> dict[str, pd.DataFrame]:
+def tables(loop: Loop | None, split: Split, noisy: NoisyLabels) -> dict[str, pd.DataFrame]:
     """rounds.csv and corrected.csv; none without a loop."""
     if loop is None:
         return {}
-    names = np.array(found.split.class_names, dtype=object)
+    names = np.array(split.class_names, dtype=object)
     corrected = pd.DataFrame(
         {
-            "sample": np.arange(len(found.noisy.labels)),
-            "path": found.split.train.names,
-            "class": names[found.noisy.labels],
+            "sample": np.arange(len(noisy.labels)),
+            "path": split.train.names,
+            "class": names[noisy.labels],
             "corrected": names[loop.labels.labels],
             "left_out": loop.labels.left_out,
             "evidence": loop.labels.evidence,

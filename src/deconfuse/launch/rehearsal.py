@@ -10,6 +10,7 @@ import torch
 from deconfuse.attribution import attribute
 from deconfuse.attribution.head import Training
 from deconfuse.data.split import ImageSpec, RowSpec, Split
+from deconfuse.labels.judge import votes
 from deconfuse.retrieval.confusion import Queries, find
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count
@@ -93,7 +94,7 @@ def rehearse(
         target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
         attribute.rehearse(explainer, model, params, spec.shape)
         scores = torch.zeros(1, 4)
-        detector(training, scores, attribute.votes(training, scores, 1, candidates))
+        detector(training, scores, votes(training, scores, 1, candidates))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"

@@ -1,7 +1,7 @@
 """Collect finished runs into tables and figures: deconfuse tables [outputs] [--review decisions.json].
 
 One row per setting, mean and standard deviation over its seeds; then the tables and figures of
-src/deconfuse/experiment/, each as far as its runs are there, the paper's value beside ours where it has one. On the
+experiment/, each as far as its runs are there, the paper's value beside ours where it has one. On the
 terminal as Markdown; in tables/ results.md with everything, and of each table .md, .csv, .tex and .png.
 """
 
@@ -121,7 +121,7 @@ def nothing_scored(run: Run) -> bool:
 
 
 def experiments() -> dict[str, object]:
-    """The modules of src/deconfuse/experiment/ by name: the paper's tables, its figures, then what goes past it."""
+    """The modules of experiment/ by name: the paper's tables, its figures, then what goes past it."""
     names = [module.name for module in pkgutil.iter_modules(experiment.__path__)]
     names.sort(key=lambda name: (not name.startswith("table"), not name.startswith("figure"), name))
     return {name: importlib.import_module(f"{experiment.__name__}.{name}") for name in names}

@@ -17,18 +17,33 @@ from torch import Tensor, nn
 
 from deconfuse.attribution.head import Targets, Training, chunks
 from deconfuse.retraining.parallel_heads import CHUNK_BYTES, Heads, chunk_size
-from deconfuse.retraining.retrain import Changes
 from deconfuse.retrieval.statistics import mean_interval
 from deconfuse.system.errors import UserError, count, one_of, within
 from deconfuse.system.progress import track
+from deconfuse.training.callbacks import Progress
 from deconfuse.training.datamodule import BalancedBatches, DataModule
 from deconfuse.training.devices import device, trainer_of
 from deconfuse.training.embedder import Embedder
-from deconfuse.training.progress_bar import Progress
 from deconfuse.training.train import carry_out
 
 MODES = ("none", "cached", "images")
 IMAGES_BYTES = 4 * CHUNK_BYTES  # more heads at once: every chunk is another pass of the backbone
+
+
+@dataclass(frozen=True)
+class Changes:
+    """d of every explained group before and after its own retraining, times the targets' sign; on a CPU.
+
+    before and after in [-4, 4]; where it is -d that is explained (mis-similar pairs), they are -d.
+    """
+
+    before: Float[Tensor, " g"]
+    after: Float[Tensor, " g"]
+
+    @property
+    def change(self) -> Float[Tensor, " g"]:
+        """after - before (Eq. 7); > 0: the explanation helped, what was confused is further apart."""
+        return self.after - self.before
 
 
 @dataclass(frozen=True)

@@ -110,3 +110,6 @@ def nmi(embeddings: Float[Tensor, "q m"], labels: Int[Tensor, " q"], seed: int =
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different points than classes
         clusters = means.fit_predict(embeddings.cpu().numpy())
     return float(normalized_mutual_info_score(labels.cpu().numpy(), clusters))
+
+
+MEASURES = ("R@1", "MAP@R")  # what two models of one data set are compared by

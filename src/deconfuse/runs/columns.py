@@ -1,6 +1,5 @@
 """What the columns of the tables mean, and the sign of the scores."""
 
-MEASURES = ("R@1", "MAP@R")  # what two models of one data set are compared by
 COLUMNS = {
     "confusions.csv": {
         "confusion": "0 is the closest, most confusing pair",

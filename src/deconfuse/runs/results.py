@@ -18,7 +18,7 @@ from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.labels.relabel import Votes, recommended_right, recommended_right_all
 from deconfuse.labels.taxonomy import KINDS, merge_quality, merges, taxonomy
-from deconfuse.retraining.retrain import Changes
+from deconfuse.retraining.reweight import Changes
 from deconfuse.retrieval.confusion import Explained, Pairs, groups
 from deconfuse.retrieval.statistics import detection
 from deconfuse.runs.columns import COLUMNS, SIGNS

@@ -20,14 +20,11 @@ from deconfuse.system.lock import found_or_made
 from deconfuse.system.progress import console
 from deconfuse.system.signals import Stopped
 from deconfuse.training import loader_workers, provenance
+from deconfuse.training.callbacks import Explain, Keep, Progress, Retrieval
 from deconfuse.training.checkpoint import WholeFiles, forget, keep, load, path_at, read, resumable, save
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.devices import LEAVES_SOME_UNUSED, joint, trainer_of
 from deconfuse.training.embedder import Embedder
-from deconfuse.training.explain import Explain
-from deconfuse.training.keep import Keep
-from deconfuse.training.progress_bar import Progress
-from deconfuse.training.validation import Retrieval
 
 FINAL, RESUME = "model.ckpt", "last.ckpt"
 
@@ -46,7 +43,7 @@ def find_or_train(
     folder: named after everything the weights depend on. trainer: a partial of Lightning's Trainer.
     settings: what the weights depend on; kept in the checkpoint, and one that was made with others is
     refused (None: neither).
-    moments: which epochs are explained while training goes on, and how (deconfuse.attribution.epochs); None: none.
+    moments: which epochs are explained while training goes on, and how (attribution/epochs.py); None: none.
     Training that was cut short goes on after its last whole epoch. Of several processes one trains, and
     the others wait for it.
     """

@@ -1,0 +1,35 @@
+"""Ask a detector how suspicious each training label is, and the neighbours which label they vote for."""
+
+from collections.abc import Callable, Iterator
+
+from jaxtyping import Float
+from torch import Tensor
+
+from deconfuse.attribution.attribute import takes_earlier
+from deconfuse.attribution.head import Training
+from deconfuse.attribution.scores import acting
+from deconfuse.labels.relabel import Judgement, Votes, candidates, vote, vote_on
+
+
+def votes(training: Training, influence: Float[Tensor, "g n"], k: int | None, most: int | None) -> Votes:
+    """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful."""
+    if most is None:
+        return vote(training.embeddings(), training.labels, k)
+    asked = candidates(acting(influence).mean, most)
+    return vote_on(asked, training.embeddings(), training.labels, k)
+
+
+def judge(
+    detector: Callable,
+    training: Training,
+    influence: Float[Tensor, "g n"],
+    votes: Votes,
+    earlier: Iterator[Training],
+) -> Judgement:
+    """The detector's suspicion, and the labels it recommends: by default those of votes, Algorithm 1's.
+
+    earlier: the training side at the checkpoints kept, for a detector whose signature has that word.
+    """
+    more = {"earlier": earlier} if takes_earlier(detector) else {}
+    found = detector(training, influence, votes, **more)
+    return found if isinstance(found, Judgement) else Judgement(found, votes)

@@ -1,0 +1,149 @@
+"""Lightning callbacks: progress, retrieval on the test classes, checkpoints that are kept and explained."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from deconfuse.data.split import Split
+from deconfuse.retrieval.metrics import metrics
+from deconfuse.system import distributed
+from deconfuse.system.files import write_csv
+from deconfuse.system.progress import bar
+
+
+class Keep(pl.Callback):
+    """Hand the model's state to `save(state, epoch)` after each of the epochs named, counted from 1."""
+
+    def __init__(self, epochs: set[int], save: Callable[[dict, int], None]):
+        self.epochs, self.save = epochs, save
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        """One process of several writes."""
+        epoch = trainer.current_epoch + 1
+        if epoch in self.epochs and trainer.is_global_zero:
+            self.save(pl_module.state_dict(), epoch)
+
+
+class Explain(pl.Callback):
+    """Keep and explain the epochs that are due, all but the last one, which is explained after training.
+
+    due(epoch): the epochs, counted from 1, to be explained as far as is known after an epoch; keep(state,
+    epoch) writes a checkpoint, explain(checkpoint, epoch) reads it into a model of its own, so that nothing
+    of the one in training is touched; forget(epoch): it was due once and is no more (a former best).
+    """
+
+    def __init__(
+        self,
+        due: Callable[[int], set[int]],
+        keep: Callable[[dict, int], Path],
+        explain: Callable[[Path, int], None],
+        forget: Callable[[int], None],
+    ):
+        self.due, self.keep, self.explain, self.forget = due, keep, explain, forget
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        """Of several processes all explain; random states are put back, as loaders draw from them."""
+        epoch = trainer.current_epoch + 1
+        due = self.due(epoch)
+        if epoch in due and epoch < trainer.max_epochs:
+            checkpoint = self.keep(pl_module.state_dict(), epoch)
+            with isolate_rng():
+                self.explain(checkpoint, epoch)
+        for past in self.due(epoch - 1) - due:
+            self.forget(past)
+
+
+class Progress(pl.Callback):
+    """A bar over batches of all epochs, with the epoch, the loss and the last R@1 beside it."""
+
+    def __init__(self, what: str = "training"):
+        self.what, self.bar, self.task = what, bar(), None
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        """Draw the bar; a resumed run starts where it stands."""
+        total = int(trainer.estimated_stepping_batches)
+        self.bar.start()
+        self.task = self.bar.add_task(self.what, total=total, completed=trainer.global_step, note="")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        """One batch further."""
+        recall = trainer.callback_metrics.get("R@1")
+        found = f"  R@1 {recall.item():.3f}" if recall is not None else ""
+        note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {outputs['loss'].item():.3f}"
+        self.bar.update(self.task, completed=trainer.global_step, note=note + found)
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        """Take the bar away."""
+        self.bar.stop()
+
+    def on_exception(self, trainer, pl_module, exception) -> None:
+        """Take the bar away before the error is shown."""
+        self.bar.stop()
+
+
+class Retrieval(pl.Callback):
+    """Log the split's R@k and MAP@R on the test classes; history.csv has a row per measured epoch.
+
+    The history is part of the checkpoint, so a run that was resumed has all of it.
+    """
+
+    def __init__(self, split: Split, history: Path):
+        self.split, self.path = split, history
+        self.rows: list[dict[str, float]] = []
+        self.found: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self.latest: dict[str, float] = {}
+
+    def state_dict(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """The rows up to the checkpoint."""
+        self.rows = list(state_dict["rows"])
+
+    def on_validation_epoch_start(self, trainer, pl_module) -> None:
+        """Forget the last epoch's embeddings."""
+        self.found = {}
+
+    def on_validation_batch_end(
+        self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0
+    ) -> None:
+        """Collect the embeddings that validation_step returned, with their rows."""
+        self.found.setdefault(dataloader_idx, []).append((outputs.detach().cpu(), batch[2].cpu()))
+
+    def on_validation_epoch_end(self, trainer, pl_module) -> None:
+        """Measure by the directions of the embeddings, those of all processes."""
+        query = self._embeddings(0, len(self.split.query))
+        gallery = self._embeddings(1, len(self.split.gallery)) if 1 in self.found else query
+        values = metrics(
+            query,
+            gallery,
+            torch.from_numpy(self.split.query.labels),
+            torch.from_numpy(self.split.gallery.labels),
+            same=self.split.shared_gallery,
+            ranks=self.split.recall_at,
+            unit=True,
+            twins=None if self.split.twins is None else torch.from_numpy(self.split.twins),
+        )
+        pl_module.log_dict(values)
+        self.latest = values
+
+    def _embeddings(self, loader: int, n: int) -> torch.Tensor:
+        z, rows = (torch.cat(parts) for parts in zip(*self.found[loader], strict=True))
+        return distributed.by_row(z.float(), rows, n)
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        """Lightning validates before it ends the epoch; only now is the epoch's mean loss known."""
+        if self.latest:
+            loss = trainer.callback_metrics["loss"].item()
+            self.rows.append({"epoch": trainer.current_epoch + 1, "loss": loss, **self.latest})
+        self.latest = {}
+
+    def on_fit_end(self, trainer, pl_module) -> None:
+        """Write history.csv."""
+        if trainer.is_global_zero and self.rows:
+            write_csv(self.path, pd.DataFrame(self.rows))
