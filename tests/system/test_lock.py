@@ -147,10 +147,21 @@ def test_a_file_system_without_locks_is_worked_on_without(tmp_path, monkeypatch,
     def refuse(*arguments):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     with one_maker(tmp_path / "x"):
         (tmp_path / "x").write_text("made")
     assert (tmp_path / "x").read_text() == "made"
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_block_inside_a_block_of_the_same_path_does_not_wait_for_itself(tmp_path):
+    with (
+        one_maker(tmp_path / "x"),
+        pytest.raises(RuntimeError, match="already held"),
+        one_maker(tmp_path / "x"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_can_not_be_written_is_one_line(tmp_path):

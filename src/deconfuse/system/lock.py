@@ -1,12 +1,13 @@
 """One process at a time makes a file; the others wait, and then find it."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+
+from filelock import FileLock, Timeout
 
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError
@@ -15,6 +16,7 @@ from deconfuse.system.progress import console, speaker
 
 # What file systems without locks answer; there, work is done twice rather than not at all.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+ASKED_EVERY = 0.2  # seconds: how often one who waits looks whether the lock is free
 
 T = TypeVar("T")
 
@@ -65,8 +67,9 @@ def one_maker(path: Path) -> Iterator[None]:
     """Keep other processes from making `path` until the block ends; say for whom one waits.
 
     The lock is flock's, on `.NAME.lock` beside path: the system frees it when its process dies, however it
-    dies. Look for `path` again inside the block. A block inside a block of the same path would wait for
-    itself for ever. Where the file system has no locks the block runs without.
+    dies, and a process forked inside the block does not hold it. Look for `path` again inside the block. A
+    block inside a block of the same path, in one thread, raises RuntimeError. Where the file system has no
+    locks the block runs without.
     """
     place = _place(path)
     with disk(path):
@@ -77,10 +80,9 @@ def one_maker(path: Path) -> Iterator[None]:
     finally:
         if lock is not None:
             try:
-                place.unlink(missing_ok=True)
+                place.unlink(missing_ok=True)  # while it is held: who takes a removed file's lock tries again
             finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)  # closing frees it for no process forked inside the block
-                os.close(lock)
+                lock.release()
 
 
 def _place(path: Path) -> Path:
@@ -89,47 +91,39 @@ def _place(path: Path) -> Path:
 
 def _forget(place: Path) -> None:
     """Remove the lock of a process that was killed after it had made its file; one that is held stays."""
-    with suppress(OSError):
-        lock = os.open(place, os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is(lock, place):
-                place.unlink()
-        finally:
-            os.close(lock)
+    if place.exists():
+        with suppress(OSError), _lock(place).acquire(blocking=False):  # Timeout is an OSError too
+            place.unlink()
 
 
-def _taken(place: Path, path: Path) -> int | None:
-    """The descriptor that holds the lock, its holder's name in the file; None where there are none."""
-    while True:
-        lock = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+def _taken(place: Path, path: Path) -> FileLock | None:
+    """The lock, its holder's name in the file; None where the file system has no locks."""
+    lock = _lock(place)
+    try:
         try:
-            _take(lock, path)
-            if _is(lock, place):
-                os.ftruncate(lock, 0)
-                os.write(lock, ", ".join(filter(None, [f"process {os.getpid()}", speaker()])).encode())
-                return lock
-            os.close(lock)  # the holder before removed the file: this lock guards nothing
-        except BaseException as error:
-            os.close(lock)
-            if isinstance(error, OSError) and error.errno in NO_LOCKS:
-                return None
+            lock.acquire(timeout=ASKED_EVERY)
+        except Timeout:
+            console.print(f"waiting for {_holder(place)}, which makes {path}")
+            lock.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
             raise
+        place.unlink(missing_ok=True)
+        return None
+    return lock
 
 
-def _take(lock: int, path: Path) -> None:
-    """Take the lock, or say who has it and wait."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 1000).decode(errors="replace") or "another process"
-        console.print(f"waiting for {holder}, which makes {path}")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _lock(place: Path) -> FileLock:
+    return FileLock(place, poll_interval=ASKED_EVERY, fallback_to_soft=False, on_acquired=_sign)
 
 
-def _is(lock: int, place: Path) -> bool:
-    """True where the open file is the one that lies at place."""
-    try:
-        return os.path.samestat(os.fstat(lock), os.stat(place))
-    except FileNotFoundError:
-        return False
+def _sign(descriptor: int) -> None:
+    """Write the holder's name into the lock's file."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, ", ".join(filter(None, [f"process {os.getpid()}", speaker()])).encode(), 0)
+
+
+def _holder(place: Path) -> str:
+    with suppress(OSError):
+        return place.read_text("utf-8", "replace") or "another process"
+    return "another process"
