@@ -198,6 +198,24 @@ def test_a_link_to_no_file_is_refused(tmp_path, home, target):
         unpack(tar(tmp_path / "x.tgz", extra=[entry("link", tarfile.SYMTYPE, target)]), home)
 
 
+def test_a_python_without_the_data_filter_unpacks_no_tar(tmp_path, home, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(
+        UserError, match=r"x\.tgz: Python 3\.\d+\.\d+ can't unpack it safely; take 3\.11\.4 or later, or unpack"
+    ):
+        unpack(tar(tmp_path / "x.tgz"), home)
+    unpack(zipped(tmp_path / "x.zip"), home)
+    assert content(home) == FILES
+
+
+@pytest.mark.parametrize("make", [tar, zipped])
+def test_names_with_the_separator_of_windows_are_paths(tmp_path, home, make):
+    extra = {} if make is tar else {"Made\\void\\": b""}
+    files = {**extra, "Made\\a\\1.jpg": b"one"}
+    unpack(make(tmp_path / ("x.tgz" if make is tar else "x.zip"), files=files), home)
+    assert content(home) == {"Made/a/1.jpg": b"one"}
+
+
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_devices_are_refused(tmp_path, home, kind):
     with pytest.raises(
@@ -248,9 +266,12 @@ def test_an_encrypted_zip_is_told_apart(tmp_path, home):
 
 
 def test_a_full_disk_is_not_a_damaged_archive(tmp_path, home, monkeypatch):
-    def full(*args):
+    def full(*args, **more):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("deconfuse.data.archive.shutil.copyfileobj", full)
-    with pytest.raises(OSError, match="No space left"):
-        unpack(tar(tmp_path / "x.tgz"), home)
+    archives = [tar(tmp_path / "x.tgz"), zipped(tmp_path / "x.zip")]
+    monkeypatch.setattr("tarfile.copyfileobj", full)
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    for archive in archives:
+        with pytest.raises(OSError, match="No space left"):
+            unpack(archive, home)

@@ -171,11 +171,11 @@ def test_an_archive_that_cannot_be_opened_is_not_the_disks_fault(small, tmp_path
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(small, tmp_path, monkeypatch):
-    def full(*args):
+    def full(*args, **more):
         raise OSError(28, "No space left on device")
 
     packed(tmp_path / "x.tgz", birds())
-    monkeypatch.setattr("deconfuse.data.archive.shutil.copyfileobj", full)
+    monkeypatch.setattr("tarfile.copyfileobj", full)
     with pytest.raises(
         UserError, match=r"could not write .*No space left.* another place with --into FOLDER$"
     ):
@@ -201,9 +201,9 @@ def test_wrong_words_are_one_line(words, message, monkeypatch):
 def test_killed_half_way_it_leaves_nothing_that_looks_whole(tmp_path):
     archive = packed(tmp_path / "x.tgz", birds())
     script = (
-        "import time, deconfuse.launch.prepare as prepare, deconfuse.data.archive as unpack\n"
-        "real = unpack.shutil.copyfileobj\n"
-        "unpack.shutil.copyfileobj = lambda *files: (time.sleep(0.5), real(*files))\n"
+        "import tarfile, time, deconfuse.launch.prepare as prepare\n"
+        "real = tarfile.copyfileobj\n"
+        "tarfile.copyfileobj = lambda *files, **more: (time.sleep(0.5), real(*files, **more))\n"
         f"prepare.main(['cub', {str(archive)!r}, '--into', {str(tmp_path / 'data')!r}])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)

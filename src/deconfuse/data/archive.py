@@ -1,6 +1,12 @@
-"""Unpack tar and zip archives so that nothing in them can reach outside the folder they are unpacked to."""
+"""Unpack tar and zip archives so that nothing in them can reach outside the folder they are unpacked to.
+
+The standard library's tarfile, with its data filter, and zipfile do it. What is done here: a link becomes a
+copy, as not every file system has links; names that lead outside are refused, where zipfile would change
+them; and what is wrong with an archive is said in one line.
+"""
 
 import errno
+import platform
 import posixpath
 import re
 import shutil
@@ -8,10 +14,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from deconfuse.system.errors import UserError
 from deconfuse.system.progress import bar
@@ -22,19 +25,7 @@ MEGABYTE = 10**6
 # damage, and shutil's for a file that is copied to itself.
 DAMAGE = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
-
-@dataclass(frozen=True)
-class Member:
-    """One entry of an archive: a folder, a file (content), a link (its target's name) or something else.
-
-    done: how much of the archive has been read, in bytes.
-    """
-
-    name: str
-    kind: str
-    content: IO[bytes] | None = None
-    target: str = ""
-    done: int = 0
+Links = list[tuple[str, str]]  # (name, name of what it points to), both from the top of the archive
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -44,19 +35,25 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises UserError for a damaged or encrypted archive, and for a member that is a device, or whose name or
     target lies outside the folder.
     """
-    if archive.name.lower().endswith(ARCHIVE_SUFFIXES):
-        try:
-            _unpack(archive, folder)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
-            raise _damaged(archive, error) from None
-        except (RuntimeError, NotImplementedError) as error:  # zipfile: encrypted, or an unknown compression
-            raise UserError(f"{archive}: {error}; unpack it yourself and give the folder") from None
-        except OSError as error:
-            if error.errno in DAMAGE:
-                raise _damaged(archive, error) from None
-            raise
-    else:
+    if not archive.name.lower().endswith(ARCHIVE_SUFFIXES):
         shutil.copyfile(archive, folder / archive.name)
+        return
+    try:
+        if tarfile.is_tarfile(archive):
+            links = _tar(archive, folder)
+        elif zipfile.is_zipfile(archive):
+            links = _zip(archive, folder)
+        else:
+            raise UserError(f"{archive}: neither a tar nor a zip archive; fetch it again")
+        _copied(archive, folder, links)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise _damaged(archive, error) from None
+    except (RuntimeError, NotImplementedError) as error:  # zipfile: encrypted, or an unknown compression
+        raise UserError(f"{archive}: {error}; unpack it yourself and give the folder") from None
+    except OSError as error:
+        if error.errno in DAMAGE:
+            raise _damaged(archive, error) from None
+        raise
 
 
 def _damaged(archive: Path, error: Exception) -> UserError:
@@ -64,41 +61,87 @@ def _damaged(archive: Path, error: Exception) -> UserError:
     return UserError(f"{archive}: damaged ({reason}); fetch it again")
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    members, total = _members(archive)
-    links = []
-    with bar() as progress:
+def _tar(archive: Path, folder: Path) -> Links:
+    """Unpack a tar archive's folders and files; returns its links."""
+    if not hasattr(tarfile, "data_filter"):  # 3.11.0 to 3.11.3
+        raise UserError(
+            f"{archive}: Python {platform.python_version()} can't unpack it safely; take 3.11.4 or later, or "
+            "unpack it yourself and give the folder"
+        )
+    links: Links = []
+    with open(archive, "rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as file, bar() as progress:
+        task = progress.add_task(
+            f"unpacking {archive.name}", total=archive.stat().st_size // MEGABYTE, note="MB"
+        )
+
+        def kept(info: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
+            progress.update(task, completed=raw.tell() // MEGABYTE)
+            info = _filtered(archive, info, place)
+            if info.isdir():  # tarfile takes a file of that name for the folder
+                (folder / info.name).mkdir(parents=True, exist_ok=True)
+            elif info.islnk():
+                links.append((info.name, _inside(archive, info.linkname, info.name)))
+            elif info.issym():
+                links.append((info.name, _beside(archive, info.name, info.linkname)))
+            else:
+                return info
+            return None
+
+        file.extractall(folder, filter=kept)
+        while file.fileobj.read(MEGABYTE):  # the checksum comes last, behind what tar takes for the end
+            pass
+    return links
+
+
+def _filtered(archive: Path, info: tarfile.TarInfo, place: str) -> tarfile.TarInfo:
+    """The member as the data filter leaves it; UserError where that refuses it."""
+    try:
+        return tarfile.data_filter(info.replace(name=_inside(archive, info.name, info.name)), place)
+    except tarfile.SpecialFileError:
+        raise UserError(
+            f"{archive}: {info.name} is no file, folder or link; the archive is not safe"
+        ) from None
+    except tarfile.FilterError:
+        raise _outside(archive, info.name) from None
+
+
+def _zip(archive: Path, folder: Path) -> Links:
+    """Unpack a zip archive's folders and files; returns its links."""
+    links: Links = []
+    with zipfile.ZipFile(archive) as file, bar() as progress:
+        total = sum(info.file_size for info in file.infolist())
         task = progress.add_task(f"unpacking {archive.name}", total=total // MEGABYTE, note="MB")
-        for member in members:
-            path = folder / _inside(archive, member.name, member.name)
-            if member.kind == "folder":
-                path.mkdir(parents=True, exist_ok=True)
-            elif member.kind == "file":
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with open(path, "wb") as file:
-                    shutil.copyfileobj(member.content, file)
-            elif member.kind == "link":
-                links.append((path, folder / _inside(archive, member.target, member.name), member.name))
+        done = 0
+        for info in file.infolist():
+            is_folder = info.filename.endswith(("/", "\\"))
+            info.filename = _inside(archive, info.filename, info.filename) + "/" * is_folder
+            if stat.S_ISLNK(info.external_attr >> 16):
+                target = file.read(info).decode("utf-8", "replace")
+                links.append((info.filename, _beside(archive, info.filename, target)))
             else:
-                raise UserError(
-                    f"{archive}: {member.name} is no file, folder or link; the archive is not safe"
-                )
-            progress.update(task, completed=member.done // MEGABYTE)
-    while links:  # a link may come before the link it points to
-        waiting = []
-        for path, target, name in links:
-            if target.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(target, path)
+                file.extract(info, folder)
+            done += info.file_size
+            progress.update(task, completed=done // MEGABYTE)
+    return links
+
+
+def _copied(archive: Path, folder: Path, links: Links) -> None:
+    """Copy for each link the file that it points to; a link may come before the link it points to."""
+    while links:
+        waiting: Links = []
+        for name, target in links:
+            if (folder / target).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / target, folder / name)
             else:
-                waiting.append((path, target, name))
+                waiting.append((name, target))
         if len(waiting) == len(links):
-            name = waiting[0][-1]
+            name = waiting[0][0]
             raise UserError(f"{archive}: {name} is a link to what is no file in it; unpack it yourself")
         links = waiting
 
 
-def _inside(archive: Path, name: str, member: str) -> PurePosixPath:
+def _inside(archive: Path, name: str, member: str) -> str:
     """The name as a relative path below the folder, links or no links; UserError where it leads out of it."""
     path = PurePosixPath(name.replace("\\", "/"))
     if (
@@ -107,52 +150,14 @@ def _inside(archive: Path, name: str, member: str) -> PurePosixPath:
         or "\0" in name
         or re.match("[A-Za-z]:", str(path))  # a drive
     ):
-        raise UserError(f"{archive}: {member} would be written outside the folder; the archive is not safe")
-    return path
+        raise _outside(archive, member)
+    return str(path)
 
 
-def _members(archive: Path) -> tuple[Iterator[Member], int]:
-    """(entries in the archive's order, bytes there are to read)."""
-    if tarfile.is_tarfile(archive):
-        return _tar(archive), archive.stat().st_size
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file:
-            return _zip(archive), sum(info.file_size for info in file.infolist())
-    raise UserError(f"{archive}: neither a tar nor a zip archive; fetch it again")
+def _outside(archive: Path, member: str) -> UserError:
+    return UserError(f"{archive}: {member} would be written outside the folder; the archive is not safe")
 
 
-def _tar(archive: Path) -> Iterator[Member]:
-    with open(archive, "rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as file:
-        for info in file:
-            if info.isdir():
-                yield Member(info.name, "folder", done=raw.tell())
-            elif info.isfile():
-                yield Member(info.name, "file", file.extractfile(info), done=raw.tell())
-            elif info.islnk():
-                yield Member(info.name, "link", target=info.linkname, done=raw.tell())
-            elif info.issym():
-                yield Member(info.name, "link", target=_beside(info.name, info.linkname), done=raw.tell())
-            else:
-                yield Member(info.name, "other")
-        while file.fileobj.read(MEGABYTE):  # the checksum comes last, behind what tar takes for the end
-            pass
-
-
-def _zip(archive: Path) -> Iterator[Member]:
-    done = 0
-    with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
-            done += info.file_size
-            if info.is_dir():
-                yield Member(info.filename, "folder", done=done)
-            elif stat.S_ISLNK(info.external_attr >> 16):
-                target = file.read(info).decode("utf-8", "replace")
-                yield Member(info.filename, "link", target=_beside(info.filename, target), done=done)
-            else:
-                with file.open(info) as content:
-                    yield Member(info.filename, "file", content, done=done)
-
-
-def _beside(name: str, target: str) -> str:
+def _beside(archive: Path, name: str, target: str) -> str:
     """A symbolic link's target, which is relative to the link's folder, relative to the archive."""
-    return posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+    return _inside(archive, posixpath.normpath(posixpath.join(posixpath.dirname(name), target)), name)
