@@ -4,6 +4,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
+from sklearn.metrics import cohen_kappa_score
 
 from deconfuse.labels import decisions
 from deconfuse.labels.decisions import LABEL_DECISIONS, PAIR_DECISIONS, Review
@@ -64,11 +65,8 @@ def kappa(pairs: list[tuple[str, str]]) -> float | None:
 
     kappa = (p - e) / (1 - e),  p = share of equal pairs,  e = sum_c p1(c) p2(c)
     """
-    n = len(pairs)
-    first, second = ([pair[side] for pair in pairs] for side in (0, 1))
-    equal = sum(a == b for a, b in pairs)
-    chance = sum(first.count(c) * second.count(c) for c in set(first))  # n^2 e: whole numbers, so 1 is exact
-    return None if chance == n * n else (n * equal - chance) / (n * n - chance)
+    first, second = zip(*pairs, strict=True)
+    return None if len({*first, *second}) == 1 else float(cohen_kappa_score(first, second))
 
 
 def _reviewed(folder: Path, review: Review) -> Run | None:
