@@ -702,7 +702,6 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
         ("relabels.file=gone.csv", r"gone.csv: no such file"),
         ("relabels.min_vote=2", r"relabels.min_vote=2 is out of range"),
         ("~counterfactual.share", r"counterfactual has the keys subsets, share, steps, seed; look at share"),
-        ("pictures=101", r"pictures=101 is out of range"),
         ("neighbours=0", r"neighbours=0 is too small"),
         ("seed=99999999999", r"seed=99999999999 is out of range"),
         ("noise.ratio=1.5", r"noise.ratio=1.5 is out of range"),

@@ -21,7 +21,7 @@ from deconfuse.attribution.trajectory import Moment, When, listed
 from deconfuse.labels import corrections, effect, judge, loop, relabel
 from deconfuse.launch import names, rehearsal, sweep
 from deconfuse.launch.names import depends, explanation, places, without_noise
-from deconfuse.report import page, pictures
+from deconfuse.report import page
 from deconfuse.retraining import counterfactual, reweight
 from deconfuse.retrieval.confusion import retrieve
 from deconfuse.retrieval.metrics import nmi
@@ -99,7 +99,6 @@ def run(cfg: DictConfig) -> Path:
     plan_of_loop = rehearsal.plan_of(loop.Plan, "loop", settings)
     loop.allowed(plan_of_loop, cfg.candidates, model)
     relabel.check(torch.from_numpy(noisy.labels), cfg.neighbours, cfg.candidates)
-    pictures.check(cfg.pictures, split.image)
     page.check(cfg.report)
     rehearsal.rehearse(
         model, target, explainer, detector, cfg.params, cfg.neighbours, cfg.candidates, split.image
@@ -205,7 +204,6 @@ def run(cfg: DictConfig) -> Path:
         )
         unit = attribute.unit(explainer)
         written = results.write(partial, found, choices["influence"], unit, more)
-        pictures.draw(partial / "harmful.png", found, cfg.pictures, choices["influence"])
         report = {
             **asked(cfg, choices),
             "data": everything,

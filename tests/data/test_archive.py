@@ -201,7 +201,8 @@ def test_a_link_to_no_file_is_refused(tmp_path, home, target):
 def test_a_python_without_the_data_filter_unpacks_no_tar(tmp_path, home, monkeypatch):
     monkeypatch.delattr(tarfile, "data_filter")
     with pytest.raises(
-        UserError, match=r"x\.tgz: Python 3\.\d+\.\d+ can't unpack it safely; take 3\.11\.4 or later, or unpack"
+        UserError,
+        match=r"x\.tgz: Python 3\.\d+\.\d+ can't unpack it safely; take 3\.11\.4 or later, or unpack",
     ):
         unpack(tar(tmp_path / "x.tgz"), home)
     unpack(zipped(tmp_path / "x.zip"), home)

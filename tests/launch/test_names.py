@@ -8,7 +8,7 @@ from deconfuse.launch.names import corrected, depends, explanation, places, with
 
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
     groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop", "pictures")}
+    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop")}
     settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
     choices = dict.fromkeys(("noise", *groups), "x")
 
@@ -31,7 +31,7 @@ def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_a
 
 def test_several_processes_have_the_checkpoint_of_one():
     keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop", "pictures")}
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop")}
     settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
     choices = dict.fromkeys(("noise", *keys), "x")
     one = {"devices": 1, "accelerator": "cpu", "precision": "32-true"}
@@ -44,7 +44,7 @@ def test_several_processes_have_the_checkpoint_of_one():
 
 def test_without_noise_is_the_folder_of_noise_none():
     keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop", "pictures")}
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop")}
     settings |= {"seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
     choices = dict.fromkeys(("noise", *keys), "x")
     noisy, none = ({**settings, "noise": {"ratio": ratio, "seed": 0}} for ratio in (0.1, 0))
@@ -59,7 +59,7 @@ def test_without_noise_is_the_folder_of_noise_none():
 def eif():
     """Settings and choices of influence=eif, as runs had them before influence.when."""
     keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop", "pictures")}
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop")}
     settings |= {"seed": 0, "neighbours": None, "params": "head", "output_dir": "out", "noise": {"ratio": 0}}
     return settings | {"influence": {"radius": 0.02}}, dict.fromkeys(("noise", *keys), "x")
 
@@ -94,7 +94,7 @@ def test_an_explanation_is_named_after_what_it_depends_on(eif):
 
 def test_what_weights_depend_on_differs_exactly_where_the_folder_does():
     groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop", "pictures")}
+    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop")}
     settings |= {
         "noise": {"ratio": 0.1},
         "seed": 0,

@@ -363,7 +363,7 @@ def test_a_seed_that_an_older_format_had_too_is_counted_once(tmp_path):
     run(tmp_path, 1, 0.8, name="c", format=1)
     (tmp_path / "a" / "config.yaml").write_text("seed: 0\nloop: {rounds: 0}\nretrain: {mode: none}\n")
     (tmp_path / "b" / "config.yaml").write_text("seed: 0\n")
-    (tmp_path / "c" / "config.yaml").write_text("seed: 1\npictures: 0\n")
+    (tmp_path / "c" / "config.yaml").write_text("seed: 1\nreport: false\n")
     assert "| 2 | 0.750 ± 0.071 |" in show(find(tmp_path))
 
 

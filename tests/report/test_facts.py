@@ -9,8 +9,8 @@ import torch
 from deconfuse.report import facts
 from deconfuse.report.facts import Method
 from deconfuse.system.files import write_json
+from tests.findings import found  # noqa: F401 - a fixture
 from tests.finished import finish
-from tests.report.test_pictures import found  # noqa: F401 - a fixture
 
 SCORES = torch.tensor([[1.0, -2, 3, 0, 0.5, 2, 4], [-1, -1.5, 0, 0, 0, -3, -2], [0, 5, 0, 0, 0, 6, 0]])
 

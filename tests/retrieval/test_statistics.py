@@ -168,3 +168,17 @@ def test_the_most_harmful_are_the_largest_scores_above_zero():
     assert most_harmful(scores, 99).tolist() == [8, 3, 5, 1, 4, 6, 7]
     assert most_harmful(np.array([0.0, -1, 2])).tolist() == [2]
     assert most_harmful(np.zeros(3)).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "most", "order"),
+    [
+        ([1.0, -2, 3, 0, 1, 2, 4], 5, [6, 2, 5, 0, 4]),
+        ([1.0, -2, 3, 0, 1, 2, 4], 2, [6, 2]),
+        ([1.0, 1, 1, 2, 1, 1, 1, 1], 3, [3, 0, 1]),
+        ([0.0, -1, 1e-30], 5, [2]),
+        ([0.0, -1], 5, []),
+    ],
+)
+def test_most_harmful_score_above_zero_largest_first_ties_by_index(scores, most, order):
+    assert most_harmful(np.array(scores), most).tolist() == order

@@ -43,7 +43,7 @@ def test_noise_is_named_by_what_was_done(tmp_path, choice, settings, flipped, no
 def test_settings_leave_out_what_changes_no_finding(tmp_path):
     one = finish(
         tmp_path, "a", 0,
-        settings={"output_dir": "a", "pictures": 3, "again": True,
+        settings={"output_dir": "a", "report": False, "again": True,
                   "recipe": {"epochs": 5, "validate_every": 1},
                   "influence": {"radius": 0.02, "seed": 0}},
     )  # fmt: skip

@@ -1,14 +1,24 @@
 """Figure 3: confusion pairs and their five most harmful training samples, method under method."""
 
+import io
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib
 import pandas as pd
+from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
-from deconfuse.retrieval.statistics import most_harmful
+from deconfuse.retrieval.statistics import HARMFUL, most_harmful
 from deconfuse.runs.finished import Run, grouped, newest, usual
 from deconfuse.runs.part import Part
 from deconfuse.system.errors import UserError
 
 METHODS = ("eif", "if")
+DRAWN = 3  # pairs, the closest ones
+WIDTH = 24  # characters of a class name that fit above a picture
 NOTE = (
     "Of all explained confusion pairs: in how many of the five most harmful samples the two methods "
     "agree, and how many different classes the five have. The picture shows the closest pairs, by EIF "
@@ -17,8 +27,8 @@ NOTE = (
 
 
 def parts(runs: list[Run]) -> list[Part]:
-    """One part per data set whose runs drew their most harmful samples with both methods."""
-    drawn = [run for run in runs if (run.folder / "harmful.png").exists()]
+    """One part per data set of images that runs explained by both methods, drawn from their reports."""
+    drawn = [run for run in runs if (run.folder / "report" / "thumbs").exists()]
     drawn = [run for run in drawn if run.choice("influence") in METHODS]
     drawn = [run for run in drawn if run.choice("target") in ("all", "pairs")]
     found = []
@@ -47,7 +57,7 @@ def parts(runs: list[Run]) -> list[Part]:
                 for method in METHODS
             ]
             title = f"Figure 3: most harmful samples by EIF and by IF, {dataset}"
-            picture = _stack([_picture(runs_of[method]) for method in METHODS])
+            picture = _picture([runs_of[method] for method in METHODS]) if five["eif"] else None
             found.append(Part(f"figure3_{dataset}", title, pd.DataFrame(rows), NOTE, picture))
             break
     return found
@@ -67,20 +77,74 @@ def _five(run: Run) -> list[tuple[list[int], list[str]]]:
     return rows
 
 
-def _picture(run: Run) -> Image.Image:
+def _picture(runs: list[Run]) -> Image.Image:
+    """For each run the DRAWN closest pairs, a row each: query, neighbour, the most harmful samples."""
+    count = min(DRAWN, len(runs[0].scores()))
+    figure = Figure((1.5 * (2 + HARMFUL), (2.0 * count + 0.4) * len(runs)), layout="constrained")
+    for place, run in zip(figure.subfigures(len(runs)), runs, strict=True):
+        _draw(place, run, count)
+    written = io.BytesIO()
+    with matplotlib.rc_context({"font.family": "DejaVu Sans"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a class name: drawn as a box
+        figure.savefig(written, format="png", dpi=110)
+    return Image.open(written).convert("RGB")
+
+
+def _draw(place: SubFigure, run: Run, count: int) -> None:
+    """One method's rows. Titles give the class; of a training sample the label it was trained with, and the
+    score."""
+    pairs = run.table("confusions.csv", "query_class", "neighbour_class")
+    labels = run.table("samples.csv", "class")["class"]
+    told = {name: _told(run, name) for name in ("run", "confusion", "train", "query")}
+    told["gallery"] = _told(run, "gallery") if "gallery" in told["run"]["parts"] else told["query"]
+    axes = place.subplots(count, 2 + HARMFUL, squeeze=False)
+    for i, (row, scores) in enumerate(zip(axes, run.scores(), strict=False)):
+        shown = [
+            ("query", told["confusion"]["query"][i], f"query\n{_short(pairs['query_class'][i])}"),
+            ("gallery", told["confusion"]["neighbour"][i], f"nearest\n{_short(pairs['neighbour_class'][i])}"),
+        ]
+        shown += [
+            ("train", k, f"{_short(labels[k])}\n{scores[k]:.2g}") for k in most_harmful(scores).tolist()
+        ]
+        for axis in row:
+            axis.set_axis_off()
+        for axis, (part, k, title) in zip(row, shown, strict=False):
+            axis.imshow(_thumbnail(run, told["run"]["images"], told[part], k))
+            axis.set_title(title, fontsize=7, parse_math=False)
+    by = run.choice("influence")
+    place.suptitle(f"Most harmful training samples by {by}: label and score", fontsize=9)
+
+
+def _told(run: Run, name: str) -> Any:
+    """A value of the run's report, which lies in a script: deconfuse.put("name",VALUE);"""
+    path = run.folder / "report" / "data" / f"{name}.js"
     try:
-        with Image.open(run.folder / "harmful.png") as image:
-            return image.convert("RGB")
+        text = path.read_text("ascii")
+        return json.loads(text[text.index(",") + 1 : text.rindex(")")])
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _thumbnail(run: Run, images: dict, part: dict, i: int) -> Image.Image:
+    """Sample i of a part of the data, from the report's sheets; white where its image could not be read."""
+    width, height = images.get("size") or part["size"][2 * i : 2 * i + 2]
+    if not width:
+        return Image.new("RGB", (images["cell"], images["cell"]), "white")
+    sheet, cell = divmod(part["place"][i], images["columns"] ** 2)
+    top, left = (images["cell"] * step for step in divmod(cell, images["columns"]))
+    path = run.folder / "report" / "thumbs" / f"{sheet}.{images['suffix']}"
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB").crop((left, top, left + width, top + height))
     except (OSError, SyntaxError) as error:  # a broken chunk of a PNG is a SyntaxError to Pillow
-        raise UserError(
-            f"{run.folder / 'harmful.png'}: can't be read ({error}); delete the folder and run again"
-        ) from None
+        raise _unreadable(path, error) from None
 
 
-def _stack(images: list[Image.Image]) -> Image.Image:
-    whole = Image.new("RGB", (max(i.width for i in images), sum(i.height for i in images)), "white")
-    top = 0
-    for image in images:
-        whole.paste(image, (0, top))
-        top += image.height
-    return whole
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: can't be read ({error}); delete the run's folder and run again")
+
+
+def _short(name: str) -> str:
+    """A class name in one line of at most WIDTH characters."""
+    line = " ".join(str(name).split())
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

@@ -12,7 +12,7 @@ from deconfuse.system.files import short_hash
 
 LOOKING_KEYS = (
     *("target", "params", "influence", "detector", "neighbours", "candidates"),
-    *("counterfactual", "retrain", "loop", "pictures"),
+    *("counterfactual", "retrain", "loop"),
 )
 # Settings below those that change no weight: the data's fingerprint sees what they lead to.
 NOT_IN_WEIGHTS = (

@@ -18,7 +18,7 @@ from deconfuse.system.errors import UserError, invoked
 from deconfuse.system.files import read_json, short_hash, unguarded
 
 # What changes no finding, and the seed: runs that differ in nothing else are repetitions of one setting.
-NO_SETTING = ("seed", "output_dir", "data_dir", "num_workers", "logger", "again", "pictures", "report")
+NO_SETTING = ("seed", "output_dir", "data_dir", "num_workers", "logger", "again", "report")
 # Whose seed follows the run's, unless the command gives it one of its own.
 SEEDED = {"noise", "influence", "detector", "counterfactual", "retrain"}
 NO_FINDING = {"recipe": ("validate_every", "eval_batch_size"), "influence": ("when", "every")}
