@@ -1,9 +1,16 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf, open_dict
 
 from deconfuse.launch.names import corrected, depends, explanation, places, without_noise
+from deconfuse.runs import identity
+from deconfuse.runs.identity import without_places
+from deconfuse import CONF
 
 
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
@@ -23,7 +30,7 @@ def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_a
     files = [places({**settings, "model": {"weights": f"{x}.pth"}}, choices, "a", "f")[0] for x in "12"]
     assert files[0] == files[1]
     assert places({**settings, "model": {"weights": "1.pth"}}, choices, "a", "g")[0] != files[0]
-    # Checkpoints without one keep the names they have.
+    # A change of this name trains every model again: raise TRAINING_FORMAT, and say so in the CHANGELOG.
     assert home("a", model={"weights": "none"}).name == "x-x-x-x-seed0-5072c72d"
     # The same words elsewhere are other things.
     assert home("a", model={"path": "x"}) != home("a", model={"path": "y"})
@@ -136,3 +143,89 @@ def test_corrected_labels_change_both_names_and_nothing_else_does():
         corrected(home.with_name("a-b-c-d-seed0-00000000"), "a-b-c-d-eif-knn-seed0-00000000", labels),
     ]
     assert not {*others[0], *others[1]} & {*found}
+
+
+def renamed(value, old, new):
+    """Settings with another prefix at every `_target_`."""
+    if isinstance(value, dict):
+        return {
+            key: item.replace(old, new) if key == "_target_" else renamed(item, old, new)
+            for key, item in value.items()
+        }
+    return value
+
+
+@pytest.fixture
+def composed():
+    """All settings of the default job, and its choices."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", ["noise=flip_10", "retrain.mode=cached"], return_hydra_config=True)
+    choices = {key: value for key, value in config.hydra.runtime.choices.items() if "/" not in key}
+    with open_dict(config):
+        del config.hydra
+    return OmegaConf.to_container(config, resolve=True), choices
+
+
+def all_names(settings, choices):
+    stamp = json.dumps(depends(settings, "data", "weights"), sort_keys=True)
+    return (
+        *places(settings, choices, "data"), explanation(settings, choices),
+        without_noise(settings, choices, "data"), stamp,
+    )  # fmt: skip
+
+
+def test_where_our_code_lies_is_in_no_name_and_what_others_code_does_is(composed, monkeypatch):
+    settings, choices = composed
+    before = all_names(settings, choices)
+    assert settings["loss"]["_target_"].startswith("deconfuse.loss.")
+    for old, new in (("deconfuse.", "deconfuse.rooms."), ("deconfuse.loss.", "deconfuse.elsewhere.")):
+        assert all_names(renamed(settings, old, new), choices) == before
+    monkeypatch.setattr(identity, "PACKAGE", "another")
+    assert all_names(renamed(settings, "deconfuse.", "another."), choices) == before
+    monkeypatch.undo()
+    # A user's own package, and an optimizer, are choices.
+    assert all_names(renamed(settings, "deconfuse.loss.", "mine.loss."), choices)[0] != before[0]
+    assert all_names(renamed(settings, "torch.optim.AdamW", "torch.optim.NAdam"), choices)[0] != before[0]
+    retrained = all_names(renamed(settings, "torch.optim.Adam", "torch.optim.SGD"), choices)
+    assert retrained[1] != before[1]
+
+
+@pytest.mark.parametrize("group", ["dataset", "model", "loss", "influence", "detector", "target"])
+def test_two_options_with_the_same_numbers_have_two_names(composed, group):
+    settings, choices = composed
+    found = [
+        all_names({**settings, group: {"_target_": f"deconfuse.{group}.{name}", "seed": 0}}, choices)[:2]
+        for name in ("tracin.scores", "random.scores", "random.others")
+    ]
+    assert len({run for _, run in found}) == 3
+    assert len({home for home, _ in found}) == (3 if group in ("dataset", "model", "loss") else 1)
+
+
+def test_the_same_model_in_other_words_is_one_checkpoint(composed):
+    settings, choices = composed
+    assert without_places(settings["recipe"])["_target_"] == "recipe.Recipe"
+    ten = {**settings, "loss": {**settings["loss"], "centres": 10}}
+    one, other = (depends(ten, "data") for _ in range(2))
+    assert one == other
+    words = places(ten, choices, "data")[0], places(ten, {**choices, "loss": "softtriple10"}, "data")[0]
+    assert words[0].name.rpartition("-")[2] == words[1].name.rpartition("-")[2]
+
+
+def test_only_what_says_where_our_code_lies_is_left_out():
+    value = {
+        "_target_": "deconfuse.influence.eif.scores",
+        "_partial_": True,
+        "list": [{"_target_": "deconfuse.a.b.c", "x": 1}, 2],
+        "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1},
+        "mine": {"_target_": "deconfused.x.y.z", "_partial_": True},
+        "text": "deconfuse.influence.eif.scores",
+    }
+    assert without_places(value) == {
+        "_target_": "eif.scores",
+        "list": [{"_target_": "b.c", "x": 1}, 2],
+        "optimizer": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1},
+        "mine": {"_target_": "deconfused.x.y.z", "_partial_": True},
+        "text": "deconfuse.influence.eif.scores",
+    }
+    assert value["_partial_"] is True

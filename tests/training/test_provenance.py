@@ -15,7 +15,7 @@ def test_the_stamp_is_taken_off_whoever_asks():
         provenance.check(PATH, content, settings)
         assert content == {"weight": 1}
     assert provenance.stamped({"weight": 1}, None) == {"weight": 1}
-    provenance.check(PATH, {"weight": 1}, {"seed": 3})  # of an older version: it does not say
+    provenance.check(PATH, {"weight": 1}, {"seed": 3})  # saved without settings, as by the closed loop
 
 
 @pytest.mark.parametrize(

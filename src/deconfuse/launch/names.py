@@ -1,4 +1,4 @@
-"""What a checkpoint and a run are called: after everything that they depend on, and nothing else."""
+"""The names of checkpoints and runs: each ends in a hash of everything that it depends on, and of nothing else."""
 
 import hashlib
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 
 from deconfuse.attribution.trajectory import When, method
 from deconfuse.launch.command_line import TRAINING_KEYS
+from deconfuse.runs.identity import without_places
 from deconfuse.runs.results import RESULTS_FORMAT
 from deconfuse.system.files import short_hash
 
@@ -14,7 +15,8 @@ LOOKING_KEYS = (
     *("target", "params", "influence", "detector", "neighbours", "candidates"),
     *("counterfactual", "retrain", "loop"),
 )
-# Settings below those that change no weight: the data's fingerprint sees what they lead to.
+# Settings below TRAINING_KEYS that change no weight. Where they decide which images are read, the data's
+# fingerprint says so.
 NOT_IN_WEIGHTS = (
     *("root", "csv", "download", "on_bad_image", "on_small_class"),
     *("dataset.path", "dataset.crop_box", "dataset.layout", "dataset.seed"),
@@ -26,10 +28,12 @@ TRAINING_FORMAT = 4  # raised when the code trains other weights from the same s
 
 
 def depends(settings: dict, data: str, start: str = "") -> dict:
-    """Everything that a model's weights depend on: the settings under TRAINING_KEYS, less those that change
-    none, and the fingerprints of the training data and of the file of weights that training starts from
-    ("": of none).
+    """Everything that a model's weights depend on.
+
+    These are the settings under TRAINING_KEYS without NOT_IN_WEIGHTS and without where our code lies, and the
+    fingerprints of the training data and of the file of weights that training starts from ("" without one).
     """
+    settings = without_places({key: settings[key] for key in TRAINING_KEYS})
     weights = {
         key: {
             name: value
@@ -40,7 +44,7 @@ def depends(settings: dict, data: str, start: str = "") -> dict:
         else settings[key]
         for key in TRAINING_KEYS
     }
-    if "devices" in weights["trainer"]:  # several processes take the steps of one
+    if "devices" in weights["trainer"]:  # several processes train the same weights as one
         weights["trainer"]["devices"] = 1
     if settings["noise"]["ratio"] == 0:
         weights["noise"] = None
@@ -54,8 +58,10 @@ def places(
 ) -> tuple[Path, str]:
     """(the checkpoint's folder, the run's name); both end in a hash.
 
-    data, everything: fingerprints of the training part, and of the test images too. The checkpoint's hash is
-    of what `depends` says, the run's of that, of everything, and of how the model is looked at.
+    data, everything: fingerprints of the training part, and of all images. The checkpoint's hash is of what
+    `depends` returns, the run's of that, of everything, and of the settings under LOOKING_KEYS.
+    A checkpoint with the same hash is found whatever its words are: loss=softtriple10 and loss=softtriple
+    loss.centres=10 are one model.
     """
     found = depends(settings, data, start)
     key = short_hash([TRAINING_FORMAT, data + start, {name: found[name] for name in TRAINING_KEYS}])
@@ -63,11 +69,8 @@ def places(
     seed, checkpoints = f"seed{settings['seed']}", Path(settings["output_dir"]) / "checkpoints"
     there = sorted(checkpoints.glob(f"*-{key}"))
     home = there[0] if there else checkpoints / "-".join([*words, seed, key])
-    looks = {name: settings.get(name) for name in LOOKING_KEYS}
-    # What says nothing is left out, so that runs keep the names they had before there was such a key.
-    looks["influence"] = method(settings["influence"]) | When.of(settings["influence"]).asked
-    if looks["candidates"] is None:
-        del looks["candidates"]
+    looks = without_places({name: settings.get(name) for name in LOOKING_KEYS})
+    looks["influence"] = method(looks["influence"]) | When.of(looks["influence"]).asked
     asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks, everything])]
     if settings["params"] != "head":
         asked = [settings["params"], *asked]
@@ -77,28 +80,26 @@ def places(
 
 
 def explanation(settings: dict, choices: dict[str, str], everything: str) -> str:
-    """What the explanation of a checkpoint is called beside it: after all that it depends on but the
-    checkpoint, whenever it is made; everything: the fingerprint of all images."""
-    asked = [
-        everything,
-        RESULTS_FORMAT,
-        method(settings["influence"]),
-        settings["target"],
-        settings["params"],
-    ]
+    """The name of a checkpoint's explanation, which is kept beside the checkpoint.
+
+    It ends in a hash of all that the explanation depends on except the checkpoint; the epochs at which
+    explanations are made are not part of it. everything: the fingerprint of all images.
+    """
+    looks = without_places({name: settings[name] for name in ("influence", "target", "params")})
+    asked = [everything, RESULTS_FORMAT, method(looks["influence"]), looks["target"], looks["params"]]
     return f"{choices['influence']}-{short_hash(asked)}"
 
 
 def without_noise(settings: dict, choices: dict[str, str], data: str, start: str = "") -> Path:
-    """The checkpoint's folder of the same settings with every label as it was before noise=."""
+    """The checkpoint's folder for the same settings with the labels as they were before noise= flipped any."""
     calm = {**settings, "noise": {**settings["noise"], "ratio": 0}}
     return places(calm, {**choices, "noise": "none"}, data, start)[0]
 
 
 def corrected(home: Path, name: str, labels: np.ndarray) -> tuple[Path, str]:
-    """(the checkpoint's folder, the run's name) where these labels take the place of those that both tell of.
+    """(the checkpoint's folder, the run's name) for a model that is trained on these labels instead.
 
-    The labels alone count, not the file that gave them.
+    home, name: those of the labels given. The hash is of the labels alone, not of the file that they are from.
     """
 
     def renamed(old: str) -> str:

@@ -1,25 +1,27 @@
-"""What a checkpoint was made with, written into it: one of another configuration is told from ours."""
+"""The settings that a checkpoint was made with are stored in it; a checkpoint of other settings is refused."""
 
 import json
 from pathlib import Path
 
 from deconfuse.system.errors import UserError, shorten
 
-KEY = "made_with"  # in a checkpoint: the settings that its weights depend on, as JSON
-LONGEST = 40  # letters of a value that is shown; a fingerprint is cut
+KEY = "made_with"  # a checkpoint's key for the settings that its weights depend on, as JSON
+LONGEST = 40  # longer values, such as fingerprints, are cut to eight letters in a message
 
 
 def stamped(content: dict, settings: dict | None) -> dict:
-    """A checkpoint's content with the settings it was made with (None: without)."""
+    """A checkpoint's content with the settings that it was made with; without them where settings is None."""
     if settings is not None:
         content[KEY] = json.dumps(settings, sort_keys=True, default=str)
     return content
 
 
 def check(path: Path, content: dict, settings: dict | None) -> None:
-    """Take the stamp off a checkpoint's content; UserError, naming the keys, where it is not of `settings`.
+    """Remove the settings from a checkpoint's content; UserError, with keys and values, where they differ from
+    `settings`.
 
-    A checkpoint without a stamp, of an older version, and settings None are let pass.
+    Nothing is compared where settings is None, or where the checkpoint was saved without settings, as the models
+    of the closed loop are.
     """
     made_with = content.pop(KEY, None)
     if made_with is None or settings is None:
@@ -27,9 +29,9 @@ def check(path: Path, content: dict, settings: dict | None) -> None:
     there, here = _flat(json.loads(made_with)), _flat(json.loads(json.dumps(settings, default=str)))
     keys = [key for key in {**here, **there} if there.get(key) != here.get(key)]
     if keys:
-        told = (f"{key} is {_word(there.get(key))} in it, {_word(here.get(key))} here" for key in keys)
+        differences = (f"{key} is {_word(there.get(key))} in it, {_word(here.get(key))} here" for key in keys)
         raise UserError(
-            f"{path}: made with other settings ({shorten(told)}); put the folder's own checkpoint back, or "
+            f"{path}: made with other settings ({shorten(differences)}); put the folder's own checkpoint back, or "
             "delete it and run again"
         )
 
@@ -43,5 +45,6 @@ def _flat(value: dict, above: str = "") -> dict[str, object]:
 
 
 def _word(value: object) -> str:
+    """A value as it is shown in a message."""
     text = "not set" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[:8]}..."
