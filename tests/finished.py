@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from deconfuse.runs.finished import Run, read
+from deconfuse.runs.finished import RESULTS_FORMAT, Run, read
 from deconfuse.system.files import write_csv, write_json
 
 CHOICES = {
@@ -21,6 +21,30 @@ CHOICES = {
 }
 
 
+# What metrics.json says of a run that did none of the optional steps.
+REPORT = {
+    "params": "head",
+    "command": "deconfuse run",
+    "data": "fingerprint",
+    "retrieval": {"R@1": 0.8, "MAP@R": 0.5, "NMI": 0.6},
+    "confusions": 9,
+    "queries": 20,
+    "noise": None,
+    "explained": {"table": "confusions.csv", "rows": 9, "unscored": 0},
+    "classes": {},
+    "merge": None,
+    "counterfactual": None,
+    "retrain": None,
+    "loop": None,
+    "corrections": None,
+    "checkpoint": {"sha256": ""},
+    "seconds": {},
+    "machine": {"device": "cpu", "cores": 2, "threads": 1},
+    "format": RESULTS_FORMAT,
+    "files": {},
+}
+
+
 def finish(
     folder: Path,
     name: str,
@@ -32,22 +56,17 @@ def finish(
     scores: list | None = None,
     **report,
 ) -> Run:
-    """A run as read from what was written; settings None: without config.yaml."""
+    """A run as read from what was written."""
     home = folder / name
     home.mkdir(parents=True)
     found = {
         "choices": {**CHOICES, **(choices or {})},
-        "params": "head",
+        **REPORT,
         "seed": seed,
-        "retrieval": {"R@1": 0.8, "MAP@R": 0.5},
-        "confusions": 9,
-        "queries": 20,
-        "noise": None,
         "checkpoint": {"sha256": f"model of seed {seed}"},
         **report,
     }
-    if settings is not None:
-        (home / "config.yaml").write_text(yaml.safe_dump({"seed": seed, **settings}), "utf-8")
+    (home / "config.yaml").write_text(yaml.safe_dump({"seed": seed, **(settings or {})}), "utf-8")
     for file, columns in (tables or {}).items():
         write_csv(home / file, pd.DataFrame(columns))
     if scores is not None:

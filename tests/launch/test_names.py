@@ -7,10 +7,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
 
+from deconfuse import CONF
 from deconfuse.launch.names import corrected, depends, explanation, places, without_noise
 from deconfuse.runs import identity
 from deconfuse.runs.identity import without_places
-from deconfuse import CONF
 
 
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():

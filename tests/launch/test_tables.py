@@ -9,11 +9,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from deconfuse import experiment
+from deconfuse.launch.experiments import experiments
+from deconfuse.launch.rehearsal import of_its_table
 from deconfuse.launch.tables import collect, latex, main, markdown, ordered, over_seeds, show
-from deconfuse.runs.finished import find, read
+from deconfuse.runs import takes
+from deconfuse.runs.finished import RESULTS_FORMAT, find, read, read_all
 from deconfuse.runs.part import Part
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import write_json
+from tests.finished import REPORT
 
 ROOT = Path(__file__).parents[1]
 CHOICES = {
@@ -32,10 +37,11 @@ CHOICES = {
 
 
 def run(
-    folder, seed, recall, *, noise=True, confusions=500, name=None, lds=None, sha256="", format=0, **choices
+    folder, seed, recall, *, noise=True, confusions=500, name=None, lds=None, sha256="", format=RESULTS_FORMAT, **choices
 ):
     """A finished run's metrics.json; the numbers of the noise report follow from recall."""
     report = {
+        **REPORT,
         "choices": {**CHOICES, **({} if noise else {"noise": "none"}), **choices},
         "seed": seed,
         "format": format,
@@ -43,7 +49,7 @@ def run(
         "checkpoint": {"sha256": sha256},
         "params": "head",
         "counterfactual": None if lds is None else {"mean": lds, "low": lds - 0.02, "high": lds + 0.02},
-        "retrieval": {"R@1": recall, "R@2": 0.99, "MAP@R": recall / 2},
+        "retrieval": {"R@1": recall, "R@2": 0.99, "MAP@R": recall / 2, "NMI": None},
         "confusions": confusions,
         "noise": {
             "flipped": 192,
@@ -54,7 +60,9 @@ def run(
         if noise
         else None,
     }
-    write_json(folder / (name or f"{choices.get('loss', 'softtriple')}-seed{seed}") / "metrics.json", report)
+    home = folder / (name or f"{choices.get('loss', 'softtriple')}-seed{seed}")
+    write_json(home / "metrics.json", report)
+    (home / "config.yaml").write_text(f"seed: {seed}\n")
 
 
 def runs(folder):
@@ -185,7 +193,7 @@ def test_without_a_run_the_folder_is_named_with_the_fix(tmp_path, exists):
     with pytest.raises(UserError) as caught:
         find(folder)
     assert str(caught.value) == (
-        f"{folder}: no finished run (no */metrics.json); make one with python -m src.run"
+        f"{folder}: no finished run (no */metrics.json); make one with deconfuse run"
     )
 
 
@@ -239,7 +247,7 @@ def test_runs_of_changed_data_and_without_scores_are_counted_and_left_out(output
     said = capsys.readouterr().out
     assert "\n1 of 5 runs are of data that has changed since, and are only in runs.csv\n" in said
     assert (
-        "\n1 of 4 runs found no score but 0 (influence=if solved no system? raise influence.damping)" in said
+        "\n1 of 4 runs have no score but 0 (influence=if solved no system? raise influence.damping)" in said
     )
     summary = pd.read_csv(outputs / "tables" / "summary.csv").set_index("loss")
     assert summary["runs"].to_dict() == {"proxynca": 2, "softtriple": 2}
@@ -347,35 +355,61 @@ def test_latex_shows_every_character_as_it_is():
     ]
 
 
-def test_an_option_that_an_older_run_did_not_have_hides_no_run(tmp_path):
-    run(tmp_path, 0, 0.7)
-    file = tmp_path / "softtriple-seed0" / "metrics.json"
-    report = json.loads(file.read_text())
-    del report["params"], report["choices"]["target"], report["counterfactual"]
-    write_json(file, report)
-    table = over_seeds(collect(runs(tmp_path)))
-    assert table[["runs", "R@1", "params", "target"]].values.tolist() == [[1, "0.700", "", ""]]
-
-
-def test_a_seed_that_an_older_format_had_too_is_counted_once(tmp_path):
-    run(tmp_path, 0, 0.7, name="a", format=1)
-    run(tmp_path, 0, 0.1, name="b")
-    run(tmp_path, 1, 0.8, name="c", format=1)
-    (tmp_path / "a" / "config.yaml").write_text("seed: 0\nloop: {rounds: 0}\nretrain: {mode: none}\n")
-    (tmp_path / "b" / "config.yaml").write_text("seed: 0\n")
-    (tmp_path / "c" / "config.yaml").write_text("seed: 1\nreport: false\n")
-    assert "| 2 | 0.750 ± 0.071 |" in show(find(tmp_path))
-
-
-def test_runs_of_an_older_format_are_counted_and_said(tmp_path, capsys):
-    run(tmp_path, 0, 0.7, name="a", format=2)
+def test_runs_of_another_version_are_counted_said_and_left_out(tmp_path, capsys):
+    run(tmp_path, 0, 0.7, name="a")
     run(tmp_path, 1, 0.1, name="b", format=1)
-    for name, seed in (("a", 0), ("b", 1)):
-        (tmp_path / name / "config.yaml").write_text(f"seed: {seed}\n")
+    write_json(tmp_path / "b" / "metrics.json", {"format": 1})  # whatever else it says
     main([str(tmp_path)])
     text = capsys.readouterr().out
     assert "| 1 | 0.700 |" in text
-    assert "1 of 2 runs are of an older format" in text
+    assert "\n1 of 2 runs were written by another version of deconfuse and are left out; the commands" in text
+    assert len(pd.read_csv(tmp_path / "tables" / "runs.csv")) == 1
+    with pytest.raises(UserError, match=rf"^{tmp_path}/b/metrics.json: written by another version"):
+        show(find(tmp_path))
+    run(tmp_path, 0, 0.7, name="a", format=99)
+    with pytest.raises(UserError, match=rf"^{tmp_path}: its 2 run\(s\) were written by another version"):
+        main([str(tmp_path)])
+
+
+def test_an_experiment_says_itself_which_runs_its_table_takes(tmp_path, monkeypatch, capsys):
+    """One new module is a table of `deconfuse tables`, and is asked at the start of a run."""
+    home = tmp_path / "more"
+    home.mkdir()
+    body = "from deconfuse.runs.part import Part\nimport pandas as pd\n"
+    body += "def parts(runs):\n    table = pd.DataFrame({'runs': [' '.join(r.folder.name for r in runs)]})\n"
+    body += "    return [Part(__name__.rpartition('.')[2], __name__, table)]\n"
+    for name, constants in {
+        "of_all": "", "of_flipped": "LABELS = 'flipped'\n", "of_given": "LABELS = 'given'\n",
+        "of_any_score": "SCORES = False\n", "of_corrected": "CORRECTED = True\n",
+    }.items():  # fmt: skip
+        (home / f"{name}.py").write_text(constants + body)
+    monkeypatch.setattr(experiment, "__path__", [*experiment.__path__, str(home)])
+    out = tmp_path / "out"
+    for name, flipped in (("clean", False), ("flipped", True), ("unscored", True), ("corrected", False)):
+        run(out, 0, 0.7, name=name, noise=flipped)
+    also(out, "unscored", explained={"table": "confusions.csv", "rows": 3, "unscored": 3})
+    also(out, "corrected", corrections={"before": {"R@1": 0.5}})
+    runs = read_all(out)[0]
+    found = {
+        name: [run.folder.name for run in takes.taken(module, runs)]
+        for name, module in experiments().items()
+        if name.startswith("of_")
+    }
+    assert found == {
+        "of_all": ["clean", "flipped"],
+        "of_any_score": ["clean", "flipped", "unscored"],
+        "of_corrected": ["clean", "corrected", "flipped"],
+        "of_flipped": ["flipped"],
+        "of_given": ["clean"],
+    }
+    of_its_table("of_given", flipped=True)
+    of_its_table("of_flipped", flipped=False)
+    of_its_table("of_all", flipped=False)
+    of_its_table("of_flipped", flipped=True)
+    assert capsys.readouterr().err == (
+        "warning: experiment=of_given is of labels as they are: this run will not be in its table\n"
+        "warning: experiment=of_flipped is of flipped labels: this run will not be in its table\n"
+    )
 
 
 def test_main_a_second_time_says_the_same(outputs, capsys):

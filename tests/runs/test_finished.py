@@ -1,13 +1,16 @@
+import json
 import os
 
 import numpy as np
 import pytest
 import yaml
 
+from deconfuse import CONF
+from deconfuse.runs import finished
 from deconfuse.runs.finished import by_seed, current, distinct, find, grouped, natural, read, usual
 from deconfuse.system.errors import UserError
 from tests.conftest import ROOT
-from tests.finished import finish
+from tests.finished import REPORT, finish
 
 
 def test_choices_and_params_are_words(tmp_path):
@@ -119,8 +122,8 @@ def test_scores_that_are_none_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "lacks"),
-    [("[]", "choices, confusions, noise, retrieval, seed"),
-     ('{"seed": 1, "noise": null, "choices": {}}', "confusions, retrieval")],
+    [("[]", "checkpoint, choices, classes, command, confusions and 16 more"),
+     (json.dumps({**REPORT, "choices": {}}), "seed"), ('{"format": 6}', "checkpoint, choices, classes, command, confusions and 15 more")],
 )  # fmt: skip
 def test_a_report_of_something_else_is_named(tmp_path, text, lacks):
     (tmp_path / "metrics.json").write_text(text)
@@ -170,16 +173,6 @@ def test_of_settings_that_as_many_have_the_usual_ones_are_those_of_conf(tmp_path
     assert usual([*runs, more], "influence") == [runs[-1], more]  # most runs have it
 
 
-def test_the_newest_format_decides_what_is_usual(tmp_path):
-    def made(seed, fmt, **influence):
-        return finish(tmp_path, f"{seed}-{fmt}", seed, settings={"influence": influence}, format=fmt)
-
-    old = [made(seed, 3, radius=0.02) for seed in (0, 1, 2)]
-    new = [made(seed, 4, radius=0.02, more=1) for seed in (0, 1)]
-    assert usual([*old, *new], "influence") == new
-    assert usual(old, "influence") == old
-
-
 def test_what_an_option_takes_from_another_counts_as_conf(tmp_path):
     damping = yaml.safe_load((ROOT / "conf/influence/ekfac.yaml").read_text())["damping"]
     runs = [
@@ -209,19 +202,13 @@ def test_the_usual_rate_of_retraining_although_it_is_no_choice(tmp_path):
     assert [run.folder.name for run in usual(runs, "retrain")] == ["a", "b"]
 
 
-def test_a_seed_is_taken_once_and_of_the_newest_format_alone(tmp_path):
-    runs = [
-        finish(tmp_path, "z", 0, settings={}),
-        finish(tmp_path, "a", 0, settings={}, format=1),
-        finish(tmp_path, "b", 0, settings={}, format=1),
-        finish(tmp_path, "c", 1, settings={}),
-    ]
-    assert {seed: run.folder.name for seed, run in by_seed(runs).items()} == {0: "b"}
+def test_each_seed_of_a_setting_is_taken_once(tmp_path):
+    runs = [finish(tmp_path, name, seed) for name, seed in (("z", 0), ("a", 0), ("c", 1))]
+    assert {seed: run.folder.name for seed, run in by_seed(runs).items()} == {0: "z", 1: "c"}
     assert by_seed([]) == {}
-    assert [run.folder.name for run in distinct(runs)] == ["b"]
-    other = finish(tmp_path, "d", 0, choices={"loss": "softtriple"}, settings={})  # a setting all old
-    again = finish(tmp_path, "e", 1, choices={"experiment": "table2"}, settings={}, format=1)
-    assert [run.folder.name for run in distinct([*runs, other, again])] == ["b", "d", "e"]
+    other = finish(tmp_path, "d", 0, choices={"loss": "softtriple"})
+    again = finish(tmp_path, "e", 1, choices={"experiment": "table2"})
+    assert [run.folder.name for run in distinct([*runs, other, again])] == ["d", "e", "z"]
 
 
 def test_groups_are_sorted_by_their_key():
@@ -248,23 +235,41 @@ def test_groups_of_less_noise_come_first():
     ]
 
 
-def test_what_says_nothing_and_where_data_lie_are_no_settings(tmp_path):
-    data = {"_target_": "deconfuse.dataset.omniglot.load", "root": "a", "image_size": 32}
-    old = finish(tmp_path, "old", settings={"dataset": data})
-    new = {"dataset": {**data, "root": "b"}, "candidates": None, "data_dir": "elsewhere"}
-    assert finish(tmp_path, "new", settings=new).setting() == old.setting()
-    some = {"dataset": data, "candidates": 9}
-    assert finish(tmp_path, "some", settings=some).setting() != old.setting()
-    for name in ("folder", "table"):  # there the path says which data
-        data = {"_target_": f"deconfuse.dataset.{name}.load", "root": "a"}
-        one, other = (
-            finish(tmp_path, f"{name}-{root}", settings={"dataset": {**data, "root": root}}) for root in "ab"
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "dataset").glob("*.yaml")))
+def test_where_a_data_set_lies_is_a_setting_unless_its_yaml_puts_it_below_data_dir(tmp_path, name):
+    text = (CONF / "dataset" / f"{name}.yaml").read_text()
+    data = {"_target_": f"deconfuse.dataset.{name}.load", "image_size": 32}
+    one, other, third = (
+        finish(tmp_path, f"{i}", choices={"dataset": name}, settings={"data_dir": root, "dataset": found})
+        for i, (root, found) in enumerate(
+            [("a", {**data, "root": "a/x"}), ("b", {**data, "root": "b/x"}), ("b", {**data, "image_size": 64})]
         )
-        assert one.setting() != other.setting()
+    )
+    assert (one.setting() == other.setting()) == ("root: ${data_dir}/" in text)
+    assert third.setting() not in (one.setting(), other.setting())
+
+
+def test_a_new_data_sets_yaml_says_where_it_lies(tmp_path, monkeypatch):
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / "flowers.yaml").write_text("path: ${data_dir}/flowers\nroot: ???\n")
+    monkeypatch.setattr(finished, "CONF", tmp_path / "conf")
+    settings = [{"path": "a", "root": "r"}, {"path": "b", "root": "r"}, {"path": "a", "root": "s"}]
+    one, other, third = (
+        finish(tmp_path, str(i), choices={"dataset": "flowers"}, settings={"dataset": each})
+        for i, each in enumerate(settings)
+    )
+    assert one.setting() == other.setting() != third.setting()
+
+
+def test_where_our_code_lies_is_no_setting(tmp_path):
+    targets = ("deconfuse.loss.a.B", "deconfuse.rooms.loss.a.B", "deconfuse.loss.a.C", "mine.loss.a.B")
+    found = [finish(tmp_path, name, settings={"loss": {"_target_": name}}).setting() for name in targets]
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
 
 
 def test_runs_of_data_that_has_changed_since_are_left_out(tmp_path):
-    """Seeds 0 and 1 before an image was moved, 0 after; another folder, and a run that does not say."""
+    """Seeds 0 and 1 before an image was moved, 0 after; and another folder."""
 
     def made(name, seed, minute, root="photos", **report):
         finish(tmp_path, name, seed, settings={"dataset": {"root": root}}, **report)
@@ -272,17 +277,7 @@ def test_runs_of_data_that_has_changed_since_are_left_out(tmp_path):
         return read(tmp_path / name)
 
     old = [made("z", 0, 1, data="a"), made("y", 1, 2, data="a")]
-    new, other, unsaid = made("m", 0, 3, data="b"), made("o", 0, 0, "more", data="a"), made("u", 0, 9)
-    assert current([*old, new, other, unsaid]) == [new, other, unsaid]
-    assert current([unsaid, *old]) == [unsaid, *old]
+    new, other = made("m", 0, 3, data="b"), made("o", 0, 0, "more", data="a")
+    assert current([*old, new, other]) == [new, other]
     again = made("x", 1, 4, data="a")  # the image was moved back
     assert current([*old, new, again]) == [*old, again]
-
-
-def test_a_key_that_older_runs_did_not_have_says_what_these_did(tmp_path):
-    old = finish(tmp_path, "old", settings={"recipe": {"epochs": 5}})
-    new = finish(tmp_path, "new", settings={"recipe": {"epochs": 5, "sampling": "instance_balanced"}})
-    other = finish(tmp_path, "other", settings={"recipe": {"epochs": 5, "sampling": "class_balanced"}})
-    assert old.setting() == new.setting() != other.setting()
-    free = finish(tmp_path, "free", settings={"recipe": {"clip_norm": None, "sampling": "instance_balanced"}})
-    assert free.settings == {"recipe": {"clip_norm": None}}

@@ -1,6 +1,6 @@
 import pytest
 
-from deconfuse.runs.settings import apart, frame
+from deconfuse.runs.settings import differences, frame
 from tests.finished import finish
 
 
@@ -20,13 +20,13 @@ def runs(tmp_path):
 
 
 def test_what_runs_differ_in_is_said_as_on_the_command_line(runs):
-    assert apart(runs[:2]) == ["params=head, recipe.epochs=5", "params=all, recipe.epochs=9"]
-    assert apart(runs[:2], without=("params",)) == ["recipe.epochs=5", "recipe.epochs=9"]
-    assert apart(runs[:2], without=("recipe", "params")) == ["", ""]
-    assert apart(runs[:1]) == apart([runs[0], runs[0]])[:1] == [""]
+    assert differences(runs[:2]) == ["params=head, recipe.epochs=5", "params=all, recipe.epochs=9"]
+    assert differences(runs[:2], without=("params",)) == ["recipe.epochs=5", "recipe.epochs=9"]
+    assert differences(runs[:2], without=("recipe", "params")) == ["", ""]
+    assert differences(runs[:1]) == differences([runs[0], runs[0]])[:1] == [""]
     # A choice stands for its keys.
     lr = "recipe.optimizer.lr"
-    assert apart(runs) == [
+    assert differences(runs) == [
         f"model=small_cnn, params=head, recipe.epochs=5, {lr}=0.1",
         f"model=small_cnn, params=all, recipe.epochs=9, {lr}=0.1",
         f"model=resnet50, params=all, recipe.epochs=null, {lr}=null",
@@ -38,22 +38,22 @@ def test_runs_with_the_same_option_differ_in_its_keys(tmp_path):
     for name, (option, epochs) in made.items():
         settings = {"recipe": {"epochs": epochs, "more": name}}
         runs.append(finish(tmp_path, name, choices={"recipe": option}, settings=settings))
-    assert apart(runs, without=("recipe.more",)) == [
+    assert differences(runs, without=("recipe.more",)) == [
         "recipe=small, recipe.epochs=5", "recipe=small, recipe.epochs=9", "recipe=photo",
     ]  # fmt: skip
-    assert apart(runs, only=("model",)) == ["", "", ""]
+    assert differences(runs, only=("model",)) == ["", "", ""]
 
 
 def test_words_are_those_of_the_command_line(tmp_path):
     values = (True, None, 0.5)
     runs = [finish(tmp_path, str(x), settings={"recipe": {"clip": x}}) for x in values]
-    assert apart(runs) == ["recipe.clip=true", "recipe.clip=null", "recipe.clip=0.5"]
+    assert differences(runs) == ["recipe.clip=true", "recipe.clip=null", "recipe.clip=0.5"]
 
 
 def test_of_what_was_not_done_it_is_said_that_it_is_off(tmp_path):
     loops = [{"rounds": 3, "sure": 0.9}, {"rounds": 3, "sure": 0.8}, {"rounds": 0, "sure": 0.8}]
     runs = [finish(tmp_path, str(i), settings={"loop": loop}) for i, loop in enumerate(loops)]
-    assert apart(runs) == ["loop.rounds=3, loop.sure=0.9", "loop.rounds=3, loop.sure=0.8", "loop.rounds=0"]
+    assert differences(runs) == ["loop.rounds=3, loop.sure=0.9", "loop.rounds=3, loop.sure=0.8", "loop.rounds=0"]
 
 
 def test_rows_that_look_the_same_say_what_they_are(runs):

@@ -5,9 +5,11 @@ from matplotlib.figure import Figure
 
 from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, grouped, newest
+from deconfuse.runs.finished import Run, grouped
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+
+SCORES = False  # the table does not look at scores
 
 NOTE = (
     "Round 0 is trained on the labels given. Each round relabels, leaves out samples whose label the "
@@ -26,9 +28,9 @@ CELLS = ("models", *COLUMNS, *(f"{name} won back" for name in MEASURES))
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss and round, and one for clean labels; with its picture."""
     rows, pictured = [], []
-    chosen = [run for run in runs if run.report.get("loop")]
+    chosen = [run for run in runs if run.report["loop"]]
     for (dataset, noise, loss, *_), alike in grouped(chosen, _key).items():
-        seeds = grouped(newest(alike), lambda run: run.seed).values()
+        seeds = grouped(alike, lambda run: run.seed).values()
         models = [max(some, key=_asked) for some in seeds]
         where = {"dataset": dataset, "noise": noise, "loss": loss}
         for i in range(max(_asked(run) for run in models) + 1):

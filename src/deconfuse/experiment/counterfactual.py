@@ -13,7 +13,7 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss, target and method with its settings."""
-    chosen = [run for run in runs if run.report.get("counterfactual")]
+    chosen = [run for run in runs if run.report["counterfactual"]]
     rows = []
     for alike in grouped(chosen, _key).values():
         models, first = by_seed(alike).values(), alike[0]

@@ -6,10 +6,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, by_seed, grouped, natural, newest
+from deconfuse.runs.finished import Run, by_seed, grouped, natural
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import FLIPPED
 from deconfuse.system.files import short_hash
+
+LABELS = FLIPPED
 
 MEASURES = {"AUROC": "auroc", "AP": "average_precision", "recall": "recall"}
 NOTE = (
@@ -26,12 +29,12 @@ NOTE = (
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss and detector."""
     chosen = [
-        run for run in runs if (run.report["noise"] or {}).get("detector") and not run.report.get("loop")
+        run for run in runs if (run.report["noise"] or {}).get("detector") and not run.report["loop"]
     ]
     chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
     groups = grouped(chosen, lambda run: (*run.where.values(), run.setting("detector")))
     rows, pictured = [], []
-    for alike in sorted(map(newest, groups.values()), key=len, reverse=True):
+    for alike in sorted(groups.values(), key=len, reverse=True):
         if len({run.choice("detector") for run in alike}) < 2:
             continue
         drawn: dict[str, list[float]] = {}

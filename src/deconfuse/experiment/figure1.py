@@ -7,10 +7,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, by_seed, grouped, newest, usual
+from deconfuse.runs.finished import Run, by_seed, grouped, usual
 from deconfuse.runs.part import MISSING, Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import GIVEN
 from deconfuse.system.files import short_hash
+
+LABELS = GIVEN
+SCORES = False  # the table does not look at scores
 
 NOTE = (
     "Two models of one data set, network and recipe, clean labels: the share of the queries that both "
@@ -24,10 +28,10 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set and pair of losses, with its picture."""
-    chosen = [run for run in runs if run.noise == "none" and not run.report.get("loop")]
+    chosen = [run for run in runs if run.noise == "none" and not run.report["loop"]]
     rows = []
     for (dataset, model, _), here in grouped(usual(chosen, "loss"), _data).items():
-        models = {run.report["checkpoint"]["sha256"]: run for run in newest(here)}.values()
+        models = {run.report["checkpoint"]["sha256"]: run for run in here}.values()
         kinds = grouped(models, lambda run: run.choice("loss"))
         found = {(loss, seed): run for loss, some in kinds.items() for seed, run in by_seed(some).items()}
         wrong = {key: _wrong(run) for key, run in found.items()}

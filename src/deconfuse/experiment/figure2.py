@@ -7,9 +7,12 @@ from matplotlib.figure import Figure
 
 from deconfuse.retrieval.statistics import detection_curve
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, by_seed, grouped, newest
+from deconfuse.runs.finished import Run, by_seed, grouped
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import FLIPPED
+
+LABELS = FLIPPED
 
 CHECKED = (0.05, 0.1, 0.2, 0.5)
 GRID = np.linspace(0, 1, 201)
@@ -24,13 +27,13 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss, N and ranking, with the curves."""
-    chosen = [run for run in runs if run.report["noise"] and not run.report.get("loop")]
+    chosen = [run for run in runs if run.report["noise"] and not run.report["loop"]]
     chosen = [run for run in chosen if run.report["noise"].get("absolute_influence")]
     chosen = [run for run in chosen if (run.choice("influence"), run.choice("target")) == ("eif", "all")]
     chosen = [run for run in chosen if run.choice("detector") == "knn"]
     rows, lines = [], []
     for where, here in grouped(chosen, _where).items():
-        by_theta = grouped(newest(here), _theta)
+        by_theta = grouped(here, _theta)
         if len(by_theta) < 2:
             continue
         for theta, alike in by_theta.items():

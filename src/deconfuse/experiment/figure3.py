@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 from deconfuse.retrieval.statistics import HARMFUL, most_harmful
-from deconfuse.runs.finished import Run, grouped, newest, usual
+from deconfuse.runs.finished import Run, grouped, usual
 from deconfuse.runs.part import Part
 from deconfuse.system.errors import UserError
 
@@ -34,7 +34,6 @@ def parts(runs: list[Run]) -> list[Part]:
     found = []
     for dataset, here in grouped(usual(drawn, "influence"), lambda run: run.choice("dataset")).items():
         for alike in grouped(here, lambda run: (run.seed, run.setting("influence"))).values():
-            alike = newest(alike)
             runs_of = {run.choice("influence"): run for run in alike}
             if set(runs_of) != set(METHODS):
                 continue

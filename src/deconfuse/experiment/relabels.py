@@ -4,6 +4,9 @@ from deconfuse.runs.finished import Run, by_seed, grouped
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
 
+SCORES = False  # the table does not look at scores
+CORRECTED = True  # the table is of runs with corrected labels
+
 NOTE = (
     "relabels=FILE: each seed's model of the labels given, and of the corrected ones; mean ± standard "
     "deviation over the seeds. Change: after - before of the same seed; one within its spread may be chance."
@@ -12,7 +15,7 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each setting and file, R@1 and MAP@R before and after, and what became of the confusions."""
-    chosen = [run for run in runs if run.report.get("corrections")]
+    chosen = [run for run in runs if run.report["corrections"]]
     rows = []
     for _, alike in grouped(chosen, lambda run: (*run.where.values(), run.setting())).items():
         found = [run.report["corrections"] for run in by_seed(alike).values()]

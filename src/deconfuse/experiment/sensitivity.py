@@ -34,7 +34,7 @@ class Point:
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss, method, knob and rate, with its picture, where one was turned."""
-    chosen = [run for run in runs if run.report.get("retrain") and run.choice("influence") in KNOBS]
+    chosen = [run for run in runs if run.report["retrain"] and run.choice("influence") in KNOBS]
     chosen = [run for run in chosen if run.choice("target") == "pairs" and _knob(run) is not None]
     chosen = [run for run in chosen if run.report["retrain"]["lr"] is not None]
     rows, pictured = [], []

@@ -3,6 +3,9 @@
 from deconfuse.runs.finished import Run, by_seed, grouped, usual
 from deconfuse.runs.part import MISSING, Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import FLIPPED
+
+LABELS = FLIPPED
 
 RATIOS = ("1 %", "5 %", "10 %")
 # Table 2 of Liu et al. (NeurIPS 2022): CUB200, CARS196, InShop.
@@ -25,7 +28,7 @@ def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise and loss."""
     chosen = [run for run in runs if run.choice("influence") == "eif" and run.choice("detector") == "knn"]
     chosen = [run for run in chosen if run.choice("target") == "all" and run.report["noise"]]
-    chosen = [run for run in chosen if not run.report.get("loop") and _ratio(run) in RATIOS]
+    chosen = [run for run in chosen if not run.report["loop"] and _ratio(run) in RATIOS]
     rows = []
     for (dataset, kind), here in grouped(usual(chosen, "influence"), _data).items():
         for noise in RATIOS:

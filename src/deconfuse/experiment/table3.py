@@ -4,6 +4,8 @@ from deconfuse.runs.finished import Run, by_seed, grouped, usual
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
 
+SCORES = False  # the table does not look at scores
+
 # Table 3 of Liu et al. (NeurIPS 2022), CUB200: seconds of detection and of recommendation.
 PAPER = {"eif": "260.20 ± 29.28, 1.85 ± 0.01", "if": "375.56 ± 68.06, -"}
 NOTE = (
@@ -35,6 +37,5 @@ def parts(runs: list[Run]) -> list[Part]:
 
 def _key(run: Run) -> tuple[str, ...]:
     where = run.choice("dataset"), run.noise, run.choice("loss"), run.choice("influence")
-    machine = run.report.get("machine") or {}
-    machine = [str(machine.get(name, "-")) for name in ("device", "cores", "threads")]
+    machine = [str(run.report["machine"][name]) for name in ("device", "cores", "threads")]
     return *where, *machine, run.setting("influence")

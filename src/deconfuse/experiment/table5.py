@@ -3,6 +3,9 @@
 from deconfuse.runs.finished import Run, by_seed, grouped, usual
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import GIVEN
+
+LABELS = GIVEN
 
 KINDS = ("centralized", "diversified", "individual", "others")
 RULES = (("entropy", "kind", "harmful"), ("0.9", "kind_by_share", "harmful_by_share"))  # and their merges
@@ -18,8 +21,8 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, loss, detector and rule."""
-    chosen = [run for run in runs if run.noise == "none" and run.report.get("classes")]
-    chosen = [run for run in chosen if not run.report.get("loop")]
+    chosen = [run for run in runs if run.noise == "none"]
+    chosen = [run for run in chosen if not run.report["loop"]]
     chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
     rows = []
     for (dataset, loss, detector, _), alike in grouped(usual(chosen, "influence"), _key).items():
@@ -36,7 +39,7 @@ def parts(runs: list[Run]) -> list[Part]:
 
 
 def _merge(runs: list[Run], suggested: str, name: str) -> str:
-    merges = [run.report.get("merge") or {} for run in runs]
+    merges = [run.report["merge"] or {} for run in runs]
     if not any(merges):  # no classes are known to be alike
         return "-"
     found = [each.get(suggested) for each in merges]

@@ -7,8 +7,8 @@ import numpy as np
 
 from deconfuse.attribution.trajectory import When, method
 from deconfuse.launch.command_line import TRAINING_KEYS
+from deconfuse.runs.finished import RESULTS_FORMAT
 from deconfuse.runs.identity import without_places
-from deconfuse.runs.results import RESULTS_FORMAT
 from deconfuse.system.files import short_hash
 
 LOOKING_KEYS = (

@@ -1,39 +1,56 @@
 """Unpack a data set and check that it is whole: deconfuse prepare cub CUB_200_2011.tgz [--into data].
 
-Takes the archives and files that the authors distribute, or a folder that is unpacked already. What was
-read is counted: fewer images or classes than the authors' are an error.
+Takes the archives and files that the authors distribute, or a folder that is unpacked already. The images and
+classes that were read are counted; it is an error if there are fewer than the authors list.
 """
 
 import argparse
+import ast
+import importlib
+import pkgutil
 import shlex
 import shutil
 from pathlib import Path
 
+from deconfuse import dataset
 from deconfuse.data.archive import unpack
 from deconfuse.data.layout import counts
 from deconfuse.data.split import Split
-from deconfuse.dataset import cars, cub, inshop, sop
 from deconfuse.system.errors import UserError, invoked, one_of
 from deconfuse.system.files import whole_folder
 
-DATASETS = {"cars": cars, "cub": cub, "inshop": inshop, "sop": sop}
+
+def names() -> list[str]:
+    """The data sets that can be prepared: those whose module has a LAYOUT.
+
+    The modules' text is parsed and none is imported, as some import libraries that take seconds to load.
+    """
+    modules = pkgutil.iter_modules(dataset.__path__)
+    return [each.name for each in modules if _has_layout(Path(each.module_finder.find_spec(each.name).origin))]
+
+
+def _has_layout(file: Path) -> bool:
+    """Whether a module assigns LAYOUT at its top level."""
+    body = ast.parse(file.read_text("utf-8")).body
+    targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    return any(isinstance(target, ast.Name) and target.id == "LAYOUT" for target in targets)
 
 
 def main(words: list[str]) -> None:
-    """Check, and unpack where that is needed; print what was found and the command to go on with."""
+    """Unpack if necessary and check; print the number of images and the next command."""
     parser = argparse.ArgumentParser(prog=invoked("prepare"), description=__doc__)
-    parser.add_argument("dataset", help=", ".join(DATASETS))
-    parser.add_argument("paths", nargs="+", type=Path, help="its archives and files, or its folder")
-    parser.add_argument("--into", default="data", type=Path, help="where its folder is made (data)")
+    parser.add_argument("dataset", help=", ".join(names()))
+    parser.add_argument("paths", nargs="+", type=Path, help="its archives and files, or its unpacked folder")
+    parser.add_argument("--into", default="data", type=Path, help="the folder in which its folder is made (data)")
     args = parser.parse_args(words)
-    one_of("data set", args.dataset, DATASETS)
+    one_of("data set", args.dataset, names())
     for path in args.paths:
         if not path.exists():
             raise UserError(f"{path.absolute()}: no such file or folder")
     folders = [path for path in args.paths if path.is_dir()]
     if folders and len(args.paths) > 1:
         raise UserError(f"{folders[0]} is a folder: give either one unpacked folder or archives")
-    option = DATASETS[args.dataset]
+    option = importlib.import_module(f"{dataset.__name__}.{args.dataset}")
     if folders:
         root = option.LAYOUT.locate(folders[0])
         split = checked(option, root)
@@ -48,20 +65,20 @@ def main(words: list[str]) -> None:
 
 
 def checked(option, root: Path) -> Split:
-    """The data set as the project reads it; UserError unless it is all of it."""
+    """The data set as it is loaded from root; UserError where images or classes are missing."""
     split = option.load(str(root), on_bad_image="later")  # what is missing is counted below
     option.LAYOUT.check(root, split)
     return split
 
 
 def install(option, archives: list[Path], target: Path) -> Split:
-    """Unpack beside the target, check, and only then take its name. Nothing is kept where that fails."""
+    """Unpack into a temporary folder, check it, and rename it to the target; nothing is kept where that fails."""
     if target.exists():
         raise UserError(
             f"{target} is there already; check it with {invoked('prepare')} {option.LAYOUT.dataset} "
             f"{shlex.quote(str(target))}, or move it away, or choose another place with --into FOLDER"
         )
-    for archive in archives:  # what can't be read is not the disk's fault that is written to
+    for archive in archives:  # so that a file that can't be read is not reported as a full disk
         try:
             archive.open("rb").close()
         except OSError as error:
@@ -75,7 +92,7 @@ def install(option, archives: list[Path], target: Path) -> Split:
             root = option.LAYOUT.locate(unpacked)
             split = checked(option, root)
         except UserError as error:
-            # The folder is gone when this is read: say which archive its files are from.
+            # The temporary folder is deleted then, so the message names the archive instead.
             source = archives[0].name if len(archives) == 1 else "the archives"
             raise UserError(
                 str(error).replace(str(unpacked.absolute()), source).replace(str(unpacked), source)

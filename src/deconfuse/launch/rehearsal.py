@@ -1,4 +1,4 @@
-"""Before an hour of training: are the settings whole, do the parts fit each other, and do they work?"""
+"""Checks before training: are the settings complete, do the parts fit each other, and do they run?"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,15 +11,14 @@ from deconfuse.attribution import attribute
 from deconfuse.attribution.head import Training
 from deconfuse.data.split import ImageSpec, RowSpec, Split
 from deconfuse.labels.judge import votes
+from deconfuse.launch.experiments import labels_of
 from deconfuse.retrieval.confusion import Queries, find
+from deconfuse.runs import takes
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count
 from deconfuse.system.progress import console
 from deconfuse.training.embedder import Embedder
 from deconfuse.training.recipe import INSTANCE_BALANCED
-
-# Experiments whose tables are of flipped labels alone, or of labels as they are.
-OF_FLIPPED = {"table2": True, "figure2": True, "detection": True, "table5": False, "figure1": False}
 
 
 def plan_of(kind: type, key: str, settings: dict):
@@ -34,15 +33,18 @@ def plan_of(kind: type, key: str, settings: dict):
 
 
 def of_its_table(experiment: str | None, flipped: bool) -> None:
-    """Say where a run will not be in the table of its experiment, for the labels that it trains on."""
-    wants = OF_FLIPPED.get(experiment, flipped)
-    if wants != flipped:
-        what = "flipped labels" if wants else "labels as they are"
+    """Print a warning where a run will not be in the table of its experiment, because of the labels it trains on.
+
+    flipped: whether labels were flipped. Only the chosen experiment's module is imported.
+    """
+    wants = labels_of(experiment)
+    if wants and wants != (takes.FLIPPED if flipped else takes.GIVEN):
+        what = "flipped labels" if wants == takes.FLIPPED else "labels as they are"
         console.print(f"warning: experiment={experiment} is of {what}: this run will not be in its table")
 
 
 def lopsided(labels: np.ndarray, names: Sequence[str], sampling: str) -> None:
-    """Say that one class has half of the training images or more, and three times as many as any other."""
+    """Print a warning where one class has at least half of the images, and three times as many as any other."""
     sizes = np.bincount(labels)
     second, first = np.sort(sizes)[-2:] if len(sizes) > 1 else (0, 0)
     if sampling == INSTANCE_BALANCED and second and 2 * first >= len(labels) and first >= 3 * second:
@@ -63,7 +65,7 @@ def answerable(split: Split) -> None:
 
 
 def input_size(spec: ImageSpec | RowSpec, model: Callable, choices: dict[str, str]) -> dict[str, int]:
-    """The keyword that tells the model how large an input is; UserError where it takes another kind."""
+    """The model's keyword argument for the input's size; UserError where the model takes another kind of input."""
     if not spec.model_size.keys() <= signature(model).parameters.keys():
         data, chosen = f"dataset={choices['dataset']}", f"model={choices['model']}"
         if isinstance(spec, RowSpec):
@@ -84,12 +86,12 @@ def rehearse(
     candidates: int | None,
     spec: ImageSpec | RowSpec,
 ) -> None:
-    """Explain one pair by four made-up samples with the untrained model: bad settings show at once."""
+    """Explain one made-up pair by four made-up samples with the untrained model; UserError where that fails."""
     if neighbours is not None:
         count("neighbours", neighbours, 1)
     phi, labels = torch.eye(4, model.head.in_features), torch.zeros(4, dtype=torch.long)
     training = Training(phi, labels, model.head.weight.detach(), model.head.bias.detach(), model.loss)
-    console.quiet = True  # what is said of made-up samples would only mislead
+    console.quiet = True  # messages about made-up samples would mislead
     try:
         target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
         attribute.rehearse(explainer, model, params, spec.shape)

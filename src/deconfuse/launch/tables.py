@@ -1,45 +1,43 @@
 """Collect finished runs into tables and figures: deconfuse tables [outputs] [--review decisions.json].
 
-One row per setting, mean and standard deviation over its seeds; then the tables and figures of
-experiment/, each as far as its runs are there, the paper's value beside ours where it has one. On the
-terminal as Markdown; in tables/ results.md with everything, and of each table .md, .csv, .tex and .png.
+The first table has a row for each setting, with mean and standard deviation over its seeds. The tables and figures
+of the experiments follow, as far as their runs exist, with the paper's values beside ours where it has any. They
+are printed as Markdown. tables/results.md has all of them, and each is written as .md, .csv, .tex and .png.
 """
 
 import argparse
-import importlib
-import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deconfuse import experiment
-from deconfuse.runs import review
-from deconfuse.runs.finished import Run, current, distinct, find, natural, newest, read
+from deconfuse.launch.experiments import experiments
+from deconfuse.runs import review, takes
+from deconfuse.runs.finished import Run, current, distinct, natural, read, read_all
 from deconfuse.runs.part import MISSING, Part, spread
-from deconfuse.runs.settings import told
+from deconfuse.runs.settings import row_settings
 from deconfuse.system.errors import UserError, invoked
 from deconfuse.system.files import whole_file, write_csv
 
-MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]  # of a model, however it is looked at
+# Columns that depend on the model, and not on how it is explained.
+MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]
 ONE_MODEL = ["dataset", "noise", "model", "loss"]
-LOOKS = ["dataset", "noise", "model", "loss", "target", "params", "influence", "detector"]
-SETTING = [*LOOKS, "setting"]
-SCORELESS = ("figure1", "table3", "closed_loop")  # experiments whose tables look at no score
+CHOICES = ["dataset", "noise", "model", "loss", "target", "params", "influence", "detector"]
+SETTING = [*CHOICES, "setting"]
 
 
 def collect(runs: list[Run]) -> pd.DataFrame:
-    """One row per finished run, in the order given; setting: what tells it from others that look the same."""
+    """One row per run, in the order given; setting: the settings that distinguish otherwise identical rows."""
     runs, rows = list({run.folder: run for run in runs}.values()), []
     for run in runs:
         report = run.report
-        noise, lds = report["noise"] or {}, report.get("counterfactual") or {}
-        corrected = report.get("corrections")
+        noise, lds = report["noise"] or {}, report["counterfactual"] or {}
+        corrected = report["corrections"]
         by_detector, by_influence = noise.get("detector") or {}, noise.get("absolute_influence") or {}
         rows.append(
             {
-                **{group: run.choice(group) for group in LOOKS},
+                **{group: run.choice(group) for group in CHOICES},
                 "noise": run.noise + (", corrected" if corrected else ""),
                 "setting": "",
                 "hash": run.setting(),
@@ -47,7 +45,7 @@ def collect(runs: list[Run]) -> pd.DataFrame:
                 "seed": report["seed"],
                 "R@1": report["retrieval"]["R@1"],
                 "MAP@R": report["retrieval"]["MAP@R"],
-                "NMI": report["retrieval"].get("NMI"),
+                "NMI": report["retrieval"]["NMI"],
                 "confusions": report["confusions"],
                 "AUROC": by_detector.get("auroc"),
                 "AP": by_detector.get("average_precision"),
@@ -60,26 +58,26 @@ def collect(runs: list[Run]) -> pd.DataFrame:
                 "LDS ±": None if lds.get("low") is None else (lds["high"] - lds["low"]) / 2,
             }
         )
-    looks, first = [tuple(row[name] for name in LOOKS) for row in rows], {}
-    # The seeds of a setting stand together as the first of them.
-    keys = [(look, row["hash"]) for look, row in zip(looks, rows, strict=True)]
-    of = [first.setdefault(key, run) for key, run in zip(keys, runs, strict=True)]
-    for row, words in zip(rows, told(looks, of), strict=True):
+    choices, first = [tuple(row[name] for name in CHOICES) for row in rows], {}
+    # All seeds of a setting are named after the first of them.
+    keys = [(choice, row["hash"]) for choice, row in zip(choices, rows, strict=True)]
+    representatives = [first.setdefault(key, run) for key, run in zip(keys, runs, strict=True)]
+    for row, words in zip(rows, row_settings(choices, representatives), strict=True):
         row["setting"] = words
     return pd.DataFrame(rows)
 
 
 def _change(run: Run) -> float | None:
-    """Mean change of d by retraining; the report of mis-similar pairs has that of -d."""
-    again, explained = run.report.get("retrain"), run.report.get("explained") or {}
+    """Mean change of d by retraining; of mis-similar pairs the report has the change of -d."""
+    again = run.report["retrain"]
     if not again:
         return None
-    return -again["mean"] if explained.get("table") == "mis_similar.csv" else again["mean"]
+    return -again["mean"] if run.report["explained"]["table"] == "mis_similar.csv" else again["mean"]
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± standard deviation (n - 1) over the runs of each setting, "(2 of 5)" where only some have the
-    number; "-" where none has."""
+    """Mean ± standard deviation (n - 1) over the runs of each setting; "(2 of 5)" where only some runs have the
+    number, "-" where none has."""
     measured = [column for column in runs if column not in (*SETTING, "hash", "data", "seed")]
 
     def cell(values: pd.Series) -> str:
@@ -95,14 +93,17 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A Markdown table; a setting with one value for all rows is said once, above, and so is what sweeping
-    the way of looking leaves as it is. LDS ±: half of the 95 % interval over what was explained."""
+    """A Markdown table; constant columns move to a header line above it.
+
+    Of settings, those with one value; of findings, those of a model where all rows explain the same model.
+    LDS ±: half of the 95 % interval over the explanations.
+    """
     one = [name for name in table if table[name].nunique() == 1 and len(table) > 1]
     nothing = [name for name in table if (table[name] == "-").all()]
     if not table["setting"].any():
         one, nothing = [name for name in one if name != "setting"], [*nothing, "setting"]
     shown = [name for name in SETTING if name in one]
-    if len({*table[ONE_MODEL].itertuples(index=False)}) == 1:  # one model, looked at in several ways
+    if len({*table[ONE_MODEL].itertuples(index=False)}) == 1:  # one model, explained in several ways
         shown += [name for name in MODEL_FINDINGS if name in one and name not in nothing]
     rest = table.drop(columns=[*shown, *nothing])
     above = ", ".join(f"{name} {table[name].iloc[0]}" for name in shown)
@@ -110,25 +111,12 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def show(folders: list[Path]) -> str:
-    """The table of some runs, such as those of a sweep."""
+    """The Markdown table of some runs, such as those of a sweep."""
     return markdown(over_seeds(collect(distinct(current(map(read, folders))))))
 
 
-def nothing_scored(run: Run) -> bool:
-    """Whether no explanation of a run has a score but 0."""
-    explained = run.report.get("explained") or {}
-    return 0 < explained.get("rows", 0) == explained.get("unscored")
-
-
-def experiments() -> dict[str, object]:
-    """The modules of experiment/ by name: the paper's tables, its figures, then what goes past it."""
-    names = [module.name for module in pkgutil.iter_modules(experiment.__path__)]
-    names.sort(key=lambda name: (not name.startswith("table"), not name.startswith("figure"), name))
-    return {name: importlib.import_module(f"{experiment.__name__}.{name}") for name in names}
-
-
 def ordered(found: Iterable[list[Part]]) -> list[Part]:
-    """The parts, those of a module together, in that order too, but by title: pairs before groups."""
+    """The parts of all modules by title, tables before figures; the parts of one module stay together."""
 
     def place(parts: list[Part]) -> tuple[bool, bool, str]:
         title = parts[0].title
@@ -144,7 +132,7 @@ def grid(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame, title: str) -> str:
-    """A table environment with booktabs' rules; every character of the cells is shown as it is."""
+    """A LaTeX table environment with booktabs' rules; special characters of the cells are escaped."""
     special = {
         "\\": r"\textbackslash{}",
         "±": r"$\pm$",
@@ -163,14 +151,14 @@ def latex(table: pd.DataFrame, title: str) -> str:
 
 
 def section(part: Part) -> str:
-    """A part as Markdown, with its picture beside it."""
+    """A part as Markdown, with a link to its picture."""
     picture = "" if part.picture is None else f"![{part.title}]({part.name}.png)\n\n"
     note = f"{part.note}\n\n" if part.note else ""
     return f"## {part.title}\n\n{picture}{grid(part.table)}\n\n{note}".rstrip() + "\n"
 
 
 def write(folder: Path, part: Part) -> None:
-    """The part's files, each whole or not at all."""
+    """Write the part's files, each completely or not at all."""
     write_csv(folder / f"{part.name}.csv", part.table)
     _text(folder / f"{part.name}.md", section(part))
     _text(folder / f"{part.name}.tex", latex(part.table, part.title))
@@ -188,7 +176,7 @@ def _text(path: Path, text: str) -> None:
 
 
 def show_review(folder: Path, files: list[Path]) -> None:
-    """Print and write the tables of reviewers' decisions."""
+    """Print and write the tables of reviewers' decisions; UserError where the files hold none."""
     found = review.parts(files, folder)
     if not found:
         raise UserError(f"{files[0]}: holds no decision; decide in the report, and export again")
@@ -212,19 +200,18 @@ def main(words: list[str]) -> None:
     words = parser.parse_args(words)
     if words.review:
         return show_review(words.folder, words.review)
-    folder = words.folder
-    every = [read(path) for path in find(folder)]
+    show_all(words.folder)
+
+
+def show_all(folder: Path) -> None:
+    """Print and write the tables of all runs in a folder, then what was left out of them and why."""
+    every, others = read_all(folder)
     runs = current(every)
-    # The paper's tables are of the labels as they were given.
-    given = [run for run in runs if not run.report.get("corrections")]
-    scored = [run for run in given if not nothing_scored(run)]
-    looked_at = {"relabels": runs} | dict.fromkeys(SCORELESS, given)
-    found = {name: module.parts(looked_at.get(name, scored)) for name, module in experiments().items()}
-    here, all_runs = folder / "tables", collect(every)
-    summary = over_seeds(collect(distinct(runs)))
+    found = {name: module.parts(takes.taken(module, runs)) for name, module in experiments().items()}
+    here, all_runs, summary = folder / "tables", collect(every), over_seeds(collect(distinct(runs)))
     write_csv(here / "runs.csv", all_runs)
     write_csv(here / "summary.csv", summary)
-    text = markdown(summary)
+    text = markdown(summary) if len(summary) else ""
     _text(here / "summary.md", text)
     sections = []
     for part in ordered(found.values()):
@@ -232,23 +219,34 @@ def main(words: list[str]) -> None:
         sections.append(section(part))
     _text(here / "results.md", "\n".join(["# Tables and figures\n", *sections]))
     print("\n".join([text, *sections]))
-    if len(runs) < len(every):
-        print(
-            f"{len(every) - len(runs)} of {len(every)} runs are of data that has changed since, and are only "
-            "in runs.csv"
-        )
-    if len(scored) < len(given):
-        print(
-            f"{len(given) - len(scored)} of {len(runs)} runs found no score but 0 (influence=if solved no "
-            "system? raise influence.damping), and are in no table of what scores do"
-        )
-    older = len(runs) - len(newest(runs))
-    if older:
-        print(
-            f"{older} of {len(runs)} runs are of an older format and count only where their setting has no "
-            "newer one; the commands that made them make them anew"
-        )
+    for line in left_out(every, runs, others):
+        print(line)
     absent = [name for name, parts in found.items() if not parts]
     if absent:
         print(f"Not there yet: {', '.join(absent)}. Make one with {invoked('run')} -m experiment=NAME")
     print(f"Written to {here}/: results.md, and of each table .md, .csv and .tex")
+
+
+def left_out(every: list[Run], runs: list[Run], others: int) -> list[str]:
+    """A line for each kind of runs that is not in all tables.
+
+    every: the runs of this version; runs: those of current data; others: how many another version wrote.
+    """
+    lines = []
+    if others:
+        lines.append(
+            f"{others} of {len(every) + others} runs were written by another version of deconfuse and are left "
+            "out; the commands in their metrics.json make them anew"
+        )
+    if len(runs) < len(every):
+        lines.append(
+            f"{len(every) - len(runs)} of {len(every)} runs are of data that has changed since, and are only in "
+            "runs.csv"
+        )
+    unscored = sum(takes.nothing_scored(run) for run in runs if not run.report["corrections"])
+    if unscored:
+        lines.append(
+            f"{unscored} of {len(runs)} runs have no score but 0 (influence=if solved no system? raise "
+            "influence.damping), and are in no table about scores"
+        )
+    return lines

@@ -1,6 +1,6 @@
 """Method against method: what retraining by their scores did to the same explanations (Eq. 7 and 8)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from deconfuse.retrieval.statistics import paired
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, by_seed, grouped, newest, usual
+from deconfuse.runs.finished import Run, by_seed, grouped, usual
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
 
@@ -17,12 +17,12 @@ CHANGES_NOTE = (
     "Mean over what was explained, ± standard deviation over the models; share > 0: of what moved apart. In "
     "the picture each model; of several settings of a data set, all panels show the one with most models."
 )
-VERSUS = (("eif", "if"), ("eif_code", "if_code"), ("eif", "tracin"), ("eif", "random"), ("if", "random"))
+SCRIPTS = "_code"  # methods of this ending are those of the authors' scripts, the others those of the paper's text
 
 
 def retrained(runs: list[Run], explained: str) -> list[Run]:
     """The runs that trained the head again by scores of what is in this table."""
-    chosen = [run for run in runs if run.report.get("retrain") and run.choice("target") != "all"]
+    chosen = [run for run in runs if run.report["retrain"] and run.choice("target") != "all"]
     chosen = [run for run in chosen if run.report["explained"]["table"] == explained]
     for group in ("influence", "retrain", "target"):  # what a sweep over these adds is no further row
         chosen = usual(chosen, group)
@@ -33,7 +33,7 @@ def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[Run, str
     """(a run of them, methods, how many of the first explained, a test for each model)."""
     for alike in _settings(runs):
         methods = {name: by_seed(some) for name, some in grouped(alike, _method).items()}
-        for first, second in VERSUS:
+        for first, second in versus(methods):
             both = sorted(methods.get(first, {}).keys() & methods.get(second, {}).keys())
             pairs = [_changes(*(methods[name][seed] for name in (first, second))) for seed in both]
             for most in sizes:
@@ -42,10 +42,21 @@ def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[Run, str
                     yield alike[0], f"{first} > {second}", most, tests
 
 
+def versus(methods: Iterable[str]) -> list[tuple[str, str]]:
+    """The pairs of methods that are compared: EIF with every other method, then every other with random.
+
+    Methods of the authors' scripts (eif_code, if_code) are compared with each other only.
+    """
+    text = sorted((name for name in methods if not name.endswith(SCRIPTS)), key=lambda name: (name == "random", name))
+    scripts = sorted(name for name in methods if name.endswith(SCRIPTS))
+    pairs = [("eif", name) for name in text] + [("eif" + SCRIPTS, name) for name in scripts]
+    pairs += [(name, "random") for name in text if name != "eif"]
+    return [pair for pair in pairs if pair[0] != pair[1] and {*pair} <= {*methods}]
+
+
 def _settings(runs: list[Run]) -> list[list[Run]]:
-    """The runs that differ in their method alone, of the newest format that there is of them."""
-    alike = grouped(runs, lambda run: (*run.where.values(), run.setting("influence")))
-    return [newest(some) for some in alike.values()]
+    """The runs in groups that differ in their method alone."""
+    return list(grouped(runs, lambda run: (*run.where.values(), run.setting("influence"))).values())
 
 
 def improvements(

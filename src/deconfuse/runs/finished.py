@@ -1,4 +1,4 @@
-"""Finished runs, as tables and figures want them."""
+"""Finished runs, read from their folders for tables and figures."""
 
 import copy
 import re
@@ -14,15 +14,17 @@ import yaml
 from jaxtyping import Float
 
 from deconfuse import CONF
-from deconfuse.system.errors import UserError, invoked
+from deconfuse.runs.identity import without_places
+from deconfuse.system.errors import UserError, invoked, shorten
 from deconfuse.system.files import read_json, short_hash, unguarded
 
-# What changes no finding, and the seed: runs that differ in nothing else are repetitions of one setting.
+RESULTS_FORMAT = 6  # raised when the code finds other numbers from the same settings, or writes others
+# Settings that change no finding, and the seed: runs that differ in nothing else are repetitions.
 NO_SETTING = ("seed", "output_dir", "data_dir", "num_workers", "logger", "again", "report")
-# Whose seed follows the run's, unless the command gives it one of its own.
+# Groups whose seed is the run's unless the command gives another.
 SEEDED = {"noise", "influence", "detector", "counterfactual", "retrain"}
 NO_FINDING = {"recipe": ("validate_every", "eval_batch_size"), "influence": ("when", "every")}
-NAMED = tuple(f"deconfuse.dataset.{name}." for name in ("cars", "cub", "inshop", "omniglot", "sop"))
+# The key and value with which an optional step is not done; its other settings then change nothing.
 OFF = {
     "retrain": ("mode", "none"),
     "loop": ("rounds", 0),
@@ -30,18 +32,22 @@ OFF = {
     "counterfactual": ("subsets", 0),
     "noise": ("ratio", 0),
 }
-# Keys that older runs did not have, with what these did.
-SINCE = {"recipe": {"sampling": "instance_balanced"}}
 ASIDE = {"experiment", "logger"}  # choices that change no finding
-REPORT = {"choices", "seed", "retrieval", "confusions", "noise"}  # what every run's metrics.json has
+# Keys that every run's metrics.json has.
+REPORT = {
+    *("choices", "params", "seed", "command", "data", "retrieval", "queries", "confusions", "explained"),
+    *("noise", "classes", "merge", "counterfactual", "retrain", "loop", "corrections"),
+    *("checkpoint", "seconds", "machine", "format", "files"),
+}
+# Columns that are read as text.
 NAMES = ("query", "query_class", "neighbour", "neighbour_class", "class", "true_class", "recommended", "path")
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where it is there, reads 500 runs quickly
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where it is installed, is ten times as fast
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, what its metrics.json says, and its settings without what changes no finding."""
+    """A run's folder, its metrics.json, and its settings without those that change no finding."""
 
     folder: Path
     report: dict[str, Any]
@@ -49,22 +55,22 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """The seed of the run."""
         return self.report["seed"]
 
     @property
-    def data(self) -> str | None:
-        """The fingerprint of the data as it was; None of a run that did not write it down."""
-        return self.report.get("data")
+    def data(self) -> str:
+        """The fingerprint of the data that the run read."""
+        return self.report["data"]
 
     def choice(self, group: str) -> str:
-        """The option chosen in a group (dataset, loss, ...), or params; "" where there was none."""
+        """The option chosen in a group (dataset, loss, ...), or params; "" where none was chosen."""
         found = self.report["choices"].get(group, self.report.get(group))
         return found if isinstance(found, str) else ""
 
     @property
     def noise(self) -> str:
-        """How many labels were flipped, and how: noise=flip_10 noise.ratio=0.3 is no 10 %."""
+        """The share of flipped labels and their kind, by the numbers: noise=flip_10 noise.ratio=0.3 is 30 %."""
         noise = self.settings.get("noise") or {}
         if not self.report["noise"]:
             return "none"
@@ -74,18 +80,20 @@ class Run:
 
     @property
     def where(self) -> dict[str, str]:
-        """The columns that say what was trained: data set, noise, loss."""
+        """The columns that name the trained model: data set, noise, loss."""
         return {"dataset": self.choice("dataset"), "noise": self.noise, "loss": self.choice("loss")}
 
     def panel(self, *without: str) -> tuple[str, tuple[str, ...]]:
-        """(the setting that a picture's panels of one data set share, which of them the run belongs to);
-        without: keys that differ within a panel."""
+        """(a hash of the setting that all panels of a data set share, the panel that the run belongs to).
+
+        without: keys that differ within a panel.
+        """
         return self.setting(*without, "loss", "noise"), tuple(self.where.values())
 
     def table(self, name: str, *columns: str) -> pd.DataFrame:
-        """Some columns of one of the run's tables; UserError where it is damaged or gone.
+        """Some columns of one of the run's tables; UserError where it is damaged or missing.
 
-        Names are text, also those like 007 and NA.
+        Names are read as text, also those like 007 and NA.
         """
         try:
             self._check(name)
@@ -101,7 +109,7 @@ class Run:
             ) from None
 
     def scores(self) -> Float[np.ndarray, "e n"]:
-        """The run's influence scores, read as they are used; UserError where they are damaged or gone."""
+        """The run's influence scores, mapped from disk; UserError where they are damaged or missing."""
         try:
             self._check("influence.npy")
             return np.load(self.folder / "influence.npy", mmap_mode="r", allow_pickle=False)
@@ -112,13 +120,13 @@ class Run:
             ) from None
 
     def _check(self, name: str) -> None:
-        """Raise ValueError where a file is not as long as the run left it."""
-        size = self.report.get("files", {}).get(name)
+        """Raise ValueError where a file does not have the size that metrics.json lists."""
+        size = self.report["files"].get(name)
         if size is not None and (self.folder / name).stat().st_size != size:
             raise ValueError(f"not the {size} bytes that the run wrote")
 
     def setting(self, *without: str) -> str:
-        """A hash of the settings, without some of their keys: influence, or influence.radius."""
+        """A hash of the settings without some keys, such as influence or influence.radius."""
         left = copy.deepcopy(self.settings) if without else self.settings
         for path in without:
             *groups, key = path.split(".")
@@ -130,7 +138,7 @@ class Run:
 
 
 def find(folder: Path) -> list[Path]:
-    """The finished runs below a folder; raises UserError where there is none."""
+    """The folders of the finished runs in a folder; raises UserError where there is none."""
     runs = [path.parent for path in sorted(folder.glob("[!.]*/metrics.json"))]
     if not runs:
         raise UserError(f"{folder}: no finished run (no */metrics.json); make one with {invoked('run')}")
@@ -138,51 +146,85 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(folder: Path) -> Run:
-    """A finished run; UserError where its report or its settings are damaged."""
-    report = read_json(folder / "metrics.json")
-    lacking = REPORT - report.keys() if isinstance(report, dict) else REPORT
+    """A finished run; UserError where its report or its settings are damaged, or another version wrote them."""
+    report = _report(folder)
+    if report["format"] != RESULTS_FORMAT:
+        raise UserError(
+            f"{folder / 'metrics.json'}: written by another version of deconfuse (format {report['format']}, not "
+            f"{RESULTS_FORMAT}); the command in it makes it anew"
+        )
+    return _run(folder, report)
+
+
+def read_all(folder: Path) -> tuple[list[Run], int]:
+    """(the finished runs in a folder, how many further ones another version of deconfuse wrote)."""
+    folders = find(folder)
+    runs = [
+        _run(path, report)
+        for path, report in zip(folders, map(_report, folders), strict=True)
+        if report["format"] == RESULTS_FORMAT
+    ]
+    others = len(folders) - len(runs)
+    if not runs:
+        raise UserError(
+            f"{folder}: its {others} run(s) were written by another version of deconfuse; make one with "
+            f"{invoked('run')}, or make them anew by the commands in their metrics.json"
+        )
+    return runs, others
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    """What metrics.json holds; UserError where it is damaged or no run's report."""
+    path = folder / "metrics.json"
+    report = read_json(path)
+    needed = REPORT
+    if isinstance(report, dict) and report.get("format", RESULTS_FORMAT) != RESULTS_FORMAT:
+        needed = {"format"}
+    lacking = needed - report.keys() if isinstance(report, dict) else needed
     if lacking:
         raise UserError(
-            f"{folder / 'metrics.json'}: no run's report, it lacks {', '.join(sorted(lacking))}; "
-            "delete the folder and run again"
+            f"{path}: no run's report, it lacks {shorten(sorted(lacking))}; delete the folder and run again"
         )
-    return Run(folder, report, _settings(folder / "config.yaml", _followers(report), report["seed"]))
+    return report
+
+
+def _run(folder: Path, report: dict[str, Any]) -> Run:
+    return Run(folder, report, _settings(folder / "config.yaml", report))
 
 
 def _followers(report: dict[str, Any]) -> set[str]:
-    """The groups whose seed follows the run's: noise.seed=0 seed=1 is another setting than seed=1 alone."""
-    given = {word.lstrip("+").partition("=")[0] for word in str(report.get("command")).split()}
+    """The groups whose seed is the run's, as the command gives none: noise.seed=0 is a setting, seed=0 is none."""
+    given = {word.lstrip("+").partition("=")[0] for word in report["command"].split()}
     return {group for group in SEEDED if f"{group}.seed" not in given}
 
 
-def _settings(config: Path, followers: set[str], seed: int) -> dict[str, Any]:
-    if not config.exists():
-        return {}
+def _settings(config: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """The settings in config.yaml without those that change no finding; UserError where it can't be read."""
     try:
         found = dict(yaml.load(config.read_text("utf-8"), LOADER))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(
             f"{config}: can't be read ({_reason(error)}); delete the folder and run again"
         ) from None
-    # A key that says nothing may be one that an older run did not have.
-    found = {key: value for key, value in found.items() if key not in NO_SETTING and value is not None}
-    for group, (key, off) in OFF.items():  # what was not done can't differ
+    found = without_places({key: value for key, value in found.items() if key not in NO_SETTING})
+    for group, (key, off) in OFF.items():
         if isinstance(found.get(group), dict) and found[group].get(key) == off:
             del found[group]
-    data = found.get("dataset") or {}
-    if str(data.get("_target_")).startswith(NAMED):  # of data with a name, where they lie is no setting
-        found["dataset"] = {key: value for key, value in data.items() if key != "root"}
-    for group in NO_FINDING.keys() & found.keys():
-        found[group] = {k: v for k, v in found[group].items() if k not in NO_FINDING[group]}
-    for group in SINCE.keys() & found.keys():
-        found[group] = {k: v for k, v in found[group].items() if (k, v) not in SINCE[group].items()}
-    for group in followers & found.keys():  # dataset.seed is no follower: it says which data
-        found[group] = {k: v for k, v in found[group].items() if not (k == "seed" and v == seed)}
+    left_out = {**NO_FINDING, "dataset": _in_data_dir(report["choices"].get("dataset"))}
+    for group in left_out.keys() & found.keys():
+        found[group] = {k: v for k, v in found[group].items() if k not in left_out[group]}
+    for group in _followers(report) & found.keys():  # dataset.seed is not among them: it decides which data
+        found[group] = {k: v for k, v in found[group].items() if not (k == "seed" and v == report["seed"])}
     return found
 
 
+def _in_data_dir(dataset: str | None) -> set[str]:
+    """The keys of a data set that say where it lies, not which one it is: those below ${data_dir} in its YAML."""
+    return {key for key, value in _yaml("dataset", dataset).items() if str(value).startswith("${data_dir}")}
+
+
 def _reason(error: Exception) -> str:
-    """In one line, without the path."""
+    """The error's message in one line, without the path."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
@@ -195,50 +237,47 @@ def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Ru
 
 
 def natural(text: str) -> tuple[tuple[str, float], ...]:
-    """A sorting key in which the numbers within a text count as numbers, and none as 0."""
+    """A sorting key by which numbers in a text are compared as numbers, and the word none as 0."""
     text = re.sub(r"\bnone\b", "0", text)
     found = re.findall(r"(\D*)(\d+(?:\.\d+)?|$)", text)
     return tuple((word, float(number or -1)) for word, number in found)
 
 
 def usual(runs: Iterable[Run], group: str) -> list[Run]:
-    """The runs with the settings of a group that most of them have, for each of its options, data set by
-    data set: what a sweep over those settings adds stays out of tables that are not about it. Runs of the
-    newest format decide, then all; of several settings that as many have, those nearest to conf/."""
+    """The runs that have the most frequent settings of a group, for each data set and option of the group.
+
+    Tables that are not about a group's settings leave out by this what a sweep over them adds. Of several
+    settings that equally many runs have, those that differ in the fewest keys from conf/ are taken.
+    """
     kept = []
     for alike in grouped(runs, lambda run: (run.choice("dataset"), run.choice(group))).values():
-        kept += _most(alike, group)
+        kinds = grouped(alike, lambda run: short_hash(run.settings.get(group))).values()
+        kept += max(kinds, key=lambda kind: (len(kind), -_departures(kind[0], group)))
     return kept
 
 
-def _most(alike: list[Run], group: str) -> list[Run]:
-    """Those of the runs that have the settings of a group that `usual` takes."""
-    kinds = grouped(alike, lambda run: short_hash(run.settings.get(group))).values()
-    new = {run.folder for run in newest(alike)}
-
-    def weight(kind: list[Run]) -> tuple[int, int, int]:
-        return sum(run.folder in new for run in kind), len(kind), -_departures(kind[0], group)
-
-    return max(kinds, key=weight)
-
-
 def _departures(run: Run, group: str) -> int:
-    """How many of a group's settings are not those of conf/."""
-    usually = dict(flat(_defaults(group, run.choice(group))))
+    """The number of a group's settings that differ from conf/."""
+    usually = dict(flat(without_places(_defaults(group, run.choice(group)))))
     return sum(usually.get(key, value) != value for key, value in flat(run.settings.get(group)))
 
 
-@cache
-def _defaults(group: str, option: str) -> Any:
-    """A group's settings in conf/, without those that another key decides; {} of an option that is gone."""
-    file = CONF / group / f"{option}.yaml"
-    if file.is_file():
-        found = dict(yaml.load(file.read_text("utf-8"), LOADER))
-        for parent in found.pop("defaults", []):
-            found = {**_defaults(group, parent), **found} if isinstance(parent, str) else found
-    else:
-        found = yaml.load((CONF / "config.yaml").read_text("utf-8"), LOADER).get(group) or {}
+def _defaults(group: str, option: str) -> dict[str, Any]:
+    """A group's settings in conf/ without those that refer to another key; {} where conf/ has no such option."""
+    found = _yaml(group, option) or _yaml("", "config").get(group) or {}
     return {key: value for key, value in found.items() if not str(value).startswith("${")}
+
+
+@cache
+def _yaml(group: str, option: str | None) -> dict[str, Any]:
+    """What conf/GROUP/OPTION.yaml says, over the options in its defaults list; {} where there is no such file."""
+    file = CONF / group / f"{option}.yaml"
+    if not file.is_file():
+        return {}
+    found = dict(yaml.load(file.read_text("utf-8"), LOADER))
+    for parent in found.pop("defaults", []) if group else []:
+        found = {**_yaml(group, parent), **found} if isinstance(parent, str) else found
+    return found
 
 
 def flat(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
@@ -251,12 +290,12 @@ def flat(settings: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def by_seed(runs: Iterable[Run]) -> dict[int, Run]:
-    """One run per seed, of the newest format alone, as others have other numbers; the last by name."""
-    return {run.seed: run for run in sorted(newest(runs), key=lambda run: (run.seed, run.folder.name))}
+    """One run per seed: the last by name."""
+    return {run.seed: run for run in sorted(runs, key=lambda run: (run.seed, run.folder.name))}
 
 
 def distinct(runs: Iterable[Run]) -> list[Run]:
-    """The runs, each setting and seed once, as `by_seed` chooses."""
+    """One run for each setting and seed, as `by_seed` chooses."""
 
     def looks(run: Run) -> tuple:
         groups = run.report["choices"].keys() - ASIDE
@@ -267,23 +306,16 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 
 
 def current(runs: Iterable[Run]) -> list[Run]:
-    """Without the runs of data that has changed since, as a folder does where an image is moved: of one data
-    set with one set of settings, those of the data that the run saw which ended last, by the time of its
-    metrics.json. Runs that did not write down which data stay."""
+    """The runs without those of data that has changed since, as a folder does where an image is moved.
+
+    Of each data set and its settings, the runs are kept that read the same data as the run that ended last, by
+    the time of its metrics.json.
+    """
     runs = list(runs)
-    last: dict[tuple[str, str], str] = {}
-    for run in sorted(runs, key=lambda run: (run.folder / "metrics.json").stat().st_mtime_ns):
-        if run.data:
-            last[_data_set(run)] = run.data
-    return [run for run in runs if run.data in (None, last.get(_data_set(run)))]
+    by_time = sorted(runs, key=lambda run: (run.folder / "metrics.json").stat().st_mtime_ns)
+    last = {_data_set(run): run.data for run in by_time}
+    return [run for run in runs if run.data == last[_data_set(run)]]
 
 
 def _data_set(run: Run) -> tuple[str, str]:
     return run.choice("dataset"), short_hash(run.settings.get("dataset"))
-
-
-def newest(runs: Iterable[Run]) -> list[Run]:
-    """The runs of the newest format among them."""
-    runs = list(runs)
-    last = max((run.report.get("format", 0) for run in runs), default=0)
-    return [run for run in runs if run.report.get("format", 0) == last]

@@ -22,10 +22,9 @@ from deconfuse.retraining.reweight import Changes
 from deconfuse.retrieval.confusion import Explained, Pairs, groups
 from deconfuse.retrieval.statistics import detection
 from deconfuse.runs.columns import COLUMNS, SIGNS
+from deconfuse.runs.finished import RESULTS_FORMAT
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import file_hash, read_json, write_array, write_csv, write_json
-
-RESULTS_FORMAT = 6  # raised when the code finds other numbers from the same settings
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What tells the rows of a table apart, where its columns do not say it."""
+"""Names the settings that distinguish otherwise identical rows of a table."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,13 @@ import pandas as pd
 from deconfuse.runs.finished import ASIDE, OFF, Run, flat
 
 
-def apart(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> list[str]:
-    """What each of these runs has that not all have, as on the command line.
+def differences(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> list[str]:
+    """For each run, the settings in which the runs differ, as on the command line.
 
-    only: the groups that can tell them apart, () for all; without: groups and keys that can't. Of runs with
-    different options of a group, such as recipe=photo, the option is named, and keys below it where runs with
-    the same option differ; of what a run did not do, such as the loop, only that it is off.
+    only: the groups that are compared, () for all; without: groups and keys that are not. Where runs have
+    different options of a group, such as recipe=photo, the option is named, and keys below it only where runs
+    with the same option differ. Of an optional step that a run did not do, such as the loop, only the key that
+    turns it off is named.
     """
 
     def named(key: str) -> bool:
@@ -25,7 +26,7 @@ def apart(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, .
     settings = [dict(flat(run.settings)) for run in runs]
     for run, each in zip(runs, settings, strict=True):
         off = {f"{name}.{key}": value for name, (key, value) in OFF.items() if name not in run.settings}
-        each |= off if (run.folder / "config.yaml").exists() else {}
+        each |= off
     for key in sorted({key for each in settings for key in each if named(key)}):
         group = key.partition(".")[0]
         alike: dict[str, dict[int, object]] = {}
@@ -40,20 +41,20 @@ def apart(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, .
 
 
 def _word(value: object) -> str:
-    """As on the command line: true, null."""
+    """A value as on the command line: true, null."""
     return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
-def told(
-    looks: Sequence[tuple], runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, ...] = ()
+def row_settings(
+    rows: Sequence[tuple], runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, ...] = ()
 ) -> list[str]:
-    """What tells the run of each row from those of rows that look the same; only and without: of `apart`."""
+    """For each row, the `differences` of its run from the runs of equal rows; "" where no row is equal."""
     alike: dict[tuple, list[int]] = {}
-    for i, look in enumerate(looks):
-        alike.setdefault(look, []).append(i)
-    found = [""] * len(looks)
+    for i, row in enumerate(rows):
+        alike.setdefault(row, []).append(i)
+    found = [""] * len(rows)
     for numbers in alike.values():
-        for i, words in zip(numbers, apart([runs[i] for i in numbers], only, without), strict=True):
+        for i, words in zip(numbers, differences([runs[i] for i in numbers], only, without), strict=True):
             found[i] = words
     return found
 
@@ -64,17 +65,17 @@ def frame(
     only: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
 ) -> pd.DataFrame:
-    """Rows, each with a run that it is made of, as a table.
+    """A table of rows, each of which is given with one of the runs that it is made of.
 
-    Where several rows say the same left of the column `before`, a column `setting` says there what tells
-    their runs apart; only and without: as of `apart`.
+    Where rows are equal left of the column `before`, a column `setting` is inserted there that names the settings
+    in which their runs differ. only, without: as in `differences`.
     """
     found = pd.DataFrame([row for _, row in rows])
     if not rows:
         return found
     place = found.columns.get_loc(before)
-    looks = list(found.iloc[:, :place].astype(str).itertuples(index=False, name=None))
-    setting = told(looks, [run for run, _ in rows], only, without)
+    equal = list(found.iloc[:, :place].astype(str).itertuples(index=False, name=None))
+    setting = row_settings(equal, [run for run, _ in rows], only, without)
     if any(setting):
         found.insert(place, "setting", setting)
     return found
