@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from deconfuse.labels.taxonomy import KINDS
 from deconfuse.runs.finished import RESULTS_FORMAT, Run, read
 from deconfuse.system.files import write_csv, write_json
 
@@ -31,7 +32,7 @@ REPORT = {
     "queries": 20,
     "noise": None,
     "explained": {"table": "confusions.csv", "rows": 9, "unscored": 0},
-    "classes": {},
+    "classes": {rule: dict.fromkeys(KINDS, 0) for rule in ("kind", "kind_by_share")},
     "merge": None,
     "counterfactual": None,
     "retrain": None,

@@ -12,7 +12,7 @@ def found(ap, right=0.8):
     return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
 
 
-def looped(folder, seed, recalls, clean=None, wrong=9, asked=2, format=0):
+def looped(folder, seed, recalls, clean=None, wrong=9, asked=2):
     rounds = [
         {
             "round": i,
@@ -28,7 +28,7 @@ def looped(folder, seed, recalls, clean=None, wrong=9, asked=2, format=0):
     clean = clean and {"R@1": clean, "MAP@R": clean / 2}
     settings = {**FLIPPED["settings"], "loop": {"rounds": asked, "sure": 0.9}}
     loop = {"rounds": rounds, "clean": clean}
-    name, report = f"loop{seed}-{asked}-{format}", {"noise": found(0.9), "loop": loop, "format": format}
+    name, report = f"loop{seed}-{asked}", {"noise": found(0.9), "loop": loop}
     return finish(folder, name, seed, **{**FLIPPED, "settings": settings}, **report)
 
 
@@ -91,9 +91,3 @@ def test_the_mean_in_the_picture_is_of_the_same_models_all_along(tmp_path):
     *lines, mean = part.picture.axes[0].lines
     assert [len(line.get_ydata()) for line in lines] == [3, 2]
     np.testing.assert_allclose(mean.get_ydata(), [0.55, 0.7])
-
-
-def test_loops_of_an_older_format_have_no_say_beside_newer_ones(tmp_path):
-    older = [looped(tmp_path, seed, (0.1, 0.1, 0.1), format=2) for seed in (0, 1, 2)]
-    (part,) = closed_loop.parts([*older, looped(tmp_path, 0, (0.5, 0.9), asked=1, format=3)])
-    assert part.table[["round", "models", "R@1"]].values.tolist() == [["0", 1, "0.500"], ["1", 1, "0.900"]]

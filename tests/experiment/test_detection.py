@@ -129,12 +129,3 @@ def test_settings_of_a_detector_are_never_averaged(tmp_path):
         ["knn", "", 2, "0.500 ± 0.000"],
         ["cleanlab", "detector.penalty=100", 1, "0.100"],
     ]
-
-
-def test_another_format_is_not_compared_with(tmp_path):
-    runs = [made(tmp_path / name, name, 0.5) for name in ("knn", "loss")]
-    newer = finish(
-        tmp_path, "newer", choices={"noise": "flip_10", "detector": "margin"}, settings=runs[0].settings,
-        noise=found(0.9), format=9,
-    )  # fmt: skip
-    assert detection.parts([*runs, newer]) == []  # one detector of the newest format

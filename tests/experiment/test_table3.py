@@ -24,15 +24,15 @@ def test_table3_is_of_one_machine_and_one_loss_each(tmp_path):
         [
             made("a", 0, 1.0, **machine),
             made("b", 1, 3.0, **machine),
-            made("c", 0, 9.0),
+            made("c", 0, 9.0, machine={"cores": 64, "threads": 8, "device": "cuda:0"}),
             made("d", 0, 7.0, loss="softtriple", **machine),
             made("e", 0, 5.0, "if", **machine),
         ]
     )
     found = part.table[["loss", "method", "device, cores, threads", "models", "detection"]].values.tolist()
     assert found == [
-        ["proxynca", "eif", "-, -, -", 1, "9.00"],
         ["proxynca", "eif", "cpu, 2, 1", 2, "2.00 ± 1.41"],
+        ["proxynca", "eif", "cuda:0, 64, 8", 1, "9.00"],
         ["proxynca", "if", "cpu, 2, 1", 1, "5.00"],
         ["softtriple", "eif", "cpu, 2, 1", 1, "7.00"],
     ]

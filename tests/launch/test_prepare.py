@@ -1,3 +1,4 @@
+import importlib
 import io
 import shlex
 import signal
@@ -11,8 +12,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from deconfuse import dataset
 from deconfuse.dataset import cub, sop
-from deconfuse.launch.prepare import main
+from deconfuse.launch.prepare import main, names
 from deconfuse.system.errors import UserError
 from tests.conftest import ROOT
 
@@ -215,3 +217,27 @@ def test_killed_half_way_it_leaves_nothing_that_looks_whole(tmp_path):
     assert process.wait(timeout=60) == -signal.SIGKILL
     (left,) = (tmp_path / "data").iterdir()
     assert left.match(f".CUB_200_2011.*.{process.pid}.partial")
+
+
+def test_a_data_set_whose_module_has_a_layout_can_be_prepared_and_none_is_imported(
+    tmp_path, monkeypatch, capsys
+):
+    assert names() == [
+        name for name in ("cars", "cub", "inshop", "sop", "folder", "glyphs", "omniglot")
+        if hasattr(importlib.import_module(f"deconfuse.dataset.{name}"), "LAYOUT")
+    ]  # fmt: skip
+    home = tmp_path / "more"
+    home.mkdir()
+    layout = "from deconfuse.dataset.cub import LAYOUT as OF_CUB, load\n"
+    (home / "flowers.py").write_text("raise AssertionError\nLAYOUT = 1\n")
+    (home / "birds.py").write_text(layout + "import dataclasses\nLAYOUT = dataclasses.replace(OF_CUB)\n")
+    (home / "own.py").write_text("def load():\n    LAYOUT = 1\n")
+    monkeypatch.setattr(dataset, "__path__", [*dataset.__path__, str(home)])
+    assert names() == ["cars", "cub", "inshop", "sop", "birds", "flowers"]
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "cars, cub, inshop, sop, birds, flowers" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(UserError, match="birds"):
+        main(["bird", str(tmp_path)])
+    with pytest.raises(UserError, match=rf"looked in {home} for images.txt"):
+        main(["birds", str(home)])

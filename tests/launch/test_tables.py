@@ -37,7 +37,17 @@ CHOICES = {
 
 
 def run(
-    folder, seed, recall, *, noise=True, confusions=500, name=None, lds=None, sha256="", format=RESULTS_FORMAT, **choices
+    folder,
+    seed,
+    recall,
+    *,
+    noise=True,
+    confusions=500,
+    name=None,
+    lds=None,
+    sha256="",
+    format=RESULTS_FORMAT,
+    **choices,
 ):
     """A finished run's metrics.json; the numbers of the noise report follow from recall."""
     report = {
@@ -286,7 +296,7 @@ def test_main_prints_and_writes_the_tables(outputs, capsys):
     assert text.splitlines()[-2:] == [
         "Not there yet: table1_groups, table1_pairs, table3, table5, figure1, figure2, figure3, closed_loop, "
         "counterfactual, detection, relabels, sensitivity. "
-        "Make one with python -m src.run -m experiment=NAME",
+        "Make one with deconfuse run -m experiment=NAME",
         f"Written to {folder}/: results.md, and of each table .md, .csv and .tex",
     ]
 

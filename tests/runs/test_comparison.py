@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deconfuse.runs.comparison import changes, compared, improvements, middle, retrained
+from deconfuse.runs.comparison import changes, compared, improvements, middle, retrained, versus
 from tests.finished import finish
 
 RANDOM = np.random.default_rng(5)
@@ -58,7 +58,6 @@ def test_methods_are_paired_model_by_model(runs):
         {"checkpoint": {"sha256": "another"}},
         {"before": BEFORE[::-1]},
         {"change": np.ones(12)},
-        {"format": 9},
         {"settings": {"influence": {}, "retrain": {"mode": "cached", "lr": 4e-5}, "recipe": {"epochs": 2}}},
     ],
 )
@@ -134,3 +133,14 @@ def test_the_picture_has_a_dot_for_each_model(runs):
     assert axis.get_title() == "glyphs, proxynca, clean labels"
     (legend,) = part.picture.legends
     assert [text.get_text() for text in legend.get_texts()] == ["a model", "their mean"]
+
+
+def test_every_method_is_compared_with_eif_and_with_random_and_scripts_with_scripts():
+    standard = ("random", "tracin", "if_code", "if", "eif_code", "eif")
+    assert versus(standard) == [
+        ("eif", "if"), ("eif", "tracin"), ("eif", "random"), ("eif_code", "if_code"),
+        ("if", "random"), ("tracin", "random"),
+    ]  # fmt: skip
+    assert versus(["mine", "eif"]) == [("eif", "mine")]  # a new method needs to be listed nowhere
+    assert versus(["mine", "random", "eif_code"]) == [("mine", "random")]
+    assert versus(["eif"]) == versus([]) == []

@@ -242,7 +242,11 @@ def test_where_a_data_set_lies_is_a_setting_unless_its_yaml_puts_it_below_data_d
     one, other, third = (
         finish(tmp_path, f"{i}", choices={"dataset": name}, settings={"data_dir": root, "dataset": found})
         for i, (root, found) in enumerate(
-            [("a", {**data, "root": "a/x"}), ("b", {**data, "root": "b/x"}), ("b", {**data, "image_size": 64})]
+            [
+                ("a", {**data, "root": "a/x"}),
+                ("b", {**data, "root": "b/x"}),
+                ("b", {**data, "image_size": 64}),
+            ]
         )
     )
     assert (one.setting() == other.setting()) == ("root: ${data_dir}/" in text)

@@ -53,7 +53,11 @@ def test_words_are_those_of_the_command_line(tmp_path):
 def test_of_what_was_not_done_it_is_said_that_it_is_off(tmp_path):
     loops = [{"rounds": 3, "sure": 0.9}, {"rounds": 3, "sure": 0.8}, {"rounds": 0, "sure": 0.8}]
     runs = [finish(tmp_path, str(i), settings={"loop": loop}) for i, loop in enumerate(loops)]
-    assert differences(runs) == ["loop.rounds=3, loop.sure=0.9", "loop.rounds=3, loop.sure=0.8", "loop.rounds=0"]
+    assert differences(runs) == [
+        "loop.rounds=3, loop.sure=0.9",
+        "loop.rounds=3, loop.sure=0.8",
+        "loop.rounds=0",
+    ]
 
 
 def test_rows_that_look_the_same_say_what_they_are(runs):

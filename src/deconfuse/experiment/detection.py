@@ -28,9 +28,7 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss and detector."""
-    chosen = [
-        run for run in runs if (run.report["noise"] or {}).get("detector") and not run.report["loop"]
-    ]
+    chosen = [run for run in runs if (run.report["noise"] or {}).get("detector") and not run.report["loop"]]
     chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
     groups = grouped(chosen, lambda run: (*run.where.values(), run.setting("detector")))
     rows, pictured = [], []

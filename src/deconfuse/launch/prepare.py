@@ -26,7 +26,9 @@ def names() -> list[str]:
     The modules' text is parsed and none is imported, as some import libraries that take seconds to load.
     """
     modules = pkgutil.iter_modules(dataset.__path__)
-    return [each.name for each in modules if _has_layout(Path(each.module_finder.find_spec(each.name).origin))]
+    return [
+        each.name for each in modules if _has_layout(Path(each.module_finder.find_spec(each.name).origin))
+    ]
 
 
 def _has_layout(file: Path) -> bool:
@@ -41,7 +43,9 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog=invoked("prepare"), description=__doc__)
     parser.add_argument("dataset", help=", ".join(names()))
     parser.add_argument("paths", nargs="+", type=Path, help="its archives and files, or its unpacked folder")
-    parser.add_argument("--into", default="data", type=Path, help="the folder in which its folder is made (data)")
+    parser.add_argument(
+        "--into", default="data", type=Path, help="the folder in which its folder is made (data)"
+    )
     args = parser.parse_args(words)
     one_of("data set", args.dataset, names())
     for path in args.paths:

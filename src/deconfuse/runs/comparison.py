@@ -17,7 +17,9 @@ CHANGES_NOTE = (
     "Mean over what was explained, ± standard deviation over the models; share > 0: of what moved apart. In "
     "the picture each model; of several settings of a data set, all panels show the one with most models."
 )
-SCRIPTS = "_code"  # methods of this ending are those of the authors' scripts, the others those of the paper's text
+SCRIPTS = (
+    "_code"  # methods of this ending are those of the authors' scripts, the others those of the paper's text
+)
 
 
 def retrained(runs: list[Run], explained: str) -> list[Run]:
@@ -47,7 +49,9 @@ def versus(methods: Iterable[str]) -> list[tuple[str, str]]:
 
     Methods of the authors' scripts (eif_code, if_code) are compared with each other only.
     """
-    text = sorted((name for name in methods if not name.endswith(SCRIPTS)), key=lambda name: (name == "random", name))
+    text = sorted(
+        (name for name in methods if not name.endswith(SCRIPTS)), key=lambda name: (name == "random", name)
+    )
     scripts = sorted(name for name in methods if name.endswith(SCRIPTS))
     pairs = [("eif", name) for name in text] + [("eif" + SCRIPTS, name) for name in scripts]
     pairs += [(name, "random") for name in text if name != "eif"]
