@@ -1,4 +1,4 @@
-"""The names of checkpoints and runs: each ends in a hash of everything that it depends on, and of nothing else."""
+"""Names of checkpoints and runs: each ends in a hash of all that it depends on, and of nothing else."""
 
 import hashlib
 from pathlib import Path
@@ -91,7 +91,7 @@ def explanation(settings: dict, choices: dict[str, str], everything: str) -> str
 
 
 def without_noise(settings: dict, choices: dict[str, str], data: str, start: str = "") -> Path:
-    """The checkpoint's folder for the same settings with the labels as they were before noise= flipped any."""
+    """The checkpoint's folder for the same settings without noise, where no label is flipped."""
     calm = {**settings, "noise": {**settings["noise"], "ratio": 0}}
     return places(calm, {**choices, "noise": "none"}, data, start)[0]
 
@@ -99,7 +99,7 @@ def without_noise(settings: dict, choices: dict[str, str], data: str, start: str
 def corrected(home: Path, name: str, labels: np.ndarray) -> tuple[Path, str]:
     """(the checkpoint's folder, the run's name) for a model that is trained on these labels instead.
 
-    home, name: those of the labels given. The hash is of the labels alone, not of the file that they are from.
+    home, name: those of the labels given. The hash is of the labels, not of the file that they are from.
     """
 
     def renamed(old: str) -> str:

@@ -43,9 +43,7 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog=invoked("prepare"), description=__doc__)
     parser.add_argument("dataset", help=", ".join(names()))
     parser.add_argument("paths", nargs="+", type=Path, help="its archives and files, or its unpacked folder")
-    parser.add_argument(
-        "--into", default="data", type=Path, help="the folder in which its folder is made (data)"
-    )
+    parser.add_argument("--into", default="data", type=Path, help="where its folder is made (data)")
     args = parser.parse_args(words)
     one_of("data set", args.dataset, names())
     for path in args.paths:
@@ -76,7 +74,7 @@ def checked(option, root: Path) -> Split:
 
 
 def install(option, archives: list[Path], target: Path) -> Split:
-    """Unpack into a temporary folder, check it, and rename it to the target; nothing is kept where that fails."""
+    """Unpack into a temporary folder, check it, and rename it to the target; nothing is kept on failure."""
     if target.exists():
         raise UserError(
             f"{target} is there already; check it with {invoked('prepare')} {option.LAYOUT.dataset} "

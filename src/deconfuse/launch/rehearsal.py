@@ -33,7 +33,7 @@ def plan_of(kind: type, key: str, settings: dict):
 
 
 def of_its_table(experiment: str | None, flipped: bool) -> None:
-    """Print a warning where a run will not be in the table of its experiment, because of the labels it trains on.
+    """Print a warning where a run's labels keep it out of the table of its experiment.
 
     flipped: whether labels were flipped. Only the chosen experiment's module is imported.
     """
@@ -44,7 +44,7 @@ def of_its_table(experiment: str | None, flipped: bool) -> None:
 
 
 def lopsided(labels: np.ndarray, names: Sequence[str], sampling: str) -> None:
-    """Print a warning where one class has at least half of the images, and three times as many as any other."""
+    """Print a warning where a class has half of the images or more, and thrice as many as any other."""
     sizes = np.bincount(labels)
     second, first = np.sort(sizes)[-2:] if len(sizes) > 1 else (0, 0)
     if sampling == INSTANCE_BALANCED and second and 2 * first >= len(labels) and first >= 3 * second:
@@ -65,7 +65,7 @@ def answerable(split: Split) -> None:
 
 
 def input_size(spec: ImageSpec | RowSpec, model: Callable, choices: dict[str, str]) -> dict[str, int]:
-    """The model's keyword argument for the input's size; UserError where the model takes another kind of input."""
+    """The model's keyword argument for the input's size; UserError where it takes another kind of input."""
     if not spec.model_size.keys() <= signature(model).parameters.keys():
         data, chosen = f"dataset={choices['dataset']}", f"model={choices['model']}"
         if isinstance(spec, RowSpec):
@@ -86,7 +86,7 @@ def rehearse(
     candidates: int | None,
     spec: ImageSpec | RowSpec,
 ) -> None:
-    """Explain one made-up pair by four made-up samples with the untrained model; UserError where that fails."""
+    """Explain a made-up pair by four made-up samples with the untrained model; UserError on failure."""
     if neighbours is not None:
         count("neighbours", neighbours, 1)
     phi, labels = torch.eye(4, model.head.in_features), torch.zeros(4, dtype=torch.long)

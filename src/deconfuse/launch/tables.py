@@ -1,8 +1,9 @@
 """Collect finished runs into tables and figures: deconfuse tables [outputs] [--review decisions.json].
 
-The first table has a row for each setting, with mean and standard deviation over its seeds. The tables and figures
-of the experiments follow, as far as their runs exist, with the paper's values beside ours where it has any. They
-are printed as Markdown. tables/results.md has all of them, and each is written as .md, .csv, .tex and .png.
+The first table has a row for each setting, with mean and standard deviation over its seeds. The tables and
+figures of the experiments follow, as far as their runs exist, with the paper's values beside ours where it has
+any. They are printed as Markdown; tables/results.md has all of them, and each is also written by itself as
+.md, .csv, .tex and .png.
 """
 
 import argparse
@@ -28,7 +29,7 @@ SETTING = [*CHOICES, "setting"]
 
 
 def collect(runs: list[Run]) -> pd.DataFrame:
-    """One row per run, in the order given; setting: the settings that distinguish otherwise identical rows."""
+    """One row per run, in order; setting: the settings that distinguish otherwise identical rows."""
     runs, rows = list({run.folder: run for run in runs}.values()), []
     for run in runs:
         report = run.report
@@ -76,8 +77,8 @@ def _change(run: Run) -> float | None:
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± standard deviation (n - 1) over the runs of each setting; "(2 of 5)" where only some runs have the
-    number, "-" where none has."""
+    """Mean ± standard deviation (n - 1) over the runs of each setting; "(2 of 5)" where only some runs have
+    the number, "-" where none has."""
     measured = [column for column in runs if column not in (*SETTING, "hash", "data", "seed")]
 
     def cell(values: pd.Series) -> str:
@@ -235,13 +236,13 @@ def left_out(every: list[Run], runs: list[Run], others: int) -> list[str]:
     lines = []
     if others:
         lines.append(
-            f"{others} of {len(every) + others} runs were written by another version of deconfuse and are left "
-            "out; the commands in their metrics.json make them anew"
+            f"{others} of {len(every) + others} runs were written by another version of deconfuse and are "
+            "left out; the commands in their metrics.json make them anew"
         )
     if len(runs) < len(every):
         lines.append(
-            f"{len(every) - len(runs)} of {len(every)} runs are of data that has changed since, and are only in "
-            "runs.csv"
+            f"{len(every) - len(runs)} of {len(every)} runs are of data that has changed since, and are only "
+            "in runs.csv"
         )
     unscored = sum(takes.nothing_scored(run) for run in runs if not run.report["corrections"])
     if unscored:

@@ -70,7 +70,7 @@ class Run:
 
     @property
     def noise(self) -> str:
-        """The share of flipped labels and their kind, by the numbers: noise=flip_10 noise.ratio=0.3 is 30 %."""
+        """The share and kind of flipped labels, by the numbers: noise=flip_10 noise.ratio=0.3 is 30 %."""
         noise = self.settings.get("noise") or {}
         if not self.report["noise"]:
             return "none"
@@ -146,12 +146,12 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(folder: Path) -> Run:
-    """A finished run; UserError where its report or its settings are damaged, or another version wrote them."""
+    """A finished run; UserError where its files are damaged, or another version wrote them."""
     report = _report(folder)
     if report["format"] != RESULTS_FORMAT:
         raise UserError(
-            f"{folder / 'metrics.json'}: written by another version of deconfuse (format {report['format']}, not "
-            f"{RESULTS_FORMAT}); the command in it makes it anew"
+            f"{folder / 'metrics.json'}: written by another version of deconfuse (format {report['format']}, "
+            f"not {RESULTS_FORMAT}); the command in it makes it anew"
         )
     return _run(folder, report)
 
@@ -193,7 +193,7 @@ def _run(folder: Path, report: dict[str, Any]) -> Run:
 
 
 def _followers(report: dict[str, Any]) -> set[str]:
-    """The groups whose seed is the run's, as the command gives none: noise.seed=0 is a setting, seed=0 is none."""
+    """The groups whose seed is the run's, as the command gives them none of their own."""
     given = {word.lstrip("+").partition("=")[0] for word in report["command"].split()}
     return {group for group in SEEDED if f"{group}.seed" not in given}
 
@@ -219,7 +219,7 @@ def _settings(config: Path, report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_data_dir(dataset: str | None) -> set[str]:
-    """The keys of a data set that say where it lies, not which one it is: those below ${data_dir} in its YAML."""
+    """The keys of a data set that say only where it lies: those below ${data_dir} in its YAML."""
     return {key for key, value in _yaml("dataset", dataset).items() if str(value).startswith("${data_dir}")}
 
 
@@ -263,14 +263,14 @@ def _departures(run: Run, group: str) -> int:
 
 
 def _defaults(group: str, option: str) -> dict[str, Any]:
-    """A group's settings in conf/ without those that refer to another key; {} where conf/ has no such option."""
+    """A group's settings in conf/ without references to other keys; {} where conf/ has no such option."""
     found = _yaml(group, option) or _yaml("", "config").get(group) or {}
     return {key: value for key, value in found.items() if not str(value).startswith("${")}
 
 
 @cache
 def _yaml(group: str, option: str | None) -> dict[str, Any]:
-    """What conf/GROUP/OPTION.yaml says, over the options in its defaults list; {} where there is no such file."""
+    """conf/GROUP/OPTION.yaml merged over the options in its defaults list; {} where there is no such file."""
     file = CONF / group / f"{option}.yaml"
     if not file.is_file():
         return {}
@@ -308,8 +308,8 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 def current(runs: Iterable[Run]) -> list[Run]:
     """The runs without those of data that has changed since, as a folder does where an image is moved.
 
-    Of each data set and its settings, the runs are kept that read the same data as the run that ended last, by
-    the time of its metrics.json.
+    Of each data set and its settings, the runs are kept that read the same data as the run that ended last,
+    by the time of its metrics.json.
     """
     runs = list(runs)
     by_time = sorted(runs, key=lambda run: (run.folder / "metrics.json").stat().st_mtime_ns)

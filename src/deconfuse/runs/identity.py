@@ -10,8 +10,8 @@ def without_places(settings: Any) -> Any:
 
     A `_target_` of this package keeps its last two names: `deconfuse.loss.softtriple.SoftTriple` becomes
     `softtriple.SoftTriple`, so two options with the same numbers still differ, and moving a module from one
-    folder to another changes nothing. The `_partial_` beside it is left out, as it says how our code calls the
-    function. Targets of other packages, such as `torch.optim.Adam`, are kept whole: they are a choice.
+    folder to another changes nothing. The `_partial_` beside it is left out, as it says how our code calls
+    the function. Targets of other packages, such as `torch.optim.Adam`, are kept whole: they are a choice.
     """
     if isinstance(settings, list):
         return [without_places(value) for value in settings]

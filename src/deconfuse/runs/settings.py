@@ -11,8 +11,8 @@ def differences(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[
     """For each run, the settings in which the runs differ, as on the command line.
 
     only: the groups that are compared, () for all; without: groups and keys that are not. Where runs have
-    different options of a group, such as recipe=photo, the option is named, and keys below it only where runs
-    with the same option differ. Of an optional step that a run did not do, such as the loop, only the key that
+    different options of a group, such as recipe=photo, the option is named, and keys below it only where
+    runs with the same option differ. Of an optional step that a run did not do, such as the loop, only the key that
     turns it off is named.
     """
 
@@ -67,8 +67,8 @@ def frame(
 ) -> pd.DataFrame:
     """A table of rows, each of which is given with one of the runs that it is made of.
 
-    Where rows are equal left of the column `before`, a column `setting` is inserted there that names the settings
-    in which their runs differ. only, without: as in `differences`.
+    Where rows are equal left of the column `before`, a column `setting` is inserted there that names the
+    settings in which their runs differ. only, without: as in `differences`.
     """
     found = pd.DataFrame([row for _, row in rows])
     if not rows:

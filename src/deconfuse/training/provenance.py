@@ -1,4 +1,4 @@
-"""The settings that a checkpoint was made with are stored in it; a checkpoint of other settings is refused."""
+"""A checkpoint stores the settings that it was made with; one of other settings is refused."""
 
 import json
 from pathlib import Path
@@ -17,11 +17,11 @@ def stamped(content: dict, settings: dict | None) -> dict:
 
 
 def check(path: Path, content: dict, settings: dict | None) -> None:
-    """Remove the settings from a checkpoint's content; UserError, with keys and values, where they differ from
+    """Remove the settings from a checkpoint's content; UserError, with keys and values, where they are not
     `settings`.
 
-    Nothing is compared where settings is None, or where the checkpoint was saved without settings, as the models
-    of the closed loop are.
+    Nothing is compared where settings is None, or where the checkpoint was saved without settings, as the
+    models of the closed loop are.
     """
     made_with = content.pop(KEY, None)
     if made_with is None or settings is None:
@@ -31,8 +31,8 @@ def check(path: Path, content: dict, settings: dict | None) -> None:
     if keys:
         differences = (f"{key} is {_word(there.get(key))} in it, {_word(here.get(key))} here" for key in keys)
         raise UserError(
-            f"{path}: made with other settings ({shorten(differences)}); put the folder's own checkpoint back, or "
-            "delete it and run again"
+            f"{path}: made with other settings ({shorten(differences)}); put the folder's own checkpoint "
+            "back, or delete it and run again"
         )
 
 
