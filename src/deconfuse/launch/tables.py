@@ -1,8 +1,8 @@
 """Collect finished runs into tables and figures: deconfuse tables [outputs] [--review decisions.json].
 
 The first table has a row for each setting, with mean and standard deviation over its seeds. The tables and
-figures of the experiments follow, as far as their runs exist, with the paper's values beside ours where it has
-any. They are printed as Markdown; tables/results.md has all of them, and each is also written by itself as
+figures of the experiments follow, as far as their runs exist, with the paper's values beside ours where it
+has any. They are printed as Markdown; tables/results.md has all of them, and each is also written by itself as
 .md, .csv, .tex and .png.
 """
 

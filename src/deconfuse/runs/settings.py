@@ -12,8 +12,8 @@ def differences(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[
 
     only: the groups that are compared, () for all; without: groups and keys that are not. Where runs have
     different options of a group, such as recipe=photo, the option is named, and keys below it only where
-    runs with the same option differ. Of an optional step that a run did not do, such as the loop, only the key that
-    turns it off is named.
+    runs with the same option differ. Of an optional step that a run did not do, such as the loop, only the
+    key that turns it off is named.
     """
 
     def named(key: str) -> bool:
