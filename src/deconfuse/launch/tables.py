@@ -2,7 +2,7 @@
 
 The first table has a row for each setting, with mean and standard deviation over its seeds. The tables and
 figures of the experiments follow, as far as their runs exist, with the paper's values beside ours where it
-has any. They are printed as Markdown; tables/results.md has all of them, and each is also written by itself as
+has any. They are printed as Markdown; tables/results.md has all of them, and each is also written alone as
 .md, .csv, .tex and .png.
 """
 
