@@ -77,7 +77,7 @@ class RowSpec:
 class FileImages(Sequence):
     """Images on disk; item i opens file i and raises UserError with its path if it can't be read.
 
-    Items are L or RGB, 8 bits, composited and upright (data.pixels). boxes (n, 4): left, top, right and bottom
+    Items are L or RGB, 8 bits, composited and upright (pixels.py). boxes (n, 4): left, top, right and bottom
     edge in pixels of the file, counted from 0, right and bottom exclusive; images are cut to them. An edge
     beyond the image's is moved onto it.
     whites: the value of white of all integer images, and of all images of floats (`readable` finds them).
