@@ -9,109 +9,51 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from deconfuse.attribution.features import find_or_extract
 from deconfuse.attribution.head import Targets, Training
+from deconfuse.attribution.look import Frozen, Subject, before, freeze
 from deconfuse.attribution.network import Network, parameter_names
 from deconfuse.attribution.scores import blocks, room, unsound
-from deconfuse.data.split import Split
-from deconfuse.retrieval.confusion import Explained, Queries
+from deconfuse.retrieval.confusion import Explained
 from deconfuse.system import distributed
-from deconfuse.system.errors import UserError, one_of, shorten
-from deconfuse.training.checkpoint import load
-from deconfuse.training.datamodule import DataModule
+from deconfuse.system.errors import UserError, one_of
 from deconfuse.training.embedder import Embedder
 
 PARAMS = ("head", "last_block", "all")
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """A checkpoint seen from its head: the training side, and the features of the test side.
-
-    folder: where scores go that are too many for memory.
-    """
-
-    training: Training
-    query: Float[Tensor, "q D"]
-    gallery: Float[Tensor, "g D"]
-    folder: Path
-
-    def test_side(self, split: Split) -> Queries:
-        """The test side's embeddings at the head, as long as they are, with its labels.
-
-        Raises UserError where one is zero: it has no direction.
-        """
-        head, parts = self.training, {"query": (self.query, split.query)}
-        parts |= {} if split.shared_gallery else {"gallery": (self.gallery, split.gallery)}
-        z = {name: F.linear(side, head.weight, head.bias) for name, (side, _) in parts.items()}
-        for name, (_, samples) in parts.items():
-            zero = (~z[name].any(1)).nonzero()[:, 0].tolist()
-            if zero:
-                raise UserError(
-                    f"the embeddings of {len(zero)} {name} images are all zeros, so they have no direction: "
-                    f"{shorten(samples.names[i] for i in zero)}; mend these images or leave them out, or "
-                    "train "
-                    "with a lower recipe.lr_backbone"
-                )
-        labels = (torch.from_numpy(part.labels) for part in (split.query, split.gallery))
-        twins = None if split.twins is None else torch.from_numpy(split.twins)
-        return Queries(z["query"], z.get("gallery", z["query"]), *labels, split.shared_gallery, twins)
-
-    def targets(self, explained: Explained) -> Targets:
-        """What is explained, with the features of its sides."""
-        return Targets(self.query, self.gallery, explained.groups, explained.sign, self.folder)
-
-
-def freeze(model: Embedder, data: DataModule, checkpoint: Path, device: torch.device) -> Frozen:
-    """One pass of the backbone, or the features that lie beside the checkpoint; model has its weights."""
-    split = data.split
-    parts = {"train": split.train, "query": split.query}
-    parts |= {} if split.shared_gallery else {"gallery": split.gallery}
-    loaders = {part: data.in_order(samples, data.own(samples)) for part, samples in parts.items()}
-    features = find_or_extract(model.float().to(device), loaders, checkpoint, split.fingerprints[1])
-    model.cpu().requires_grad_(False)
-    labels, head = torch.from_numpy(data.labels), model.head
-    training = Training(features["train"], labels, head.weight, head.bias, model.loss)
-    gallery = features.get("gallery", features["query"])
-    return Frozen(training, features["query"], gallery, checkpoint.parent)
 
 
 def attribute(
     explainer: Callable,
     explained: Explained,
     frozen: Frozen,
-    model: Embedder,
-    data: DataModule,
-    params: str,
-    device: torch.device,
-    kept: list[Path],
+    subject: Subject,
+    earlier: list[Path],
 ) -> Float[Tensor, "g n"]:
-    """The method's scores; kept: the checkpoints before the last one, for a method that sums over them.
+    """The method's scores; earlier: the checkpoints kept before this one, for a method that sums over them.
 
     Of several processes each scores its own training samples, and gets the scores of all.
     Raises UserError where a score is not finite.
     """
 
-    def seen(model: Embedder, frozen: Frozen) -> tuple[Training | Network, Targets]:
-        side = frozen.training.own() if params == "head" else whole(model, data, params, device)
+    head = subject.params == "head"
+
+    def sides(subject: Subject, frozen: Frozen) -> tuple[Training | Network, Targets]:
+        side = frozen.training.own() if head else whole(subject)
         return side, frozen.targets(explained)
 
-    def earlier() -> Iterator[tuple[Training | Network, Targets]]:
-        for past, path in before(model, kept):
-            yield seen(past, freeze(past, data, path, device) if params == "head" else frozen)
+    def past_sides() -> Iterator[tuple[Training | Network, Targets]]:
+        for past, path in before(subject, earlier):
+            yield sides(past, freeze(past, path) if head else frozen)
 
-    more = {"earlier": earlier()} if takes_earlier(explainer) else {}
-    scores = explainer(*seen(model, frozen), **more).cpu()
-    if params == "head":
+    more = {"earlier": past_sides()} if takes_earlier(explainer) else {}
+    scores = explainer(*sides(subject, frozen), **more).cpu()
+    if head:
         scores = of_all(scores, len(frozen.training), frozen.folder)
     bad = unsound(scores)
     if bad:
@@ -134,32 +76,19 @@ def of_all(own: Float[Tensor, "g k"], n: int, folder: Path) -> Float[Tensor, "g 
     return result
 
 
-def before(model: Embedder, kept: list[Path]) -> Iterator[tuple[Embedder, Path]]:
-    """The model as it was at each checkpoint kept; one at a time, as each has features of its own."""
-    for path in kept:
-        past = copy.deepcopy(model)
-        load(past, path)
-        yield past, path
-
-
-def sides(model: Embedder, data: DataModule, kept: list[Path], device: torch.device) -> Iterator[Training]:
-    """The training side at each checkpoint kept."""
-    for past, path in before(model, kept):
-        yield freeze(past, data, path, device).training
-
-
 def takes_earlier(method: Callable) -> bool:
     """True where a method or detector sums over checkpoints: its signature has the word `earlier`."""
     return "earlier" in inspect.signature(method.func).parameters
 
 
-def whole(model: Embedder, data: DataModule, params: str, device: torch.device) -> Network:
+def whole(subject: Subject) -> Network:
     """The model as a function of its last block's, or of all its parameters."""
+    data, params = subject.data, subject.params
     query, gallery = (
         lambda rows, part=part: default_collate([data.item(part, i) for i in rows.tolist()])
         for part in (data.split.query, data.split.gallery)
     )
-    model = copy.deepcopy(model).to(device).eval().requires_grad_(False)
+    model = copy.deepcopy(subject.model).to(subject.device).eval().requires_grad_(False)
     labels = torch.from_numpy(data.labels)
     train = data.split.train
     batches, names = data.in_order(train, data.own(train)), parameter_names(model, params)

@@ -5,45 +5,45 @@ beside its checkpoint under the name of the settings that it depends on, so the 
 that was resumed, another influence method or a checkpoint trained before finds it or makes its own.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from deconfuse.attribution import attribute
+from deconfuse.attribution.attribute import attribute
+from deconfuse.attribution.look import Seen, Subject, before, look
 from deconfuse.attribution.trajectory import Moment, Trajectory, When, listed
-from deconfuse.retrieval.confusion import retrieve
+from deconfuse.retrieval.confusion import Explained
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.files import file_hash, read_arrays, write_arrays
 from deconfuse.system.lock import found_or_made, whole_at
 from deconfuse.system.progress import console
-from deconfuse.training.checkpoint import epoch_of, history, kept, kept_at, load
-from deconfuse.training.datamodule import DataModule
-from deconfuse.training.embedder import Embedder
+from deconfuse.training.checkpoint import epoch_of, history, kept, kept_at
 
 FIELDS = ("group", "pairs", "distance")
 
 
 @dataclass(frozen=True)
 class Moments:
-    """How checkpoints before the last one are explained, and when; name: of an explanation's file, after all
-    settings that it depends on beside its checkpoint."""
+    """How checkpoints before the last one are explained, and when.
+
+    subject: with the untrained model, which gets each checkpoint's weights; name: of an explanation's file,
+    after all settings that it depends on beside its checkpoint.
+    """
 
     when: When
-    untrained: Embedder
-    data: DataModule
+    subject: Subject
     explainer: Callable
     target: Callable
-    params: str
-    device: torch.device
     name: str
 
     def due(self, epoch: int, rows: Iterable[Mapping]) -> set[int]:
         """The epochs to be explained as far as is known after an epoch; rows: of history.csv."""
-        return self.when.due(epoch, self.data.recipe.kept_epochs, rows)
+        return self.when.due(epoch, self.subject.data.recipe.kept_epochs, rows)
 
     def while_training(self, checkpoint: Path, epoch: int) -> None:
         """Explain, and say in a line where that could not be done: training is worth more.
@@ -72,17 +72,13 @@ class Moments:
             return Moment.of(epoch, *numbers, sides, torch.from_numpy(arrays["scores"]))
 
         def make() -> Moment:
-            model = copy.deepcopy(self.untrained)
-            load(model, checkpoint)
-            frozen = attribute.freeze(model, self.data, checkpoint, self.device)
-            test = frozen.test_side(self.data.split)
-            confusions, measured = retrieve(test, (1,))
-            recall = measured["R@1"]
-            explained = self.target(confusions, test)
-            before = [past for past in kept(checkpoint) if epoch_of(past) < epoch]
-            side = model, self.data, self.params, self.device
-            scores = attribute.attribute(self.explainer, explained, frozen, *side, before)
-            numbers, sides = {"recall": recall, "confusions": len(confusions)}, listed(explained)
+            ((then, _),) = before(self.subject, [checkpoint])
+            seen = look(then, checkpoint)
+            explained = self.target(seen.confusions, seen.test)
+            earlier = [past for past in kept(checkpoint) if epoch_of(past) < epoch]
+            scores = attribute(self.explainer, explained, seen.frozen, then, earlier)
+            numbers = {"recall": seen.retrieval["R@1"], "confusions": len(seen.confusions)}
+            sides = listed(explained)
             arrays = dict(zip(FIELDS, (each.numpy() for each in sides), strict=True))
             if distributed.first():
                 write_arrays(path, checkpoint=made_with, **numbers, **arrays, scores=scores.numpy())
@@ -92,13 +88,18 @@ class Moments:
 
         return found_or_made(path, found, make)
 
-    def trajectory(self, checkpoint: Path, last: Moment) -> Trajectory | None:
-        """The epochs explained with the last one beside them; None where that is all there is.
+    def trajectory(
+        self, checkpoint: Path, seen: Seen, explained: Explained, scores: Float[Tensor, "e n"]
+    ) -> Trajectory | None:
+        """The epochs explained, with the last one beside them; None where that is all there is.
 
-        Says in a line which epochs were asked for and not kept when the model was trained.
+        seen, explained, scores: of the last epoch. Says in a line which epochs were asked for and not kept
+        when the model was trained.
         """
         if self.when.when == "last":
             return None
+        epochs, recall = self.subject.data.recipe.epochs, seen.retrieval["R@1"]
+        last = Moment.of(epochs, recall, len(seen.confusions), listed(explained), scores)
         rows = history(checkpoint) if self.when.when == "best" else []
         due = sorted(self.due(last.epoch, rows) - {last.epoch})
         paths = {epoch: kept_at(checkpoint.parent, epoch) for epoch in due}

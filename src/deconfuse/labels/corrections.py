@@ -18,7 +18,7 @@ from deconfuse.system.files import unguarded
 
 
 @dataclass(frozen=True)
-class Plan:
+class Source:
     """file: what `decisions.asked` reads; None: no corrections. min_vote: the least vote_recommended of the
     rows of a relabels.csv that count, in [0, 1]."""
 
@@ -46,17 +46,17 @@ class Corrections:
         return self.given.labels != self.noisy.labels
 
 
-def read(plan: Plan, split: Split, noisy: NoisyLabels) -> Corrections | None:
+def read(source: Source, split: Split, noisy: NoisyLabels) -> Corrections | None:
     """The file's corrections of these labels; None without a file.
 
     A sample is known by its path and, where the file says it, by the label it had; both may be spelt in
     another way than in the data (`spelling`). Raises UserError for what does not fit the training set, and
     where no label would change.
     """
-    if plan.file is None:
+    if source.file is None:
         return None
-    file = Path(str(plan.file))
-    asked = _spelt_as_here(decisions.asked(file, plan.min_vote), file, split)
+    file = Path(str(source.file))
+    asked = _spelt_as_here(decisions.asked(file, source.min_vote), file, split)
     rows, labels = match(asked, file, split, noisy.labels)
     corrected, evidence = noisy.labels.copy(), np.full(len(noisy.labels), "", dtype=object)
     corrected[rows], evidence[rows] = labels, asked["evidence"].to_numpy()

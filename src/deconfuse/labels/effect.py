@@ -1,36 +1,24 @@
 """What corrected labels change: the model of the labels before, beside the one of the corrected labels."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from deconfuse.attribution import attribute
+from deconfuse.attribution.look import Seen, Subject, look
 from deconfuse.data.split import Split
 from deconfuse.labels.corrections import Corrections
-from deconfuse.retrieval.confusion import Pairs, Queries, distance, retrieve
+from deconfuse.retrieval.confusion import Queries, distance
 from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.system.progress import console
-from deconfuse.training.datamodule import DataModule
-from deconfuse.training.devices import device
-from deconfuse.training.embedder import Embedder
-from deconfuse.training.train import another
+from deconfuse.training.train import Start, another
 
 FATES = ("vanished", "appeared", "moved")
 TABLE = (  # the columns of changes.csv
     *("change", "query", "query_class", "neighbour_before", "class_before", "neighbour_after", "class_after"),
     *("distance_before", "distance_after"),
 )
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A trained model on the test side: its embeddings, its confusion pairs, and its MEASURES."""
-
-    test: Queries
-    confusions: Pairs
-    found: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -44,22 +32,22 @@ class Comparison:
 
 
 def before(
-    corrections: Corrections,
-    untrained: Embedder,
-    data: DataModule,
+    corrections: Corrections | None,
+    start: Start,
+    subject: Subject,
     folder: Path,
-    trainer,
     settings: dict | None = None,
-) -> Seen:
+) -> Seen | None:
     """The model of the labels before, found or trained in its own folder from the same start; looked at.
 
-    settings: what its weights depend on, as a run without corrections would say (see find_or_train).
+    None without corrections. settings: what its weights depend on, as a run without corrections would say
+    (see find_or_train).
     """
-    labels = corrections.given.labels
-    model, own, checkpoint, reused = another(untrained, data, folder, trainer, labels, settings=settings)
+    if corrections is None:
+        return None
+    model, data, checkpoint, reused = another(start, folder, corrections.given.labels, settings=settings)
     console.print(f"before the corrections: {'reusing' if reused else 'trained'} {checkpoint}")
-    test = attribute.freeze(model, own, checkpoint, device(trainer)).test_side(data.split)
-    return Seen(test, *retrieve(test, (1,)))
+    return look(replace(subject, model=model, data=data), checkpoint)
 
 
 def changes(before: Seen, after: Seen, split: Split) -> pd.DataFrame:
@@ -114,8 +102,12 @@ def _between(test: Queries, query: int, neighbour: int) -> float:
     return float(distance(test.query[query].double(), test.gallery[neighbour].double()))
 
 
-def compare(corrections: Corrections, before: Seen, after: Seen, split: Split) -> Comparison:
-    """What the corrections changed on the test side."""
+def compare(
+    corrections: Corrections | None, before: Seen | None, after: Seen, split: Split
+) -> Comparison | None:
+    """What the corrections changed on the test side; None without corrections."""
+    if corrections is None:
+        return None
     return Comparison(corrections, before, after, changes(before, after, split))
 
 
@@ -150,7 +142,7 @@ def report(comparison: Comparison | None) -> dict | None:
 
 
 def _measures(seen: Seen) -> dict[str, float]:
-    return {**{name: seen.found[name] for name in MEASURES}, "confusions": len(seen.confusions)}
+    return {**{name: seen.retrieval[name] for name in MEASURES}, "confusions": len(seen.confusions)}
 
 
 def _class_pairs(rows: pd.DataFrame, end: str, most: int = 3) -> list[dict]:

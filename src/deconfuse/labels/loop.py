@@ -7,33 +7,30 @@ speaks for the label given, as most labels are right: samples of classes that lo
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from deconfuse.attribution import attribute
 from deconfuse.attribution.head import Training
+from deconfuse.attribution.look import Seen, Subject, earlier_sides, look
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.labels.evidence import evidence, odds
 from deconfuse.labels.relabel import neighbourhood
-from deconfuse.retrieval.confusion import retrieve
 from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count, flag, within
 from deconfuse.system.files import short_hash
 from deconfuse.system.progress import console
-from deconfuse.training.checkpoint import kept
-from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
-from deconfuse.training.train import another
+from deconfuse.training.train import Start, another
 
 
 @dataclass(frozen=True)
-class Plan:
+class Relabelling:
     """rounds: of relabelling and training, 0 for none. sure: in [0.5, 1), the least probability of another
     label, beside that of the label given, at which it is taken; from half of its log-odds to there, which is
     0.75 for 0.9, the sample is left out.
@@ -50,7 +47,7 @@ class Plan:
         flag("loop.clean", self.clean)
 
 
-def allowed(plan: Plan, candidates: int | None, model: Embedder) -> None:
+def allowed(plan: Relabelling, candidates: int | None, model: Embedder) -> None:
     """Raise UserError where rounds, in which all samples vote on all and the embeddings are trained again,
     are asked for with candidates, or with embeddings that are given."""
     if plan.rounds and model.embeds:
@@ -76,7 +73,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Trained:
     """A trained model: the training side at its checkpoints, the last one last, and its MEASURES."""
 
     checkpoint: Path
@@ -114,7 +111,7 @@ def correct(
 
 def row(
     number: int,
-    seen: Seen,
+    seen: Trained,
     labels: Labels,
     noisy: NoisyLabels,
     start: dict[str, float],
@@ -145,12 +142,12 @@ def row(
 
 
 def run(
-    plan: Plan,
+    plan: Relabelling,
     noisy: NoisyLabels,
-    start: Seen,
+    start: Trained,
     k: int | None,
-    train: Callable[[Labels], Seen],
-    clean: Callable[[], Seen],
+    train: Callable[[Labels], Trained],
+    clean: Callable[[], Trained],
 ) -> Loop:
     """The rounds. start: the model of the labels given; train: a model of a round's labels, from scratch.
 
@@ -201,32 +198,28 @@ def fingerprint(labels: Labels) -> str:
     return hashlib.sha256(labels.labels.tobytes() + labels.left_out.tobytes()).hexdigest()
 
 
-def look(model: Embedder, data: DataModule, checkpoint: Path, device: torch.device) -> Seen:
-    """A trained model's sides and MEASURES."""
-    frozen = attribute.freeze(model, data, checkpoint, device)
-    test = frozen.test_side(data.split)
-    _, found = retrieve(test, (1,))
-    past = attribute.sides(model, data, kept(checkpoint), device)
-    return Seen(checkpoint, [*past, frozen.training], {name: found[name] for name in MEASURES})
+def of(subject: Subject, seen: Seen) -> Trained:
+    """A model that was looked at, as the loop wants it: with its sides at the checkpoints kept."""
+    sides = [*earlier_sides(subject, seen.checkpoint), seen.frozen.training]
+    return Trained(seen.checkpoint, sides, {name: seen.retrieval[name] for name in MEASURES})
 
 
 def train(
-    untrained: Embedder,
-    data: DataModule,
-    trainer,
-    device: torch.device,
+    start: Start,
+    subject: Subject,
     folder: Path,
     labels: np.ndarray,
     left_out: np.ndarray | None = None,
     settings: dict | None = None,
-) -> Seen:
+) -> Trained:
     """A model of other labels, from the first one's start, found or trained in its own folder; looked at.
 
     settings: what its weights depend on (see find_or_train).
     """
-    model, own, checkpoint, reused = another(untrained, data, folder, trainer, labels, left_out, settings)
+    model, data, checkpoint, reused = another(start, folder, labels, left_out, settings)
     console.print(f"loop: {'reusing' if reused else 'trained'} {checkpoint}")
-    return look(model, own, checkpoint, device)
+    other = replace(subject, model=model, data=data)
+    return of(other, look(other, checkpoint))
 
 
 def tables(loop: Loop | None, split: Split, noisy: NoisyLabels) -> dict[str, pd.DataFrame]:
@@ -247,7 +240,7 @@ def tables(loop: Loop | None, split: Split, noisy: NoisyLabels) -> dict[str, pd.
     return {"rounds.csv": loop.rounds, "corrected.csv": corrected}
 
 
-def report(loop: Loop | None, plan: Plan) -> dict | None:
+def report(loop: Loop | None, plan: Relabelling) -> dict | None:
     """The rounds and the clean model's measures, and how they were made; None without a loop."""
     if loop is None:
         return None

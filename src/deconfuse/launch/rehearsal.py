@@ -1,6 +1,5 @@
 """Checks before training: are the settings complete, do the parts fit each other, and do they run?"""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from inspect import signature
 
@@ -19,17 +18,6 @@ from deconfuse.system.errors import UserError, count
 from deconfuse.system.progress import console
 from deconfuse.training.embedder import Embedder
 from deconfuse.training.recipe import INSTANCE_BALANCED
-
-
-def plan_of(kind: type, key: str, settings: dict):
-    """A dataclass of the keys below one; UserError where that is no group, or has other keys."""
-    given, names = settings[key], [field.name for field in dataclasses.fields(kind)]
-    if not isinstance(given, dict):
-        raise UserError(f"{key}={given} is not a group of keys; give {key}.{names[0]}=VALUE")
-    odd = sorted(given.keys() ^ set(names))
-    if odd:
-        raise UserError(f"{key} has the keys {', '.join(names)}; look at {', '.join(odd)}")
-    return kind(**given)
 
 
 def of_its_table(experiment: str | None, flipped: bool) -> None:
@@ -59,8 +47,7 @@ def answerable(split: Split) -> None:
     if split.lone.all():
         raise UserError(
             f"none of the {len(split.query)} queries has another image of its class in the gallery, so "
-            "nothing "
-            "can be retrieved; add gallery images of the queries' classes"
+            "nothing can be retrieved; add gallery images of the queries' classes"
         )
 
 
@@ -76,27 +63,21 @@ def input_size(spec: ImageSpec | RowSpec, model: Callable, choices: dict[str, st
     return spec.model_size
 
 
-def rehearse(
-    model: Embedder,
-    target,
-    explainer,
-    detector,
-    params: str,
-    neighbours: int | None,
-    candidates: int | None,
-    spec: ImageSpec | RowSpec,
-) -> None:
-    """Explain a made-up pair by four made-up samples with the untrained model; UserError on failure."""
-    if neighbours is not None:
-        count("neighbours", neighbours, 1)
+def rehearse(model: Embedder, ask, spec: ImageSpec | RowSpec) -> None:
+    """Explain a made-up pair by four made-up samples with the untrained model; UserError on failure.
+
+    ask: launch.job.Questions.
+    """
+    if ask.neighbours is not None:
+        count("neighbours", ask.neighbours, 1)
     phi, labels = torch.eye(4, model.head.in_features), torch.zeros(4, dtype=torch.long)
     training = Training(phi, labels, model.head.weight.detach(), model.head.bias.detach(), model.loss)
     console.quiet = True  # messages about made-up samples would mislead
     try:
-        target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
-        attribute.rehearse(explainer, model, params, spec.shape)
+        ask.target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
+        attribute.rehearse(ask.explainer, model, ask.params, spec.shape)
         scores = torch.zeros(1, 4)
-        detector(training, scores, votes(training, scores, 1, candidates))
+        ask.detector(training, scores, votes(training, scores, 1, ask.candidates))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"

@@ -102,7 +102,9 @@ class Clock:
         self.laps: dict[str, float] = {}
         self.before = time.perf_counter()
 
-    def lap(self, step: str) -> None:
-        """The step that ends now."""
+    def lap(self, step: str, result: object = True) -> None:
+        """The step ends now; a step whose result is None was not asked for, and has no lap."""
+        if result is None:
+            return
         now = time.perf_counter()
         self.laps[step], self.before = round(now - self.before, 2), now

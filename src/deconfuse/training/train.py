@@ -3,7 +3,9 @@
 import copy
 import signal
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -77,11 +79,19 @@ def find_or_train(
     return found_or_made(final, find, train)
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where the trainings of one job begin: the untrained model, its data, and a partial of Lightning's
+    Trainer."""
+
+    untrained: Embedder
+    data: DataModule
+    trainer: Callable[..., pl.Trainer]
+
+
 def another(
-    untrained: Embedder,
-    data: DataModule,
+    start: Start,
     folder: Path,
-    trainer,
     labels: np.ndarray,
     left_out: np.ndarray | None = None,
     settings: dict | None = None,
@@ -89,12 +99,12 @@ def another(
     """A model of other labels from the same start, found or trained in its own folder: the model, its data,
     the checkpoint, and whether it was there already. The rest as in find_or_train.
 
-    What is drawn at random afterwards does not depend on whether it was found; `untrained` stays as it is.
+    What is drawn at random afterwards does not depend on whether it was found; `start` stays as it is.
     """
-    model = copy.deepcopy(untrained)
+    model, data = copy.deepcopy(start.untrained), start.data
     own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed, left_out)
     with torch.random.fork_rng(range(torch.cuda.device_count())), disk(folder):
-        checkpoint, reused = find_or_train(model, own, folder, trainer, None, settings)
+        checkpoint, reused = find_or_train(model, own, folder, start.trainer, None, settings)
     return model, own, checkpoint, reused
 
 

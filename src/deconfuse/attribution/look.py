@@ -1,0 +1,125 @@
+"""Look at a trained model: one pass of its frozen backbone, then who is taken for whom, and how often.
+
+From the features on, everything is a function of features. One search of nearest neighbours gives both the
+retrieval metrics and the confusions, so that they agree on any input.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from deconfuse.attribution.features import find_or_extract
+from deconfuse.attribution.head import Targets, Training
+from deconfuse.data.split import Split
+from deconfuse.retrieval.confusion import Explained, Pairs, Queries, retrieve
+from deconfuse.system.errors import UserError, shorten
+from deconfuse.training.checkpoint import kept, load
+from deconfuse.training.datamodule import DataModule
+from deconfuse.training.embedder import Embedder
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at and explained: a model, its data, and on which device that is done.
+
+    params: which parameters are attributed, head, last_block or all.
+    """
+
+    model: Embedder
+    data: DataModule
+    params: str
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A checkpoint seen from its head: the training side, and the features of the test side.
+
+    folder: where scores are kept that do not fit into memory.
+    """
+
+    training: Training
+    query: Float[Tensor, "q D"]
+    gallery: Float[Tensor, "g D"]
+    folder: Path
+
+    def test_side(self, split: Split) -> Queries:
+        """The test side's embeddings z = W phi + b, not normalised, with its labels.
+
+        Raises UserError, naming the images, where an embedding is zero: it has no direction.
+        """
+        head, parts = self.training, {"query": (self.query, split.query)}
+        parts |= {} if split.shared_gallery else {"gallery": (self.gallery, split.gallery)}
+        z = {name: F.linear(side, head.weight, head.bias) for name, (side, _) in parts.items()}
+        for name, (_, samples) in parts.items():
+            zero = (~z[name].any(1)).nonzero()[:, 0].tolist()
+            if zero:
+                raise UserError(
+                    f"the embeddings of {len(zero)} {name} images are all zeros, so they have no direction: "
+                    f"{shorten(samples.names[i] for i in zero)}; mend these images or leave them out, or "
+                    "train with a lower recipe.lr_backbone"
+                )
+        labels = (torch.from_numpy(part.labels) for part in (split.query, split.gallery))
+        twins = None if split.twins is None else torch.from_numpy(split.twins)
+        return Queries(z["query"], z.get("gallery", z["query"]), *labels, split.shared_gallery, twins)
+
+    def targets(self, explained: Explained) -> Targets:
+        """What is explained, with the features of its sides."""
+        return Targets(self.query, self.gallery, explained.groups, explained.sign, self.folder)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trained model, looked at; retrieval: R@k and MAP@R on the test classes, in [0, 1]."""
+
+    checkpoint: Path
+    frozen: Frozen
+    test: Queries
+    confusions: Pairs
+    retrieval: dict[str, float]
+
+
+def freeze(subject: Subject, checkpoint: Path) -> Frozen:
+    """The features that lie beside the checkpoint, or one pass of the backbone; the model has its weights."""
+    model, data = subject.model, subject.data
+    split = data.split
+    parts = {"train": split.train, "query": split.query}
+    parts |= {} if split.shared_gallery else {"gallery": split.gallery}
+    loaders = {part: data.in_order(samples, data.own(samples)) for part, samples in parts.items()}
+    features = find_or_extract(model.float().to(subject.device), loaders, checkpoint, split.fingerprints[1])
+    model.cpu().requires_grad_(False)
+    labels, head = torch.from_numpy(data.labels), model.head
+    training = Training(features["train"], labels, head.weight, head.bias, model.loss)
+    gallery = features.get("gallery", features["query"])
+    return Frozen(training, features["query"], gallery, checkpoint.parent)
+
+
+def measure(frozen: Frozen, split: Split, checkpoint: Path, ranks: tuple[int, ...] = (1,)) -> Seen:
+    """The confusions and the retrieval metrics of a frozen model; ranks: the k of R@k."""
+    test = frozen.test_side(split)
+    return Seen(checkpoint, frozen, test, *retrieve(test, ranks))
+
+
+def look(subject: Subject, checkpoint: Path) -> Seen:
+    """`freeze`, then `measure` R@1 and MAP@R."""
+    return measure(freeze(subject, checkpoint), subject.data.split, checkpoint)
+
+
+def before(subject: Subject, checkpoints: list[Path]) -> Iterator[tuple[Subject, Path]]:
+    """The model as it was at each of the checkpoints; one at a time, as each has features of its own."""
+    for path in checkpoints:
+        past = copy.deepcopy(subject.model)
+        load(past, path)
+        yield replace(subject, model=past), path
+
+
+def earlier_sides(subject: Subject, checkpoint: Path) -> Iterator[Training]:
+    """The training side at each checkpoint that was kept before this one."""
+    for past, path in before(subject, kept(checkpoint)):
+        yield freeze(past, path).training
