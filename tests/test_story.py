@@ -205,7 +205,7 @@ def test_a_detector_that_sums_sees_the_checkpoints_kept_and_recommends(tmp_path,
     assert ((samples["suspicion"] > 0) == moves).all()
     right = samples["recommended"] == samples["true_class"]
     assert found["recommended_right_all"] >= (right & samples["flipped"]).sum() / 24
-    monkeypatch.setattr("deconfuse.story.kept", lambda checkpoint: [])
+    monkeypatch.setattr("deconfuse.attribution.look.kept", lambda checkpoint: [])
     go(tmp_path, *words, "detector=evidence")
     assert not np.allclose(pd.read_csv(folder / "samples.csv")["suspicion"], samples["suspicion"])
 

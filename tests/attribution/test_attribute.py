@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from deconfuse.attribution.attribute import Frozen
+from deconfuse.attribution.look import Frozen
 from deconfuse.influence import tracin
 from deconfuse.retrieval.confusion import Explained, Pairs
 from tests.influence.test_tracin import by_hand

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from deconfuse.attribution.epochs import Moments
+from deconfuse.attribution.look import Subject
 from deconfuse.attribution.trajectory import Moment, When
 from deconfuse.influence import eif, tracin
 from deconfuse.launch.command_line import explain
@@ -29,8 +30,8 @@ def made(model, data, words, explainer=None, target=None, name="eif", params="he
     """Moments of the untrained model; words: of When."""
     explainer = explainer or partial(eif.scores, steps=3)
     target = target or partial(pairs.choose, most=7)
-    device = torch.device("cpu")
-    return Moments(When(**words), copy.deepcopy(model), data, explainer, target, params, device, name)
+    subject = Subject(copy.deepcopy(model), data, params, torch.device("cpu"))
+    return Moments(When(**words), subject, explainer, target, name)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import pytest
 
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
-from deconfuse.labels.corrections import Plan, read
+from deconfuse.labels.corrections import Source, read
 from deconfuse.system.errors import UserError
 
 IMAGES = ArrayImages(np.zeros((9, 8, 8), np.uint8))
@@ -16,11 +16,11 @@ FLIPPED = NoisyLabels(np.array([1, 0, 1, 2, 2]), TRAIN.labels)
 
 def listed(path, *rows, header="path,label"):
     path.write_text("\n".join([header, *rows]) + "\n", "utf-8")
-    return Plan(str(path), 0.6)
+    return Source(str(path), 0.6)
 
 
 def test_no_file_no_corrections():
-    assert read(Plan(None, 0.6), SPLIT, GIVEN) is None
+    assert read(Source(None, 0.6), SPLIT, GIVEN) is None
 
 
 def test_labels_change_where_the_file_says_so(tmp_path):
@@ -47,9 +47,9 @@ def test_a_runs_relabels_count_from_the_least_vote(tmp_path):
     rows = ["0,0/0.png,apple,bear,0.9", "1,0/1.png,apple,cat,0.5"]
     plan = listed(tmp_path / "relabels.csv", *rows, header=header)
     assert read(plan, SPLIT, GIVEN).noisy.labels.tolist() == [1, 0, 1, 1, 2]
-    assert read(Plan(plan.file, 0.5), SPLIT, GIVEN).noisy.labels.tolist() == [1, 2, 1, 1, 2]
+    assert read(Source(plan.file, 0.5), SPLIT, GIVEN).noisy.labels.tolist() == [1, 2, 1, 1, 2]
     with pytest.raises(UserError, match=r"nothing to change: it gives no label; .*lower relabels.min_vote"):
-        read(Plan(plan.file, 0.95), SPLIT, GIVEN)
+        read(Source(plan.file, 0.95), SPLIT, GIVEN)
 
 
 def test_the_label_a_sample_had_is_checked_but_not_where_it_is_right_by_now(tmp_path):
@@ -105,7 +105,7 @@ def test_an_unknown_name_among_many_is_answered_at_once(tmp_path):
 @pytest.mark.parametrize("least", [-0.1, 1.1, "much"])
 def test_a_bad_vote_is_named(least):
     with pytest.raises(UserError, match=rf"relabels.min_vote={least}"):
-        Plan("x.csv", least)
+        Source("x.csv", least)
 
 
 ODD = ("=1", "'=1", "New\u00a0York", "'-2", "x", "y")

@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from deconfuse.attribution.look import Seen
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
 from deconfuse.labels.corrections import Corrections
-from deconfuse.labels.effect import Seen, changes, compare, report, tables
+from deconfuse.labels.effect import TABLE, changes, compare, report, tables
 from deconfuse.retrieval.confusion import Queries, find
 from deconfuse.retrieval.metrics import metrics
 from deconfuse.runs.columns import COLUMNS
@@ -26,7 +29,8 @@ def seen(split, degrees):
     angle = torch.tensor(degrees, dtype=torch.float64).deg2rad()
     z, labels = torch.stack([angle.cos(), angle.sin()], 1), torch.from_numpy(split.query.labels)
     test = Queries(z, z, labels, labels, True)
-    return Seen(test, find(*test.parts, same=True), metrics(*test.parts, same=True, ranks=(1,)))
+    found = metrics(*test.parts, same=True, ranks=(1,))
+    return Seen(Path(), None, test, find(*test.parts, same=True), found)
 
 
 def chord(degrees):
@@ -107,3 +111,7 @@ def test_the_report_counts_right_and_wrong_where_that_is_known():
 def test_without_corrections_nothing_is_said():
     assert report(None) is None
     assert tables(None) == {}
+
+
+def test_the_columns_are_those_that_columns_json_describes():
+    assert tuple(COLUMNS["changes.csv"]) == TABLE

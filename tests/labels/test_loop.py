@@ -8,7 +8,7 @@ from deconfuse.attribution.head import Training
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.labels import loop
 from deconfuse.labels.evidence import evidence
-from deconfuse.labels.loop import Labels, Plan, Seen
+from deconfuse.labels.loop import Labels, Relabelling, Trained
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.system.errors import UserError
 from tests.made import model_and_data
@@ -30,10 +30,10 @@ NOISY = NoisyLabels(np.where(np.isin(np.arange(27), [2, 13, 20]), (CLEAN + 1) % 
 
 def test_rounds_and_candidates_exclude_each_other():
     model, _ = model_and_data()
-    loop.allowed(Plan(0, 0.9, False), 10, model)
-    loop.allowed(Plan(2, 0.9, False), None, model)
+    loop.allowed(Relabelling(0, 0.9, False), 10, model)
+    loop.allowed(Relabelling(2, 0.9, False), None, model)
     with pytest.raises(UserError, match=r"^loop.rounds=2 judges every sample, but candidates=10 asks few"):
-        loop.allowed(Plan(2, 0.9, False), 10, model)
+        loop.allowed(Relabelling(2, 0.9, False), 10, model)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_the_rounds_find_the_clean_labels_and_say_what_was_won_back(tmp_path):
 
     def train(labels):
         seen.append(labels)
-        return Seen(tmp_path, [clouds(labels.labels)], {"R@1": next(measures), "MAP@R": 0.5})
+        return Trained(tmp_path, [clouds(labels.labels)], {"R@1": next(measures), "MAP@R": 0.5})
 
-    start = Seen(tmp_path, [clouds(NOISY.labels)], {"R@1": 0.6, "MAP@R": 0.5})
-    clean = Seen(tmp_path, [], {"R@1": 0.8, "MAP@R": 0.5})
-    found = loop.run(Plan(3, 0.7, True), NOISY, start, None, train, lambda: clean)
+    start = Trained(tmp_path, [clouds(NOISY.labels)], {"R@1": 0.6, "MAP@R": 0.5})
+    clean = Trained(tmp_path, [], {"R@1": 0.8, "MAP@R": 0.5})
+    found = loop.run(Relabelling(3, 0.7, True), NOISY, start, None, train, lambda: clean)
     # The first round's labels are right; the second would train with them again.
     assert len(seen) == 1
     assert seen[0].labels.tolist() == CLEAN.tolist()
@@ -91,7 +91,7 @@ def test_the_rounds_find_the_clean_labels_and_say_what_was_won_back(tmp_path):
 
 
 def test_a_round_decides_with_all_models_so_far_and_those_who_took_part_in_each(monkeypatch, tmp_path):
-    start = Seen(tmp_path, [clouds(NOISY.labels), clouds(NOISY.labels, 1)], {"R@1": 0.6, "MAP@R": 0.5})
+    start = Trained(tmp_path, [clouds(NOISY.labels), clouds(NOISY.labels, 1)], {"R@1": 0.6, "MAP@R": 0.5})
     asked, real = [], loop.correct
 
     def correct(sides, voters, *rest):
@@ -102,14 +102,14 @@ def test_a_round_decides_with_all_models_so_far_and_those_who_took_part_in_each(
         return Labels(found.labels, np.arange(27) < len(asked), found.evidence)  # another each time
 
     monkeypatch.setattr(loop, "correct", correct)
-    train = lambda labels: Seen(tmp_path, [clouds(labels.labels, 2)], start.found)  # noqa: E731
-    loop.run(Plan(2, 0.7, False), NOISY, start, 5, train, None)
+    train = lambda labels: Trained(tmp_path, [clouds(labels.labels, 2)], start.found)  # noqa: E731
+    loop.run(Relabelling(2, 0.7, False), NOISY, start, 5, train, None)
     given, clean = NOISY.labels.tolist(), CLEAN.tolist()
     assert asked == [([given] * 2, [0, 0]), ([given, given, clean], [0, 0, 1])]
 
 
 def test_wrong_and_broken_count_only_what_is_trained_with():
-    seen = Seen(Path(), [], {"R@1": 0.5, "MAP@R": 0.4})
+    seen = Trained(Path(), [], {"R@1": 0.5, "MAP@R": 0.4})
     left_out = np.isin(np.arange(27), [13, 5])
     labels = NOISY.labels.copy()
     labels[[0, 5]] = 2  # both were right; the second is left out
@@ -122,21 +122,21 @@ def test_without_noise_nothing_is_said_about_right_and_wrong(tmp_path):
     def never():
         raise AssertionError("there is no noise to train without")
 
-    start = Seen(tmp_path, [clouds(NOISY.labels)], {"R@1": 0.6, "MAP@R": 0.5})
-    train = lambda labels: Seen(tmp_path, [clouds(labels.labels)], start.found)  # noqa: E731
+    start = Trained(tmp_path, [clouds(NOISY.labels)], {"R@1": 0.6, "MAP@R": 0.5})
+    train = lambda labels: Trained(tmp_path, [clouds(labels.labels)], start.found)  # noqa: E731
     unknown = NoisyLabels(NOISY.labels, NOISY.labels)
-    found = loop.run(Plan(1, 0.7, True), unknown, start, None, train, never)
+    found = loop.run(Relabelling(1, 0.7, True), unknown, start, None, train, never)
     assert found.rounds["relabelled"].tolist() == [0, 3]
-    report = loop.report(found, Plan(1, 0.7, True))
+    report = loop.report(found, Relabelling(1, 0.7, True))
     assert [line["wrong"] for line in report["rounds"]] == [None, None]
     assert report["clean"] is None
 
 
 def test_a_round_that_would_leave_one_class_is_not_trained(monkeypatch, tmp_path, capsys):
-    start = Seen(tmp_path, [clouds(NOISY.labels)], {"R@1": 0.6, "MAP@R": 0.5})
+    start = Trained(tmp_path, [clouds(NOISY.labels)], {"R@1": 0.6, "MAP@R": 0.5})
     one = Labels(np.zeros(27, np.int64), np.zeros(27, bool), np.ones(27))
     monkeypatch.setattr(loop, "correct", lambda *_: one)
-    found = loop.run(Plan(2, 0.7, False), NOISY, start, None, None, None)
+    found = loop.run(Relabelling(2, 0.7, False), NOISY, start, None, None, None)
     assert len(found.rounds) == 1
     assert "fewer than two classes" in capsys.readouterr().err
 
@@ -165,4 +165,4 @@ def test_a_home_is_of_the_first_model_and_of_what_is_trained_with():
 )
 def test_bad_settings_are_named(plan, message):
     with pytest.raises(UserError, match=message):
-        Plan(*plan)
+        Relabelling(*plan)

@@ -2,32 +2,12 @@ import numpy as np
 import pytest
 
 from deconfuse.data.split import ImageSpec, RowSpec
-from deconfuse.labels import loop
-from deconfuse.launch.rehearsal import input_size, lopsided, of_its_table, plan_of
+from deconfuse.launch.rehearsal import input_size, lopsided, of_its_table
 from deconfuse.model.identity import Identity
 from deconfuse.model.small_cnn import SmallCNN
 from deconfuse.system.errors import UserError
 
 CHOICES = {"dataset": "mine", "model": "yours"}
-LOOP = {"rounds": 2, "sure": 0.9, "clean": False}
-
-
-def test_a_plan_holds_the_keys_below_its_own():
-    assert plan_of(loop.Plan, "loop", {"loop": LOOP, "seed": 3}) == loop.Plan(2, 0.9, False)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (3, "loop=3 is not a group of keys; give loop.rounds=VALUE"),
-        ({**LOOP, "round": 1}, "loop has the keys rounds, sure, clean; look at round"),
-        ({"rounds": 2}, "loop has the keys rounds, sure, clean; look at clean, sure"),
-    ],
-)
-def test_what_is_no_plan_is_named(given, message):
-    with pytest.raises(UserError) as caught:
-        plan_of(loop.Plan, "loop", {"loop": given})
-    assert str(caught.value) == message
 
 
 def test_a_model_is_told_how_large_its_input_is():

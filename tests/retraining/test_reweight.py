@@ -7,8 +7,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from deconfuse.attribution.attribute import freeze
 from deconfuse.attribution.head import Targets
+from deconfuse.attribution.look import Subject, freeze
 from deconfuse.retraining.counterfactual import distances
 from deconfuse.retraining.reweight import (
     MODES,
@@ -46,7 +46,7 @@ def made(tmp_path_factory):
         model.head.bias -= z.mean(0)
     checkpoint = tmp_path_factory.mktemp("made") / "model.ckpt"
     save(model.state_dict(), checkpoint)
-    frozen = freeze(model, data, checkpoint, torch.device("cpu"))
+    frozen = freeze(Subject(model, data, "head", torch.device("cpu")), checkpoint)
     scores = torch.randn(5, 96, generator=torch.Generator().manual_seed(2))
     scores[:, ::7] = 0
     return model, data, frozen.training, Targets(frozen.query, frozen.gallery, GROUPS), scores

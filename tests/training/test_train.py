@@ -19,7 +19,7 @@ from deconfuse.system.signals import Stopped, listen
 from deconfuse.training.checkpoint import kept, load, read
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
-from deconfuse.training.train import another, find_or_train
+from deconfuse.training.train import Start, another, find_or_train
 from tests.made import model_and_data, recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
@@ -308,12 +308,10 @@ def test_another_model_leaves_the_random_numbers_and_the_start_alone_and_says_wh
     model, data = model_and_data()
     start = {name: value.clone() for name, value in model.state_dict().items()}
     labels, settings = np.roll(data.labels, 1), {"seed": 3, "labels": "rolled"}
-    drawn = []
+    drawn, begin = [], Start(model, data, TRAINER)
     for _ in range(2):  # trained, then found
         torch.manual_seed(5)
-        found, own, checkpoint, reused = another(
-            model, data, tmp_path, TRAINER, labels, labels == 1, settings=settings
-        )
+        found, own, checkpoint, reused = another(begin, tmp_path, labels, labels == 1, settings=settings)
         drawn.append((reused, torch.rand(3)))
         assert own.drawn.tolist() == np.where(labels == 1, -1, labels).tolist()
     torch.manual_seed(5)
@@ -323,9 +321,9 @@ def test_another_model_leaves_the_random_numbers_and_the_start_alone_and_says_wh
     assert all(torch.equal(value, start[name]) for name, value in model.state_dict().items())
     assert any(not torch.equal(value, start[name]) for name, value in found.state_dict().items())
     with pytest.raises(UserError, match="labels is rolled in it, others here"):
-        another(model, data, tmp_path, TRAINER, labels, labels == 1, settings=settings | {"labels": "others"})
+        another(begin, tmp_path, labels, labels == 1, settings=settings | {"labels": "others"})
     # One that was made before it was stamped is taken as it is.
     content = torch.load(checkpoint, weights_only=True)
     del content["made_with"]
     torch.save(content, checkpoint)
-    assert another(model, data, tmp_path, TRAINER, labels, labels == 1, settings=settings)[3]
+    assert another(begin, tmp_path, labels, labels == 1, settings=settings)[3]

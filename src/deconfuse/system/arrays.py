@@ -8,12 +8,13 @@ import weakref
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import disk, whole_file
+from deconfuse.system.files import disk, version, whole_file
 
 ALIGNED = 64  # bytes; where a mapped array starts, processors read whole words
 READ_BYTES = 2**24  # of a file, at once
@@ -69,18 +70,21 @@ def _member(file: zipfile.ZipFile, name: str):
 def map_arrays(path: Path) -> dict[str, np.ndarray]:
     """As `read_arrays`, but the arrays stay in the file, mapped into memory, to be read where they are used.
 
-    The file is read through once to see that it is whole. An array that no address of the file suits,
-    as older files have, is read into memory.
+    The file is read through once to see that it is whole, and mapped once as long as it is not changed.
     """
     try:
-        with zipfile.ZipFile(path) as file:
-            names = [info.filename.removesuffix(".npy") for info in file.infolist()]
-        found = {name: map_array(path, name) for name in names}
-        return {name: np.require(array, requirements="A") for name, array in found.items()}
+        return dict(_map_arrays(path, version(path)))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # zip, zlib and numpy each have their own for a damaged file
         raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
+
+
+@lru_cache(maxsize=8)
+def _map_arrays(path: Path, version: tuple[int, ...]) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as file:
+        names = [info.filename.removesuffix(".npy") for info in file.infolist()]
+    return {name: map_array(path, name) for name in names}
 
 
 def map_array(path: Path, name: str) -> np.ndarray:
