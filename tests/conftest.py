@@ -16,8 +16,10 @@ from jaxtyping import install_import_hook
 import tests.typechecker  # noqa: F401 - the hook looks it up by name
 
 MATHS = (
-    "attribution detector influence labels loss model retraining retrieval target training.embedder"
-).split()
+    *("attribution.curvature", "attribution.features", "attribution.head", "attribution.kronecker"),
+    *("attribution.network", "detector", "influence", "labels.evidence", "labels.relabel", "labels.taxonomy"),
+    *("loss", "model", "retraining", "retrieval", "target", "training.embedder"),
+)
 install_import_hook([f"deconfuse.{name}" for name in MATHS], "tests.typechecker.check")
 
 import pytest

@@ -14,11 +14,13 @@ from torch import Tensor
 from deconfuse.attribution import attribute, trajectory
 from deconfuse.attribution.head import Targets
 from deconfuse.attribution.look import Frozen, Seen, earlier_sides, freeze, measure
+from deconfuse.attribution.trajectory import Moment, Trajectory, listed
 from deconfuse.labels import effect, judge, loop
 from deconfuse.labels.relabel import Votes
 from deconfuse.launch.job import Job, prepare
 from deconfuse.report import page
 from deconfuse.retraining import counterfactual, reweight
+from deconfuse.retrieval.confusion import Explained
 from deconfuse.retrieval.metrics import nmi
 from deconfuse.runs import clean, results, summary
 from deconfuse.runs.results import Findings
@@ -67,7 +69,7 @@ def run(cfg: DictConfig) -> Path:
     clock.lap("influence")
 
     # What else is asked of the scores: how did they come about, do they come true, do they help?
-    epochs = job.moments.trajectory(model.checkpoint, seen, explained, influence)
+    epochs = explain_epochs(job, seen, explained, influence)
     clock.lap("epochs", epochs)
     lds = counterfactual.check(frozen.training, targets, influence, ask.subsets, model.checkpoint)
     clock.lap("counterfactual", lds)
@@ -124,6 +126,17 @@ def train(job: Job) -> Model:
         checkpoint, reused = find_or_train(*start, logger, job.made_with, job.moments)
     console.print(f"{'reusing' if reused else 'trained'} {checkpoint}")
     return Model(checkpoint, reused, logger)
+
+
+def explain_epochs(
+    job: Job, seen: Seen, explained: Explained, influence: Float[Tensor, "e n"]
+) -> Trajectory | None:
+    """How the scores came about, epoch by epoch; None where the last epoch alone is explained."""
+    if not job.ask.when.asked:
+        return None
+    epochs, recall = job.subject.data.recipe.epochs, seen.retrieval["R@1"]
+    last = Moment.of(epochs, recall, len(seen.confusions), listed(explained), influence)
+    return job.moments.trajectory(seen.checkpoint, last)
 
 
 def retrain(

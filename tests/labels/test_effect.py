@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from deconfuse.attribution.look import Seen
+from deconfuse.attribution.head import Training
+from deconfuse.attribution.look import Frozen, Seen
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
 from deconfuse.labels.corrections import Corrections
 from deconfuse.labels.effect import TABLE, changes, compare, report, tables
+from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.retrieval.confusion import Queries, find
 from deconfuse.retrieval.metrics import metrics
 from deconfuse.runs.columns import COLUMNS
@@ -30,7 +32,9 @@ def seen(split, degrees):
     z, labels = torch.stack([angle.cos(), angle.sin()], 1), torch.from_numpy(split.query.labels)
     test = Queries(z, z, labels, labels, True)
     found = metrics(*test.parts, same=True, ranks=(1,))
-    return Seen(Path(), None, test, find(*test.parts, same=True), found)
+    training = Training(z, labels, torch.eye(2).double(), torch.zeros(2).double(), ProxyNCA(5, 2))
+    frozen = Frozen(training, z, z, Path())
+    return Seen(Path(), frozen, test, find(*test.parts, same=True), found)
 
 
 def chord(degrees):
@@ -81,7 +85,7 @@ def test_recall_changes_by_vanished_less_appeared(seed):
     fates = changes(one, other, split)["change"].value_counts()
     alone = (np.bincount(split.query.labels)[split.query.labels] == 1).sum()
     gain = (fates.get("vanished", 0) - fates.get("appeared", 0)) / (23 - alone)
-    assert other.found["R@1"] - one.found["R@1"] == pytest.approx(gain, abs=1e-6)
+    assert other.retrieval["R@1"] - one.retrieval["R@1"] == pytest.approx(gain, abs=1e-6)
     assert fates.sum() > 5
 
 

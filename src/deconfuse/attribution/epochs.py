@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from deconfuse.attribution.attribute import attribute
-from deconfuse.attribution.look import Seen, Subject, before, look
+from deconfuse.attribution.look import Subject, before, look
 from deconfuse.attribution.trajectory import Moment, Trajectory, When, listed
-from deconfuse.retrieval.confusion import Explained
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.files import file_hash, read_arrays, write_arrays
@@ -88,18 +85,13 @@ class Moments:
 
         return found_or_made(path, found, make)
 
-    def trajectory(
-        self, checkpoint: Path, seen: Seen, explained: Explained, scores: Float[Tensor, "e n"]
-    ) -> Trajectory | None:
+    def trajectory(self, checkpoint: Path, last: Moment) -> Trajectory | None:
         """The epochs explained, with the last one beside them; None where that is all there is.
 
-        seen, explained, scores: of the last epoch. Says in a line which epochs were asked for and not kept
-        when the model was trained.
+        Says in a line which epochs were asked for and not kept when the model was trained.
         """
         if self.when.when == "last":
             return None
-        epochs, recall = self.subject.data.recipe.epochs, seen.retrieval["R@1"]
-        last = Moment.of(epochs, recall, len(seen.confusions), listed(explained), scores)
         rows = history(checkpoint) if self.when.when == "best" else []
         due = sorted(self.due(last.epoch, rows) - {last.epoch})
         paths = {epoch: kept_at(checkpoint.parent, epoch) for epoch in due}

@@ -70,21 +70,24 @@ def _member(file: zipfile.ZipFile, name: str):
 def map_arrays(path: Path) -> dict[str, np.ndarray]:
     """As `read_arrays`, but the arrays stay in the file, mapped into memory, to be read where they are used.
 
-    The file is read through once to see that it is whole, and mapped once as long as it is not changed.
+    The file is read through to see that it is whole: once, as long as it is not changed.
     """
     try:
-        return dict(_map_arrays(path, version(path)))
+        with zipfile.ZipFile(path) as file:
+            names = [info.filename.removesuffix(".npy") for info in file.infolist()]
+        return {name: map_array(path, name) for name in names}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # zip, zlib and numpy each have their own for a damaged file
         raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
 
 
-@lru_cache(maxsize=8)
-def _map_arrays(path: Path, version: tuple[int, ...]) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(path) as file:
-        names = [info.filename.removesuffix(".npy") for info in file.infolist()]
-    return {name: map_array(path, name) for name in names}
+@lru_cache(maxsize=64)
+def _compare_checksum(path: Path, name: str, version: tuple[int, ...]) -> None:
+    """Read an array of an .npz file through; zipfile raises where its checksum is another one."""
+    with zipfile.ZipFile(path) as file, file.open(f"{name}.npy") as member:
+        while member.read(READ_BYTES):
+            pass
 
 
 def map_array(path: Path, name: str) -> np.ndarray:
@@ -94,9 +97,7 @@ def map_array(path: Path, name: str) -> np.ndarray:
     """
     with open(path, "rb") as raw, zipfile.ZipFile(raw) as file:
         info = file.getinfo(f"{name}.npy")
-        with file.open(info) as member:
-            while member.read(READ_BYTES):
-                pass
+        _compare_checksum(path, name, version(path))
         raw.seek(info.header_offset)
         lengths = struct.unpack("<HH", raw.read(30)[26:])
         start = info.header_offset + 30 + sum(lengths)
