@@ -17,6 +17,7 @@ from rich.console import Console
 
 from deconfuse.attribution import attribute, trajectory
 from deconfuse.attribution.epochs import Moments
+from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.trajectory import Moment, When, listed
 from deconfuse.labels import corrections, effect, judge, loop, relabel
 from deconfuse.launch import names, rehearsal, sweep
@@ -91,8 +92,8 @@ def run(cfg: DictConfig) -> Path:
     when = When.of(settings["influence"])
     when.check(recipe.epochs)
     attribute.check(explainer, choices["influence"], cfg.params)
-    plan = rehearsal.plan_of(counterfactual.Plan, "counterfactual", settings)
-    counterfactual.allowed(plan, cfg.params)
+    plan = rehearsal.plan_of(counterfactual.SubsetRetraining, "counterfactual", settings)
+    counterfactual.check(plan, cfg.params)
     reweight.check(settings["retrain"], cfg.params)
     retraining = instantiate(cfg.retrain)
     reweight.rehearse(retraining, model)
@@ -153,14 +154,16 @@ def run(cfg: DictConfig) -> Path:
 
     # Do the scores say what really happens?
     training = frozen.training
-    lds = counterfactual.check(training, frozen.targets(explained), influence, plan, checkpoint)
+    lds = counterfactual.measure(training, frozen.targets(explained), influence, plan, checkpoint)
     if lds is not None:
         clock.lap("counterfactual")
 
     # Do the explanations help, when the head is trained again by them?
     targets = frozen.targets(explained)
     changes = distributed.told(
-        lambda: reweight.reweight(retraining, training, targets, influence, model, data, trainer)
+        lambda: reweight.reweight(
+            retraining, training, targets, influence, reweight.Source(model, data, trainer)
+        )
     )
     if changes is not None:
         clock.lap("retraining")
@@ -216,7 +219,7 @@ def run(cfg: DictConfig) -> Path:
         def seen() -> dict[str, torch.Tensor]:
             sides = {"query": test.query, "gallery": test.gallery}
             sides = {name: F.normalize(z, dim=1) for name, z in sides.items()}
-            return {"train": training.embeddings(), **sides}
+            return {"train": embeddings(training), **sides}
 
         page.write(partial / "report", folder, found, report, written, unit, seen, votes, cfg.report)
         clock.lap("report")
@@ -255,8 +258,8 @@ def asked(cfg: DictConfig, choices: dict[str, str]) -> dict:
 
 def extras(
     found: Findings,
-    plan: counterfactual.Plan,
-    retraining: reweight.Plan,
+    plan: counterfactual.SubsetRetraining,
+    retraining: reweight.Retraining,
     rounds: loop.Loop | None,
     plan_of_loop: loop.Plan,
     comparison: effect.Comparison | None,

@@ -21,7 +21,8 @@ from torch.utils.data import default_collate
 from deconfuse.attribution.features import find_or_extract
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.network import Network, parameter_names
-from deconfuse.attribution.scores import blocks, room, unsound
+from deconfuse.attribution.rows import of_all, own
+from deconfuse.attribution.scores import unsound
 from deconfuse.data.split import Split
 from deconfuse.retrieval.confusion import Explained, Queries
 from deconfuse.system import distributed
@@ -102,7 +103,7 @@ def attribute(
     """
 
     def seen(model: Embedder, frozen: Frozen) -> tuple[Training | Network, Targets]:
-        side = frozen.training.own() if params == "head" else whole(model, data, params, device)
+        side = own(frozen.training) if params == "head" else whole(model, data, params, device)
         return side, frozen.targets(explained)
 
     def earlier() -> Iterator[tuple[Training | Network, Targets]]:
@@ -117,21 +118,10 @@ def attribute(
     if bad:
         raise UserError(
             f"influence: {bad} of {len(scores)} explanations have scores that are not finite; raise "
-            "influence.damping or lower influence.radius, whichever the method has, or take another method"
+            "influence.damping or lower influence.path.radius, whichever the method has, or take another "
+            "method"
         )
     return scores
-
-
-def of_all(own: Float[Tensor, "g k"], n: int, folder: Path) -> Float[Tensor, "g n"]:
-    """The scores of the samples of all processes, a block of explanations at a time; beyond memory in the
-    folder, in each process."""
-    if distributed.world() == 1:
-        return own
-    result, start = room(len(own), n, own.dtype, own.device, folder), 0
-    for block in blocks(result):
-        block.copy_(distributed.joined(own[start : start + len(block)].T.contiguous()).T)
-        start += len(block)
-    return result
 
 
 def before(model: Embedder, kept: list[Path]) -> Iterator[tuple[Embedder, Path]]:

@@ -6,8 +6,8 @@ is needed of the n training samples follows from phi U^T (n, 2q).
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -16,16 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deconfuse.attribution.scores import room
 from deconfuse.retrieval.confusion import mean_distance_gradient
-from deconfuse.system import distributed
-from deconfuse.system.arrays import let_go
-from deconfuse.system.progress import track
 
 TILE_BYTES = 4 * 2**20  # of logits held at once: fits a cache, and is worth a call; measured by make bench
 CHUNK_BYTES = 256 * 2**20  # of phi U^T held at once
-PART_BYTES = 512 * 2**20  # of similarities, or features, of a part of the training set
-PART_ROWS = 2**16  # of such a part at most; more gain nothing
 
 
 @dataclass(frozen=True)
@@ -46,56 +40,6 @@ class Training:
 
     def __len__(self) -> int:
         return len(self.features)
-
-    def own(self) -> "Training":
-        """This process's rows; itself where there is one process."""
-        if distributed.world() == 1:
-            return self
-        rows = distributed.share(len(self))
-        some = slice(rows.start, rows.stop)
-        return replace(
-            self, features=self.features[some], labels=self.labels[some], whole=self, start=rows.start
-        )
-
-    @property
-    def all(self) -> "Training":
-        """The rows of every process."""
-        return self.whole or self
-
-    @property
-    def place(self) -> slice:
-        """Where these rows are among all."""
-        return slice(self.start, self.start + len(self))
-
-    def total(self, part: Tensor) -> Tensor:
-        """The sum over all samples of what was summed over these."""
-        return part if self.whole is None else distributed.total(part)
-
-    @property
-    def part_rows(self) -> int:
-        """How many rows `parts` takes at once, by memory."""
-        wide = max(*self.weight.shape, len(getattr(self.loss, "proxies", ())))
-        return max(1, min(len(self), PART_ROWS, PART_BYTES // (wide * self.weight.dtype.itemsize)))
-
-    def parts(self) -> Iterator[tuple[slice, "Training"]]:
-        """The rows in order, each part with a training side of its own, so that what is derived from them is
-        never held for all; where one part is all, this very side, which keeps what it derived."""
-        step = self.part_rows
-        if step >= len(self):
-            yield slice(0, len(self)), self
-            return
-        for start in range(0, len(self), step):
-            rows = slice(start, min(start + step, len(self)))
-            some = {"features": self.features[rows], "labels": self.labels[rows]}
-            yield rows, replace(self, **some, start=self.start + start)
-            let_go(self.features.data_ptr())
-
-    def embeddings(self) -> Float[Tensor, "n m"]:
-        """z, normalised, of all samples."""
-        result = torch.empty(len(self), len(self.weight), dtype=self.weight.dtype, device=self.weight.device)
-        for rows, part in self.parts():
-            result[rows] = F.normalize(part.z, dim=1)
-        return result
 
     @cached_property
     def z(self) -> Float[Tensor, "n m"]:
@@ -125,8 +69,6 @@ class Training:
     @cached_property
     def losses(self) -> Float[Tensor, " n"]:
         """Each sample's loss at W."""
-        if self.part_rows < len(self):
-            return torch.cat([part.losses for _, part in self.parts()])
         with torch.no_grad():
             if not hasattr(self.loss, "from_cosine"):
                 return self.loss(self.z, self.labels)
@@ -214,28 +156,6 @@ def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]
         yield Sides(features, targets.sign * inside / sizes[:, None].to(features.dtype), rows)
 
 
-def score_chunks(
-    training: Training,
-    targets: Targets,
-    what: str,
-    score: Callable[[Sides], Callable[[slice, Training], Float[Tensor, "b t"]]],
-    size: int | None = None,
-) -> Float[Tensor, "g n"]:
-    """The scores of all groups; a bar says `what` is going on.
-
-    score: what is found once for a chunk of groups; it returns a function of some rows of the training set
-    and their side, which gives those rows' scores.
-    """
-    n = len(training)
-    size = size or chunk_size(targets, training.part_rows)
-    result = room(len(targets), n, training.weight.dtype, training.weight.device, targets.folder)
-    for sides in track(chunks(targets, n, size), f"influence ({what})", math.ceil(len(targets) / size)):
-        of = score(sides)
-        for rows, part in training.parts():
-            result[sides.rows.start : sides.rows.stop, rows] = of(rows, part)
-    return result
-
-
 def side_gradient(training: Training, sides: Sides) -> Float[Tensor, "b r m"]:
     """G: the gradient of each group's d in the z of its sides."""
     return mean_distance_gradient(F.linear(sides.features, training.weight, training.bias), sides.share)
@@ -256,13 +176,12 @@ def along(
 
 
 def loss_change(
-    training: Training, sides: Float[Tensor, "b r D"], move: Float[Tensor, "b r m"], tile: int | None = None
+    training: Training, sides: Float[Tensor, "b r D"], move: Float[Tensor, "b r m"]
 ) -> Float[Tensor, "b n"]:
     """l(W + A^T U) - l(W) of every training sample, for b moves A at once.
 
     z' = z + (phi U^T) A, z'.p = z.p + (phi U^T)(A p), ||z'||^2 = ||z||^2 + 2 (phi U^T)(A z) +
     (phi U^T) A A^T (phi U^T)^T: O(n (r + c k)) operations per move instead of O(n m D).
-    tile: training samples at a time (by cache).
     """
     b, r, _ = sides.shape
     n = len(training)
@@ -278,7 +197,7 @@ def loss_change(
     shrink = squared.rsqrt_()  # (b, n): 1/||z'||
     pull = move @ training.proxies.T  # (b, r, ck)
     ck = pull.shape[2]
-    tile = min(n, tile or max(1, TILE_BYTES // (4 * ck)))
+    tile = min(n, max(1, TILE_BYTES // (4 * ck)))
     block = min(b, max(1, TILE_BYTES // (4 * ck * tile)))
     room = torch.empty(block * tile * ck, dtype=pull.dtype, device=pull.device)
     for start in range(0, n, tile):

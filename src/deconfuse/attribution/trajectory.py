@@ -236,7 +236,7 @@ def report(trajectory: Trajectory | None, flipped: Bool[np.ndarray, " n"]) -> di
     table = trajectory.table(flipped)
     first = trajectory.columns()["first_harmful_epoch"]
 
-    def told(which: Bool[np.ndarray, " n"]) -> dict:
+    def first_epoch(which: Bool[np.ndarray, " n"]) -> dict:
         some, never = first[which].dropna(), first[which].isna()
         return {
             "median": float(np.median(some.astype(np.int64))) if len(some) else None,
@@ -248,5 +248,5 @@ def report(trajectory: Trajectory | None, flipped: Bool[np.ndarray, " n"]) -> di
         "when": trajectory.when.when,
         **{name: table[column].tolist() for name, column in (("epochs", "epoch"), ("R@1", "R@1"))},
         "harmful": table["harmful"].tolist(),
-        "first_harmful": {name: told(which) for name, which in kinds.items()},
+        "first_harmful": {name: first_epoch(which) for name, which in kinds.items()},
     }

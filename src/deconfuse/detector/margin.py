@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse.attribution.head import Training, class_cosines
+from deconfuse.attribution.rows import parts
 from deconfuse.labels.relabel import Votes
 
 
@@ -13,7 +14,7 @@ def suspicion(training: Training, influence: Float[Tensor, "p n"], votes: Votes)
 
     With several proxies per class the closest one counts. Needs a loss with proxies, rows grouped by class.
     """
-    return torch.cat([_margin(part) for _, part in training.parts()])
+    return torch.cat([_margin(part) for _, part in parts(training)])
 
 
 def _margin(training: Training) -> Float[Tensor, " n"]:

@@ -18,8 +18,10 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from deconfuse.attribution.curvature import hessian_of, sample_gradients, spectrum
+from deconfuse.attribution.curvature import hessian_of, sample_gradients
 from deconfuse.attribution.head import Targets, Training, chunks
+from deconfuse.attribution.rows import losses
+from deconfuse.attribution.solving import spectrum
 from deconfuse.retrieval.confusion import mean_distance
 from deconfuse.retrieval.statistics import mean_interval
 from deconfuse.system import distributed
@@ -32,7 +34,7 @@ FORMAT = 1  # raised when the code measures something else from the same plan
 
 
 @dataclass(frozen=True)
-class Plan:
+class SubsetRetraining:
     """How it is measured: `subsets` random ones, each `share` of the training set, trained for `steps`."""
 
     subsets: int
@@ -50,7 +52,7 @@ class Plan:
         count("counterfactual.seed", self.seed, 0)
 
 
-def draw(plan: Plan, n: int) -> Bool[Tensor, "s n"]:
+def draw(plan: SubsetRetraining, n: int) -> Bool[Tensor, "s n"]:
     """The subsets that are left out, as masks; each has the same size, at least one and not all."""
     random, size = np.random.default_rng(plan.seed), min(max(1, round(plan.share * n)), n - 1)
     masks = np.zeros((plan.subsets, n), dtype=bool)
@@ -59,8 +61,8 @@ def draw(plan: Plan, n: int) -> Bool[Tensor, "s n"]:
     return torch.from_numpy(masks)
 
 
-def measure(
-    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: Plan
+def measure_changes(
+    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: SubsetRetraining
 ) -> Float[Tensor, "s g"]:
     """The change of every group's d when the head is trained without each subset, beside training with all.
 
@@ -84,10 +86,14 @@ def measure(
     return torch.stack([after(~mask) - base for mask in rows])
 
 
-def find_or_measure(
-    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: Plan, checkpoint: Path
+def find_or_measure_changes(
+    training: Training,
+    targets: Targets,
+    left_out: Bool[Tensor, "s n"],
+    plan: SubsetRetraining,
+    checkpoint: Path,
 ) -> Float[Tensor, "s g"]:
-    """`measure`, or what lies beside the checkpoint from a run with the same plan and targets."""
+    """`measure_changes`, or what lies beside the checkpoint from a run with the same plan and targets."""
     groups = [group.tolist() for group in targets.groups]
     key = short_hash([FORMAT, file_hash(checkpoint), asdict(plan), targets.sign, groups, _seen(targets)])
     path = checkpoint.with_suffix(f".counterfactual-{key}.npz")
@@ -96,7 +102,7 @@ def find_or_measure(
         return whole_at(path, lambda path: torch.from_numpy(read_arrays(path)["changes"]), "measuring")
 
     def make() -> Tensor:
-        changes = measure(training, targets, left_out, plan)
+        changes = measure_changes(training, targets, left_out, plan)
         if distributed.first():
             write_arrays(path, changes=changes.cpu().numpy(), left_out=left_out.numpy())
         return changes
@@ -127,7 +133,7 @@ def linear_datamodeling_scores(
     return np.where(sizes[1] > 0, found, np.nan)
 
 
-def allowed(plan: Plan, params: str) -> None:
+def check(plan: SubsetRetraining, params: str) -> None:
     """Raise UserError where more than the head is attributed: it is the head that is trained again."""
     if plan.subsets and params != "head":
         raise UserError(
@@ -136,18 +142,22 @@ def allowed(plan: Plan, params: str) -> None:
         )
 
 
-def check(
-    training: Training, targets: Targets, influence: Float[Tensor, "g n"], plan: Plan, checkpoint: Path
+def measure(
+    training: Training,
+    targets: Targets,
+    influence: Float[Tensor, "g n"],
+    plan: SubsetRetraining,
+    checkpoint: Path,
 ) -> Float[np.ndarray, " g"] | None:
     """The score of each group; None where the plan has no subsets, or nothing was explained."""
     if not plan.subsets or not len(targets):
         return None
     left_out = draw(plan, len(training))
-    changes = find_or_measure(training, targets, left_out, plan, checkpoint)
+    changes = find_or_measure_changes(training, targets, left_out, plan, checkpoint)
     return linear_datamodeling_scores(influence, left_out, changes)
 
 
-def report(scores: Float[np.ndarray, " g"] | None, plan: Plan) -> dict | None:
+def report(scores: Float[np.ndarray, " g"] | None, plan: SubsetRetraining) -> dict | None:
     """Mean and 95 % interval over the groups, and how it was measured."""
     found = None if scores is None else mean_interval(scores)
     return found and {**found, **asdict(plan)}
@@ -188,7 +198,7 @@ def stable_rate(training: Training, share: Float[Tensor, " n"], steps: int, larg
     for halvings in range(20):
         rate, before = 0.5**halvings / largest, float("inf")
         for weight in descend(training, share, steps, rate):
-            loss = (share * replace(training, weight=weight).losses).sum().item()
+            loss = (share * losses(replace(training, weight=weight))).sum().item()
             if not loss <= before * (1 + 1e-6):
                 break
             before = loss

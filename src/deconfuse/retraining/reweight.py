@@ -47,7 +47,7 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Retraining:
     """How the head is trained again; mode: none, cached (on features) or images (through the backbone).
 
     helpful, harmful: weights of the samples that score < 0 and > 0. optimizer: parameters -> torch's own.
@@ -68,6 +68,19 @@ class Plan:
         count("retrain.seed", self.seed, 0)
 
 
+@dataclass(frozen=True)
+class Source:
+    """What the batches of a retraining are made of.
+
+    data: the training set and how it is drawn; model: for mode=images, whose backbone makes the features;
+    trainer: for mode=images, a partial of Lightning's Trainer.
+    """
+
+    model: Embedder
+    data: DataModule
+    trainer: Callable[..., pl.Trainer]
+
+
 def check(settings: object, params: str) -> None:
     """Raise UserError where settings is no group of keys, or where more than the head is attributed."""
     if not isinstance(settings, Mapping):
@@ -79,7 +92,7 @@ def check(settings: object, params: str) -> None:
         )
 
 
-def rehearse(plan: Plan, model: Embedder) -> None:
+def rehearse(plan: Retraining, model: Embedder) -> None:
     """Take a step with two heads on made-up samples: an optimizer that can't move them shows at once."""
     if plan.mode == "none":
         return
@@ -96,33 +109,31 @@ def rehearse(plan: Plan, model: Embedder) -> None:
     _finite(heads, 0)
 
 
-def sample_weights(influence: Float[Tensor, "g n"], plan: Plan) -> Float[Tensor, "g n"]:
+def sample_weights(influence: Float[Tensor, "g n"], plan: Retraining) -> Float[Tensor, "g n"]:
     """`helpful` where a sample scores < 0, `harmful` where it scores > 0, 1 where it scores 0."""
     weights = torch.ones_like(influence)
     return weights.masked_fill(influence < 0, plan.helpful).masked_fill(influence > 0, plan.harmful)
 
 
 def reweight(
-    plan: Plan,
+    plan: Retraining,
     training: Training,
     targets: Targets,
     influence: Float[Tensor, "g n"],
-    model: Embedder,
-    data: DataModule,
-    trainer: Callable[..., pl.Trainer],
-    size: int | None = None,
+    source: Source,
 ) -> Changes | None:
     """Each group's d before and after its own retraining.
 
-    None where the plan says none, or nothing was explained. trainer: a partial of Lightning's Trainer, for
-    mode=images. size: heads trained at once (by memory); it changes no result beyond rounding. Raises
-    UserError where a head is not finite afterwards.
+    None if the plan's mode is none, or nothing was explained. Heads are trained side by side, as many as fit
+    into memory; how many does not change a result beyond rounding. Raises UserError if a head is not finite
+    after its retraining.
     """
     if plan.mode == "none" or not len(targets):
         return None
-    batch, images = data.recipe.classes_per_batch * data.recipe.per_class, plan.mode == "images"
-    size = size or chunk_size(training, batch, IMAGES_BYTES if images else CHUNK_BYTES)
-    where = device(trainer) if images else training.weight.device
+    recipe, images = source.data.recipe, plan.mode == "images"
+    batch = recipe.classes_per_batch * recipe.per_class
+    size = chunk_size(training, batch, IMAGES_BYTES if images else CHUNK_BYTES)
+    where = device(source.trainer) if images else training.weight.device
     before, after = [], []
     for sides in chunks(targets, 1, 1 if _moves_together(plan) else size):
         rows = slice(sides.rows.start, sides.rows.stop)
@@ -130,15 +141,15 @@ def reweight(
         before.append(heads.distances(sides))
         what = f"retraining {rows.stop} of {len(targets)}"
         if images:
-            through_backbone(heads, plan, model, data, trainer, what)
+            through_backbone(heads, plan, source, what)
         else:
-            on_features(heads, plan, training, data, what)
+            on_features(heads, plan, training, source.data, what)
         _finite(heads, rows.start)
         after.append(heads.distances(sides))
     return Changes(torch.cat(before), torch.cat(after))
 
 
-def on_features(heads: Heads, plan: Plan, training: Training, data: DataModule, what: str) -> None:
+def on_features(heads: Heads, plan: Retraining, training: Training, data: DataModule, what: str) -> None:
     """Train the heads on the cached features, which know no augmentation."""
     optimizer = heads.optimizer(plan.optimizer)
     sampler = _sampler(plan, data)
@@ -146,7 +157,7 @@ def on_features(heads: Heads, plan: Plan, training: Training, data: DataModule, 
         heads.learn(optimizer, training.features[rows], training.labels[rows], rows)
 
 
-def _sampler(plan: Plan, data: DataModule) -> BalancedBatches:
+def _sampler(plan: Retraining, data: DataModule) -> BalancedBatches:
     return BalancedBatches(data.labels, data.recipe.classes_per_batch, data.recipe.per_class, plan.seed)
 
 
@@ -159,7 +170,7 @@ def _rows(sampler: BalancedBatches, epochs: int) -> Iterator[Int[Tensor, " B"]]:
 class Reweighting(pl.LightningModule):
     """Heads behind a frozen backbone in eval mode; one forward pass of a batch serves them all."""
 
-    def __init__(self, backbone: nn.Module, heads: Heads, plan: Plan):
+    def __init__(self, backbone: nn.Module, heads: Heads, plan: Retraining):
         super().__init__()
         self.automatic_optimization = False  # the heads know their gradients, and are no modules
         self.backbone, self.loss, self.heads, self.plan = backbone, heads.loss, heads, plan
@@ -183,14 +194,12 @@ class Reweighting(pl.LightningModule):
         return self.heads.optimizer(self.plan.optimizer)
 
 
-def through_backbone(
-    heads: Heads, plan: Plan, model: Embedder, data: DataModule, trainer: Callable[..., pl.Trainer], what: str
-) -> None:
+def through_backbone(heads: Heads, plan: Retraining, source: Source, what: str) -> None:
     """Train the heads on augmented images, with Lightning, on the trainer's device, in float32."""
-    again = copy.copy(data)
+    again = copy.copy(source.data)
     again.seed, again.first_epoch, again.process = plan.seed, 0, (0, 1)
     made = trainer_of(
-        trainer,
+        source.trainer,
         devices=1,
         num_nodes=1,
         strategy="auto",
@@ -202,10 +211,10 @@ def through_backbone(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    carry_out(made, Reweighting(model.backbone, heads, plan), again.train_dataloader())
+    carry_out(made, Reweighting(source.model.backbone, heads, plan), again.train_dataloader())
 
 
-def _moves_together(plan: Plan) -> bool:
+def _moves_together(plan: Retraining) -> bool:
     """L-BFGS takes one step length for all it is given, so each head has to be given on its own."""
     return getattr(plan.optimizer, "func", plan.optimizer) is torch.optim.LBFGS
 
@@ -219,7 +228,7 @@ def _finite(heads: Heads, first: int) -> None:
         )
 
 
-def report(changes: Changes | None, plan: Plan) -> dict | None:
+def report(changes: Changes | None, plan: Retraining) -> dict | None:
     """Mean change and its 95 % interval over what was explained, and how it was measured."""
     found = None if changes is None else mean_interval(changes.change.double().numpy())
     if found is None:
