@@ -67,7 +67,7 @@ def small(toy):
 
 
 def head_bytes(training, batch):
-    """What chunk_size counts for a head: W, its gradient and two states, and a batch's embeddings and logits."""
+    """What chunk_size counts for a head: W, its gradient, two states, a batch's embeddings and logits."""
     numbers = training.weight.numel() + batch * (len(training.weight) + len(training.loss.proxies))
     return 4 * numbers * training.weight.element_size()
 

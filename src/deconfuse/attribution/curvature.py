@@ -30,9 +30,9 @@ def gradient_z(
 
 
 def sample_gradients(training: Training, labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n m"]:
-    """dl/dz of each sample at W, in tiles: in closed form where the loss is a softmax of cosines.
+    """dl/dz of each sample at W, in tiles; in closed form if the loss is a softmax of cosines.
 
-    labels: others than the samples' own.
+    labels: by default the training labels.
     """
     labels = training.labels if labels is None else labels
     if part_rows(training) < len(training):
@@ -63,7 +63,7 @@ def hessian_product_z(
 def hvp(training: Training, v: Float[Tensor, "b m D"], bend: "Bend | None" = None) -> Float[Tensor, "b m D"]:
     """H V for b matrices at once; 4 b n m (D + c) operations.
 
-    bend: the pieces of a softmax loss's second derivative, from `bend_of`; None: autograd, any loss.
+    bend: the pieces of a softmax loss's second derivative, from `bend_of`; None: autograd, for any loss.
     """
     b, m, _ = v.shape
     s = training.features @ v.flatten(0, 1).T  # (n, b m)
@@ -76,7 +76,7 @@ def hvp(training: Training, v: Float[Tensor, "b m D"], bend: "Bend | None" = Non
 
 @dataclass(frozen=True)
 class Bend:
-    """d^2l/dz^2 of l = -log softmax_j(a (cos_j - b [j = y]))_y, in pieces that no product recomputes.
+    """d^2l/dz^2 of l = -log softmax_j(a (cos_j - b [j = y]))_y, in pieces that all products share.
 
     unit (n, m): e = z/||z||; shrink (n,): 1/||z||; share (n, c): the softmax q; pull (n, m):
     v = dl/de = a (q - onehot) P; along (n,): v . e. Then dl/dz = (v - (v . e) e) / ||z||.
@@ -114,7 +114,7 @@ class Bend:
 
 
 def bend_of(training: Training) -> Bend | None:
-    """The closed form of the loss's second derivative, or None where it is no softmax of cosines."""
+    """The closed form of the loss's second derivative; None if the loss is not a softmax of cosines."""
     return None if training.softmax is None else _bend(training, training.z, training.labels)
 
 
@@ -130,7 +130,7 @@ def _bend(training: Training, z: Float[Tensor, "t m"], labels: Int[Tensor, " t"]
 
 
 def hessian_of(training: Training) -> Callable[[Float[Tensor, "b m D"]], Float[Tensor, "b m D"]]:
-    """V -> H V; what of the second derivative no product changes is found once, unless that takes parts."""
+    """V -> H V. If the rows fit into memory, the pieces that all products share are computed once."""
     if part_rows(training) >= len(training):
         return partial(hvp, training, bend=bend_of(training))
 
@@ -141,7 +141,7 @@ def hessian_of(training: Training) -> Callable[[Float[Tensor, "b m D"]], Float[T
 
 
 def explicit(training: Training) -> Float[Tensor, "mD mD"]:
-    """H as a matrix, for heads of at most LARGEST_EXPLICIT weights; raises UserError beyond."""
+    """H as a matrix; raises UserError for a head of more than LARGEST_EXPLICIT weights."""
     m, dims = training.weight.shape
     if m * dims > LARGEST_EXPLICIT:
         raise UserError(

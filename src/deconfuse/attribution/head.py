@@ -1,8 +1,8 @@
-"""The linear head, whose weight W is what is attributed; pure functions of W.
+"""The linear head, whose weight W is attributed: pure functions of W.
 
-A group of q confusion pairs sees W only through the features of its 2q sides, U (2q, D). Whatever
-is done to d by gradients therefore has the form W' = W + A^T U with a small A (2q, m), and all that
-is needed of the n training samples follows from phi U^T (n, 2q).
+The distance d of a group of q confusion pairs depends on W only through the features of its 2q sides,
+U (2q, D). Every iterate of gradient ascent or descent on d therefore has the form W' = W + A^T U with a small
+A (2q, m), and the changes of the n training losses follow from phi U^T (n, 2q).
 """
 
 import math
@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from deconfuse.retrieval.confusion import mean_distance_gradient
 
-TILE_BYTES = 4 * 2**20  # of logits held at once: fits a cache, and is worth a call; measured by make bench
+TILE_BYTES = 4 * 2**20  # of logits held at once; they fit into a cache, and make bench measures it
 CHUNK_BYTES = 256 * 2**20  # of phi U^T held at once
 
 
 @dataclass(frozen=True)
 class Training:
-    """The frozen training side: features (n, D) of an eval-mode backbone, labels, head, loss.
+    """The frozen training side: features (n, D) of an eval-mode backbone, labels, head and loss.
 
-    whole: of what these are some rows, from `start` on, the others being other processes'; None: of nothing.
-    What sums over all samples sums over these and passes through `total`.
+    whole: the training set that these rows are a shard of; None if not sharded. start: the row of the whole
+    training set that the first of these rows is. `rows` makes shards and parts, and sums over shards.
     """
 
     features: Float[Tensor, "n D"]
@@ -63,16 +63,16 @@ class Training:
 
     @property
     def softmax(self) -> tuple[float, float] | None:
-        """(a, b) where the loss is -log softmax_j(a (cos_j - b [j = y]))_y, else None."""
+        """(a, b) if the loss is -log softmax_j(a (cos_j - b [j = y]))_y, else None."""
         return self.loss.softmax() if hasattr(self.loss, "softmax") else None
 
     @cached_property
     def losses(self) -> Float[Tensor, " n"]:
-        """Each sample's loss at W."""
+        """Each sample's loss at W, in nats, for a side that fits into memory; `rows.losses` for any."""
         with torch.no_grad():
             if not hasattr(self.loss, "from_cosine"):
                 return self.loss(self.z, self.labels)
-            # The way that loss_change takes, so that rounding cancels in the difference.
+            # Computed as in loss_change, so that rounding errors cancel in the difference.
             shrink, result = self.squared_norms.rsqrt()[None], torch.empty_like(self.squared_norms)
             tile = max(1, TILE_BYTES // (4 * self.similarity.shape[1]))
             for start in range(0, len(self), tile):
@@ -86,9 +86,9 @@ class Training:
 class Targets:
     """What is explained: g groups of confusion pairs; a single pair is a group of one.
 
-    query and gallery: features of the test samples; groups: (q_i, 2) rows of (query, gallery) each.
-    A group's d is the mean over its pairs. sign: -1 where it is -d that is explained, as for mis-similar
-    pairs, which harm moves apart. folder: where scores lie that are too many for memory; None: nowhere.
+    query and gallery: features of the test samples; groups: rows of (query, gallery), (q_i, 2) for group i.
+    A group's d is the mean over its pairs. sign: 1 if d is explained, -1 if -d is, as for mis-similar pairs,
+    which a harmful sample moves apart. folder: for scores that exceed memory; None keeps them in memory.
     """
 
     query: Float[Tensor, "q D"]
@@ -102,16 +102,16 @@ class Targets:
 
     @classmethod
     def pairs(cls, query: Tensor, gallery: Tensor, pairs: Int[Tensor, "p 2"]) -> "Targets":
-        """Each pair on its own."""
+        """Targets in which each pair is a group of its own."""
         return cls(query, gallery, tuple(pairs[:, None, :].unbind(0)))
 
 
 @dataclass(frozen=True)
 class Sides:
-    """A chunk of b groups, padded to the same number of pairs q, r = 2q sides.
+    """A chunk of b groups, padded to the same number of pairs q, so r = 2q sides each.
 
-    features U (b, r, D): first the queries, then their neighbours; share (b, q): sign/size for a pair,
-    0 for padding; rows: which groups these are.
+    features U (b, r, D): first the queries, then their neighbours; share (b, q): sign / (number of pairs) for
+    a pair, 0 for padding; rows: the groups' numbers among all.
     """
 
     features: Float[Tensor, "b r D"]
@@ -120,30 +120,30 @@ class Sides:
 
 
 def classes_of(training: Training) -> int:
-    """How many classes the loss's proxies stand for."""
+    """The number of classes c that the loss's c k proxies represent."""
     return int(getattr(training.loss, "num_classes", len(training.proxies)))
 
 
 def class_cosines(training: Training, rows: slice) -> Float[Tensor, "t c"]:
-    """cos(z, p) of some samples and each class, in [-1, 1]; of several proxies a class its closest one.
+    """cos(z, p) of some samples and each class, in [-1, 1]; with several proxies a class the largest one.
 
-    Needs a loss with proxies, rows grouped by class.
+    Needs a loss whose proxies are grouped by class.
     """
     cosine = F.normalize(training.z[rows], dim=1) @ training.proxies.T
     return cosine.unflatten(1, (classes_of(training), -1)).amax(2)
 
 
 def chunk_size(targets: Targets, n: int) -> int:
-    """How many groups a chunk takes by memory: its U is (b 2q, D), its phi U^T (n, b 2q).
+    """The number of groups b in a chunk, such that U (b 2q, D) and phi U^T (n, b 2q) fit CHUNK_BYTES.
 
-    n: training rows at once.
+    n: the number of training rows that are looked at at once.
     """
     longest = max((len(group) for group in targets.groups), default=1)
     return max(1, CHUNK_BYTES // (4 * max(n, targets.query.shape[1]) * 2 * longest))
 
 
 def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]:
-    """Cut the groups into chunks of `size` (by memory)."""
+    """Cut the groups into chunks of `size`; None: of `chunk_size`."""
     size = size or chunk_size(targets, n)
     for start in range(0, len(targets), size):
         rows = range(start, min(start + size, len(targets)))
@@ -181,13 +181,14 @@ def loss_change(
     """l(W + A^T U) - l(W) of every training sample, for b moves A at once.
 
     z' = z + (phi U^T) A, z'.p = z.p + (phi U^T)(A p), ||z'||^2 = ||z||^2 + 2 (phi U^T)(A z) +
-    (phi U^T) A A^T (phi U^T)^T: O(n (r + c k)) operations per move instead of O(n m D).
+    (phi U^T) A A^T (phi U^T)^T: O(n (r + c k)) operations per move instead of O(n m D). Training samples are
+    taken a tile at a time whose logits fit TILE_BYTES.
     """
     b, r, _ = sides.shape
     n = len(training)
     reach = (sides.flatten(0, 1) @ training.features.T).view(b, r, n)  # U phi^T
     change = torch.empty(b, n, dtype=training.z.dtype, device=training.z.device)
-    if not hasattr(training.loss, "from_cosine"):  # any other loss: one full z' per move
+    if not hasattr(training.loss, "from_cosine"):  # the loss is no function of cosines: one full z' per move
         for i in range(b):
             moved = torch.addmm(training.z, reach[i].T, move[i])
             change[i] = training.loss(moved, training.labels).detach() - training.losses
@@ -216,10 +217,10 @@ def loss_change(
 
 
 def _losses(training: Training, similarity: Tensor, shrink: Tensor, rows: slice) -> Float[Tensor, "b t"]:
-    """The loss of a tile from z'.p (b, t, ck), which it may overwrite, and 1/||z'|| (b, t).
+    """The losses of a tile from z'.p (b, t, ck), which may be overwritten, and 1/||z'|| (b, t).
 
-    Softmax losses with bounded logits need no running maximum: exp(a cos) of a <= 40 overflows nowhere,
-    and the own class's share is corrected for the margin afterwards.
+    A softmax loss with bounded logits needs no running maximum, as exp(a cos) with a <= 40 does not overflow;
+    the margin of the own class is accounted for after the sum.
     """
     labels = training.labels[rows]
     form = training.softmax

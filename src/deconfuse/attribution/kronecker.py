@@ -26,7 +26,7 @@ class Factors:
     values: Float[Tensor, "m D"]
 
     def damping(self, share: float) -> float:
-        """lambda as a share of the largest eigenvalue; above 0 even where F is 0 and nothing has a slope."""
+        """lambda as a share of F's largest eigenvalue; at least 1e-30, so that F = 0 can be inverted too."""
         return max(share * self.values.max().item(), 1e-30)
 
     def solve(self, v: Float[Tensor, "b m D"], damping: float) -> Float[Tensor, "b m D"]:
@@ -51,8 +51,8 @@ class Factors:
 def fit(training: Training, seed: int = 0) -> Factors:
     """Factors of the Fisher matrix; O(n (D + m)^2) operations and two eigendecompositions.
 
-    Labels are drawn from the loss's softmax where it has one (`softmax`), else the given ones are
-    taken (the empirical Fisher).
+    Labels are drawn from the loss's softmax if it has one (`softmax`); otherwise the training labels are
+    taken, which makes it the empirical Fisher matrix.
     """
     everything = of_every_process(training)
     r = sample_gradients(training, _labels(everything, seed)[place(training)])

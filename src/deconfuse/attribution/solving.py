@@ -13,7 +13,7 @@ from deconfuse.system.progress import console
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Estimates of H's largest and smallest eigenvalue."""
+    """Estimates of a symmetric matrix's largest and smallest eigenvalue."""
 
     largest: float
     smallest: float
@@ -24,8 +24,9 @@ def spectrum(
 ) -> Spectrum:
     """Both ends of a symmetric matrix's spectrum by Lanczos with full reorthogonalisation.
 
-    product: (1, m, D) -> (1, m, D); like: a tensor of the shape and type that the matrix acts on; most: how
-    many products. largest is right to a per cent after some ten; smallest is an upper bound.
+    product: (1, m, D) -> (1, m, D); like: a tensor of the shape and type that the matrix acts on; most: the
+    largest number of products; seed: of the first vector. After some ten products `largest` is accurate to a
+    per cent; `smallest` is an upper bound of the smallest eigenvalue.
     """
     random = torch.Generator().manual_seed(seed)
     q = torch.randn(like.shape, generator=random, dtype=torch.float64).to(like)
@@ -75,10 +76,11 @@ def conjugate_gradient(
     most: int,
     precondition: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "b m D"]:
-    """x with A x = v for b right sides side by side, A v given by `product`, A positive definite.
+    """x with A x = v for b right sides side by side; `product` computes A v, A is positive definite.
 
-    Stops where ||A x - v|| <= tolerance ||v|| for all, or after `most` products, or for one right side
-    where it meets a direction of negative curvature. Each x is the one with the smallest residual on its way.
+    Stops when ||A x - v|| <= tolerance ||v|| for all right sides, or after `most` products. If A is not
+    positive definite, a right side also stops at a direction of negative curvature. Each x returned is the
+    iterate with the smallest residual.
     """
     precondition = precondition or (lambda r: r)
     dot = lambda a, b: (a * b).sum((1, 2), keepdim=True)  # noqa: E731

@@ -2,8 +2,8 @@
 
     I(x, P) = mean over theta in Theta of  (d(P; theta) - d(P; theta_0)) (l(x; theta) - l(x; theta_0))
 
-each divided by ||theta - theta_0|| if `normalise`. Theta holds theta_max, where gradient ascent on
-d leads, theta_min, where descent leads, and further ones orthogonal to those taken.
+each divided by ||theta - theta_0|| if `normalise`. Theta holds theta_max, the end of gradient ascent on d,
+theta_min, the end of descent, and further points in directions orthogonal to those of the points before.
 Sign: > 0 harmful, fitting x more brings the confused pair closer. Unit: d times nats, per length of the
 move with `normalise`.
 """
@@ -22,7 +22,7 @@ from deconfuse.attribution.rows import score_chunks
 from deconfuse.retrieval.confusion import distance, mean_distance, mean_distance_gradient
 from deconfuse.system.errors import UserError, at_least, count, flag, number
 
-COINCIDE = 1e-20  # of d: samples of one and the same picture
+COINCIDE = 1e-20  # the largest d of a pair whose samples are copies of one picture
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def scores(
 
 
 def _weight(space, move: Tensor, normalise: bool) -> Float[Tensor, " b"]:
-    """What a move's change of the losses is multiplied by: that of d, per length of the move if so wanted."""
+    """The factor of a move's change of the losses: its change of d, divided by its length if `normalise`."""
     change = space.change(move)
     if not normalise:
         return change
@@ -154,10 +154,10 @@ def climb(space: "Space | Around", sign: int, path: Path, scale: float) -> Float
 
 @dataclass(frozen=True)
 class Space:
-    """The moves W + A^T U of a chunk of groups, by A: where they put the test samples, how long they are.
+    """The moves W + A^T U of a chunk of groups, represented by A.
 
-    gram: K = U U^T; z: embeddings of the sides; share: as of Sides. In float64, as it costs nothing beside
-    the training samples.
+    gram: K = U U^T; z: embeddings of the sides at W; share: as in Sides. All in float64, which costs little
+    beside the work on the training samples.
     """
 
     gram: Float[Tensor, "b r r"]
@@ -166,16 +166,16 @@ class Space:
 
     @classmethod
     def of(cls, training: Training, sides: Sides) -> "Space":
-        """The space around the trained head."""
+        """The moves around the trained head."""
         u = sides.features.double()
         z = u @ training.weight.double().T + training.bias.double()
-        # The slope of d where a pair's samples coincide is zero; what would be computed is rounding error.
+        # If a pair's samples coincide, the gradient of d is zero, and a computed one is a rounding error.
         apart = distance(*z.chunk(2, dim=1)) > COINCIDE
         return cls(u @ u.transpose(1, 2), z, sides.share.double() * apart)
 
     @cached_property
     def start(self) -> Float[Tensor, " b"]:
-        """d where nothing has moved."""
+        """d at W."""
         return mean_distance(self.z, self.share)
 
     def change(self, move: Float[Tensor, "b r m"]) -> Float[Tensor, " b"]:
@@ -191,12 +191,12 @@ class Space:
         return (move * (self.gram @ move)).sum((1, 2)).clamp_min(0).sqrt()
 
     def unit(self, move: Float[Tensor, "b r m"]) -> Float[Tensor, "b r m"]:
-        """The move scaled to length one, or nothing where it has none."""
+        """The move scaled to length one; 0 if its length is 0."""
         norm = self.norm(move)[:, None, None]
         return torch.where(norm > 0, move / norm, 0.0)
 
     def climb(self, sign: int, path: Path, scale: float) -> Float[Tensor, "b r m"]:
-        """As `climb`, in coordinates of the span of the sides' z, which no step on d ever leaves."""
+        """As the function `climb`, in coordinates of the span of the sides' z, where all gradients lie."""
         if self.z.shape[1] >= self.z.shape[2]:
             return climb(self, sign, path, scale)
         basis, coordinates = torch.linalg.qr(self.z.transpose(1, 2))  # (b, m, r), (b, r, r)
@@ -206,9 +206,9 @@ class Space:
     def orthogonal(
         self, taken: list[Float[Tensor, "b r m"]], seed: int, rows: range
     ) -> Float[Tensor, "b r m"]:
-        """A seeded direction at a right angle to those taken, as long as the first of them.
+        """A seeded direction orthogonal to those taken, as long as the first of them.
 
-        rows: which groups these are; a group's draw depends on no other group, and on no padding.
+        rows: the groups' numbers. A group's draw does not depend on the other groups or on padding.
         """
         if len(taken) >= self.z.shape[1] * self.z.shape[2]:
             raise UserError(f"influence.n_theta={len(taken) + 1}: d depends on {len(taken)} directions only")
@@ -218,7 +218,7 @@ class Space:
             inside = self.share[i].repeat(2) != 0
             draw = torch.randn(int(inside.sum()), move.shape[2], generator=random, dtype=move.dtype)
             move[i, inside] = draw.to(move.device)
-        for _ in range(2):  # twice is enough: Gram-Schmidt's rounding errors are second order
+        for _ in range(2):  # a second pass removes the rounding errors of the first (Gram-Schmidt)
             for other in taken:
                 unit = self.unit(other)
                 along = (move * (self.gram @ unit)).sum((1, 2))
@@ -228,7 +228,7 @@ class Space:
 
 @dataclass(frozen=True)
 class Around:
-    """The moves theta + v of a whole network for one group, v (1, 1, P), with the same words as Space."""
+    """The moves theta + v of a whole network for one group, v (1, 1, P); it has the methods of Space."""
 
     network: Network
     images: Tensor
@@ -236,12 +236,12 @@ class Around:
 
     @property
     def z(self) -> Float[Tensor, "1 1 P"]:
-        """What a move looks like."""
+        """A tensor of the shape and type of a move."""
         return self.network.theta[None, None]
 
     @cached_property
     def start(self) -> Float[Tensor, " 1"]:
-        """d where nothing has moved."""
+        """d at theta."""
         with torch.no_grad():
             return self.network.distance(self.network.theta, self.images, self.share)[None]
 
@@ -262,6 +262,6 @@ class Around:
         return move.norm(dim=(1, 2))
 
     def unit(self, move: Float[Tensor, "1 1 P"]) -> Float[Tensor, "1 1 P"]:
-        """v / ||v||, or nothing where there is no slope."""
+        """v / ||v||; 0 if v is 0."""
         norm = self.norm(move)[:, None, None]
         return torch.where(norm > 0, move / norm, 0.0)

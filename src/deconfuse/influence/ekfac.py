@@ -33,7 +33,7 @@ def scores(
     """EKFAC influence of every training sample on every group; damping in units of F's largest eigenvalue.
 
     relative: divide by ||(F + lambda I)^-1 grad l(x)||, theta-RelatIF (Barshan et al., AISTATS 2020, eq. 9):
-    the influence per unit of how far the sample moves the head, so outliers do not lead every list.
+    the influence per unit of length that the sample moves W, so that outliers do not lead every list.
     """
     at_least("influence.damping", damping, 1e-9)
     gradients, factors = sample_gradients(training), fit(training, seed)

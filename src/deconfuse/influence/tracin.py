@@ -25,7 +25,10 @@ def scores(
     *,
     earlier: Iterable[tuple[Training | Network, Targets]] = (),
 ) -> Float[Tensor, "g n"]:
-    """TracIn of every training sample on every group; earlier: the same at checkpoints kept before."""
+    """TracIn of every training sample on every group.
+
+    earlier: the training side and the targets at each checkpoint that was kept before.
+    """
     result = _term(training, targets)
     for past in earlier:
         result += _term(*past)

@@ -1,4 +1,4 @@
-"""Does a score predict what really happens? Train the head again without random subsets, and see.
+"""Measure whether scores predict real changes: train the head again without random subsets.
 
 The linear datamodeling score (Park et al., ICML 2023, section 2) of a confusion P: leave out random subsets
 S of the training set, train the head again without each, and take Spearman's rank correlation, over the
@@ -30,12 +30,16 @@ from deconfuse.system.files import file_hash, read_arrays, short_hash, write_arr
 from deconfuse.system.lock import found_or_made, whole_at
 from deconfuse.system.progress import track
 
-FORMAT = 1  # raised when the code measures something else from the same plan
+FORMAT = 1  # raised when the code measures something else with the same settings
 
 
 @dataclass(frozen=True)
 class SubsetRetraining:
-    """How it is measured: `subsets` random ones, each `share` of the training set, trained for `steps`."""
+    """How it is measured.
+
+    subsets: how many are left out in turn, 0 for none; share: the share of the training set in each; steps:
+    of full-batch gradient descent without each; seed: of the subsets.
+    """
 
     subsets: int
     share: float
@@ -53,7 +57,7 @@ class SubsetRetraining:
 
 
 def draw(plan: SubsetRetraining, n: int) -> Bool[Tensor, "s n"]:
-    """The subsets that are left out, as masks; each has the same size, at least one and not all."""
+    """The subsets to leave out, as masks; all have the same size, at least 1 and less than n."""
     random, size = np.random.default_rng(plan.seed), min(max(1, round(plan.share * n)), n - 1)
     masks = np.zeros((plan.subsets, n), dtype=bool)
     for mask in masks:
@@ -64,9 +68,10 @@ def draw(plan: SubsetRetraining, n: int) -> Bool[Tensor, "s n"]:
 def measure_changes(
     training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: SubsetRetraining
 ) -> Float[Tensor, "s g"]:
-    """The change of every group's d when the head is trained without each subset, beside training with all.
+    """d after training without each subset minus d after training with all samples, of every group.
 
-    Both start at the trained head and take the same steps, short enough that the loss of all never rises.
+    Both start at the trained head and take the same number of steps, with a step size at which the loss of
+    all samples never rises.
     """
     largest = spectrum(hessian_of(training), training.weight, seed=plan.seed).largest
     if largest <= 0:
@@ -93,7 +98,7 @@ def find_or_measure_changes(
     plan: SubsetRetraining,
     checkpoint: Path,
 ) -> Float[Tensor, "s g"]:
-    """`measure_changes`, or what lies beside the checkpoint from a run with the same plan and targets."""
+    """What `measure_changes` returns, read from beside the checkpoint if an earlier run measured the same."""
     groups = [group.tolist() for group in targets.groups]
     key = short_hash([FORMAT, file_hash(checkpoint), asdict(plan), targets.sign, groups, _seen(targets)])
     path = checkpoint.with_suffix(f".counterfactual-{key}.npz")
@@ -111,7 +116,7 @@ def find_or_measure_changes(
 
 
 def _seen(targets: Targets) -> str:
-    """A hash of the test samples' features: other images at the same places are other targets."""
+    """A hash of the test samples' features, so that other images in the same rows are other targets."""
     rows = torch.cat(
         [torch.cat([targets.query[q], targets.gallery[g]]) for q, g in (x.T for x in targets.groups)]
     )
@@ -121,8 +126,10 @@ def _seen(targets: Targets) -> str:
 def linear_datamodeling_scores(
     influence: Float[Tensor, "g n"], left_out: Bool[Tensor, "s n"], changes: Float[Tensor, "s g"]
 ) -> Float[np.ndarray, " g"]:
-    """Spearman's rank correlation over the subsets, for each group; 0 where the scores predict no change, NaN
-    where there is none."""
+    """Spearman's rank correlation over the subsets, for each group.
+
+    0 if the scores predict the same change for every subset, NaN if every subset has the same change.
+    """
     predicted = (left_out.to(influence) @ influence.T).double().numpy()  # (s, g)
     ranks = [rankdata(side, axis=0) for side in (predicted, changes.double().numpy())]
     a, b = (rank - rank.mean(0) for rank in ranks)
@@ -134,7 +141,7 @@ def linear_datamodeling_scores(
 
 
 def check(plan: SubsetRetraining, params: str) -> None:
-    """Raise UserError where more than the head is attributed: it is the head that is trained again."""
+    """Raise UserError if more than the head is attributed, as only the head is trained again."""
     if plan.subsets and params != "head":
         raise UserError(
             f"counterfactual.subsets={plan.subsets} trains the head again, but params={params} attributes "
@@ -149,7 +156,7 @@ def measure(
     plan: SubsetRetraining,
     checkpoint: Path,
 ) -> Float[np.ndarray, " g"] | None:
-    """The score of each group; None where the plan has no subsets, or nothing was explained."""
+    """The linear datamodeling score of each group; None without subsets, or if nothing was explained."""
     if not plan.subsets or not len(targets):
         return None
     left_out = draw(plan, len(training))
@@ -158,7 +165,7 @@ def measure(
 
 
 def report(scores: Float[np.ndarray, " g"] | None, plan: SubsetRetraining) -> dict | None:
-    """Mean and 95 % interval over the groups, and how it was measured."""
+    """Mean and 95 % interval over the groups, and the settings of the measurement."""
     found = None if scores is None else mean_interval(scores)
     return found and {**found, **asdict(plan)}
 
@@ -169,8 +176,8 @@ MOMENTUM = 0.9
 def retrain(training: Training, share: Float[Tensor, " n"], steps: int, rate: float) -> Float[Tensor, "m D"]:
     """W after `steps` of full-batch gradient descent from the trained one on sum_k share_k l_k.
 
-    With Nesterov's momentum of 0.9; features, bias and proxies stay. Deterministic: equal shares end at
-    equal weights. rate: `stable_rate` finds one.
+    Nesterov's momentum is 0.9; features, bias and proxies are constants. Deterministic: equal shares lead to
+    equal weights. rate: the step size, from `stable_rate`.
     """
     *_, weight = descend(training, share, steps, rate)
     return weight
@@ -190,10 +197,11 @@ def descend(
 
 
 def stable_rate(training: Training, share: Float[Tensor, " n"], steps: int, largest: float) -> float:
-    """The first of 1/largest, 1/(2 largest), 1/(4 largest) ... with which the loss never rises on its way.
+    """The first of 1/largest, 1/(2 largest), 1/(4 largest) ... with which the loss never rises.
 
-    largest: the Hessian's largest eigenvalue at the trained head, from where it may grow. A rate that lets
-    the loss swing would make what is measured a matter of rounding. Raises UserError where none is found.
+    largest: the Hessian's largest eigenvalue at the trained head; it may be larger along the path. With a
+    step size at which the loss oscillates, what is measured would depend on rounding errors. Raises UserError
+    if none of 20 step sizes is small enough.
     """
     for halvings in range(20):
         rate, before = 0.5**halvings / largest, float("inf")

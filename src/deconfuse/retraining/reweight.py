@@ -1,9 +1,9 @@
-"""Does an explanation help? Train the head again with its helpful samples up and its harmful ones down.
+"""Measure whether explanations help: train the head again with more weight on helpful samples.
 
-For every explained pair or group P (Eq. 7 and 8), the head is trained for one more epoch from where it
-stands, with a weight of 2 on the samples that score helpful (< 0), 0 on those that score harmful (> 0) and 1
-on the rest; what is measured is d(P; theta') - d(P; theta_0), which is > 0 where the confusion is further
-apart. All explanations see the same batches, so their changes can be compared pair by pair.
+For every explained pair or group P (Eq. 7 and 8), the trained head is trained for one more epoch with a
+weight of 2 on samples that score helpful (< 0), 0 on those that score harmful (> 0) and 1 on the others. What
+is measured is d(P; theta') - d(P; theta_0), which is > 0 if the confused samples have moved apart. All
+explanations are retrained on the same batches, so their changes can be compared pair by pair.
 """
 
 import copy
@@ -27,14 +27,14 @@ from deconfuse.training.embedder import Embedder
 from deconfuse.training.train import carry_out
 
 MODES = ("none", "cached", "images")
-IMAGES_BYTES = 4 * CHUNK_BYTES  # more heads at once: every chunk is another pass of the backbone
+IMAGES_BYTES = 4 * CHUNK_BYTES  # larger, as every chunk of heads costs another pass of the backbone
 
 
 @dataclass(frozen=True)
 class Changes:
     """d of every explained group before and after its own retraining, times the targets' sign; on a CPU.
 
-    before and after in [-4, 4]; where it is -d that is explained (mis-similar pairs), they are -d.
+    before and after are in [0, 4]; if -d is explained, as for mis-similar pairs, they are -d, in [-4, 0].
     """
 
     before: Float[Tensor, " g"]
@@ -42,15 +42,17 @@ class Changes:
 
     @property
     def change(self) -> Float[Tensor, " g"]:
-        """after - before (Eq. 7); > 0: the explanation helped, what was confused is further apart."""
+        """after - before (Eq. 7); > 0: the explanation helped, the confused samples are further apart."""
         return self.after - self.before
 
 
 @dataclass(frozen=True)
 class Retraining:
-    """How the head is trained again; mode: none, cached (on features) or images (through the backbone).
+    """How the head is trained again for each explanation.
 
-    helpful, harmful: weights of the samples that score < 0 and > 0. optimizer: parameters -> torch's own.
+    mode: none, cached (on the cached features) or images (through the frozen backbone, with augmentation);
+    helpful, harmful: the weights of samples that score < 0 and > 0; optimizer: makes one of torch.optim's
+    from a list of parameters; seed: of the batches.
     """
 
     mode: str
@@ -82,7 +84,7 @@ class Source:
 
 
 def check(settings: object, params: str) -> None:
-    """Raise UserError where settings is no group of keys, or where more than the head is attributed."""
+    """Raise UserError if settings is not a group of keys, or if more than the head is attributed."""
     if not isinstance(settings, Mapping):
         raise UserError(f"retrain={settings} is not a group of keys; give retrain.mode=cached, or images")
     if settings["mode"] != "none" and params != "head":
@@ -93,7 +95,7 @@ def check(settings: object, params: str) -> None:
 
 
 def rehearse(plan: Retraining, model: Embedder) -> None:
-    """Take a step with two heads on made-up samples: an optimizer that can't move them shows at once."""
+    """Take a step with two heads on made-up samples; raise UserError if the optimizer can't."""
     if plan.mode == "none":
         return
     phi, labels = torch.eye(4, model.head.in_features), torch.zeros(4, dtype=torch.long)
@@ -150,7 +152,7 @@ def reweight(
 
 
 def on_features(heads: Heads, plan: Retraining, training: Training, data: DataModule, what: str) -> None:
-    """Train the heads on the cached features, which know no augmentation."""
+    """Train the heads on the cached features, which are those of images without augmentation."""
     optimizer = heads.optimizer(plan.optimizer)
     sampler = _sampler(plan, data)
     for rows in track(_rows(sampler, plan.epochs), what, plan.epochs * len(sampler)):
@@ -168,16 +170,16 @@ def _rows(sampler: BalancedBatches, epochs: int) -> Iterator[Int[Tensor, " B"]]:
 
 
 class Reweighting(pl.LightningModule):
-    """Heads behind a frozen backbone in eval mode; one forward pass of a batch serves them all."""
+    """Heads behind a frozen backbone in eval mode; one forward pass of a batch serves all heads."""
 
     def __init__(self, backbone: nn.Module, heads: Heads, plan: Retraining):
         super().__init__()
-        self.automatic_optimization = False  # the heads know their gradients, and are no modules
+        self.automatic_optimization = False  # the heads are no modules and compute their gradients
         self.backbone, self.loss, self.heads, self.plan = backbone, heads.loss, heads, plan
         self.train()
 
     def train(self, mode: bool = True) -> "Reweighting":
-        """As usual, but the backbone stays in eval mode."""
+        """As every module's, but the backbone stays in eval mode."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -190,7 +192,7 @@ class Reweighting(pl.LightningModule):
         return {"loss": torch.tensor(self.heads.learn(self.optimizers(), phi, labels, rows))}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The plan's, over the heads."""
+        """The plan's optimizer, of all heads."""
         return self.heads.optimizer(self.plan.optimizer)
 
 
@@ -215,7 +217,7 @@ def through_backbone(heads: Heads, plan: Retraining, source: Source, what: str) 
 
 
 def _moves_together(plan: Retraining) -> bool:
-    """L-BFGS takes one step length for all it is given, so each head has to be given on its own."""
+    """True for L-BFGS: it has one step length for all its parameters, so each head needs its own."""
     return getattr(plan.optimizer, "func", plan.optimizer) is torch.optim.LBFGS
 
 
@@ -229,7 +231,7 @@ def _finite(heads: Heads, first: int) -> None:
 
 
 def report(changes: Changes | None, plan: Retraining) -> dict | None:
-    """Mean change and its 95 % interval over what was explained, and how it was measured."""
+    """Mean change and its 95 % interval over the explanations, and the settings of the retraining."""
     found = None if changes is None else mean_interval(changes.change.double().numpy())
     if found is None:
         return None
