@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from deconfuse.attribution.head import Targets, Training
-from deconfuse.influence import eif, influence_function
+from deconfuse.influence import eif, if_code
 from deconfuse.labels.relabel import vote
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.loss.softtriple import SoftTriple
@@ -18,8 +18,7 @@ from deconfuse.system.errors import UserError, command
 from deconfuse.system.files import read_arrays
 
 LIMIT = 1e-4
-EIF = {"radius": None, "normalise": False}  # what influence=eif_code sets
-LISSA = {"solver": "lissa", "scale": 500.0, "damping": 0.01, "batch": 1}  # what influence=if_code sets
+EIF = {"path": eif.RawSteps(), "normalise": False}  # what influence=eif_code sets
 NEEDED = (
     *("train_features", "train_labels", "test_features", "test_labels", "weight", "bias", "proxies"),
     *("nn_indices", "pairs", "group_classes", "group_confused", "knn_k"),
@@ -66,8 +65,8 @@ def scores(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "eif_theta2": eif.scores(training, pairs, n_theta=2, **EIF),
         "group_eif": eif.scores(training, some, **EIF),
         # Recorded with Eq. 4's own sign, > 0 helpful.
-        "if_lissa": -influence_function.scores(training, pairs, **LISSA),
-        "group_if_lissa": -influence_function.scores(training, some, **LISSA),
+        "if_lissa": -if_code.scores(training, pairs),
+        "group_if_lissa": -if_code.scores(training, some),
         "knn_prob": dense.scatter(1, votes.classes, votes.share),
     }
     return {key: (found.numpy(), data[key]) for key, found in ours.items() if key in data}

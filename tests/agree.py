@@ -8,6 +8,7 @@ from deconfuse.attribution.head import Targets, Training, loss_change
 from deconfuse.detector import loss as loss_detector
 from deconfuse.detector import margin, self_influence
 from deconfuse.influence import eif, ekfac, influence_function, tracin
+from deconfuse.influence.influence_function import Solver
 from deconfuse.labels.relabel import vote
 
 
@@ -84,9 +85,10 @@ def check(loss: nn.Module, c: int) -> None:
     # The methods: with the loss's shortcuts, and without.
     for method in (eif.scores, tracin.scores):
         torch.testing.assert_close(method(training, targets), method(plain, targets), rtol=1e-7, atol=1e-9)
-    settings = {"damping": 2.0, "tolerance": 1e-12, "max_products": 300}
-    by_cg = influence_function.scores(training, targets, solver="cg", **settings)
-    by_matrix = influence_function.scores(plain, targets, solver="explicit", **settings)
+    by_cg, by_matrix = (
+        influence_function.scores(side, targets, solver=Solver(kind, 1e-12, 300), damping=2.0)
+        for side, kind in ((training, "cg"), (plain, "explicit"))
+    )
     torch.testing.assert_close(by_cg, by_matrix, rtol=1e-6, atol=1e-8 * by_matrix.abs().max().item())
     for found in (by_cg, ekfac.scores(training, targets)):
         assert torch.isfinite(found).all()

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from deconfuse.attribution.curvature import explicit, gradient_z
 from deconfuse.attribution.head import Targets, Training, chunks, weight_gradient
-from deconfuse.influence.influence_function import scores
+from deconfuse.influence.influence_function import Solver, scores
+from tests.damping import share_of_largest
 from tests.influence.test_eif import GROUPS
 
 DAMPING = 30.0  # enough that H + lambda I is positive definite: captum drops what is not
@@ -75,9 +76,8 @@ def of_groups(by_pair):
 
 
 def ours(training, test):
-    return scores(
-        training, Targets(test, test, GROUPS), solver="explicit", damping=DAMPING, damping_unit="absolute"
-    )
+    damping = share_of_largest(training, DAMPING)
+    return scores(training, Targets(test, test, GROUPS), solver=Solver("explicit"), damping=damping)
 
 
 def by_dattri(training, test, batch):

@@ -129,7 +129,7 @@ def test_only_what_the_weights_depend_on_trains_again(tmp_path):
 
     first = go(tmp_path, *TINY)
     (one,) = checkpoints()
-    other = go(tmp_path, *TINY, "influence.radius=0.3", "detector=loss", "neighbours=3")
+    other = go(tmp_path, *TINY, "influence.path.radius=0.3", "detector=loss", "neighbours=3")
     assert other != first
     assert checkpoints() == [one]
     go(tmp_path, *TINY, "influence=eif_code", "trainer=cpu", "logger=none", "recipe.eval_batch_size=7")
@@ -151,7 +151,7 @@ def test_only_what_the_weights_depend_on_trains_again(tmp_path):
         (["target=mis_similar"], "mis_similar.csv"),
         (["target=pairs", "target.most=7"], "confusions.csv"),
         (["target=pairs", "target.most=3", "params=all", "influence=tracin"], "confusions.csv"),
-        (["target=pairs", "target.most=2", "params=last_block", "influence.steps=3"], "confusions.csv"),
+        (["target=pairs", "target.most=2", "params=last_block", "influence.path.steps=3"], "confusions.csv"),
     ],
 )
 def test_what_is_explained_is_a_choice(noisy, words, table):
@@ -688,7 +688,7 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
     ("word", "message"),
     [
         ("influence.n_theta=0", r"influence.n_theta=0 is too small"),
-        ("influence.radius=-1", r"influence.radius=-1 is not positive"),
+        ("influence.path.radius=-1", r"influence.path.radius=-1 is not positive"),
         ("+influence.foo=1", r"target, influence or detector: .*foo"),
         ("target.most=0", r"target.most=0 is too small"),
         ("params=al", r"params=al is not known; did you mean all"),
@@ -735,8 +735,8 @@ def test_a_bad_value_is_named_before_anything_is_trained(tmp_path, word, message
         (["retrain.mode=images", "+retrain.optimizer.rate=1"], r"^retrain.optimizer: .*'rate'"),
         (["influence.n_theta=3", "params=all"], r"influence.n_theta=3: .* take 1 or 2"),
         (
-            ["influence=if", "influence.solver=lissa", "params=last_block"],
-            r"solver=lissa works with params=head",
+            ["influence=if", "influence.solver.kind=explicit", "params=last_block"],
+            r"solver.kind=explicit works with params=head",
         ),
     ],
 )

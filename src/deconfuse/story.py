@@ -14,6 +14,7 @@ from torch import Tensor
 from deconfuse.attribution import attribute, trajectory
 from deconfuse.attribution.head import Targets
 from deconfuse.attribution.look import Frozen, Seen, earlier_sides, freeze, measure
+from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.trajectory import Moment, Trajectory, listed
 from deconfuse.labels import effect, judge, loop
 from deconfuse.labels.relabel import Votes
@@ -71,7 +72,7 @@ def run(cfg: DictConfig) -> Path:
     # What else is asked of the scores: how did they come about, do they come true, do they help?
     epochs = explain_epochs(job, seen, explained, influence)
     clock.lap("epochs", epochs)
-    lds = counterfactual.check(frozen.training, targets, influence, ask.subsets, model.checkpoint)
+    lds = counterfactual.measure(frozen.training, targets, influence, ask.subsets, model.checkpoint)
     clock.lap("counterfactual", lds)
     retrained = retrain(job, frozen, targets, influence)
     clock.lap("retraining", retrained)
@@ -143,9 +144,9 @@ def retrain(
     job: Job, frozen: Frozen, targets: Targets, influence: Float[Tensor, "g n"]
 ) -> reweight.Changes | None:
     """What training the head again by the scores changes; None where it was not asked for."""
-    start = job.subject.model, job.subject.data, job.start.trainer
+    source = reweight.Source(job.subject.model, job.subject.data, job.start.trainer)
     return distributed.told(
-        lambda: reweight.reweight(job.ask.retraining, frozen.training, targets, influence, *start)
+        lambda: reweight.reweight(job.ask.retraining, frozen.training, targets, influence, source)
     )
 
 
@@ -190,12 +191,12 @@ def keep(job: Job, outcome: Outcome, clock: Clock) -> None:
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(job.settings)), "utf-8")
 
-        def embeddings() -> dict[str, Tensor]:
+        def sides_embeddings() -> dict[str, Tensor]:
             sides = {"query": seen.test.query, "gallery": seen.test.gallery}
             sides = {name: F.normalize(z, dim=1) for name, z in sides.items()}
-            return {"train": seen.frozen.training.embeddings(), **sides}
+            return {"train": embeddings(seen.frozen.training), **sides}
 
-        shown = found, report, written, unit, embeddings, outcome.votes, job.ask.report
+        shown = found, report, written, unit, sides_embeddings, outcome.votes, job.ask.report
         page.write(partial / "report", job.folder, *shown)
         clock.lap("report")
         report = results.finish(partial, report)

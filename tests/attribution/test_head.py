@@ -1,17 +1,9 @@
-from dataclasses import replace
-from functools import partial
-
 import pytest
 import torch
 from torch import nn
 
-from deconfuse.attribution.curvature import hessian_of, sample_gradients
+from deconfuse.attribution import head
 from deconfuse.attribution.head import Targets, Training, chunks, loss_change
-from deconfuse.detector import loss, margin, self_influence
-from deconfuse.influence import eif, ekfac, influence_function, tracin
-from deconfuse.labels.relabel import vote
-from deconfuse.loss.proxynca import ProxyNCA
-from tests.influence.test_eif import GROUPS
 
 
 def direct(training, sides, move):
@@ -25,12 +17,14 @@ def direct(training, sides, move):
 
 
 @pytest.mark.parametrize("tile", [None, 1, 5, 23])
-def test_loss_change_equals_moving_the_weight(toy, tile):
+def test_loss_change_equals_moving_the_weight(toy, tile, monkeypatch):
     training, test = toy
+    if tile is not None:  # training samples at a time
+        monkeypatch.setattr(head, "TILE_BYTES", 4 * len(training.proxies) * tile)
     sides = test[:6].reshape(3, 2, 11)
     move = torch.randn(3, 2, 5, dtype=torch.float64) / 10
     torch.testing.assert_close(
-        loss_change(training, sides, move, tile), direct(training, sides, move), rtol=1e-9, atol=1e-10
+        loss_change(training, sides, move), direct(training, sides, move), rtol=1e-9, atol=1e-10
     )
 
 
@@ -87,53 +81,3 @@ def test_shares_are_the_sign_over_the_size_of_the_group():
     for sign in (1.0, -1.0):
         (sides,) = chunks(Targets(features, features, groups, sign), 7)
         assert sides.share.tolist() == [[sign, 0.0], [sign / 2, sign / 2]]
-
-
-METHODS = {
-    "eif": partial(eif.scores, n_theta=2),
-    "eif, three directions": partial(eif.scores, n_theta=3),
-    "tracin": tracin.scores,
-    "ekfac": ekfac.scores,
-    "relatif": partial(ekfac.scores, relative=True),
-    "if": partial(influence_function.scores, damping=0.1, tolerance=1e-7),
-}
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_scores_are_the_same_where_the_training_set_is_taken_in_parts(toy, monkeypatch, method):
-    training, test = toy
-    targets = Targets(test, test, GROUPS)
-    want = METHODS[method](training, targets)
-    monkeypatch.setattr("deconfuse.attribution.head.PART_ROWS", 7)
-    part = replace(training)
-    assert [len(each) for _, each in part.parts()] == [7, 7, 7, 2]
-    found = METHODS[method](part, targets)
-    assert "z" not in vars(part)  # nothing that has all rows was made
-    torch.testing.assert_close(found, want, rtol=1e-6, atol=1e-9 * want.abs().max().item())
-
-
-def test_what_a_side_says_of_each_sample_is_the_same_in_parts(toy, monkeypatch):
-    training, _ = toy
-    none, empty = torch.zeros(0, 23, dtype=torch.float64), vote(training.z, training.labels)
-    detectors = [loss.suspicion, margin.suspicion, self_influence.suspicion]
-    want = [detector(training, none, empty) for detector in detectors]
-    gradients, embeddings = sample_gradients(training), training.embeddings()
-    product = hessian_of(training)(training.weight[None])
-    monkeypatch.setattr("deconfuse.attribution.head.PART_ROWS", 5)
-    part = replace(training)
-    for detector, values in zip(detectors, want, strict=True):
-        torch.testing.assert_close(detector(part, none, empty), values)
-    torch.testing.assert_close(sample_gradients(part), gradients)
-    torch.testing.assert_close(part.embeddings(), embeddings)
-    torch.testing.assert_close(hessian_of(part)(part.weight[None]), product)
-
-
-def test_a_part_is_as_large_as_memory_allows(monkeypatch):
-    loss = ProxyNCA(1000, 6)
-    labels = torch.zeros(50, dtype=torch.long)
-    side = Training(torch.zeros(50, 4), labels, torch.zeros(6, 4), torch.zeros(6), loss)
-    assert side.part_rows == 50
-    monkeypatch.setattr("deconfuse.attribution.head.PART_BYTES", 8 * 4 * 1000)
-    assert side.part_rows == 8
-    monkeypatch.setattr("deconfuse.attribution.head.PART_BYTES", 1)
-    assert side.part_rows == 1

@@ -14,13 +14,20 @@ from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.model.small_cnn import SmallCNN
 from deconfuse.retrieval.confusion import distance
 from deconfuse.system.errors import UserError
+from tests.damping import share_of_largest
 from tests.influence.test_eif import GROUPS
 from tests.networks import Embeds, in_batches, only_a_head
 
+
+def solved(side, targets):
+    solver = influence_function.Solver(tolerance=1e-11)
+    return influence_function.scores(side, targets, solver=solver, damping=share_of_largest(side, 100.0))
+
+
 METHODS = {
-    "eif": partial(eif.scores, steps=20, n_theta=2),
-    "eif_code": partial(eif.scores, radius=None, normalise=False, step_size=0.01),
-    "if": partial(influence_function.scores, damping=100.0, damping_unit="absolute", tolerance=1e-11),
+    "eif": partial(eif.scores, path=eif.Sphere(steps=20), n_theta=2),
+    "eif_code": partial(eif.scores, path=eif.RawSteps(step_size=0.01), normalise=False),
+    "if": solved,
     "tracin": tracin.scores,
 }
 
@@ -127,5 +134,5 @@ def test_what_only_the_head_has_is_refused(toy):
     network, targets = only_a_head(training, test, "all"), Targets(test, test, GROUPS)
     with pytest.raises(UserError, match=r"influence.n_theta=3: .* take 1 or 2, or params=head"):
         eif.scores(network, targets, n_theta=3)
-    with pytest.raises(UserError, match=r"influence.solver=lissa works with params=head"):
-        influence_function.scores(network, targets, solver="lissa")
+    with pytest.raises(UserError, match=r"influence.solver.kind=explicit works with params=head"):
+        influence_function.scores(network, targets, solver=influence_function.Solver("explicit"))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from deconfuse.attribution import attribute, scores
+from deconfuse.attribution import rows, scores
 from deconfuse.attribution.scores import acting, room, unscored, unsound
 from deconfuse.system import distributed
 from tests.team import team
@@ -68,7 +68,7 @@ def of_uneven_parts(folder):
     """A process's samples of `made()`, and the scores of all of them."""
     scores.HELD_BYTES, scores.BLOCK_BYTES = 100, 3 * 23 * 4
     whole = made()
-    found = attribute.of_all(whole[:, list(distributed.share(23))], 23, folder)
+    found = rows.of_all(whole[:, list(distributed.share(23))], 23, folder)
     return torch.equal(found, whole), found.is_contiguous(), len(list(folder.iterdir()))
 
 

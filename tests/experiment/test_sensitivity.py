@@ -10,13 +10,13 @@ def found(ap, right=0.8):
 
 
 def turned(folder, method, seed, knob, rate, epochs=1, **choices):
-    name = {"eif": "radius", "if": "damping"}[method]
+    own_keys = {"eif": {"path": {"radius": knob}}, "if": {"damping": knob}}[method]
     return finish(
         folder,
         f"{method}{seed}-{knob}-{rate}-{epochs}",
         seed,
         choices={"influence": method, "target": "pairs", **choices},
-        settings={"influence": {name: knob}, "retrain": {"epochs": epochs, "optimizer": {"lr": rate}}},
+        settings={"influence": own_keys, "retrain": {"epochs": epochs, "optimizer": {"lr": rate}}},
         tables={"retrained.csv": {"d_before": [0.1] * 4, "change": [knob or 1, -rate, rate, rate]}},
         retrain={"lr": rate, "mean": knob},
         noise=found(0.9),
@@ -55,7 +55,7 @@ def point(folder, knob, rate, change, ap=0.9, seed=0, dataset="glyphs"):
         f"{dataset}{seed}-{knob}-{rate}",
         seed,
         choices={"influence": "eif", "target": "pairs", "dataset": dataset},
-        settings={"influence": {"radius": knob}, "retrain": {"optimizer": {"lr": rate}}},
+        settings={"influence": {"path": {"radius": knob}}, "retrain": {"optimizer": {"lr": rate}}},
         tables={"retrained.csv": {"d_before": [0.1], "change": [change]}},
         retrain={"lr": rate, "mean": change},
         noise=found(ap),

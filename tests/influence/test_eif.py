@@ -1,9 +1,13 @@
+import inspect
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 
-from deconfuse.attribution.head import Targets, Training
-from deconfuse.influence.eif import scores
+from deconfuse.attribution import head
+from deconfuse.attribution.head import Targets, Training, chunks
+from deconfuse.influence.eif import RawSteps, Space, Sphere, climb, scores
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.retrieval.confusion import distance
@@ -12,7 +16,7 @@ from scripts.check_golden import groups as golden_groups
 from tests.defaults import in_code, in_yaml
 from tests.networks import only_a_head
 
-CODE = {"radius": None, "normalise": False}
+CODE = {"path": RawSteps(), "normalise": False}
 
 
 def slow(
@@ -54,20 +58,22 @@ GROUPS = (torch.tensor([[0, 1]]), torch.tensor([[2, 3], [4, 2], [5, 6]]), torch.
 @pytest.mark.parametrize("radius", [None, 0.05, 0.5])
 def test_equals_autograd_on_the_whole_weight(toy, n_theta, radius):
     training, test = toy
-    settings = {"radius": radius, "steps": 20, "step_size": 0.01, "normalise": radius is not None}
-    found = scores(training, Targets(test, test, GROUPS), n_theta=n_theta, **settings)
+    path = RawSteps(step_size=0.01, steps=20) if radius is None else Sphere(radius, steps=20)
+    normalise = radius is not None
+    found = scores(training, Targets(test, test, GROUPS), n_theta=n_theta, path=path, normalise=normalise)
+    settings = {"radius": radius, "steps": 20, "step_size": 0.01, "normalise": normalise}
     want = [slow(training, test, group, signs=(1, -1)[:n_theta], **settings) for group in GROUPS]
     torch.testing.assert_close(found, torch.stack(want), rtol=1e-7, atol=1e-9)
 
 
 def test_raw_steps_end_once_d_has_moved_enough(toy):
     training, test = toy
-    settings = {"radius": None, "steps": 40, "step_size": 0.05, "normalise": False}
-    targets = Targets(test, test, GROUPS)
-    found = scores(training, targets, n_theta=2, max_change=0.2, **settings)
-    want = [slow(training, test, group, signs=(1, -1), max_change=0.2, **settings) for group in GROUPS]
+    steps = {"steps": 40, "step_size": 0.05}
+    targets, settings = Targets(test, test, GROUPS), {"n_theta": 2, "normalise": False}
+    found = scores(training, targets, path=RawSteps(**steps, max_change=0.2), **settings)
+    want = [slow(training, test, group, signs=(1, -1), max_change=0.2, **steps) for group in GROUPS]
     torch.testing.assert_close(found, torch.stack(want), rtol=1e-7, atol=1e-9)
-    assert (found - scores(training, targets, n_theta=2, **settings)).abs().max() > 1e-3
+    assert (found - scores(training, targets, path=RawSteps(**steps), **settings)).abs().max() > 1e-3
 
 
 def test_the_seed_chooses_the_directions_beyond_two_alone(toy):
@@ -82,28 +88,25 @@ def test_the_seed_chooses_the_directions_beyond_two_alone(toy):
     assert scores(training, targets, n_theta=10).isfinite().all()  # as many as d depends on
 
 
-@pytest.mark.parametrize("radius", [None, 0.3])
-def test_the_climb_in_coordinates_of_the_span_is_the_climb(toy, radius):
-    from deconfuse.attribution.head import chunks
-    from deconfuse.influence.eif import Path, Space, climb
-
+@pytest.mark.parametrize("path", [RawSteps(0.01, 20, 0.2), Sphere(0.1, 20)])
+def test_the_climb_in_coordinates_of_the_span_is_the_climb(toy, path):
     training, test = toy
     pairs = Targets.pairs(test, test, torch.tensor([[0, 1], [2, 3], [4, 4]]))
     (sides,) = chunks(pairs, len(training), 3)
-    space, path = Space.of(training, sides), Path(20, radius, 0.01, 0.2)
+    space = Space.of(training, sides)
     assert space.z.shape == (3, 2, 5)  # two sides, five dimensions: the span is smaller
-    torch.testing.assert_close(space.climb(-1, path), climb(space, -1, path), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(space.climb(-1, path, 3.0), climb(space, -1, path, 3.0), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_theta", [1, 2, 5])
-def test_chunk_and_tile_change_no_score(toy, n_theta):
+def test_the_sizes_of_chunks_and_tiles_change_no_score(toy, n_theta, monkeypatch):
     training, test = toy
-    targets = Targets(test, test, GROUPS)
-    whole = scores(training, targets, n_theta=n_theta, radius=0.1)
-    for chunk, tile in ((1, 5), (2, 1), (3, 23)):
-        torch.testing.assert_close(
-            scores(training, targets, n_theta=n_theta, radius=0.1, chunk=chunk, tile=tile), whole
-        )
+    targets, settings = Targets(test, test, GROUPS), {"n_theta": n_theta, "path": Sphere(0.1)}
+    whole = scores(training, targets, **settings)
+    for chunk, tile in ((1, 5), (2, 1), (3, 23)):  # groups, and training samples, at a time
+        monkeypatch.setattr(head, "CHUNK_BYTES", 4 * 23 * 2 * 3 * chunk)
+        monkeypatch.setattr(head, "TILE_BYTES", 4 * len(training.proxies) * tile)
+        torch.testing.assert_close(scores(training, targets, **settings), whole)
 
 
 def golden_side(data, name):
@@ -138,20 +141,17 @@ def test_a_sample_that_pulls_the_pair_together_is_harmful():
     features = torch.tensor([[1.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
     identity, zero = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     training = Training(features, torch.tensor([0, 1]), identity, zero, loss.requires_grad_(False))
-    found = scores(training, Targets.pairs(test, test, torch.tensor([[0, 1]])), radius=0.01)
+    found = scores(training, Targets.pairs(test, test, torch.tensor([[0, 1]])), path=Sphere(0.01))
     assert found[0, 0] > 0
     assert found[0, 1] < 0
 
 
 def test_thetas_beyond_two_are_at_right_angles_on_the_same_sphere(toy):
-    from deconfuse.attribution.head import chunks
-    from deconfuse.influence.eif import Path, Space
-
     training, test = toy
     (sides,) = chunks(Targets(test, test, GROUPS), len(training), 3)
     space = Space.of(training, sides)
     length = 0.1 * training.weight.norm()
-    moves = [space.climb(+1, Path(10, length.item(), 0, 1))]
+    moves = [space.climb(+1, Sphere(0.1, 10), training.weight.norm().item())]
     for _ in range(4):
         moves.append(space.orthogonal(moves, 3, sides.rows))
     for b in range(3):
@@ -174,11 +174,6 @@ def test_no_groups_and_coinciding_samples_give_zero_not_nan(toy):
     [
         ({"n_theta": 0}, "influence.n_theta=0 is too small"),
         ({"n_theta": 11}, "d depends on 10 directions"),
-        ({"radius": -1}, "influence.radius=-1 is not positive"),
-        ({"steps": 0}, "influence.steps=0 is too small"),
-        ({"radius": 0}, "influence.radius=0 is not positive"),
-        ({"step_size": -1e-3}, "influence.step_size"),
-        ({"max_change": 0}, "influence.max_change"),
     ],
 )
 def test_bad_settings_are_named(toy, settings, message):
@@ -187,22 +182,53 @@ def test_bad_settings_are_named(toy, settings, message):
         scores(training, Targets.pairs(test, test, torch.tensor([[0, 1]])), **settings)
 
 
+@pytest.mark.parametrize(
+    ("path", "settings", "message"),
+    [
+        (Sphere, {"radius": -1}, "influence.path.radius=-1 is not positive"),
+        (Sphere, {"radius": 0}, "influence.path.radius=0 is not positive"),
+        (Sphere, {"steps": 0}, "influence.path.steps=0 is too small"),
+        (RawSteps, {"steps": 0}, "influence.path.steps=0 is too small"),
+        (RawSteps, {"step_size": -1e-3}, "influence.path.step_size"),
+        (RawSteps, {"max_change": 0}, "influence.path.max_change"),
+    ],
+)
+def test_bad_paths_are_named(path, settings, message):
+    with pytest.raises(UserError, match=message):
+        path(**settings)
+
+
+def test_a_path_that_is_a_word_and_no_group_is_named(toy):
+    training, test = toy
+    with pytest.raises(
+        UserError, match=r"influence.path=0.1 is not a group of keys; give influence.path.rad"
+    ):
+        inspect.unwrap(scores)(training, Targets(test, test, GROUPS), path=0.1)
+
+
 def test_the_defaults_are_those_of_the_command_line(toy):
     paper, code = in_yaml("influence/eif"), in_yaml("influence/eif_code")
+    for settings, path in ((paper, Sphere()), (code, RawSteps())):
+        keys = {"_target_": f"deconfuse.influence.eif.{type(path).__name__}", **asdict(path)}
+        assert settings.pop("path") == keys
     assert in_code(scores, paper) == paper
-    assert in_code(scores, {"step_size", "max_change"}) == {
-        key: code[key] for key in ("step_size", "max_change")
-    }
+    assert in_code(scores, ["path"]) == {"path": Sphere()}
     training, test = toy
     targets = Targets(test, test, GROUPS)
     assert torch.equal(scores(training, targets, n_theta=3), scores(training, targets, n_theta=3, seed=0))
 
 
-@pytest.mark.parametrize("settings", [{}, {"n_theta": 2}, {**CODE, "step_size": 0.01, "n_theta": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"path": Sphere(steps=4)},
+        {"path": Sphere(steps=4), "n_theta": 2},
+        {"path": RawSteps(0.01, 4), "normalise": False, "n_theta": 2},
+    ],
+)
 def test_a_network_that_is_only_a_head_has_the_heads_scores(toy, settings):
     training, test = toy
     targets, network = Targets(test, test, GROUPS, -1.0), only_a_head(training, test, "all", size=23)
-    settings = {"steps": 4, **settings}
     want, found = scores(training, targets, **settings), scores(network, targets, **settings)
     torch.testing.assert_close(found, want, rtol=1e-7, atol=1e-10 * want.abs().max().item())
 

@@ -4,6 +4,7 @@ import torch
 from deconfuse.attribution.curvature import gradient_z
 from deconfuse.attribution.head import Targets, chunks, weight_gradient
 from deconfuse.attribution.kronecker import fit
+from deconfuse.influence import ekfac
 from deconfuse.influence.ekfac import scores
 from deconfuse.system.errors import UserError
 from tests.defaults import in_code, in_yaml
@@ -16,15 +17,16 @@ def dense(factors, damping):
     return basis @ torch.diag(1 / (factors.values + damping).flatten()) @ basis.T
 
 
-def test_equals_the_dense_inverse_and_any_chunk(toy):
+def test_equals_the_dense_inverse_and_any_chunk(toy, monkeypatch):
     training, test = toy
     factors, targets = fit(training, seed=3), Targets(test, test, GROUPS)
     inverse = dense(factors, 0.1 * factors.values.max())
     gradients = torch.einsum("nm,nd->nmd", gradient_z(training, training.z), training.features).flatten(1)
     v = torch.cat([weight_gradient(training, sides) for sides in chunks(targets, 23, 1)]).flatten(1)
     want = v @ inverse @ gradients.T
-    for chunk in (None, 1, 2):
-        found = scores(training, targets, damping=0.1, seed=3, chunk=chunk)
+    for budget in (2**28, 1, 6_000):  # all groups in a chunk, one, two
+        monkeypatch.setattr(ekfac, "BLOCK_BYTES", budget)
+        found = scores(training, targets, damping=0.1, seed=3)
         torch.testing.assert_close(found, want, rtol=1e-8, atol=1e-11)
     relative = scores(training, targets, damping=0.1, seed=3, relative=True)
     torch.testing.assert_close(relative, want / (gradients @ inverse).norm(dim=1), rtol=1e-8, atol=1e-11)
@@ -33,7 +35,7 @@ def test_equals_the_dense_inverse_and_any_chunk(toy):
 def test_the_defaults_are_those_of_the_command_line(toy):
     settings = in_yaml("influence/ekfac")
     assert in_code(scores, settings) == settings
-    assert in_code(scores, ["seed", "chunk"]) == {"seed": 0, "chunk": None}
+    assert in_code(scores, ["seed"]) == {"seed": 0}
     training, test = toy
     with pytest.raises(UserError, match=r"influence\.damping"):
         scores(training, Targets(test, test, GROUPS), damping=0)

@@ -1,17 +1,23 @@
-import numpy as np
+import inspect
+from dataclasses import asdict, replace
+
 import pytest
 import torch
 from scipy.stats import spearmanr
 
-from deconfuse.attribution.head import Targets, Training
-from deconfuse.influence import eif, tracin
-from deconfuse.influence.influence_function import scores
+from deconfuse.attribution.head import Targets
+from deconfuse.attribution.kronecker import Factors
+from deconfuse.influence import eif, influence_function, tracin
+from deconfuse.influence.influence_function import Solver, scores
 from deconfuse.retrieval.confusion import distance
 from deconfuse.system.errors import UserError
+from tests.damping import share_of_largest
 from tests.defaults import in_code, in_yaml
-from tests.influence.test_eif import GROUPS, golden_groups, golden_side
+from tests.influence.test_eif import GROUPS
 from tests.minimise import minimise
 from tests.networks import only_a_head
+
+EXPLICIT = Solver(kind="explicit")
 
 
 def mean_d(training, test, weight, group):
@@ -38,53 +44,44 @@ def slow(training, test, damping):
 
 def test_explicit_equals_eq_4_written_out(toy):
     training, test = toy
-    found = scores(
-        training, Targets(test, test, GROUPS), solver="explicit", damping=30.0, damping_unit="absolute"
-    )
+    damping = share_of_largest(training, 30.0)
+    found = scores(training, Targets(test, test, GROUPS), solver=EXPLICIT, damping=damping)
     torch.testing.assert_close(found, slow(training, test, 30.0), rtol=1e-8, atol=1e-10)
 
 
-def test_cg_equals_explicit(toy):
+def test_cg_equals_explicit_in_chunks_of_any_size(toy, monkeypatch):
     training, test = toy
-    settings = {"damping": 30.0, "damping_unit": "absolute"}
-    targets = Targets(test, test, GROUPS)
-    exact = scores(training, targets, solver="explicit", **settings)
-    for chunk, helped in ((1, True), (2, False), (3, True)):
-        settings["precondition"] = helped
-        found = scores(training, targets, solver="cg", tolerance=1e-12, chunk=chunk, **settings)
+    targets, damping = Targets(test, test, GROUPS), share_of_largest(training, 30.0)
+    exact = scores(training, targets, solver=EXPLICIT, damping=damping)
+    for budget in (1, 12_000, 2**28):  # one, two and all three right sides at a time
+        monkeypatch.setattr(influence_function, "BLOCK_BYTES", budget)
+        found = scores(training, targets, solver=Solver(tolerance=1e-12), damping=damping)
         assert (found - exact).abs().max() <= 1e-8 * exact.abs().max()
 
 
-def test_lissa_that_has_converged_equals_explicit_at_its_damping(toy, capsys):
-    """The set 150 times over, in batches of the set: one pass is 150 steps, and the mean loss stays."""
+def test_the_preconditioner_saves_products(toy, monkeypatch):
+    """A head whose features differ in length by a factor of 30 from the first to the last."""
     training, test = toy
-    often = Training(
-        training.features.repeat(150, 1),
-        training.labels.repeat(150),
-        training.weight,
-        training.bias,
-        training.loss,
-    )
-    targets = Targets(test, test, GROUPS)
-    found = scores(often, targets, solver="lissa", scale=60.0, damping=0.5, batch=23)[:, :23]
-    assert float(capsys.readouterr().err.rpartition("residual ")[2]) < 1e-9
-    exact = scores(training, targets, solver="explicit", damping=30.0, damping_unit="absolute")
-    assert (found - exact).abs().max() <= 1e-8 * exact.abs().max()
+    lengths = torch.logspace(0, -1.5, 11, dtype=torch.float64)
+    training = replace(training, features=training.features * lengths)
+    targets, made, used = Targets(test * lengths, test * lengths, GROUPS), influence_function.hessian_of, []
 
+    def counted(training):
+        product = made(training)
 
-@pytest.mark.parametrize("name", ["proxynca", "softtriple"])
-def test_golden_lissa(golden, name):
-    """The recorded scores have Eq. 4's own sign, > 0 helpful."""
-    data = golden(name)
-    training, test = golden_side(data, name)
-    code = {"solver": "lissa", "scale": 500.0, "damping": 0.01, "batch": 1}
-    cases = {
-        "if_lissa": Targets.pairs(test, test, torch.from_numpy(data["pairs"])),
-        "group_if_lissa": Targets(test, test, golden_groups(data)),
-    }
-    for key, targets in cases.items():
-        found = -scores(training, targets, **code).numpy()
-        assert np.abs(found - data[key]).max() / np.abs(data[key]).max() < 1e-4, key
+        def count(x):
+            used.append(len(x))
+            return product(x)
+
+        return count
+
+    monkeypatch.setattr(influence_function, "hessian_of", counted)
+    scores(training, targets, solver=Solver(tolerance=1e-8), damping=0.1)
+    with_factors = sum(used)
+    used.clear()
+    monkeypatch.setattr(Factors, "solve", lambda self, v, damping: v)
+    scores(training, targets, solver=Solver(tolerance=1e-8), damping=0.1)
+    assert with_factors < sum(used)
 
 
 def test_value_and_sign_are_the_change_of_d_when_a_sample_weighs_more(toy):
@@ -107,7 +104,10 @@ def test_value_and_sign_are_the_change_of_d_when_a_sample_weighs_more(toy):
     losses = training.loss(training.features @ leaf.T + training.bias, training.labels)
     (slope,) = torch.autograd.grad((even * losses).sum(), leaf)
     found = scores(
-        training, Targets(test, test, GROUPS), solver="explicit", damping=damping, damping_unit="absolute"
+        training,
+        Targets(test, test, GROUPS),
+        solver=EXPLICIT,
+        damping=share_of_largest(training, damping),
     )
     for k in (0, 5, 11, 22):
         nudge = torch.zeros(23, dtype=torch.float64)
@@ -123,7 +123,7 @@ def test_leave_one_out_retraining_agrees(toy_convex):
     """The other methods' correlations are in docs/influence.md: lower bounds here keep them true."""
     training, test, retrain = toy_convex
     targets = Targets.pairs(test, test, torch.tensor([[0, 1], [2, 3], [4, 5]]))
-    found = scores(training, targets, solver="explicit", damping=0.05, damping_unit="absolute")
+    found = scores(training, targets, solver=EXPLICIT, damping=share_of_largest(training, 0.05))
     others = {0.80: eif.scores(training, targets), 0.81: tracin.scores(training, targets)}
     for g, group in enumerate(targets.groups):
         base = mean_d(training, test, training.weight, group)
@@ -134,42 +134,42 @@ def test_leave_one_out_retraining_agrees(toy_convex):
             assert spearmanr(other[g], change).statistic > least - 0.01
 
 
-def test_no_groups_and_bad_settings(toy):
+def test_no_groups_have_no_scores(toy):
     training, test = toy
     assert scores(training, Targets(test, test, ())).shape == (0, 23)
-    with pytest.raises(UserError, match=r"influence.solver=foo is not known"):
-        scores(training, Targets(test, test, GROUPS), solver="foo")
 
 
 def test_what_is_not_solved_is_said(toy, capsys):
     training, test = toy
-    targets, settings = Targets(test, test, GROUPS), {"damping": 30.0, "damping_unit": "absolute"}
-    scores(training, targets, **settings)
+    targets, damping = Targets(test, test, GROUPS), share_of_largest(training, 30.0)
+    scores(training, targets, damping=damping)
     assert "warning" not in capsys.readouterr().err
-    scores(training, targets, tolerance=1e-9, max_products=1, precondition=False, **settings)
+    scores(training, targets, solver=Solver(tolerance=1e-9, max_products=1), damping=damping)
     said = capsys.readouterr().err
     assert "3 of 3 explanations are not solved (tolerance 1e-09)" in said
-    assert "influence.max_products" in said
+    assert "influence.solver.max_products" in said
     assert "not at all" not in said
 
 
 def test_what_is_not_solved_at_all_is_said_to_have_scores_of_0(toy, capsys, monkeypatch):
     training, test = toy
-    monkeypatch.setattr("deconfuse.influence.influence_function.hessian_of", lambda training: torch.neg)
-    settings = {"damping": 0.5, "damping_unit": "absolute", "precondition": False}
-    found = scores(training, Targets(test, test, GROUPS), **settings)
+    monkeypatch.setattr(influence_function, "hessian_of", lambda training: torch.neg)
+    found = scores(training, Targets(test, test, GROUPS), damping=0.5)
     assert found.shape == (3, 23)
     assert not found.any()
-    assert "3 of them not at all, with scores of 0; raise influence.damping" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "3 of them not at all, with scores of 0; raise influence.damping" in said
 
 
 def test_the_defaults_are_those_of_the_command_line():
     settings = in_yaml("influence/if")
+    solver = {key: value for key, value in settings.pop("solver").items() if key != "_target_"}
     assert in_code(scores, settings) == settings
-    assert in_code(scores, ["seed", "chunk"]) == {"seed": 0, "chunk": None}
+    assert asdict(Solver()) == solver
+    assert in_code(scores, ["solver", "seed"]) == {"solver": Solver(), "seed": 0}
 
 
-def test_relative_damping_is_in_units_of_the_largest_eigenvalue(toy):
+def test_damping_is_in_units_of_the_largest_eigenvalue(toy):
     training, test = toy
 
     def mean_loss(w):
@@ -177,9 +177,8 @@ def test_relative_damping_is_in_units_of_the_largest_eigenvalue(toy):
 
     h = torch.autograd.functional.hessian(mean_loss, training.weight).reshape(55, 55)
     largest = torch.linalg.eigvalsh(h).abs().max().item()
-    targets = Targets(test, test, GROUPS)
-    found = scores(training, targets, solver="explicit", damping=2.0)
-    want = scores(training, targets, solver="explicit", damping=2 * largest, damping_unit="absolute")
+    found = scores(training, Targets(test, test, GROUPS), solver=EXPLICIT, damping=2.0)
+    want = slow(training, test, 2 * largest)
     # The eigenvalue is estimated to some digits.
     assert (found - want).abs().max() <= 1e-2 * want.abs().max()
 
@@ -187,38 +186,34 @@ def test_relative_damping_is_in_units_of_the_largest_eigenvalue(toy):
 def test_a_network_that_is_only_a_head_has_the_heads_scores(toy, capsys):
     training, test = toy
     network, targets = only_a_head(training, test, "all", size=23), Targets(test, test, GROUPS, -1.0)
-    settings = {"damping": 100.0, "damping_unit": "absolute"}
-    want = scores(training, targets, solver="explicit", **settings)
+    want = scores(training, targets, solver=EXPLICIT, damping=share_of_largest(training, 100.0))
     assert "solved with explicit: largest relative residual" in capsys.readouterr().err
-    found = scores(network, targets, tolerance=1e-11, **settings)
+    damping = share_of_largest(network, 100.0)
+    found = scores(network, targets, solver=Solver(tolerance=1e-11), damping=damping)
     said = capsys.readouterr().err
     assert float(said.rpartition("residual ")[2]) < 1e-10
     torch.testing.assert_close(found, want, rtol=1e-7, atol=1e-10 * want.abs().max().item())
-    scores(network, targets, tolerance=1e-11, max_products=1, **settings)
+    scores(network, targets, solver=Solver(tolerance=1e-11, max_products=1), damping=damping)
     assert "3 of 3 explanations are not solved (tolerance 1e-11)" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"influence.solver=lissa works with params=head"):
-        scores(network, targets, solver="lissa")
+    with pytest.raises(UserError, match=r"influence.solver.kind=explicit works with params=head"):
+        scores(network, targets, solver=EXPLICIT)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_products": 0}, "influence.max_products=0 is too small"),
-        ({"batch": 0}, "influence.batch=0 is too small"),
-        ({"tolerance": 0}, "influence.tolerance"),
-        ({"solver": "lissa", "damping": -1}, "influence.damping"),
-        ({"solver": "lissa", "scale": 0}, "influence.scale"),
+        ({"kind": "foo"}, "influence.solver.kind=foo is not known"),
+        ({"kind": "lissa"}, "influence.solver.kind=lissa is not known"),
+        ({"max_products": 0}, "influence.solver.max_products=0 is too small"),
+        ({"tolerance": 0}, "influence.solver.tolerance"),
     ],
 )
-def test_bad_settings_are_named(toy, settings, message):
-    training, test = toy
+def test_bad_settings_are_named(settings, message):
     with pytest.raises(UserError, match=message):
-        scores(training, Targets(test, test, GROUPS), **settings)
+        Solver(**settings)
 
 
-def test_what_lissa_has_not_solved_is_said_with_its_own_advice(toy, capsys):
+def test_a_solver_that_is_a_word_and_no_group_is_named(toy):
     training, test = toy
-    scores(training, Targets(test, test, GROUPS), solver="lissa", scale=1e4, damping=0.01)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "3 of 3 explanations are not solved (tolerance 0.001)" in said
-    assert "raise influence.damping, or use influence.solver=cg" in said
+    with pytest.raises(UserError, match=r"influence.solver=cg is not a group of keys; give .*kind=cg"):
+        inspect.unwrap(scores)(training, Targets(test, test, GROUPS), solver="cg")

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from deconfuse.attribution import head
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.influence.tracin import scores
 from deconfuse.retrieval.confusion import distance
@@ -8,7 +9,7 @@ from tests.influence.test_eif import GROUPS
 from tests.networks import only_a_head
 
 
-def test_equals_the_product_of_autograds_gradients(toy):
+def test_equals_the_product_of_autograds_gradients(toy, monkeypatch):
     training, test = toy
 
     def losses(w):
@@ -23,8 +24,9 @@ def test_equals_the_product_of_autograds_gradients(toy):
             return distance(z[group[:, 0]], z[group[:, 1]]).mean()
 
         rows.append(gradients @ torch.autograd.functional.jacobian(d, training.weight).flatten())
-    for chunk in (None, 1, 2):
-        found = scores(training, Targets(test, test, GROUPS), chunk=chunk)
+    for budget in (2**28, 1, 2 * 4 * 23 * 6):  # all groups in a chunk, one, two
+        monkeypatch.setattr(head, "CHUNK_BYTES", budget)
+        found = scores(training, Targets(test, test, GROUPS))
         torch.testing.assert_close(found, torch.stack(rows), rtol=1e-9, atol=1e-12)
 
 

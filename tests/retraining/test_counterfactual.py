@@ -6,32 +6,34 @@ from scipy.stats import spearmanr
 from deconfuse.attribution.head import Targets
 from deconfuse.influence import influence_function
 from deconfuse.retraining.counterfactual import (
-    Plan,
+    SubsetRetraining,
     check,
     descend,
     distances,
     draw,
-    find_or_measure,
+    find_or_measure_changes,
     linear_datamodeling_scores,
     measure,
+    measure_changes,
     report,
     retrain,
     stable_rate,
 )
 from deconfuse.retrieval.confusion import distance
 from deconfuse.system.errors import UserError
+from tests.damping import share_of_largest
 from tests.influence.test_eif import GROUPS
 
 
 def test_subsets_are_seeded_and_of_one_size():
-    plan = Plan(6, 0.3, 10, 4)
+    plan = SubsetRetraining(6, 0.3, 10, 4)
     masks = draw(plan, 23)
     assert masks.shape == (6, 23)
     assert masks.sum(1).tolist() == [7] * 6
     assert torch.equal(masks, draw(plan, 23))
     assert len({tuple(mask.tolist()) for mask in masks}) == 6
-    assert draw(Plan(3, 0.0, 1, 0), 5).sum(1).tolist() == [1, 1, 1]
-    assert draw(Plan(3, 1.0, 1, 0), 5).sum(1).tolist() == [4, 4, 4]
+    assert draw(SubsetRetraining(3, 0.0, 1, 0), 5).sum(1).tolist() == [1, 1, 1]
+    assert draw(SubsetRetraining(3, 1.0, 1, 0), 5).sum(1).tolist() == [4, 4, 4]
 
 
 def test_the_score_is_spearmans():
@@ -40,7 +42,7 @@ def test_the_score_is_spearmans():
     changes[3] = changes[5]  # a tie
     influence[2] = 0  # predicts nothing
     changes[:, 3] = 0.5  # nothing happens
-    left_out = draw(Plan(9, 0.4, 1, 0), 23)
+    left_out = draw(SubsetRetraining(9, 0.4, 1, 0), 23)
     found = linear_datamodeling_scores(influence, left_out, changes)
     for g in (0, 1):
         sums = [influence[g][mask].sum().item() for mask in left_out]
@@ -51,9 +53,9 @@ def test_the_score_is_spearmans():
 
 def test_a_change_is_retraining_without_a_subset_minus_retraining_with_all(toy):
     training, test = toy
-    targets, plan = Targets(test, test, GROUPS), Plan(3, 0.5, 5, 1)
+    targets, plan = Targets(test, test, GROUPS), SubsetRetraining(3, 0.5, 5, 1)
     left_out = draw(plan, 23)
-    found = measure(training, targets, left_out, plan)
+    found = measure_changes(training, targets, left_out, plan)
     h = torch.autograd.functional.hessian(
         lambda w: training.loss(training.features @ w.T + training.bias, training.labels).mean(),
         training.weight,
@@ -70,11 +72,14 @@ def test_influence_functions_predict_retraining_of_a_convex_head(toy_convex):
     """And a sign turned around predicts it the wrong way: this is a check of the sign as well."""
     training, test, _ = toy_convex
     targets = Targets.pairs(test, test, torch.tensor([[0, 1], [2, 3], [4, 5]]))
-    plan = Plan(40, 0.1, 30, 0)
+    plan = SubsetRetraining(40, 0.1, 30, 0)
     left_out = draw(plan, 40)
-    changes = measure(training, targets, left_out, plan)
+    changes = measure_changes(training, targets, left_out, plan)
     scores = influence_function.scores(
-        training, targets, solver="explicit", damping=0.05, damping_unit="absolute"
+        training,
+        targets,
+        solver=influence_function.Solver("explicit"),
+        damping=share_of_largest(training, 0.05),
     )
     assert (linear_datamodeling_scores(scores, left_out, changes) > 0.5).all()
     assert (linear_datamodeling_scores(-scores, left_out, changes) < -0.5).all()
@@ -82,32 +87,32 @@ def test_influence_functions_predict_retraining_of_a_convex_head(toy_convex):
 
 def test_what_was_measured_is_used_again_for_the_same_plan_and_targets(toy, tmp_path, monkeypatch):
     training, test = toy
-    targets, plan = Targets(test, test, GROUPS), Plan(3, 0.5, 2, 1)
+    targets, plan = Targets(test, test, GROUPS), SubsetRetraining(3, 0.5, 2, 1)
     left_out, checkpoint = draw(plan, 23), tmp_path / "model.ckpt"
     checkpoint.write_bytes(b"weights")
-    first = find_or_measure(training, targets, left_out, plan, checkpoint)
+    first = find_or_measure_changes(training, targets, left_out, plan, checkpoint)
     (kept,) = tmp_path.glob("*.npz")
     monkeypatch.setattr(
-        "deconfuse.retraining.counterfactual.measure", lambda *args: pytest.fail("measured again")
+        "deconfuse.retraining.counterfactual.measure_changes", lambda *args: pytest.fail("measured again")
     )
-    assert torch.equal(find_or_measure(training, targets, left_out, plan, checkpoint), first)
+    assert torch.equal(find_or_measure_changes(training, targets, left_out, plan, checkpoint), first)
     monkeypatch.undo()
     kept.write_bytes(kept.read_bytes()[:50])  # cut short
-    assert torch.equal(find_or_measure(training, targets, left_out, plan, checkpoint), first)
-    find_or_measure(training, Targets(test, test, GROUPS[:1]), left_out, plan, checkpoint)
-    find_or_measure(training, Targets(test, test, GROUPS, -1.0), left_out, plan, checkpoint)
+    assert torch.equal(find_or_measure_changes(training, targets, left_out, plan, checkpoint), first)
+    find_or_measure_changes(training, Targets(test, test, GROUPS[:1]), left_out, plan, checkpoint)
+    find_or_measure_changes(training, Targets(test, test, GROUPS, -1.0), left_out, plan, checkpoint)
     assert len(list(tmp_path.glob("*.npz"))) == 3
     checkpoint.write_bytes(b"other weights")
-    find_or_measure(training, targets, left_out, plan, checkpoint)
+    find_or_measure_changes(training, targets, left_out, plan, checkpoint)
     assert len(list(tmp_path.glob("*.npz"))) == 4
 
 
 def test_nothing_asked_or_nothing_explained_is_no_score(toy, tmp_path):
     training, test = toy
-    none, some = Plan(0, 0.5, 2, 1), Plan(3, 0.5, 2, 1)
+    none, some = SubsetRetraining(0, 0.5, 2, 1), SubsetRetraining(3, 0.5, 2, 1)
     targets = Targets(test, test, GROUPS)
-    assert check(training, targets, torch.zeros(3, 23), none, tmp_path / "a") is None
-    assert check(training, Targets(test, test, ()), torch.zeros(0, 23), some, tmp_path / "a") is None
+    assert measure(training, targets, torch.zeros(3, 23), none, tmp_path / "a") is None
+    assert measure(training, Targets(test, test, ()), torch.zeros(0, 23), some, tmp_path / "a") is None
     assert report(None, none) is None
     found = report(np.array([0.5, 0.7]), some)
     assert (found["mean"], found["subsets"], found["n"]) == (pytest.approx(0.6), 3, 2)
@@ -123,7 +128,14 @@ def test_nothing_asked_or_nothing_explained_is_no_score(toy, tmp_path):
 )
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(UserError, match=message):
-        Plan(*settings)
+        SubsetRetraining(*settings)
+
+
+def test_more_than_the_head_is_refused():
+    check(SubsetRetraining(0, 0.5, 2, 1), "all")
+    check(SubsetRetraining(3, 0.5, 2, 1), "head")
+    with pytest.raises(UserError, match=r"counterfactual.subsets=3 trains the head again, but params=all"):
+        check(SubsetRetraining(3, 0.5, 2, 1), "all")
 
 
 def test_it_is_nesterovs_descent_written_out_with_autograd(toy):

@@ -9,11 +9,13 @@ import torch
 
 from deconfuse.attribution.head import Targets
 from deconfuse.attribution.look import Subject, freeze
+from deconfuse.retraining import reweight as reweighting
 from deconfuse.retraining.counterfactual import distances
 from deconfuse.retraining.reweight import (
     MODES,
     Changes,
-    Plan,
+    Retraining,
+    Source,
     check,
     rehearse,
     report,
@@ -26,7 +28,7 @@ from deconfuse.training.datamodule import BalancedBatches
 from tests.made import model_and_data, recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
-PLAN = Plan("cached", 1, 2.0, 0.0, partial(torch.optim.Adam, lr=1e-3), 4)
+PLAN = Retraining("cached", 1, 2.0, 0.0, partial(torch.optim.Adam, lr=1e-3), 4)
 GROUPS = (
     torch.tensor([[0, 20]]),
     torch.tensor([[3, 40], [5, 50], [90, 1]]),
@@ -64,6 +66,12 @@ def small(toy):
     return training, targets, scores, data
 
 
+def head_bytes(training, batch):
+    """What chunk_size counts for a head: W, its gradient, two states, a batch's embeddings and logits."""
+    numbers = training.weight.numel() + batch * (len(training.weight) + len(training.loss.proxies))
+    return 4 * numbers * training.weight.element_size()
+
+
 def slowly(training, targets, scores, data, plan):
     """d after retraining, pair by pair, sample by sample."""
     found = []
@@ -91,24 +99,27 @@ def slowly(training, targets, scores, data, plan):
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_it_is_the_slow_version(small, epochs):
+def test_it_is_the_slow_version(small, epochs, monkeypatch):
     training, targets, scores, data = small
     plan = replace(PLAN, epochs=epochs)
     want = slowly(training, targets, scores, data, plan)
-    for size in (1, 2, 5, None):
-        found = reweight(plan, training, targets, scores, None, data, TRAINER, size)
+    for size in (1, 2, 5, 1000):  # heads at once
+        monkeypatch.setattr(reweighting, "CHUNK_BYTES", size * head_bytes(training, 6))
+        found = reweight(plan, training, targets, scores, Source(None, data, TRAINER))
         torch.testing.assert_close(found.after, want, rtol=0, atol=1e-10)
         torch.testing.assert_close(found.before, distances(training, targets, training.weight))
     assert (found.after - found.before).abs().min() > 1e-5
 
 
-def test_images_without_augmentation_are_the_cached_features(made):
+def test_images_without_augmentation_are_the_cached_features(made, monkeypatch):
     model, data, training, targets, scores = made
-    cached = reweight(PLAN, training, targets, scores, model, data, TRAINER)
+    cached = reweight(PLAN, training, targets, scores, Source(model, data, TRAINER))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    for size, workers in ((2, 0), (None, 0), (None, 1)):
+    for size, workers in ((2, 0), (1000, 0), (1000, 1)):  # heads at once
+        monkeypatch.setattr(reweighting, "IMAGES_BYTES", size * head_bytes(training, 8))
         data.num_workers, data.first_epoch = workers, 3  # a model whose training was resumed
-        images = reweight(replace(PLAN, mode="images"), training, targets, scores, model, data, TRAINER, size)
+        plan, source = replace(PLAN, mode="images"), Source(model, data, TRAINER)
+        images = reweight(plan, training, targets, scores, source)
         # Of the same weights, but summed in groups of another size: float32's rounding of a d in [0, 4].
         torch.testing.assert_close(images.before, cached.before, rtol=0, atol=1e-6)
         torch.testing.assert_close(images.after, cached.after, rtol=0, atol=1e-5)
@@ -125,21 +136,21 @@ def test_images_are_augmented_and_their_backbone_is_in_eval_mode(made, monkeypat
         lambda module, inputs, output: seen.append((module.training, len(output)))
     )
     plan = replace(PLAN, mode="images", epochs=2)
-    found = reweight(plan, training, targets, scores, model, augmented, TRAINER)
+    found = reweight(plan, training, targets, scores, Source(model, augmented, TRAINER))
     hook.remove()
     # One forward pass of each batch of each epoch serves all five heads.
     batches = [b for epoch in (0, 1) for b in BalancedBatches(data.labels, 4, 2, 4, epoch)]
     assert seen == [(False, len(batch)) for batch in batches]
-    plain = reweight(plan, training, targets, scores, model, data, TRAINER)
+    plain = reweight(plan, training, targets, scores, Source(model, data, TRAINER))
     assert (found.after - plain.after).abs().max() > 1e-4
-    again = reweight(plan, training, targets, scores, model, augmented, TRAINER)
+    again = reweight(plan, training, targets, scores, Source(model, augmented, TRAINER))
     assert torch.equal(found.after, again.after)
 
 
 def test_weights_of_one_are_plain_training_whatever_the_scores(small):
     training, targets, scores, data = small
     plain = replace(PLAN, helpful=1.0, harmful=1.0)
-    found = [reweight(plan, training, targets, each, None, data, TRAINER).after
+    found = [reweight(plan, training, targets, each, Source(None, data, TRAINER)).after
              for plan, each in ((plain, scores), (plain, -scores), (PLAN, 0 * scores))]  # fmt: skip
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-14)
     torch.testing.assert_close(found[0], found[2], rtol=0, atol=1e-14)
@@ -158,10 +169,10 @@ def test_lbfgs_moves_each_head_on_its_own(small):
     training, targets, scores, data = small
     plan = replace(PLAN, optimizer=partial(torch.optim.LBFGS, lr=1e-3, max_iter=2))
     some = replace(targets, groups=targets.groups[:2])
-    both = reweight(plan, training, some, scores[:2], None, data, TRAINER)
+    both = reweight(plan, training, some, scores[:2], Source(None, data, TRAINER))
     for i in (0, 1):
         alone = replace(targets, groups=targets.groups[i : i + 1])
-        one = reweight(plan, training, alone, scores[i : i + 1], None, data, TRAINER)
+        one = reweight(plan, training, alone, scores[i : i + 1], Source(None, data, TRAINER))
         torch.testing.assert_close(both.after[i : i + 1], one.after, rtol=0, atol=1e-12)
     assert both.change.abs().min() > 1e-6
 
@@ -169,8 +180,10 @@ def test_lbfgs_moves_each_head_on_its_own(small):
 def test_nothing_asked_or_nothing_explained_is_nothing(made):
     model, data, training, targets, scores = made
     none = replace(targets, groups=())
-    assert reweight(replace(PLAN, mode="none"), training, targets, scores, model, data, TRAINER) is None
-    assert reweight(PLAN, training, none, scores[:0], model, data, TRAINER) is None
+    assert (
+        reweight(replace(PLAN, mode="none"), training, targets, scores, Source(model, data, TRAINER)) is None
+    )
+    assert reweight(PLAN, training, none, scores[:0], Source(model, data, TRAINER)) is None
     assert report(None, PLAN) is None
 
 
@@ -245,4 +258,4 @@ def test_a_head_that_is_not_finite_is_named(made):
     scores = scores.clone()
     scores[:2] = 1.0  # weights of 0: these heads stay
     with pytest.raises(UserError, match=r"explanation 2 is not finite after retraining"):
-        reweight(plan, training, targets, scores, model, data, TRAINER)
+        reweight(plan, training, targets, scores, Source(model, data, TRAINER))

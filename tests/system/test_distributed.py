@@ -4,42 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from deconfuse.attribution.head import Targets, Training
+from deconfuse.attribution.head import Targets
 from deconfuse.attribution.network import Network
-from deconfuse.influence import eif, ekfac, influence_function, random, tracin
+from deconfuse.influence import tracin
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError
-from tests.influence.test_eif import GROUPS
 from tests.team import team
 
 N, WORLD = 23, 3
-METHODS = {
-    "eif": partial(eif.scores, n_theta=3, steps=3),
-    "eif_code": partial(eif.scores, radius=None, step_size=0.01, steps=3, normalise=False),
-    "cg": partial(influence_function.scores, tolerance=1e-10, damping=1.0),
-    "explicit": partial(influence_function.scores, solver="explicit", damping=0.5),
-    "lissa": partial(influence_function.scores, solver="lissa", damping=0.01, batch=12),
-    "ekfac": partial(ekfac.scores, damping=0.1),
-    "relatif": partial(ekfac.scores, damping=0.1, relative=True),
-    "tracin": tracin.scores,
-    "random": random.scores,
-}
-
-
-def head() -> tuple[Training, Targets]:
-    """n 23, sorted by class: no process has a sample of every class."""
-    generator = torch.Generator().manual_seed(5)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    loss = SoftTriple(4, 5).double().requires_grad_(False)
-    loss.proxies.copy_(draw(*loss.proxies.shape))
-    labels = torch.randint(0, 4, (N,), generator=generator).sort().values
-    training = Training(draw(N, 11), labels, draw(5, 11) / 3, draw(5) / 3, loss)
-    test = draw(9, 11)
-    return training, Targets(test, test, GROUPS)
 
 
 def network() -> tuple[Network, torch.Tensor]:
@@ -62,8 +35,6 @@ def everything() -> dict:
     """What one of the processes finds."""
     rank, mine = distributed.rank(), distributed.share(N, 4)
     values = torch.arange(2.0 * N).view(N, 2)
-    training, targets = head()
-    own = training.own()
     net, direction = network()
     error = ""
     try:
@@ -82,8 +53,6 @@ def everything() -> dict:
         "agreed": distributed.agreed("same", "word"),
         "error": error,
         "said": distributed.mine_to_say(),
-        "classes": len(own.labels.unique()),
-        "scores": {name: distributed.joined(score(own, targets).T).T for name, score in METHODS.items()},
         "losses": net.losses(net.theta),
         "hessian": net.hessian_product(direction),
         "tracin": tracin.scores(net, Targets.pairs(values, values, torch.tensor([[0, 5]]))),
@@ -118,16 +87,6 @@ def test_what_the_first_one_says_is_told_and_what_differs_is_named(found):
     assert sum(one["said"] for one in found) == 1
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_scores_are_those_of_one_process(found, method):
-    training, targets = head()
-    assert max(one["classes"] for one in found) < 4 == len(training.labels.unique())
-    want = METHODS[method](training, targets)
-    assert want.abs().max() > 1e-6
-    for one in found:
-        torch.testing.assert_close(one["scores"][method], want, rtol=1e-8, atol=1e-10)
-
-
 def test_a_networks_sums_and_scores_are_those_of_one_process(found):
     net, direction = network()
     pair = Targets.pairs(torch.zeros(N, 2), torch.zeros(N, 2), torch.tensor([[0, 5]]))
@@ -139,9 +98,7 @@ def test_a_networks_sums_and_scores_are_those_of_one_process(found):
 
 
 def test_alone_everything_is_as_it_is():
-    training, _ = head()
     values = torch.arange(6.0).view(3, 2)
-    assert training.own() is training
     assert list(distributed.share(7, 3)) == list(range(7))
     assert distributed.joined(values) is values
     assert [batch is values for batch in distributed.in_turn(iter([values]))] == [True]

@@ -19,7 +19,8 @@ from torch.utils.data import default_collate
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.look import Frozen, Subject, before, freeze
 from deconfuse.attribution.network import Network, parameter_names
-from deconfuse.attribution.scores import blocks, room, unsound
+from deconfuse.attribution.rows import of_all, own
+from deconfuse.attribution.scores import unsound
 from deconfuse.retrieval.confusion import Explained
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, one_of
@@ -44,7 +45,7 @@ def attribute(
     head = subject.params == "head"
 
     def sides(subject: Subject, frozen: Frozen) -> tuple[Training | Network, Targets]:
-        side = frozen.training.own() if head else whole(subject)
+        side = own(frozen.training) if head else whole(subject)
         return side, frozen.targets(explained)
 
     def past_sides() -> Iterator[tuple[Training | Network, Targets]]:
@@ -59,21 +60,10 @@ def attribute(
     if bad:
         raise UserError(
             f"influence: {bad} of {len(scores)} explanations have scores that are not finite; raise "
-            "influence.damping or lower influence.radius, whichever the method has, or take another method"
+            "influence.damping or lower influence.path.radius, whichever the method has, or take another "
+            "method"
         )
     return scores
-
-
-def of_all(own: Float[Tensor, "g k"], n: int, folder: Path) -> Float[Tensor, "g n"]:
-    """The scores of the samples of all processes, a block of explanations at a time; beyond memory in the
-    folder, in each process."""
-    if distributed.world() == 1:
-        return own
-    result, start = room(len(own), n, own.dtype, own.device, folder), 0
-    for block in blocks(result):
-        block.copy_(distributed.joined(own[start : start + len(block)].T.contiguous()).T)
-        start += len(block)
-    return result
 
 
 def takes_earlier(method: Callable) -> bool:

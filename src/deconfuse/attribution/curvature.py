@@ -1,4 +1,4 @@
-"""Second derivatives of the training loss in the head's weight, and solving with them.
+"""First and second derivatives of the training loss in the head's weight.
 
 H is the Hessian of the mean training loss in W (m, D). Its products never need more than the features:
 for V (m, D), with S = phi V^T (n, m) and T = d^2l/dz^2 . S row by row,  H V = T^T phi / n.
@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deconfuse.attribution.head import TILE_BYTES, Training
-from deconfuse.system.errors import UserError, at_least, one_of
-from deconfuse.system.progress import console
+from deconfuse.attribution.rows import of_every_process, part_rows, parts, total
+from deconfuse.system.errors import UserError
 
 WIDE_BYTES = 2 * 2**20  # of a tile's logits or embeddings: fits a cache
 LARGEST_EXPLICIT = 4096  # weights; H has their square
@@ -30,13 +30,13 @@ def gradient_z(
 
 
 def sample_gradients(training: Training, labels: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n m"]:
-    """dl/dz of each sample at W, in tiles: in closed form where the loss is a softmax of cosines.
+    """dl/dz of each sample at W, in tiles; in closed form if the loss is a softmax of cosines.
 
-    labels: others than the samples' own.
+    labels: by default the training labels.
     """
     labels = training.labels if labels is None else labels
-    if training.part_rows < len(training):
-        return torch.cat([sample_gradients(part, labels[rows]) for rows, part in training.parts()])
+    if part_rows(training) < len(training):
+        return torch.cat([sample_gradients(part, labels[rows]) for rows, part in parts(training)])
     result = torch.empty_like(training.z)
     wide = len(training.proxies) if hasattr(training.loss, "proxies") else int(training.labels.max()) + 1
     tile = max(1, WIDE_BYTES // (4 * max(wide, training.z.shape[1])))
@@ -63,7 +63,7 @@ def hessian_product_z(
 def hvp(training: Training, v: Float[Tensor, "b m D"], bend: "Bend | None" = None) -> Float[Tensor, "b m D"]:
     """H V for b matrices at once; 4 b n m (D + c) operations.
 
-    bend: the pieces of a softmax loss's second derivative, from `bend_of`; None: autograd, any loss.
+    bend: the pieces of a softmax loss's second derivative, from `bend_of`; None: autograd, for any loss.
     """
     b, m, _ = v.shape
     s = training.features @ v.flatten(0, 1).T  # (n, b m)
@@ -71,12 +71,12 @@ def hvp(training: Training, v: Float[Tensor, "b m D"], bend: "Bend | None" = Non
         t = bend.product(s.view(-1, b, m)).flatten(1)
     else:
         t = torch.cat([hessian_product_z(training, training.z, each) for each in s.split(m, dim=1)], 1)
-    return (training.total(t.T @ training.features) / len(training.all)).view(v.shape)
+    return (total(training, t.T @ training.features) / len(of_every_process(training))).view(v.shape)
 
 
 @dataclass(frozen=True)
 class Bend:
-    """d^2l/dz^2 of l = -log softmax_j(a (cos_j - b [j = y]))_y, in pieces that no product recomputes.
+    """d^2l/dz^2 of l = -log softmax_j(a (cos_j - b [j = y]))_y, in pieces that all products share.
 
     unit (n, m): e = z/||z||; shrink (n,): 1/||z||; share (n, c): the softmax q; pull (n, m):
     v = dl/de = a (q - onehot) P; along (n,): v . e. Then dl/dz = (v - (v . e) e) / ||z||.
@@ -114,7 +114,7 @@ class Bend:
 
 
 def bend_of(training: Training) -> Bend | None:
-    """The closed form of the loss's second derivative, or None where it is no softmax of cosines."""
+    """The closed form of the loss's second derivative; None if the loss is not a softmax of cosines."""
     return None if training.softmax is None else _bend(training, training.z, training.labels)
 
 
@@ -130,152 +130,25 @@ def _bend(training: Training, z: Float[Tensor, "t m"], labels: Int[Tensor, " t"]
 
 
 def hessian_of(training: Training) -> Callable[[Float[Tensor, "b m D"]], Float[Tensor, "b m D"]]:
-    """V -> H V; what of the second derivative no product changes is found once, unless that takes parts."""
-    if training.part_rows >= len(training):
+    """V -> H V. If the rows fit into memory, the pieces that all products share are computed once."""
+    if part_rows(training) >= len(training):
         return partial(hvp, training, bend=bend_of(training))
 
     def product(v: Tensor) -> Tensor:
-        return sum(len(part) / len(training) * hvp(part, v, bend_of(part)) for _, part in training.parts())
+        return sum(len(part) / len(training) * hvp(part, v, bend_of(part)) for _, part in parts(training))
 
     return product
 
 
 def explicit(training: Training) -> Float[Tensor, "mD mD"]:
-    """H as a matrix, for heads of at most LARGEST_EXPLICIT weights; raises UserError beyond."""
+    """H as a matrix; raises UserError for a head of more than LARGEST_EXPLICIT weights."""
     m, dims = training.weight.shape
     if m * dims > LARGEST_EXPLICIT:
         raise UserError(
-            f"influence.solver=explicit needs at most {LARGEST_EXPLICIT} weights, the head has {m * dims}; "
-            "use influence.solver=cg"
+            f"influence.solver.kind=explicit needs at most {LARGEST_EXPLICIT} weights, the head has "
+            f"{m * dims}; use influence.solver.kind=cg"
         )
     product = hessian_of(training)
     basis = torch.eye(m * dims, dtype=training.weight.dtype, device=training.weight.device).view(-1, m, dims)
     h = torch.cat([product(part).flatten(1) for part in basis.split(256)])
     return (h + h.T) / 2
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Estimates of H's largest and smallest eigenvalue."""
-
-    largest: float
-    smallest: float
-
-
-def spectrum(
-    product: Callable[[Tensor], Tensor], like: Float[Tensor, "m D"], most: int = 30, seed: int = 0
-) -> Spectrum:
-    """Both ends of a symmetric matrix's spectrum by Lanczos with full reorthogonalisation.
-
-    product: (1, m, D) -> (1, m, D); like: a tensor of the shape and type that the matrix acts on; most: how
-    many products. largest is right to a per cent after some ten; smallest is an upper bound.
-    """
-    random = torch.Generator().manual_seed(seed)
-    q = torch.randn(like.shape, generator=random, dtype=torch.float64).to(like)
-    basis, alpha, beta = [q / q.norm()], [], []
-    for _ in range(min(most, like.numel())):
-        w = product(basis[-1][None])[0]
-        alpha.append((w * basis[-1]).sum().item())
-        for other in basis:
-            w = w - (w * other).sum() * other
-        beta.append(w.norm().item())
-        if beta[-1] <= 1e-6 * max(map(abs, alpha)):
-            break
-        basis.append(w / w.norm())
-    off = torch.diag(torch.tensor(beta[: len(alpha) - 1], dtype=torch.float64), 1)
-    values = torch.linalg.eigvalsh(torch.diag(torch.tensor(alpha, dtype=torch.float64)) + off + off.T)
-    return Spectrum(values[-1].item(), values[0].item())
-
-
-def damping_of(
-    product: Callable[[Tensor], Tensor],
-    like: Float[Tensor, "m D"],
-    damping: float,
-    unit: str,
-    seed: int = 0,
-    most: int = 30,
-) -> tuple[float, Spectrum]:
-    """(lambda, spectrum): damping as given (absolute), or times H's largest eigenvalue (relative).
-
-    product and like: as of `spectrum`. Says once what the spectrum is, and warns where H + lambda I is not
-    positive definite.
-    """
-    at_least("influence.damping", damping, 0)
-    one_of("influence.damping_unit", unit, ("relative", "absolute"))
-    ends = spectrum(product, like, most, seed)
-    value = damping * ends.largest if unit == "relative" else damping
-    console.print(f"Hessian: eigenvalues from {ends.smallest:.3g} to {ends.largest:.3g}, damping {value:.3g}")
-    if ends.smallest + value <= 0:
-        console.print(
-            "warning: the damped Hessian is indefinite, so its inverse turns some directions around; "
-            f"raise influence.damping above {-ends.smallest / max(ends.largest, 1e-30):.2g} (relative)"
-        )
-    return value, ends
-
-
-def conjugate_gradient(
-    product: Callable[[Tensor], Tensor],
-    v: Float[Tensor, "b m D"],
-    tolerance: float,
-    most: int,
-    precondition: Callable[[Tensor], Tensor] | None = None,
-) -> Float[Tensor, "b m D"]:
-    """x with A x = v for b right sides side by side, A v given by `product`, A positive definite.
-
-    Stops where ||A x - v|| <= tolerance ||v|| for all, or after `most` products, or for one right side
-    where it meets a direction of negative curvature. Each x is the one with the smallest residual on its way.
-    """
-    precondition = precondition or (lambda r: r)
-    dot = lambda a, b: (a * b).sum((1, 2), keepdim=True)  # noqa: E731
-    x, goal = torch.zeros_like(v), tolerance * v.norm(dim=(1, 2), keepdim=True)
-    r = v.clone()
-    p = precondition(r)
-    rho = dot(r, p)
-    best, least = x.clone(), r.norm(dim=(1, 2))
-    open_ = torch.nonzero(least > goal[:, 0, 0])[:, 0]  # rows that are not solved yet
-    r, p, rho = r[open_], p[open_], rho[open_]
-    for _ in range(most):
-        if not len(open_):
-            break
-        ap = product(p)
-        curvature = dot(p, ap)
-        step = torch.where(curvature > 0, rho / curvature, 0.0)
-        x[open_] += step * p
-        r = r - step * ap
-        y = precondition(r)
-        new = dot(r, y)
-        p, rho = y + new / rho * p, new
-        left = r.norm(dim=(1, 2))
-        better = left < least[open_]
-        best[open_[better]], least[open_[better]] = x[open_[better]], left[better]
-        going = (curvature[:, 0, 0] > 0) & (left > goal[open_][:, 0, 0])
-        open_, r, p, rho = open_[going], r[going], p[going], rho[going]
-    return best
-
-
-def lissa(
-    training: Training, v: Float[Tensor, "b m D"], scale: float, damping: float, batch: int, epochs: int = 1
-) -> Float[Tensor, "b m D"]:
-    """h <- v + (1 - damping) h - H_batch h / scale over batches in data set order, then h / scale.
-
-    Koh and Liang (2017), as the EIF authors' scripts run it (batch 1). Converges towards
-    (H + damping * scale I)^-1 v where it converges. One sample after the other: of several processes each
-    does all of it.
-    """
-    training = training.all
-    n, h = len(training), v.clone()
-    for _ in range(epochs):
-        for start in range(0, n, batch):
-            rows = slice(start, start + batch)
-            phi = training.features[rows]  # (t, D)
-            t, labels = len(phi), training.labels[rows]
-            s = torch.einsum("bmd,td->btm", h, phi)
-            z = training.z[rows].repeat(len(v), 1)
-            bent = hessian_product_z(training, z, s.flatten(0, 1), labels.repeat(len(v))).view_as(s)
-            h = v + (1 - damping) * h - torch.einsum("btm,td->bmd", bent, phi) / (t * scale)
-            if not torch.isfinite(h).all():
-                raise UserError(
-                    f"LiSSA diverged at sample {start}; raise influence.scale (now {scale:g}) above the "
-                    "largest eigenvalue of a sample's Hessian, or use influence.solver=cg"
-                )
-    return h / scale

@@ -18,18 +18,18 @@ from deconfuse.system.progress import track
 from deconfuse.training import loader_workers
 from deconfuse.training.embedder import Embedder
 
-CHECKED = 4  # images that are passed again to see whether their features can be trusted
+CHECKED = 4  # images that pass the backbone again, alone, to compare their features
 
 
 def extract(model: Embedder, loader: DataLoader, what: str) -> Iterator[Float[Tensor, "B D"]]:
     """phi of every sample of a loader, in its order, in eval mode, on the model's device; a batch at a time.
 
-    CPU tensors. Raises UserError where a sample's features are not a function of the sample alone. On a CPU
-    the backbone's kernels are laid out channels_last from then on, with the same values.
+    The results are CPU tensors. Raises UserError if a sample's features depend on anything but the sample. On
+    a CPU the backbone's kernels keep the layout channels_last afterwards, with the same values.
     """
     model.eval()
     backbone, device = model.backbone, model.device
-    # 1.1 to 1.6 times as fast on a CPU for convolutions, as fast for transformers; elsewhere not measured.
+    # 1.1 to 1.6 times as fast for convolutions on a CPU, no slower for transformers; not measured on GPUs.
     layout = torch.channels_last if device.type == "cpu" else torch.preserve_format
     backbone.to(memory_format=layout)
     for i, (images, _, _) in enumerate(
@@ -52,10 +52,11 @@ def extract(model: Embedder, loader: DataLoader, what: str) -> Iterator[Float[Te
 def _check(
     backbone: nn.Module, images: Float[Tensor, "B *input"], features: Float[Tensor, "B D"], what: str
 ) -> None:
-    """UserError where the images, passed again, or some of them without the others, have other features.
+    """Raise UserError if images have other features when they pass again, or without the rest of the batch.
 
-    Twice the same images, some and all: any difference counts. Beside other images: a hundredth of the
-    largest feature, as rounding depends on a batch's size.
+    When the same batch passes twice, any difference counts. Between some images alone and the same images in
+    the whole batch, a difference of up to a hundredth of the largest feature is allowed, as rounding errors
+    depend on the size of the batch.
     """
     some = images[: max(1, min(CHECKED, len(images) // 2))]
     once = backbone(some)
@@ -82,11 +83,12 @@ def _apart(one: Float[Tensor, "k D"], other: Float[Tensor, "k D"]) -> str:
 def find_or_extract(
     model: Embedder, loaders: dict[str, DataLoader], checkpoint: Path, data: str = ""
 ) -> dict[str, Float[Tensor, "n D"]]:
-    """Features by loader name, from the file beside the checkpoint if it was made with this one and of this
-    data (its fingerprint).
+    """Features by loader name, from the file beside the checkpoint if it was made with this checkpoint and
+    data; otherwise they are extracted.
 
-    They are written batch by batch, and mapped: a process on its own never holds them as a whole. Of several
-    each has loaders of its own rows and holds those until the first one has written them.
+    data: the data's fingerprint. Features are written batch by batch and mapped, so a single process never
+    holds all of them in memory. Of several processes each extracts and holds its own rows until the first
+    process has written them.
     """
     path = checkpoint.with_suffix(".features.npz")
     made_with = f"{file_hash(checkpoint)} {data}"

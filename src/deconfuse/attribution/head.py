@@ -1,13 +1,13 @@
-"""The linear head, whose weight W is what is attributed; pure functions of W.
+"""The linear head, whose weight W is attributed: pure functions of W.
 
-A group of q confusion pairs sees W only through the features of its 2q sides, U (2q, D). Whatever
-is done to d by gradients therefore has the form W' = W + A^T U with a small A (2q, m), and all that
-is needed of the n training samples follows from phi U^T (n, 2q).
+The distance d of a group of q confusion pairs depends on W only through the features of its 2q sides,
+U (2q, D). Every iterate of gradient ascent or descent on d therefore has the form W' = W + A^T U with a small
+A (2q, m), and the changes of the n training losses follow from phi U^T (n, 2q).
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -16,24 +16,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deconfuse.attribution.scores import room
 from deconfuse.retrieval.confusion import mean_distance_gradient
-from deconfuse.system import distributed
-from deconfuse.system.arrays import let_go
-from deconfuse.system.progress import track
 
-TILE_BYTES = 4 * 2**20  # of logits held at once: fits a cache, and is worth a call; measured by make bench
+TILE_BYTES = 4 * 2**20  # of logits held at once; they fit into a cache, and make bench measures it
 CHUNK_BYTES = 256 * 2**20  # of phi U^T held at once
-PART_BYTES = 512 * 2**20  # of similarities, or features, of a part of the training set
-PART_ROWS = 2**16  # of such a part at most; more gain nothing
 
 
 @dataclass(frozen=True)
 class Training:
-    """The frozen training side: features (n, D) of an eval-mode backbone, labels, head, loss.
+    """The frozen training side: features (n, D) of an eval-mode backbone, labels, head and loss.
 
-    whole: of what these are some rows, from `start` on, the others being other processes'; None: of nothing.
-    What sums over all samples sums over these and passes through `total`.
+    whole: the training set that these rows are a shard of; None if not sharded. start: the row of the whole
+    training set that the first of these rows is. `rows` makes shards and parts, and sums over shards.
     """
 
     features: Float[Tensor, "n D"]
@@ -46,56 +40,6 @@ class Training:
 
     def __len__(self) -> int:
         return len(self.features)
-
-    def own(self) -> "Training":
-        """This process's rows; itself where there is one process."""
-        if distributed.world() == 1:
-            return self
-        rows = distributed.share(len(self))
-        some = slice(rows.start, rows.stop)
-        return replace(
-            self, features=self.features[some], labels=self.labels[some], whole=self, start=rows.start
-        )
-
-    @property
-    def all(self) -> "Training":
-        """The rows of every process."""
-        return self.whole or self
-
-    @property
-    def place(self) -> slice:
-        """Where these rows are among all."""
-        return slice(self.start, self.start + len(self))
-
-    def total(self, part: Tensor) -> Tensor:
-        """The sum over all samples of what was summed over these."""
-        return part if self.whole is None else distributed.total(part)
-
-    @property
-    def part_rows(self) -> int:
-        """How many rows `parts` takes at once, by memory."""
-        wide = max(*self.weight.shape, len(getattr(self.loss, "proxies", ())))
-        return max(1, min(len(self), PART_ROWS, PART_BYTES // (wide * self.weight.dtype.itemsize)))
-
-    def parts(self) -> Iterator[tuple[slice, "Training"]]:
-        """The rows in order, each part with a training side of its own, so that what is derived from them is
-        never held for all; where one part is all, this very side, which keeps what it derived."""
-        step = self.part_rows
-        if step >= len(self):
-            yield slice(0, len(self)), self
-            return
-        for start in range(0, len(self), step):
-            rows = slice(start, min(start + step, len(self)))
-            some = {"features": self.features[rows], "labels": self.labels[rows]}
-            yield rows, replace(self, **some, start=self.start + start)
-            let_go(self.features.data_ptr())
-
-    def embeddings(self) -> Float[Tensor, "n m"]:
-        """z, normalised, of all samples."""
-        result = torch.empty(len(self), len(self.weight), dtype=self.weight.dtype, device=self.weight.device)
-        for rows, part in self.parts():
-            result[rows] = F.normalize(part.z, dim=1)
-        return result
 
     @cached_property
     def z(self) -> Float[Tensor, "n m"]:
@@ -119,18 +63,16 @@ class Training:
 
     @property
     def softmax(self) -> tuple[float, float] | None:
-        """(a, b) where the loss is -log softmax_j(a (cos_j - b [j = y]))_y, else None."""
+        """(a, b) if the loss is -log softmax_j(a (cos_j - b [j = y]))_y, else None."""
         return self.loss.softmax() if hasattr(self.loss, "softmax") else None
 
     @cached_property
     def losses(self) -> Float[Tensor, " n"]:
-        """Each sample's loss at W."""
-        if self.part_rows < len(self):
-            return torch.cat([part.losses for _, part in self.parts()])
+        """Each sample's loss at W, in nats, for a side that fits into memory; `rows.losses` for any."""
         with torch.no_grad():
             if not hasattr(self.loss, "from_cosine"):
                 return self.loss(self.z, self.labels)
-            # The way that loss_change takes, so that rounding cancels in the difference.
+            # Computed as in loss_change, so that rounding errors cancel in the difference.
             shrink, result = self.squared_norms.rsqrt()[None], torch.empty_like(self.squared_norms)
             tile = max(1, TILE_BYTES // (4 * self.similarity.shape[1]))
             for start in range(0, len(self), tile):
@@ -144,9 +86,9 @@ class Training:
 class Targets:
     """What is explained: g groups of confusion pairs; a single pair is a group of one.
 
-    query and gallery: features of the test samples; groups: (q_i, 2) rows of (query, gallery) each.
-    A group's d is the mean over its pairs. sign: -1 where it is -d that is explained, as for mis-similar
-    pairs, which harm moves apart. folder: where scores lie that are too many for memory; None: nowhere.
+    query and gallery: features of the test samples; groups: rows of (query, gallery), (q_i, 2) for group i.
+    A group's d is the mean over its pairs. sign: 1 if d is explained, -1 if -d is, as for mis-similar pairs,
+    which a harmful sample moves apart. folder: for scores that exceed memory; None keeps them in memory.
     """
 
     query: Float[Tensor, "q D"]
@@ -160,16 +102,16 @@ class Targets:
 
     @classmethod
     def pairs(cls, query: Tensor, gallery: Tensor, pairs: Int[Tensor, "p 2"]) -> "Targets":
-        """Each pair on its own."""
+        """Targets in which each pair is a group of its own."""
         return cls(query, gallery, tuple(pairs[:, None, :].unbind(0)))
 
 
 @dataclass(frozen=True)
 class Sides:
-    """A chunk of b groups, padded to the same number of pairs q, r = 2q sides.
+    """A chunk of b groups, padded to the same number of pairs q, so r = 2q sides each.
 
-    features U (b, r, D): first the queries, then their neighbours; share (b, q): sign/size for a pair,
-    0 for padding; rows: which groups these are.
+    features U (b, r, D): first the queries, then their neighbours; share (b, q): sign / (number of pairs) for
+    a pair, 0 for padding; rows: the groups' numbers among all.
     """
 
     features: Float[Tensor, "b r D"]
@@ -178,30 +120,30 @@ class Sides:
 
 
 def classes_of(training: Training) -> int:
-    """How many classes the loss's proxies stand for."""
+    """The number of classes c that the loss's c k proxies represent."""
     return int(getattr(training.loss, "num_classes", len(training.proxies)))
 
 
 def class_cosines(training: Training, rows: slice) -> Float[Tensor, "t c"]:
-    """cos(z, p) of some samples and each class, in [-1, 1]; of several proxies a class its closest one.
+    """cos(z, p) of some samples and each class, in [-1, 1]; with several proxies a class the largest one.
 
-    Needs a loss with proxies, rows grouped by class.
+    Needs a loss whose proxies are grouped by class.
     """
     cosine = F.normalize(training.z[rows], dim=1) @ training.proxies.T
     return cosine.unflatten(1, (classes_of(training), -1)).amax(2)
 
 
 def chunk_size(targets: Targets, n: int) -> int:
-    """How many groups a chunk takes by memory: its U is (b 2q, D), its phi U^T (n, b 2q).
+    """The number of groups b in a chunk, such that U (b 2q, D) and phi U^T (n, b 2q) fit CHUNK_BYTES.
 
-    n: training rows at once.
+    n: the number of training rows that are looked at at once.
     """
     longest = max((len(group) for group in targets.groups), default=1)
     return max(1, CHUNK_BYTES // (4 * max(n, targets.query.shape[1]) * 2 * longest))
 
 
 def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]:
-    """Cut the groups into chunks of `size` (by memory)."""
+    """Cut the groups into chunks of `size`; None: of `chunk_size`."""
     size = size or chunk_size(targets, n)
     for start in range(0, len(targets), size):
         rows = range(start, min(start + size, len(targets)))
@@ -212,28 +154,6 @@ def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]
         inside = torch.arange(q, device=index.device) < sizes[:, None]
         features = torch.cat([targets.query[index[..., 0]], targets.gallery[index[..., 1]]], dim=1)
         yield Sides(features, targets.sign * inside / sizes[:, None].to(features.dtype), rows)
-
-
-def score_chunks(
-    training: Training,
-    targets: Targets,
-    what: str,
-    score: Callable[[Sides], Callable[[slice, Training], Float[Tensor, "b t"]]],
-    size: int | None = None,
-) -> Float[Tensor, "g n"]:
-    """The scores of all groups; a bar says `what` is going on.
-
-    score: what is found once for a chunk of groups; it returns a function of some rows of the training set
-    and their side, which gives those rows' scores.
-    """
-    n = len(training)
-    size = size or chunk_size(targets, training.part_rows)
-    result = room(len(targets), n, training.weight.dtype, training.weight.device, targets.folder)
-    for sides in track(chunks(targets, n, size), f"influence ({what})", math.ceil(len(targets) / size)):
-        of = score(sides)
-        for rows, part in training.parts():
-            result[sides.rows.start : sides.rows.stop, rows] = of(rows, part)
-    return result
 
 
 def side_gradient(training: Training, sides: Sides) -> Float[Tensor, "b r m"]:
@@ -256,19 +176,19 @@ def along(
 
 
 def loss_change(
-    training: Training, sides: Float[Tensor, "b r D"], move: Float[Tensor, "b r m"], tile: int | None = None
+    training: Training, sides: Float[Tensor, "b r D"], move: Float[Tensor, "b r m"]
 ) -> Float[Tensor, "b n"]:
     """l(W + A^T U) - l(W) of every training sample, for b moves A at once.
 
     z' = z + (phi U^T) A, z'.p = z.p + (phi U^T)(A p), ||z'||^2 = ||z||^2 + 2 (phi U^T)(A z) +
-    (phi U^T) A A^T (phi U^T)^T: O(n (r + c k)) operations per move instead of O(n m D).
-    tile: training samples at a time (by cache).
+    (phi U^T) A A^T (phi U^T)^T: O(n (r + c k)) operations per move instead of O(n m D). Training samples are
+    taken a tile at a time whose logits fit TILE_BYTES.
     """
     b, r, _ = sides.shape
     n = len(training)
     reach = (sides.flatten(0, 1) @ training.features.T).view(b, r, n)  # U phi^T
     change = torch.empty(b, n, dtype=training.z.dtype, device=training.z.device)
-    if not hasattr(training.loss, "from_cosine"):  # any other loss: one full z' per move
+    if not hasattr(training.loss, "from_cosine"):  # the loss is no function of cosines: one full z' per move
         for i in range(b):
             moved = torch.addmm(training.z, reach[i].T, move[i])
             change[i] = training.loss(moved, training.labels).detach() - training.losses
@@ -278,7 +198,7 @@ def loss_change(
     shrink = squared.rsqrt_()  # (b, n): 1/||z'||
     pull = move @ training.proxies.T  # (b, r, ck)
     ck = pull.shape[2]
-    tile = min(n, tile or max(1, TILE_BYTES // (4 * ck)))
+    tile = min(n, max(1, TILE_BYTES // (4 * ck)))
     block = min(b, max(1, TILE_BYTES // (4 * ck * tile)))
     room = torch.empty(block * tile * ck, dtype=pull.dtype, device=pull.device)
     for start in range(0, n, tile):
@@ -297,10 +217,10 @@ def loss_change(
 
 
 def _losses(training: Training, similarity: Tensor, shrink: Tensor, rows: slice) -> Float[Tensor, "b t"]:
-    """The loss of a tile from z'.p (b, t, ck), which it may overwrite, and 1/||z'|| (b, t).
+    """The losses of a tile from z'.p (b, t, ck), which may be overwritten, and 1/||z'|| (b, t).
 
-    Softmax losses with bounded logits need no running maximum: exp(a cos) of a <= 40 overflows nowhere,
-    and the own class's share is corrected for the margin afterwards.
+    A softmax loss with bounded logits needs no running maximum, as exp(a cos) with a <= 40 does not overflow;
+    the margin of the own class is accounted for after the sum.
     """
     labels = training.labels[rows]
     form = training.softmax

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deconfuse.attribution.curvature import WIDE_BYTES, sample_gradients
 from deconfuse.attribution.head import Training
+from deconfuse.attribution.rows import embeddings, of_every_process, parts, place, total
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Factors:
     values: Float[Tensor, "m D"]
 
     def damping(self, share: float) -> float:
-        """lambda as a share of the largest eigenvalue; above 0 even where F is 0 and nothing has a slope."""
+        """lambda as a share of F's largest eigenvalue; at least 1e-30, so that F = 0 can be inverted too."""
         return max(share * self.values.max().item(), 1e-30)
 
     def solve(self, v: Float[Tensor, "b m D"], damping: float) -> Float[Tensor, "b m D"]:
@@ -50,18 +51,18 @@ class Factors:
 def fit(training: Training, seed: int = 0) -> Factors:
     """Factors of the Fisher matrix; O(n (D + m)^2) operations and two eigendecompositions.
 
-    Labels are drawn from the loss's softmax where it has one (`softmax`), else the given ones are
-    taken (the empirical Fisher).
+    Labels are drawn from the loss's softmax if it has one (`softmax`); otherwise the training labels are
+    taken, which makes it the empirical Fisher matrix.
     """
-    r = sample_gradients(training, _labels(training.all, seed)[training.place])
-    n, phi, total = len(training.all), training.features, training.total
-    inputs = torch.linalg.eigh(total(phi.T @ phi) / n).eigenvectors
-    outputs = torch.linalg.eigh(total(r.T @ r) / n).eigenvectors
+    everything = of_every_process(training)
+    r = sample_gradients(training, _labels(everything, seed)[place(training)])
+    n, phi = len(everything), training.features
+    inputs = torch.linalg.eigh(total(training, phi.T @ phi) / n).eigenvectors
+    outputs = torch.linalg.eigh(total(training, r.T @ r) / n).eigenvectors
     values = sum(
-        (r[rows] @ outputs).square().T @ (part.features @ inputs).square() for rows, part in training.parts()
+        (r[rows] @ outputs).square().T @ (part.features @ inputs).square() for rows, part in parts(training)
     )
-    values = total(values) / n
-    return Factors(inputs, outputs, values)
+    return Factors(inputs, outputs, total(training, values) / n)
 
 
 def _labels(training: Training, seed: int) -> Int[Tensor, " n"]:
@@ -69,7 +70,7 @@ def _labels(training: Training, seed: int) -> Int[Tensor, " n"]:
         return training.labels
     a, random = training.softmax[0], torch.Generator().manual_seed(seed)
     drawn = []
-    for z in training.embeddings().split(max(1, WIDE_BYTES // (4 * len(training.proxies)))):
+    for z in embeddings(training).split(max(1, WIDE_BYTES // (4 * len(training.proxies)))):
         # On the CPU, so that every device draws the same.
         share = F.softmax(a * z @ training.proxies.T, dim=1).cpu()
         drawn.append(torch.multinomial(share, 1, generator=random)[:, 0])

@@ -1,9 +1,9 @@
-"""The training side when more than the head is attributed: functions of theta, batch by batch.
+"""The training side if more than the head is attributed: functions of theta, computed batch by batch.
 
 theta (P,) is one vector of the chosen parameters: the backbone's, or its last block's, and the head's W.
-The head's bias and the loss's proxies stay as they are, as they do with params=head. Nothing is cached, as
-features move with theta: every function here that speaks of all n training samples passes them all through
-the network once. Derivatives come from torch.func; nothing of the model changes.
+The head's bias and the loss's proxies are constants, as with params=head. Features depend on theta, so
+nothing is cached: each function here that returns values for all n training samples passes them all through
+the network once. Derivatives are computed with torch.func; the model is not modified.
 """
 
 import warnings
@@ -23,17 +23,17 @@ from deconfuse.system import distributed
 from deconfuse.system.errors import UserError
 from deconfuse.system.progress import track
 
-PAIRS = 32  # that pass the network at once
+PAIRS = 32  # the number of pairs whose images pass the network at once
 
 
 @dataclass(frozen=True)
 class Network:
     """A frozen network in eval mode, its training samples, and its test samples by row.
 
-    model: images (B, C, H, W) -> z (B, m); names: the parameters of it that are attributed; labels (n,);
-    batches: (images, _, rows) of every training sample once, the same each time it is gone through; query
-    and gallery: rows -> images. shared: the batches are this process's, the others have the others'; what
-    comes out is of all samples nevertheless.
+    model: images (B, C, H, W) -> z (B, m); names: those of its parameters that are attributed; labels (n,);
+    batches: an iterable of (images, _, rows) with every training sample once and without random augmentation;
+    query and gallery: rows -> images. shared: True if the batches hold only this process's samples; results
+    are of the samples of all processes nevertheless.
     """
 
     model: nn.Module
@@ -50,7 +50,7 @@ class Network:
 
     @cached_property
     def start(self) -> dict[str, Tensor]:
-        """The attributed parameters by name, as they were trained."""
+        """The trained values of the attributed parameters, by name."""
         own = dict(self.model.named_parameters())
         return {name: own[name].detach() for name in self.names}
 
@@ -66,24 +66,24 @@ class Network:
             name: part.reshape(value.shape)
             for (name, value), part in zip(self.start.items(), parts, strict=True)
         }
-        # Of torch's attention kernels this one has the derivatives that are asked for here.
+        # Among torch's attention kernels only this one has second and forward-mode derivatives.
         with sdpa_kernel(SDPBackend.MATH):
             return torch.func.functional_call(self.model, named, (images.to(theta),))
 
     def sides(self, targets: Targets, i: int) -> tuple[Tensor, Float[Tensor, "1 q"]]:
-        """(images of group i: first its queries, then their neighbours; the share of each pair in d)."""
+        """(images of group i, its queries before their neighbours; the weight of each pair in d)."""
         group = targets.groups[i]
         images = torch.cat([self.query(group[:, 0]), self.gallery(group[:, 1])])
         return images, self.theta.new_full((1, len(group)), targets.sign / len(group))
 
     def distance(self, theta: Float[Tensor, " P"], images: Tensor, share: Float[Tensor, "1 q"]) -> Tensor:
-        """d of a group at theta, as `sides` has it; a number."""
+        """d of a group at theta; images and share are what `sides` returns."""
         return sum(self._distance(theta, *part) for part in _parts(images, share))
 
     def distance_gradient(
         self, theta: Float[Tensor, " P"], images: Tensor, share: Float[Tensor, "1 q"]
     ) -> Float[Tensor, " P"]:
-        """The gradient of a group's d at theta, PAIRS of its pairs at a time."""
+        """The gradient of a group's d at theta, summed over blocks of PAIRS pairs."""
         return sum(torch.func.grad(self._distance)(theta, *part) for part in _parts(images, share))
 
     def _distance(self, theta: Tensor, images: Tensor, share: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class Network:
 
 
 def _parts(images: Tensor, share: Float[Tensor, "1 q"]) -> Iterator[tuple[Tensor, Float[Tensor, "1 s"]]]:
-    """A group's images and shares, cut into groups of PAIRS pairs; d is the sum of theirs."""
+    """A group's images and shares in blocks of PAIRS pairs; the group's d is the sum of the blocks'."""
     query, gallery = images.chunk(2)
     for start in range(0, share.shape[1], PAIRS):
         some = slice(start, start + PAIRS)
@@ -139,7 +139,7 @@ def _parts(images: Tensor, share: Float[Tensor, "1 q"]) -> Iterator[tuple[Tensor
 def score_groups(
     network: Network, targets: Targets, what: str, score: Callable[[int], Float[Tensor, " n"]]
 ) -> Float[Tensor, "g n"]:
-    """The scores of all groups, one by one; a bar says `what` is going on."""
+    """The scores of all groups, one after the other; what: the method's name, for the progress bar."""
     theta = network.theta
     result = room(len(targets), len(network), theta.dtype, theta.device, targets.folder)
     for i in track(range(len(targets)), f"influence ({what})", len(targets)):
@@ -148,8 +148,11 @@ def score_groups(
 
 
 def parameter_names(model: nn.Module, params: str) -> tuple[str, ...]:
-    """What is attributed: params=all is the backbone and the head's W, params=last_block the backbone's
-    last block, what comes after it, and W. Raises UserError for a backbone that knows no last block."""
+    """The names of the attributed parameters.
+
+    params=all: the backbone's and the head's W; params=last_block: those of the backbone's last block and of
+    the layers after it, and W. Raises UserError if the backbone has no attribute last_block.
+    """
     if params == "all":
         chosen = [name for name, _ in model.backbone.named_parameters()]
     else:

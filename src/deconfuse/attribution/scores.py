@@ -1,4 +1,4 @@
-"""Influence scores (e, n), more than memory holds if need be: where they lie, what is summed over them."""
+"""Influence scores (e, n), which may exceed memory: their storage, and sums over them in blocks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,30 +10,30 @@ from torch import Tensor
 
 from deconfuse.system.arrays import scratch
 
-HELD_BYTES = 256 * 2**20  # of scores in memory; more of them lie on the disk
-BLOCK_BYTES = 32 * 2**20  # of those on the disk, looked at at once
+HELD_BYTES = 256 * 2**20  # of scores at most are held in memory; larger arrays are on the disk
+BLOCK_BYTES = 32 * 2**20  # of scores on the disk are read at once
 
 
 def room(
     e: int, n: int, dtype: torch.dtype, device: torch.device, folder: Path | None
 ) -> Float[Tensor, "e n"]:
-    """Zeros: on the device, or, beyond HELD_BYTES, in an unnamed file in the folder (None: never)."""
+    """Zeros on the device; beyond HELD_BYTES in an unnamed file in the folder, unless folder is None."""
     if folder is None or e * n * dtype.itemsize <= HELD_BYTES:
         return torch.zeros(e, n, dtype=dtype, device=device)
     return torch.from_numpy(scratch(folder, (e, n), torch.empty(0, dtype=dtype).numpy().dtype))
 
 
 def blocks(scores: Float[Tensor, "e n"]) -> Iterator[Float[Tensor, "s n"]]:
-    """Some explanations at a time, in order."""
+    """The scores in order, in blocks of explanations of at most BLOCK_BYTES."""
     _, n = scores.shape
     yield from scores.split(max(1, BLOCK_BYTES // max(1, n * scores.dtype.itemsize)))
 
 
 @dataclass(frozen=True)
 class Acting:
-    """How each training sample acts on all that is explained; NaN where that is nothing.
+    """Each training sample's scores over all explanations; NaN if there are no explanations.
 
-    mean: of its scores; absolute: of their sizes; harmful: the share that is > 0.
+    mean: of the scores; absolute: the mean of |score|; harmful: the share of explanations with a score > 0.
     """
 
     mean: Float[Tensor, " n"]
@@ -42,7 +42,7 @@ class Acting:
 
 
 def acting(scores: Float[Tensor, "e n"]) -> Acting:
-    """The means over explanations; of so many that they come in blocks, summed in float64."""
+    """The means over explanations; scores that are on the disk are summed block by block in float64."""
     if scores.numel() * scores.dtype.itemsize <= HELD_BYTES:
         return Acting(scores.mean(0), scores.abs().mean(0), (scores > 0).float().mean(0))
     totals = torch.zeros(3, scores.shape[1], dtype=torch.float64, device=scores.device)
@@ -54,10 +54,10 @@ def acting(scores: Float[Tensor, "e n"]) -> Acting:
 
 
 def unscored(scores: Float[Tensor, "e n"]) -> int:
-    """How many explanations have no score but 0, and so explain nothing."""
+    """The number of explanations whose scores are all 0, which explain nothing."""
     return sum(int((~block.any(1)).sum()) for block in blocks(scores))
 
 
 def unsound(scores: Float[Tensor, "e n"]) -> int:
-    """How many explanations have a score that is not finite."""
+    """The number of explanations with a score that is not finite."""
     return sum(int((~torch.isfinite(block)).any(1).sum()) for block in blocks(scores))

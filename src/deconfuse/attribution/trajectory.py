@@ -1,8 +1,8 @@
-"""How each training sample's influence moved during training: the epochs that are explained, side by side.
+"""How each training sample's influence changed during training: the explained epochs, side by side.
 
-An epoch's explanation is of what that epoch's model confuses, not of what the last one does, so two epochs
-agree in n training samples and in nothing else; a sample's mean over an epoch's explanations is what is
-followed. > 0 harmful, as everywhere.
+An epoch's explanations are of the pairs that that epoch's model confuses, so two epochs have the same n
+training samples but not the same explanations. What is compared is a sample's mean score over an epoch's
+explanations; > 0 is harmful.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,11 +20,11 @@ from deconfuse.retrieval.confusion import Explained
 from deconfuse.retrieval.statistics import detection
 from deconfuse.system.errors import UserError, count, one_of
 
-KEYS = ("when", "every")  # below influence=, beside the method's own
+KEYS = ("when", "every")  # the keys below influence= that are not the method's own
 
 
 def method(influence: Mapping) -> dict:
-    """The settings below influence= that are the method's own."""
+    """The method's own settings among those below influence=."""
     return {key: value for key, value in influence.items() if key not in KEYS}
 
 
@@ -32,8 +32,8 @@ def method(influence: Mapping) -> dict:
 class When:
     """Which epochs are explained beside the last one.
 
-    when: last (none), best (the one with the best R@1 of those measured, the first of equals) or
-    every_n_epochs. every: n of it; None: the epochs that recipe.checkpoints keeps.
+    when: last (no other epoch), best (the first epoch with the largest measured R@1) or every_n_epochs.
+    every: the n of every_n_epochs; None: the epochs that recipe.checkpoints keeps.
     """
 
     when: str = "last"
@@ -46,12 +46,12 @@ class When:
 
     @classmethod
     def of(cls, influence: Mapping) -> "When":
-        """Of the settings below influence=."""
+        """From the settings below influence=."""
         return cls(**{key: influence[key] for key in KEYS if key in influence})
 
     @property
     def asked(self) -> dict:
-        """The keys that say something: those that can change what a run writes."""
+        """The keys that change what a run writes, with their values."""
         return {
             "last": {},
             "best": {"when": self.when},
@@ -59,7 +59,7 @@ class When:
         }[self.when]
 
     def check(self, epochs: int) -> None:
-        """Raise UserError where `every` is no epoch before the last of `epochs`."""
+        """Raise UserError if no multiple of `every` is before the last of `epochs`."""
         if self.when == "every_n_epochs" and self.every is not None and self.every >= epochs:
             raise UserError(
                 f"influence.every={self.every} names no epoch before the last of recipe.epochs={epochs}; "
@@ -67,9 +67,9 @@ class When:
             )
 
     def due(self, until: int, kept: set[int], history: Iterable[Mapping]) -> set[int]:
-        """The epochs to be explained as far as is known after epoch `until`, counted from 1.
+        """The epochs up to `until` that are to be explained, as far as `history` shows; counted from 1.
 
-        kept: those of recipe.checkpoints; history: rows of history.csv.
+        kept: the epochs of recipe.checkpoints; history: the rows of history.csv.
         """
         if self.when == "every_n_epochs":
             epochs = kept if self.every is None else range(self.every, until + 1, self.every)
@@ -82,12 +82,12 @@ class When:
 
 @dataclass(frozen=True)
 class Moment:
-    """One epoch's explanation, reduced to what is compared with other epochs'.
+    """One epoch's explanations, reduced to what is compared with other epochs.
 
-    recall: R@1; confusions: how many; pairs (t, 2): (query row, gallery row) of what was explained, of
-    distance (t,), group (t,): the row of the scores that each belongs to. mean and abs_mean (n,): of the
-    scores and of their size over the e explanations, NaN where e = 0; worst (e,): the sample that scores
-    highest, with its score worst_score (e,).
+    recall: R@1; confusions: their number; pairs (t, 2): the explained pairs as (query row, gallery row), with
+    distance (t,) and group (t,), the row of the scores that a pair belongs to. mean and abs_mean (n,): of the
+    scores and of |score| over the e explanations, NaN if e = 0; worst (e,): the sample with the highest score
+    of each explanation, and worst_score (e,): that score.
     """
 
     epoch: int
@@ -110,17 +110,17 @@ class Moment:
         listed: tuple[Int[Tensor, " t"], Int[Tensor, "t 2"], Float[Tensor, " t"]],
         scores: Float[Tensor, "e n"],
     ) -> "Moment":
-        """Of an epoch's scores; listed: group, pairs and distance."""
+        """From an epoch's scores; listed: (group, pairs, distance), from the function `listed`."""
         score, sample = scores.max(1)
         return cls(epoch, recall, confusions, *listed, scores.mean(0), scores.abs().mean(0), sample, score)
 
     @property
     def harmful(self) -> Bool[Tensor, " n"]:
-        """Which training samples harm on average."""
+        """True for training samples whose mean score is > 0."""
         return self.mean > 0
 
     def line(self) -> str:
-        """What is said when it was made."""
+        """The line that is printed when the epoch was explained."""
         return (
             f"epoch {self.epoch}: R@1 {self.recall:.3f}, {self.confusions} confusions, {len(self.worst)} "
             f"explanations, {int(self.harmful.sum())} of {len(self.mean)} samples harmful"
@@ -128,7 +128,7 @@ class Moment:
 
 
 def listed(explained: Explained) -> tuple[Int[Tensor, " t"], Int[Tensor, "t 2"], Float[Tensor, " t"]]:
-    """(group, pairs, distance) of what is explained, group by group."""
+    """(group, pairs, distance) of the explained pairs, group by group."""
     of_pair = dict(
         zip(map(tuple, explained.pairs.pairs.tolist()), explained.pairs.distance.tolist(), strict=True)
     )
@@ -141,25 +141,25 @@ def listed(explained: Explained) -> tuple[Int[Tensor, " t"], Int[Tensor, "t 2"],
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The epochs that were explained, in order, the last epoch last; two or more."""
+    """The explained epochs in order, two or more, of which the last is the last of training."""
 
     when: When
     moments: tuple[Moment, ...]
 
     @property
     def epochs(self) -> list[int]:
-        """Counted from 1."""
+        """The epochs' numbers, counted from 1."""
         return [moment.epoch for moment in self.moments]
 
     @property
     def means(self) -> Float[Tensor, "E n"]:
-        """Each sample's mean score at each epoch; a row of NaN where nothing was explained."""
+        """Each sample's mean score at each epoch; NaN for an epoch without explanations."""
         return torch.stack([moment.mean for moment in self.moments])
 
     def columns(self) -> dict[str, np.ndarray | pd.api.extensions.ExtensionArray]:
-        """What samples.csv says: mean and standard deviation (E - 1) over the epochs, first one > 0.
+        """The columns of samples.csv: mean and standard deviation (E - 1) over the epochs, first epoch > 0.
 
-        Of the epochs at which something was explained; NaN, or no epoch, where there are too few.
+        Only epochs with explanations count; NaN, or no epoch, if there are too few of them.
         """
         means = self.means
         said = ~means.isnan().all(1)
@@ -177,7 +177,7 @@ class Trajectory:
         }
 
     def table(self, flipped: Bool[np.ndarray, " n"]) -> pd.DataFrame:
-        """influence_epochs.csv: a row per epoch; flipped: which labels noise= changed."""
+        """influence_epochs.csv, a row per epoch; flipped: True for labels that noise= changed."""
         last, rows = self.moments[-1], []
         for moment in self.moments:
             row = {
@@ -197,7 +197,7 @@ class Trajectory:
         return pd.DataFrame(rows)
 
     def explained_table(self, split: Split) -> pd.DataFrame:
-        """explained_epochs.csv: a row per pair that was explained, epoch by epoch."""
+        """explained_epochs.csv, a row per explained pair, epoch by epoch."""
         parts = []
         for moment in self.moments:
             query, neighbour = moment.pairs.T.numpy()
@@ -219,24 +219,24 @@ class Trajectory:
 
 
 def agreement(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"]) -> float:
-    """Spearman's rank correlation, in [-1, 1]; NaN where one says nothing (NaN, or all equal)."""
+    """Spearman's rank correlation, in [-1, 1]; NaN if a side has a NaN or is constant."""
     if np.isnan(one).any() or np.isnan(other).any() or not (np.ptp(one) and np.ptp(other)):
         return np.nan
     return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
 def report(trajectory: Trajectory | None, flipped: Bool[np.ndarray, " n"]) -> dict | None:
-    """What metrics.json says of the epochs; None where the last one alone was explained.
+    """The entry of metrics.json about epochs; None if only the last epoch was explained.
 
-    first_harmful: the median of the samples' first harmful epoch and the share that never were, of the
-    flipped samples and of the others; median None where there are no such samples.
+    first_harmful: the median of the samples' first harmful epoch, None without such samples, and the share of
+    samples that never were harmful; for flipped samples and for the others.
     """
     if trajectory is None:
         return None
     table = trajectory.table(flipped)
     first = trajectory.columns()["first_harmful_epoch"]
 
-    def told(which: Bool[np.ndarray, " n"]) -> dict:
+    def first_epoch(which: Bool[np.ndarray, " n"]) -> dict:
         some, never = first[which].dropna(), first[which].isna()
         return {
             "median": float(np.median(some.astype(np.int64))) if len(some) else None,
@@ -248,5 +248,5 @@ def report(trajectory: Trajectory | None, flipped: Bool[np.ndarray, " n"]) -> di
         "when": trajectory.when.when,
         **{name: table[column].tolist() for name, column in (("epochs", "epoch"), ("R@1", "R@1"))},
         "harmful": table["harmful"].tolist(),
-        "first_harmful": {name: told(which) for name, which in kinds.items()},
+        "first_harmful": {name: first_epoch(which) for name, which in kinds.items()},
     }

@@ -1,9 +1,10 @@
 """Suspicion = 1 - cleanlab's label quality (Northcutt, Jiang and Chuang, "Confident learning", JAIR 2021).
 
-Label quality comes from out-of-fold probabilities: P(class | e) of a logistic regression on the normalised
-embeddings e of the other folds. The head that made e saw all labels, wrong ones too: out of fold is the
-regression alone. On embeddings rather than features, as they find flipped labels as well (AP within 0.001 on
-average, glyphs and omniglot, three seeds each) some four times as fast, and are what is confused.
+Label quality is computed from out-of-fold probabilities: P(class | e) by a logistic regression on the
+normalised embeddings e of the other folds. The head that made e was trained on all labels, also wrong ones;
+only the regression is out of fold. Embeddings are used rather than features: they find flipped labels
+equally well (AP within 0.001 on average; glyphs and omniglot, three seeds each), are about four times as
+fast, and are what is confused.
 """
 
 import warnings
@@ -26,7 +27,7 @@ from deconfuse.system.errors import UserError, at_least, count, one_of, within
 from deconfuse.system.progress import console, track
 
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
-MOST_STEPS = 1000  # of L-BFGS, per fold
+MOST_STEPS = 1000  # the most L-BFGS iterations per fold
 
 
 def suspicion(
@@ -40,11 +41,11 @@ def suspicion(
 ) -> Float[Tensor, " n"]:
     """1 - label quality, in [0, 1]; higher = more likely mislabelled. By default 1 - P(current label).
 
-    folds: how often a regression is fitted, each time on all but one of them; method: cleanlab's; C: the
-    inverse of the regression's L2 penalty; seed: of the folds. A sample that is alone in its class cannot be
-    judged, as no other sample shows what the class looks like: it takes no part and gets the median
-    suspicion of the others. 0 where fewer than two classes are left. Raises UserError where the library
-    is missing.
+    folds: the number of folds, for each of which a regression is fitted on the others; method: cleanlab's
+    measure of label quality; C: the inverse of the regression's L2 penalty; seed: of the folds. A sample that
+    is alone in its class cannot be judged, as no other sample shows what the class looks like: it is left out
+    and gets the median suspicion of the others. 0 for all samples if fewer than two classes are left. Raises
+    UserError if the library is missing.
     """
     quality = _library()
     count("detector.folds", folds, 2)
@@ -73,8 +74,8 @@ def out_of_fold(
 ) -> Float[np.ndarray, "n c"]:
     """P(class | x) from the other folds, labels being 0..c-1 with at least two samples of each.
 
-    A class with fewer samples than folds has each of its samples in a fold of its own, so that every
-    regression has seen every class.
+    The samples of a class that has fewer samples than folds are in different folds, so every regression is
+    fitted on samples of every class.
     """
     share, open_ = np.empty((len(x), labels.max() + 1)), 0
     with warnings.catch_warnings():
@@ -83,7 +84,7 @@ def out_of_fold(
     for rest, fold in track(splits, "cleanlab (folds)", folds):
         regression = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=MOST_STEPS))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # said below, once
+            warnings.simplefilter("ignore", ConvergenceWarning)  # one warning for all folds is printed below
             regression.fit(x[rest], labels[rest])
         open_ += int(regression[-1].n_iter_.max() >= MOST_STEPS)
         share[fold] = regression.predict_proba(x[fold])

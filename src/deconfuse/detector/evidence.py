@@ -1,4 +1,4 @@
-"""Suspicion = the log-odds of another label, by neighbours and head over the checkpoints kept.
+"""Suspicion = the log-odds of another label, by neighbours and head, averaged over the checkpoints kept.
 
 Means with 10 % flipped (small_cnn, `recipe=small`; omniglot: SoftTriple seeds 0-2 and Proxy-NCA++ 0-1;
 glyphs: 0-1 and 0): average precision by the log-odds, in brackets by 1 - P(current label), and of the flipped
@@ -13,8 +13,9 @@ samples the share whose likeliest other label is the true one.
     detector=knn, last epoch         0.979 (0.965)  0.844   0.995 (0.991)  0.799
     detector=cleanlab, last epoch    0.963 (0.970)  0.832   0.995 (0.996)  0.812
 
-The odds ask whether another label fits better, not whether this one fits badly: a sample that nothing fits is
-odd, not mislabelled. A fourth view, cleanlab's regressions, gains 0.01 of the share and costs all their time.
+The log-odds are high if another label fits better, not if this label fits badly: a sample that no label fits
+is unusual, but not mislabelled. A fourth view, cleanlab's regressions, adds 0.01 to the share and takes more
+time than the three together.
 """
 
 from collections.abc import Iterable
@@ -33,12 +34,13 @@ def suspicion(
 ) -> Judgement:
     """log P(most likely other label) - log P(current label), nats; higher = more likely mislabelled.
 
-    P is `evidence` of the model and of its earlier checkpoints (recipe.checkpoints), and what is recommended
-    with it. K is that of votes. Raises UserError where some samples were no candidates.
+    P is the `evidence` of the model and of its earlier checkpoints (recipe.checkpoints), by which labels are
+    recommended too. The number of neighbours is that of votes. Raises UserError if some samples were not
+    candidates.
     """
     if votes.own.isnan().any():
         raise UserError(
-            "detector=evidence lets all samples vote on all, and candidates= asks few; take "
+            "detector=evidence needs votes on all samples, and candidates= limits them; take "
             "candidates=null, or detector=influence"
         )
     combined = evidence([*earlier, training], votes.classes.shape[1])

@@ -1,4 +1,4 @@
-"""Suspicion = the influence on all explained confusions, absolute or signed."""
+"""Suspicion = the mean influence on all explained confusions, absolute or signed."""
 
 import torch
 from jaxtyping import Float
@@ -13,10 +13,10 @@ from deconfuse.system.errors import flag
 def suspicion(
     training: Training, influence: Float[Tensor, "p n"], votes: Votes, signed: bool = False
 ) -> Float[Tensor, " n"]:
-    """Mean over the confusions of |score|, or of the score itself; 0 where nothing was confused.
+    """Mean over the confusions of |score|, or of the score itself if `signed`; 0 if nothing was explained.
 
-    Higher = more likely mislabelled. Absolute by default: the paper's Figure 2 finds flipped
-    samples at both ends, as harmful ones and as helpful ones that the model ignores.
+    Higher = more likely mislabelled. The default is |score|, as the paper's Figure 2 finds flipped samples at
+    both ends: as harmful ones, and as helpful ones that the model ignores.
     """
     flag("detector.signed", signed)
     if len(influence) == 0:

@@ -1,19 +1,20 @@
-"""Suspicion = how much closer another class's proxy is than the label's own."""
+"""Suspicion = the cosine to the closest proxy of another class minus that to the label's own proxy."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse.attribution.head import Training, class_cosines
+from deconfuse.attribution.rows import parts
 from deconfuse.labels.relabel import Votes
 
 
 def suspicion(training: Training, influence: Float[Tensor, "p n"], votes: Votes) -> Float[Tensor, " n"]:
     """max_{j != y} cos(z, p_j) - cos(z, p_y), in [-2, 2]; higher = more likely mislabelled.
 
-    With several proxies per class the closest one counts. Needs a loss with proxies, rows grouped by class.
+    With several proxies per class the closest one counts. Needs a loss whose proxies are grouped by class.
     """
-    return torch.cat([_margin(part) for _, part in training.parts()])
+    return torch.cat([_margin(part) for _, part in parts(training)])
 
 
 def _margin(training: Training) -> Float[Tensor, " n"]:

@@ -1,4 +1,4 @@
-"""Suspicion = a seeded random number: what every detector has to beat."""
+"""Suspicion = a seeded random number, the level that every detector has to beat."""
 
 import torch
 from jaxtyping import Float

@@ -7,6 +7,7 @@ from torch import Tensor
 from deconfuse.attribution.curvature import sample_gradients
 from deconfuse.attribution.head import Training
 from deconfuse.attribution.kronecker import fit
+from deconfuse.attribution.rows import parts
 from deconfuse.labels.relabel import Votes
 from deconfuse.system.errors import at_least
 
@@ -24,6 +25,6 @@ def suspicion(
     return torch.cat(
         [
             factors.quadratic_form(gradients[rows], part.features, value, power=1)
-            for rows, part in training.parts()
+            for rows, part in parts(training)
         ]
     )

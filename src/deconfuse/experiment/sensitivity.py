@@ -18,8 +18,8 @@ NOTE = (
     "over the seeds. In the picture, both axes of the change logarithmic; of several settings of a data set, "
     "the one with most points, and no knob of 0."
 )
-KNOBS = {"eif": "radius", "if": "damping"}
-TURNED = ("influence.radius", "influence.damping", "retrain.optimizer.lr")
+KNOBS = {"eif": "path.radius", "if": "damping"}  # below influence=
+TURNED = ("influence.path.radius", "influence.damping", "retrain.optimizer.lr")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,11 @@ def parts(runs: list[Run]) -> list[Part]:
             known = {seed: ap for seed, ap in by_size.items() if ap is not None}
             points.append(Point(rate, knob, np.mean(change), known))
             row = {**some[0].where, "method": _method(some[0])}
-            row |= {"knob": f"{KNOBS[_method(some[0])]} {knob:g}", "rate": f"{rate:g}", "models": len(models)}
+            row |= {
+                "knob": f"{KNOBS[_method(some[0])].split('.')[-1]} {knob:g}",
+                "rate": f"{rate:g}",
+                "models": len(models),
+            }
             row["change of d"] = spread(change, 4, small=True)
             row["share > 0"] = spread([share_apart(run) for run in models.values()], 2)
             rows.append((some[0], {**row, "found by size, AP": spread(by_size.values())}))
@@ -76,8 +80,11 @@ def _method(run: Run) -> str:
 
 
 def _knob(run: Run) -> float | None:
-    """None with radius=null, and without settings."""
-    return (run.settings.get("influence") or {}).get(KNOBS[_method(run)])
+    """The value that the knob was set to; None where the run's settings do not have it."""
+    found = run.settings.get("influence")
+    for key in KNOBS[_method(run)].split("."):
+        found = (found or {}).get(key)
+    return found
 
 
 def _draw(pictured: dict[tuple[str, str, str, str], list[Point]]) -> Figure:

@@ -9,153 +9,122 @@ loss, so leaving the sample out changes d by score / n.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deconfuse.attribution.curvature import (
-    conjugate_gradient,
-    damping_of,
-    explicit,
-    hessian_of,
-    lissa,
-    sample_gradients,
-)
-from deconfuse.attribution.head import Sides, Targets, Training, along, score_chunks, weight_gradient
+from deconfuse.attribution.curvature import explicit, hessian_of, sample_gradients
+from deconfuse.attribution.head import Sides, Targets, Training, along, weight_gradient
 from deconfuse.attribution.kronecker import fit
 from deconfuse.attribution.network import Network, score_groups
-from deconfuse.system.errors import UserError, at_least, count, flag, one_of
-from deconfuse.system.progress import console
+from deconfuse.attribution.rows import part_rows, score_chunks
+from deconfuse.attribution.solving import conjugate_gradient, damping_of, residuals, say_residuals
+from deconfuse.system.errors import UserError, at_least, count, one_of
 
 BLOCK_BYTES = 256 * 2**20  # of right sides solved side by side
-WHOLE_LANCZOS = 12  # vectors as long as theta, held at once
+NETWORK_LANCZOS = 12  # vectors as long as theta, held at once
+ADVICE = " or influence.solver.max_products"  # of the warning about what is not solved
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How (H + lambda I) x = v is solved.
+
+    kind: cg, conjugate gradients until the relative residual is at most `tolerance`, with at most
+    `max_products` Hessian-vector products, on the head preconditioned with EKFAC factors; or explicit, which
+    inverts H + lambda I as a matrix, for small heads.
+    """
+
+    kind: str = "cg"
+    tolerance: float = 1e-3
+    max_products: int = 100
+
+    def __post_init__(self):
+        one_of("influence.solver.kind", self.kind, ("cg", "explicit"))
+        at_least("influence.solver.tolerance", self.tolerance, 1e-12)
+        count("influence.solver.max_products", self.max_products, 1)
 
 
 def scores(
     training: Training | Network,
     targets: Targets,
     *,
-    solver: str = "cg",
+    solver: Solver = Solver(),
     damping: float = 1e-2,
-    damping_unit: str = "relative",
-    tolerance: float = 1e-3,
-    max_products: int = 100,
-    precondition: bool = True,
-    scale: float = 500.0,
-    batch: int = 1,
     seed: int = 0,
-    chunk: int | None = None,
 ) -> Float[Tensor, "g n"]:
     """IF of every training sample on every group.
 
-    solver: cg (until the residual is below tolerance; `precondition` helps it with EKFAC factors),
-    explicit (H as a matrix, small heads) or lissa (one pass; damping is then LiSSA's own: lambda =
-    damping * scale). damping_unit: relative, to H's largest eigenvalue, or absolute. Says the largest
-    relative residual of the solves. Raises UserError for another solver than cg where theta is more than
-    the head.
+    damping: lambda in units of H's largest eigenvalue. seed: of the estimates of H's eigenvalues, and of the
+    labels drawn for the EKFAC factors. Prints the largest relative residual of the solves. Raises UserError
+    for kind=explicit where theta is more than the head, or where the head is too large.
     """
-    one_of("influence.solver", solver, ("cg", "explicit", "lissa"))
-    count("influence.max_products", max_products, 1)
-    count("influence.batch", batch, 1)
-    flag("influence.precondition", precondition)
+    if not isinstance(solver, Solver):
+        raise UserError(
+            f"influence.solver={solver} is not a group of keys; give influence.solver.kind=cg, or explicit"
+        )
     if isinstance(training, Network):
-        if solver != "cg":
-            raise UserError(f"influence.solver={solver} works with params=head; use influence.solver=cg")
-        return _whole(training, targets, damping, damping_unit, tolerance, max_products, seed)
-    at_least("influence.tolerance", tolerance, 1e-12)
+        if solver.kind != "cg":
+            raise UserError(
+                f"influence.solver.kind={solver.kind} works with params=head; use influence.solver.kind=cg"
+            )
+        return _of_network(training, targets, solver, damping, seed)
     gradients, hessian = sample_gradients(training), hessian_of(training)
-    if solver == "lissa":
-        value = at_least("influence.damping", damping, 0) * at_least("influence.scale", scale, 1e-12)
-    else:
-        value, _ = damping_of(hessian, training.weight, damping, damping_unit, seed)
-    inverse = _inverse(training, value) if solver == "explicit" else None
+    value, _ = damping_of(hessian, training.weight, damping, seed)
+    found: list[float] = []
 
     def product(x: Tensor) -> Tensor:
         return hessian(x) + value * x
 
-    helper = None
-    if solver == "cg" and precondition and value > 0:
-        helper = partial(fit(training, seed).solve, damping=value)
-
-    def solve(v: Tensor) -> Tensor:
-        if solver == "lissa":
-            return lissa(training, v, scale, damping, batch)
-        if solver == "explicit":
-            return (v.flatten(1) @ inverse).view_as(v)
-        return conjugate_gradient(product, v, tolerance, max_products, helper)
-
-    residuals: list[float] = []
+    solve = _solve(training, product, value, solver, seed)
 
     def score(sides: Sides) -> Callable[[slice, Training], Tensor]:
         v = weight_gradient(training, sides)
         x = solve(v)
-        residuals.extend(_residuals(product, x, v))
+        found.extend(residuals(product, x, v))
         return lambda rows, part: along(part, gradients[rows], x)
 
-    rows = training.part_rows * gradients[:1].nbytes
-    wide = 6 * training.weight.nbytes + 3 * rows  # of one right side, while it is solved
-    result = score_chunks(training, targets, f"if, {solver}", score, chunk or max(1, BLOCK_BYTES // wide))
-    _say(solver, residuals, tolerance)
+    wide = 6 * training.weight.nbytes + 3 * part_rows(training) * gradients[:1].nbytes  # of one right side
+    result = score_chunks(training, targets, f"if, {solver.kind}", score, max(1, BLOCK_BYTES // wide))
+    say_residuals(solver.kind, found, solver.tolerance, ADVICE)
     return result
 
 
-def _residuals(product: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> list[float]:
-    """||A x - v|| / ||v|| of each right side."""
-    norms = v.norm(dim=(1, 2)).clamp_min(1e-30)
-    return ((product(x) - v).norm(dim=(1, 2)) / norms).tolist()
+def _solve(
+    training: Training, product: Callable[[Tensor], Tensor], damping: float, solver: Solver, seed: int
+) -> Callable[[Float[Tensor, "b m D"]], Float[Tensor, "b m D"]]:
+    """v -> (H + damping I)^-1 v on the head; product: with that matrix."""
+    if solver.kind == "explicit":
+        h = explicit(training)
+        inverse = torch.linalg.inv(h + damping * torch.eye(len(h), dtype=h.dtype, device=h.device))
+        return lambda v: (v.flatten(1) @ inverse).view_as(v)
+    helper = partial(fit(training, seed).solve, damping=damping) if damping > 0 else None
+    return lambda v: conjugate_gradient(product, v, solver.tolerance, solver.max_products, helper)
 
 
-def _say(solver: str, residuals: list[float], tolerance: float) -> None:
-    """How well the systems were solved; a warning where some were not."""
-    if not residuals:
-        return
-    console.print(f"solved with {solver}: largest relative residual {max(residuals):.2g}")
-    open_ = sum(not value <= 10 * tolerance for value in residuals)
-    nothing = sum(value == 1 for value in residuals) if solver == "cg" else 0  # x = 0 was never improved on
-    if open_:
-        console.print(
-            f"warning: {open_} of {len(residuals)} explanations are not solved (tolerance {tolerance:g}), so "
-            "their scores are those of another damping"
-            + (f", and {nothing} of them not at all, with scores of 0" if nothing else "")
-            + "; raise influence.damping"
-            + (", or use influence.solver=cg" if solver == "lissa" else " or influence.max_products")
-        )
-
-
-def _whole(
-    network: Network,
-    targets: Targets,
-    damping: float,
-    damping_unit: str,
-    tolerance: float,
-    max_products: int,
-    seed: int,
+def _of_network(
+    network: Network, targets: Targets, solver: Solver, damping: float, seed: int
 ) -> Float[Tensor, "g n"]:
     """IF where theta is more than the head; each product of the solve passes all training samples."""
 
     def hessian(x: Tensor) -> Tensor:
         return network.hessian_product(x[0, 0])[None, None]
 
-    like = network.theta[None]
-    value, _ = damping_of(hessian, like, damping, damping_unit, seed, most=WHOLE_LANCZOS)
-    residuals: list[float] = []
+    value, _ = damping_of(hessian, network.theta[None], damping, seed, most=NETWORK_LANCZOS)
+    found: list[float] = []
 
     def product(x: Tensor) -> Tensor:
         return hessian(x) + value * x
 
     def score(i: int) -> Tensor:
         v = network.distance_gradient(network.theta, *network.sides(targets, i))[None, None]
-        x = conjugate_gradient(product, v, tolerance, max_products)
-        residuals.extend(_residuals(product, x, v))
+        x = conjugate_gradient(product, v, solver.tolerance, solver.max_products)
+        found.extend(residuals(product, x, v))
         return network.along(x[0, 0])
 
     result = score_groups(network, targets, "if, cg", score)
-    _say("cg", residuals, tolerance)
+    say_residuals("cg", found, solver.tolerance, ADVICE)
     return result
-
-
-def _inverse(training: Training, value: float) -> Float[Tensor, "mD mD"]:
-    h = explicit(training)
-    return torch.linalg.inv(h + value * torch.eye(len(h), dtype=h.dtype, device=h.device))

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse.attribution.curvature import sample_gradients
-from deconfuse.attribution.head import Sides, Targets, Training, score_chunks, side_gradient
+from deconfuse.attribution.head import Sides, Targets, Training, side_gradient
 from deconfuse.attribution.network import Network, score_groups
+from deconfuse.attribution.rows import score_chunks
 
 
 def scores(
@@ -23,16 +24,18 @@ def scores(
     targets: Targets,
     *,
     earlier: Iterable[tuple[Training | Network, Targets]] = (),
-    chunk: int | None = None,
 ) -> Float[Tensor, "g n"]:
-    """TracIn of every training sample on every group; earlier: the same at checkpoints kept before."""
-    total = _term(training, targets, chunk)
+    """TracIn of every training sample on every group.
+
+    earlier: the training side and the targets at each checkpoint that was kept before.
+    """
+    result = _term(training, targets)
     for past in earlier:
-        total += _term(*past, chunk)
-    return total
+        result += _term(*past)
+    return result
 
 
-def _term(training: Training | Network, targets: Targets, chunk: int | None) -> Float[Tensor, "g n"]:
+def _term(training: Training | Network, targets: Targets) -> Float[Tensor, "g n"]:
     if isinstance(training, Network):
 
         def whole(i: int) -> Tensor:
@@ -52,4 +55,4 @@ def _term(training: Training | Network, targets: Targets, chunk: int | None) -> 
 
         return of
 
-    return score_chunks(training, targets, "tracin", score, chunk)
+    return score_chunks(training, targets, "tracin", score)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from deconfuse.attribution.attribute import takes_earlier
 from deconfuse.attribution.head import Training
+from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.scores import acting
 from deconfuse.labels.relabel import Judgement, Votes, candidates, vote, vote_on
 
@@ -14,9 +15,9 @@ from deconfuse.labels.relabel import Judgement, Votes, candidates, vote, vote_on
 def votes(training: Training, influence: Float[Tensor, "g n"], k: int | None, most: int | None) -> Votes:
     """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful."""
     if most is None:
-        return vote(training.embeddings(), training.labels, k)
+        return vote(embeddings(training), training.labels, k)
     asked = candidates(acting(influence).mean, most)
-    return vote_on(asked, training.embeddings(), training.labels, k)
+    return vote_on(asked, embeddings(training), training.labels, k)
 
 
 def judge(

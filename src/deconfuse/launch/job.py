@@ -50,8 +50,8 @@ class Questions:
     explainer: Callable
     detector: Callable
     when: When
-    subsets: Any  # counterfactual=
-    retraining: Any  # retrain=
+    subsets: counterfactual.SubsetRetraining
+    retraining: reweight.Retraining
     relabelling: loop.Relabelling
     params: str
     neighbours: int | None
@@ -81,7 +81,7 @@ class Questions:
         fail after training fails now. method: the choice of influence=."""
         self.when.check(model.recipe.epochs)
         attribute.check(self.explainer, method, self.params)
-        counterfactual.allowed(self.subsets, self.params)
+        counterfactual.check(self.subsets, self.params)
         reweight.rehearse(self.retraining, model)
         loop.allowed(self.relabelling, self.candidates, model)
         relabel.check(labels, self.neighbours, self.candidates)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from deconfuse.system.errors import UserError, at_least, count, did_you_mean, number
 
-# name -> what can be set of it
+# name -> the arguments that can be set
 LOSSES = {
     "ArcFaceLoss": ("margin", "scale"),
     "CosFaceLoss": ("margin", "scale"),
@@ -18,16 +18,16 @@ LOSSES = {
     "SubCenterArcFaceLoss": ("margin", "scale", "sub_centers"),
 }
 OURS = {"ProxyAnchorLoss": "proxyanchor", "ProxyNCALoss": "proxynca", "SoftTripleLoss": "softtriple"}
-WHOLE_MARGIN = ("LargeMarginSoftmaxLoss", "SphereFaceLoss")  # a multiple of the angle
+WHOLE_MARGIN = ("LargeMarginSoftmaxLoss", "SphereFaceLoss")  # margin: an integer multiple of the angle
 
 
 def load(
     num_classes: int, embedding_size: int, name: str, arguments: Mapping[str, object] | None
 ) -> nn.Module:
-    """The loss of that name; arguments that are None, each or all, keep the library's value.
+    """The loss of that name; an argument that is None has the library's default value.
 
-    Raises UserError where the library is missing, for a name that is no classification loss of it, and
-    for an argument that the loss does not take or that is out of range.
+    Raises UserError if the library is missing, for a name that is not a classification loss of the library,
+    and for an argument that the loss does not take or that is out of range.
     """
     if name in OURS:
         raise UserError(f"loss.name={name} is a loss of its own here: loss={OURS[name]}")
@@ -55,7 +55,7 @@ def load(
 
 
 def _check(name: str, key: str, value: object) -> None:
-    """Raise UserError unless the loss takes the argument, and this value of it."""
+    """Raise UserError if the loss does not take the argument, or not with this value."""
     place = f"loss.arguments.{key}"
     if key not in LOSSES[name]:
         raise UserError(f"{place} is not known to {name}; it takes {', '.join(LOSSES[name])}")
@@ -70,8 +70,8 @@ def _check(name: str, key: str, value: object) -> None:
 class Adapted(nn.Module):
     """A loss as the library computes it, not reduced.
 
-    ArcFace goes through the angle, whose slope is infinite at 0: an embedding that lies on its proxy to
-    the last digit has no gradient (NaN).
+    ArcFace is a function of the angle, whose derivative in the cosine is infinite at 0: the gradient of an
+    embedding that equals its proxy to the last digit is NaN.
     """
 
     def __init__(self, loss: nn.Module):
@@ -80,7 +80,7 @@ class Adapted(nn.Module):
 
     @property
     def proxies(self) -> Float[Tensor, "ck m"]:
-        """A view of the library's W (m, ck); its columns are grouped by class, and so are these rows."""
+        """A view of the library's W (m, ck), whose columns, here rows, are grouped by class."""
         return self.loss.W.T
 
     def forward(self, z: Float[Tensor, "n m"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -88,7 +88,7 @@ class Adapted(nn.Module):
         return self.loss(z, y)["loss"]["losses"]
 
     def regulariser(self) -> Tensor:
-        """What is added to the mean loss in training: nothing."""
+        """What is added to the mean loss in training: 0."""
         return self.loss.W.new_zeros(())
 
 
@@ -97,7 +97,7 @@ class SoftmaxOfCosines(nn.Module):
 
         l(z, y) = -log softmax_j( scale (cos(z, p_j) - margin [j = y]) )_y
 
-    The library's loss in the form that lets influence take its faster path.
+    The library's loss, in the form whose derivatives influence methods compute in closed form.
     """
 
     def __init__(self, w: Float[Tensor, "m c"], scale: float, margin: float):
@@ -111,7 +111,7 @@ class SoftmaxOfCosines(nn.Module):
         return F.cross_entropy(self.scale * (cosine - shift), y, reduction="none")
 
     def softmax(self) -> tuple[float, float]:
-        """(a, b) of l = -log softmax_j(a (cos_j - b [j = y]))_y, the form that allows a faster path."""
+        """(a, b) of l = -log softmax_j(a (cos_j - b [j = y]))_y, which has closed-form derivatives."""
         return self.scale, self.margin
 
     def forward(self, z: Float[Tensor, "n m"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -120,5 +120,5 @@ class SoftmaxOfCosines(nn.Module):
         return self.from_cosine(cosine, y)
 
     def regulariser(self) -> Tensor:
-        """What is added to the mean loss in training: nothing."""
+        """What is added to the mean loss in training: 0."""
         return self.proxies.new_zeros(())

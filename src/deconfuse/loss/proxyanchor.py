@@ -1,4 +1,4 @@
-"""Proxy-Anchor (Kim et al., CVPR 2020, eq. 4), trained by batch and explained by sample."""
+"""Proxy-Anchor (Kim et al., CVPR 2020, eq. 4): its batch loss for training, a loss per sample to explain."""
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +14,15 @@ class ProxyAnchor(nn.Module):
         L(X) = 1/|P+| sum_{p in P+} log(1 + sum_{x of p} exp(-alpha (s - margin)))
              + 1/c    sum_p         log(1 + sum_{x not of p} exp(alpha (s + margin)))
 
-    with P+ the proxies that have a sample in the batch X. Training minimises it (`of_batch`). What a
-    sample's loss is must not depend on its neighbours in a batch, so `forward` gives L of each sample
-    as a batch of its own:
+    with P+ the proxies that have a sample in the batch X. Training minimises it (`of_batch`). The loss of a
+    sample must not depend on the other samples of a batch, so `forward` returns L of each sample as a batch
+    of its own:
 
         l(z, y) = softplus(-alpha (s_y - margin)) + 1/c sum_{j != y} softplus(alpha (s_j + margin))
 
-    The two are equal on a batch of one. On more, L gives each sample of a proxy a share of one slope (at
-    most 1) by how hard it is beside the others, l gives each its own; and L <= n mean(l), as
-    log(1 + sum_i a_i) <= sum_i log(1 + a_i).
+    The two are equal on a batch of one sample. On larger batches the derivatives of a proxy's term of L in
+    the exponents of its samples sum to at most 1, and are larger for harder samples, while in l each of them
+    may be up to 1; and L <= n mean(l), as log(1 + sum_i a_i) <= sum_i log(1 + a_i).
     """
 
     def __init__(self, num_classes: int, embedding_size: int, alpha: float = 32.0, margin: float = 0.1):
@@ -35,7 +35,7 @@ class ProxyAnchor(nn.Module):
         """The loss per sample (nats, >= 0) from cosines to the proxies."""
         own = F.one_hot(y, cosine.shape[1]).bool()
         pull, push = self._exponents(cosine)
-        # -logsigmoid(-a) is log(1 + exp(a)) to the last digit, which softplus is not beyond a = 20.
+        # -logsigmoid(-a) is log(1 + exp(a)) to the last digit; softplus is linear beyond a = 20.
         each = -torch.where(own, cosine.shape[1] * F.logsigmoid(-pull), F.logsigmoid(-push))
         return each.mean(1)
 
@@ -44,7 +44,7 @@ class ProxyAnchor(nn.Module):
         return self.from_cosine(self._cosine(z), y)
 
     def of_batch(self, z: Float[Tensor, "n m"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        """Eq. 4 of a batch (nats, >= 0): what training minimises in place of the mean of `forward`."""
+        """Eq. 4 of a batch (nats, >= 0), which training minimises instead of the mean of `forward`."""
         cosine = self._cosine(z)
         own = F.one_hot(y, cosine.shape[1]).bool()
         pull, push = (F.pad(exponent, (0, 0, 1, 0)) for exponent in self._exponents(cosine))  # exp(0) = 1
@@ -56,12 +56,12 @@ class ProxyAnchor(nn.Module):
         return positive.sum() / own.any(0).sum() + negative.mean()
 
     def regulariser(self) -> Tensor:
-        """What is added to the loss in training: nothing."""
+        """What is added to the loss in training: 0."""
         return self.proxies.new_zeros(())
 
     def _cosine(self, z: Float[Tensor, "n m"]) -> Float[Tensor, "n c"]:
         return F.normalize(z, dim=-1) @ F.normalize(self.proxies, dim=-1).T
 
     def _exponents(self, cosine: Tensor) -> tuple[Tensor, Tensor]:
-        """What stands in the exponentials of the own proxy and of the others."""
+        """The exponents of the terms of the own proxy and of the other proxies."""
         return -self.alpha * (cosine - self.margin), self.alpha * (cosine + self.margin)

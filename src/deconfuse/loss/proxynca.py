@@ -13,8 +13,8 @@ class ProxyNCA(nn.Module):
 
         l(z, y) = -log softmax_j( -||s e - s p_j||^2 )_y,   e = z/||z||, p_j normalised
 
-    As both lie on a sphere, ||s e - s p_j||^2 = 2 s^2 - 2 s^2 cos(e, p_j): the logits are
-    2 s^2 cos, up to a constant that softmax ignores.
+    As e and p_j have length 1, ||s e - s p_j||^2 = 2 s^2 - 2 s^2 cos(e, p_j): the logits are 2 s^2 cos plus a
+    constant, which does not change the softmax.
     """
 
     def __init__(self, num_classes: int, embedding_size: int, scale: float = 3.0):
@@ -27,7 +27,7 @@ class ProxyNCA(nn.Module):
         return F.cross_entropy(2 * self.scale**2 * cosine, y, reduction="none")
 
     def softmax(self) -> tuple[float, float]:
-        """(a, b) of l = -log softmax_j(a (cos_j - b [j = y]))_y, the form that allows a faster path."""
+        """(a, b) of l = -log softmax_j(a (cos_j - b [j = y]))_y, which has closed-form derivatives."""
         return 2 * self.scale**2, 0.0
 
     def forward(self, z: Float[Tensor, "n m"], y: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -36,5 +36,5 @@ class ProxyNCA(nn.Module):
         return self.from_cosine(cosine, y)
 
     def regulariser(self) -> Tensor:
-        """What is added to the mean loss in training: nothing."""
+        """What is added to the mean loss in training: 0."""
         return self.proxies.new_zeros(())

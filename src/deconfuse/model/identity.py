@@ -1,4 +1,4 @@
-"""No backbone at all: the data set's rows are the features, or the embeddings of a finished model."""
+"""No backbone: the data set's rows are the features, or the embeddings of a finished model."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class Identity(nn.Module):
     """rows (B, in_features) -> the same (B, D), D = in_features. It has no weights.
 
-    embeds: the rows are the embeddings too, so the head is W = 1, b = 0 and stays; only proxies are trained.
+    embeds: the rows are also the embeddings, so the head is fixed at W = 1, b = 0; only proxies are trained.
     """
 
     def __init__(self, in_features: int, embeds: bool = False):

@@ -17,10 +17,10 @@ class TimmBackbone(nn.Module):
     """timm's network without its classifier, global max pooling, LayerNorm without parameters.
 
     images (B, in_channels, H, W) -> features (B, D), D from timm.
-    weights: imagenet (timm's pretrained ones, through the hub), none, or a .pth, .pt or .safetensors
-    file of this network's, whose input is normalised as timm normalises the pretrained ones'.
+    weights: imagenet (timm's pretrained ones, downloaded from the hub), none, or a .pth, .pt or .safetensors
+    file with weights of this network; the input is normalised as for timm's pretrained weights.
     fingerprint: SHA-256 of that file, "" without one; a checkpoint depends on it.
-    Raises UserError for an unknown name or weights that can't be had.
+    Raises UserError for an unknown name, or weights that cannot be downloaded or read.
     """
 
     def __init__(self, name: str, in_channels: int = 3, weights: str = "imagenet", pool: str = "max"):
@@ -60,7 +60,7 @@ class TimmBackbone(nn.Module):
             self.start_from(weights_file.read(file), file, in_channels)
 
     def start_from(self, tensors: dict[str, Tensor], file: Path, in_channels: int) -> None:
-        """Take the weights of a file, its tensors already read; UserError where they do not fit."""
+        """Load the tensors that were read from a file; UserError if they do not fit the network."""
         self.network.load_state_dict(weights_file.fit(tensors, self.network, in_channels, file))
         self.fingerprint = file_hash(file)
 
@@ -68,18 +68,19 @@ class TimmBackbone(nn.Module):
     def last_block(self) -> list[str]:
         """Names of the parameters of the last block and of all that is defined after it.
 
-        The last block: of the network's children, the last list (plain nn.Sequential or nn.ModuleList)
-        that has a weight matrix or kernel and is no mere stem, that is, a hundredth of the network or more
-        (where there is none, the last child that has a matrix); in a list, its last such element; and
-        further down as long as that is a list, or a stage with a list named `blocks`.
+        The last block is found from the top. Among a network's children it is the last list (plain
+        nn.Sequential or nn.ModuleList) that has a weight matrix or kernel and at least a hundredth of the
+        network's parameters, or, without such a list, the last child with a matrix. Among a list's elements
+        it is the last one with a matrix. The search continues inside it as long as it is a list, or a stage
+        with a list named `blocks`.
         resnet18: layer4.1. vit_tiny_patch16_224: blocks.11 and norm. Parameters that belong to no child
-        (class token, position embedding) are never among them, nor those shared with an earlier block.
+        (class token, position embedding) and parameters shared with an earlier block are not included.
         """
         last = set(_last_block(self.network, "network."))
         return [name for name, _ in self.named_parameters() if name in last]
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
-        """Features before the linear head; UserError where the network takes one image size only."""
+        """Features before the linear head; UserError if the network takes only another image size."""
         try:
             return self.norm(self.network(images))
         except AssertionError as error:
@@ -91,7 +92,7 @@ class TimmBackbone(nn.Module):
 
 
 def _last_block(module: nn.Module, prefix: str) -> list[str]:
-    """The names in a module's last block and after it, with the prefix."""
+    """The names of the parameters in a module's last block and after it, with the prefix."""
     children = [(name, child) for name, child in module.named_children() if list(child.parameters())]
     heavy = [i for i, (_, child) in enumerate(children) if any(p.ndim > 1 for p in child.parameters())]
     lists = [i for i in heavy if _is_list(children[i][1]) and 100 * _numel(children[i][1]) >= _numel(module)]
@@ -113,6 +114,6 @@ def _is_list(module: nn.Module | None) -> bool:
 
 
 def _similar(name: str) -> list[str]:
-    """A handful of timm names near the given one."""
+    """Up to 30 timm names with the first four letters of the given one."""
     start = name[:4].lower()
     return [model for model in timm.list_models() if model.startswith(start)][:30] or ["resnet50", "resnet18"]

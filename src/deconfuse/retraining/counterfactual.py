@@ -1,4 +1,4 @@
-"""Does a score predict what really happens? Train the head again without random subsets, and see.
+"""Measure whether scores predict real changes: train the head again without random subsets.
 
 The linear datamodeling score (Park et al., ICML 2023, section 2) of a confusion P: leave out random subsets
 S of the training set, train the head again without each, and take Spearman's rank correlation, over the
@@ -18,8 +18,10 @@ from jaxtyping import Bool, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from deconfuse.attribution.curvature import hessian_of, sample_gradients, spectrum
+from deconfuse.attribution.curvature import hessian_of, sample_gradients
 from deconfuse.attribution.head import Targets, Training, chunks
+from deconfuse.attribution.rows import losses
+from deconfuse.attribution.solving import spectrum
 from deconfuse.retrieval.confusion import mean_distance
 from deconfuse.retrieval.statistics import mean_interval
 from deconfuse.system import distributed
@@ -28,12 +30,16 @@ from deconfuse.system.files import file_hash, read_arrays, short_hash, write_arr
 from deconfuse.system.lock import found_or_made, whole_at
 from deconfuse.system.progress import track
 
-FORMAT = 1  # raised when the code measures something else from the same plan
+FORMAT = 1  # raised when the code measures something else with the same settings
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How it is measured: `subsets` random ones, each `share` of the training set, trained for `steps`."""
+class SubsetRetraining:
+    """How it is measured.
+
+    subsets: how many are left out in turn, 0 for none; share: the share of the training set in each; steps:
+    of full-batch gradient descent without each; seed: of the subsets.
+    """
 
     subsets: int
     share: float
@@ -50,8 +56,8 @@ class Plan:
         count("counterfactual.seed", self.seed, 0)
 
 
-def draw(plan: Plan, n: int) -> Bool[Tensor, "s n"]:
-    """The subsets that are left out, as masks; each has the same size, at least one and not all."""
+def draw(plan: SubsetRetraining, n: int) -> Bool[Tensor, "s n"]:
+    """The subsets to leave out, as masks; all have the same size, at least 1 and less than n."""
     random, size = np.random.default_rng(plan.seed), min(max(1, round(plan.share * n)), n - 1)
     masks = np.zeros((plan.subsets, n), dtype=bool)
     for mask in masks:
@@ -59,12 +65,13 @@ def draw(plan: Plan, n: int) -> Bool[Tensor, "s n"]:
     return torch.from_numpy(masks)
 
 
-def measure(
-    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: Plan
+def measure_changes(
+    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: SubsetRetraining
 ) -> Float[Tensor, "s g"]:
-    """The change of every group's d when the head is trained without each subset, beside training with all.
+    """d after training without each subset minus d after training with all samples, of every group.
 
-    Both start at the trained head and take the same steps, short enough that the loss of all never rises.
+    Both start at the trained head and take the same number of steps, with a step size at which the loss of
+    all samples never rises.
     """
     largest = spectrum(hessian_of(training), training.weight, seed=plan.seed).largest
     if largest <= 0:
@@ -84,10 +91,14 @@ def measure(
     return torch.stack([after(~mask) - base for mask in rows])
 
 
-def find_or_measure(
-    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: Plan, checkpoint: Path
+def find_or_measure_changes(
+    training: Training,
+    targets: Targets,
+    left_out: Bool[Tensor, "s n"],
+    plan: SubsetRetraining,
+    checkpoint: Path,
 ) -> Float[Tensor, "s g"]:
-    """`measure`, or what lies beside the checkpoint from a run with the same plan and targets."""
+    """What `measure_changes` returns, read from beside the checkpoint if an earlier run measured the same."""
     groups = [group.tolist() for group in targets.groups]
     key = short_hash([FORMAT, file_hash(checkpoint), asdict(plan), targets.sign, groups, _seen(targets)])
     path = checkpoint.with_suffix(f".counterfactual-{key}.npz")
@@ -96,7 +107,7 @@ def find_or_measure(
         return whole_at(path, lambda path: torch.from_numpy(read_arrays(path)["changes"]), "measuring")
 
     def make() -> Tensor:
-        changes = measure(training, targets, left_out, plan)
+        changes = measure_changes(training, targets, left_out, plan)
         if distributed.first():
             write_arrays(path, changes=changes.cpu().numpy(), left_out=left_out.numpy())
         return changes
@@ -105,7 +116,7 @@ def find_or_measure(
 
 
 def _seen(targets: Targets) -> str:
-    """A hash of the test samples' features: other images at the same places are other targets."""
+    """A hash of the test samples' features, so that other images in the same rows are other targets."""
     rows = torch.cat(
         [torch.cat([targets.query[q], targets.gallery[g]]) for q, g in (x.T for x in targets.groups)]
     )
@@ -115,8 +126,10 @@ def _seen(targets: Targets) -> str:
 def linear_datamodeling_scores(
     influence: Float[Tensor, "g n"], left_out: Bool[Tensor, "s n"], changes: Float[Tensor, "s g"]
 ) -> Float[np.ndarray, " g"]:
-    """Spearman's rank correlation over the subsets, for each group; 0 where the scores predict no change, NaN
-    where there is none."""
+    """Spearman's rank correlation over the subsets, for each group.
+
+    0 if the scores predict the same change for every subset, NaN if every subset has the same change.
+    """
     predicted = (left_out.to(influence) @ influence.T).double().numpy()  # (s, g)
     ranks = [rankdata(side, axis=0) for side in (predicted, changes.double().numpy())]
     a, b = (rank - rank.mean(0) for rank in ranks)
@@ -127,8 +140,8 @@ def linear_datamodeling_scores(
     return np.where(sizes[1] > 0, found, np.nan)
 
 
-def allowed(plan: Plan, params: str) -> None:
-    """Raise UserError where more than the head is attributed: it is the head that is trained again."""
+def check(plan: SubsetRetraining, params: str) -> None:
+    """Raise UserError if more than the head is attributed, as only the head is trained again."""
     if plan.subsets and params != "head":
         raise UserError(
             f"counterfactual.subsets={plan.subsets} trains the head again, but params={params} attributes "
@@ -136,19 +149,23 @@ def allowed(plan: Plan, params: str) -> None:
         )
 
 
-def check(
-    training: Training, targets: Targets, influence: Float[Tensor, "g n"], plan: Plan, checkpoint: Path
+def measure(
+    training: Training,
+    targets: Targets,
+    influence: Float[Tensor, "g n"],
+    plan: SubsetRetraining,
+    checkpoint: Path,
 ) -> Float[np.ndarray, " g"] | None:
-    """The score of each group; None where the plan has no subsets, or nothing was explained."""
+    """The linear datamodeling score of each group; None without subsets, or if nothing was explained."""
     if not plan.subsets or not len(targets):
         return None
     left_out = draw(plan, len(training))
-    changes = find_or_measure(training, targets, left_out, plan, checkpoint)
+    changes = find_or_measure_changes(training, targets, left_out, plan, checkpoint)
     return linear_datamodeling_scores(influence, left_out, changes)
 
 
-def report(scores: Float[np.ndarray, " g"] | None, plan: Plan) -> dict | None:
-    """Mean and 95 % interval over the groups, and how it was measured."""
+def report(scores: Float[np.ndarray, " g"] | None, plan: SubsetRetraining) -> dict | None:
+    """Mean and 95 % interval over the groups, and the settings of the measurement."""
     found = None if scores is None else mean_interval(scores)
     return found and {**found, **asdict(plan)}
 
@@ -159,8 +176,8 @@ MOMENTUM = 0.9
 def retrain(training: Training, share: Float[Tensor, " n"], steps: int, rate: float) -> Float[Tensor, "m D"]:
     """W after `steps` of full-batch gradient descent from the trained one on sum_k share_k l_k.
 
-    With Nesterov's momentum of 0.9; features, bias and proxies stay. Deterministic: equal shares end at
-    equal weights. rate: `stable_rate` finds one.
+    Nesterov's momentum is 0.9; features, bias and proxies are constants. Deterministic: equal shares lead to
+    equal weights. rate: the step size, from `stable_rate`.
     """
     *_, weight = descend(training, share, steps, rate)
     return weight
@@ -180,15 +197,16 @@ def descend(
 
 
 def stable_rate(training: Training, share: Float[Tensor, " n"], steps: int, largest: float) -> float:
-    """The first of 1/largest, 1/(2 largest), 1/(4 largest) ... with which the loss never rises on its way.
+    """The first of 1/largest, 1/(2 largest), 1/(4 largest) ... with which the loss never rises.
 
-    largest: the Hessian's largest eigenvalue at the trained head, from where it may grow. A rate that lets
-    the loss swing would make what is measured a matter of rounding. Raises UserError where none is found.
+    largest: the Hessian's largest eigenvalue at the trained head; it may be larger along the path. With a
+    step size at which the loss oscillates, what is measured would depend on rounding errors. Raises UserError
+    if none of 20 step sizes is small enough.
     """
     for halvings in range(20):
         rate, before = 0.5**halvings / largest, float("inf")
         for weight in descend(training, share, steps, rate):
-            loss = (share * replace(training, weight=weight).losses).sum().item()
+            loss = (share * losses(replace(training, weight=weight))).sum().item()
             if not loss <= before * (1 + 1e-6):
                 break
             before = loss

@@ -1,6 +1,6 @@
 """Many heads trained at once on the same batches, each with its own weights on the training samples (Eq. 7).
 
-Head h of g starts at the trained W, as all do, and takes its steps on the loss of a batch of B samples
+Each head h of g starts at the trained W, and its loss on a batch of B samples is
 
     L_h = sum_k w_hk l(z_hk, y_k) / B,   z_hk = W_h phi_k + b
 
@@ -25,10 +25,10 @@ CHUNK_BYTES = 512 * 2**20  # of heads held at once, with their gradients and the
 
 @dataclass(frozen=True)
 class Heads:
-    """g heads in training, and what they share; the optimizer moves `weight` in place.
+    """g heads in training, and what they share; the optimizer changes `weight` in place.
 
-    sample_weights (g, n): w >= 0 of every training sample for each head; parameters: the heads one by one, as
-    views of weight whose .grad are views of gradient, so that an optimizer sees g matrices of its own kind.
+    sample_weights (g, n): w >= 0 of every training sample for each head; parameters: the g heads as views of
+    weight, whose .grad are views of gradient, so that an optimizer treats each head as a parameter.
     """
 
     weight: Float[Tensor, "g m D"]
@@ -42,7 +42,7 @@ class Heads:
     def start(
         cls, training: Training, sample_weights: Float[Tensor, "g n"], device: torch.device | str = "cpu"
     ) -> "Heads":
-        """A copy of the trained head for each row of sample_weights; training stays as it is."""
+        """A copy of the trained head for each row of sample_weights; training is not modified."""
         weight = training.weight.detach().to(device).repeat(len(sample_weights), 1, 1)
         gradient = torch.zeros_like(weight)
         parameters = tuple(nn.Parameter(each) for each in weight)
@@ -52,10 +52,10 @@ class Heads:
         return cls(weight, gradient, training.bias.detach().to(device), training.loss, weights, parameters)
 
     def optimizer(self, make: Callable[..., torch.optim.Optimizer]) -> torch.optim.Optimizer:
-        """The optimizer over all heads; `make` takes a list of parameters.
+        """The optimizer of all heads; `make` takes a list of parameters.
 
-        On a CPU in its fused form where it has one, unless `make` chose: Adam passes over memory once, not
-        ten times, which halves the time of a batch (scripts/bench_retrain.py).
+        On a CPU the fused form is used if the optimizer has one and `make` does not choose a form: fused Adam
+        reads memory once instead of ten times, which halves the time of a batch (scripts/bench_retrain.py).
         """
         chosen = {"fused", "foreach", "capturable", "differentiable"} & getattr(make, "keywords", {}).keys()
         fused = (
@@ -72,7 +72,10 @@ class Heads:
         labels: Int[Tensor, " B"],
         rows: Int[Tensor, " B"],
     ) -> float:
-        """One step on one batch, rows of the training set; returns the mean of L_h before it (nats, >= 0)."""
+        """One step on a batch; rows: of the training set.
+
+        Returns the mean of L_h before the step (nats, >= 0).
+        """
         weights = self.sample_weights[:, rows].T  # (B, g)
 
         def closure() -> float:
@@ -84,7 +87,7 @@ class Heads:
         return float(optimizer.step(closure))
 
     def distances(self, sides: Sides) -> Float[Tensor, " g"]:
-        """d of each head's own group, times the targets' sign; sides: one group per head."""
+        """d of each head's group, times the targets' sign, at the head; sides: one group per head."""
         z = sides.features.to(self.weight) @ self.weight.mT + self.bias
         return mean_distance(z, sides.share.to(z)).cpu()
 
@@ -92,7 +95,7 @@ class Heads:
 def value_and_slope(
     loss: nn.Module, z: Float[Tensor, "B g m"], labels: Int[Tensor, " B"], weights: Float[Tensor, "B g"]
 ) -> tuple[Float[Tensor, " g"], Float[Tensor, "B g m"]]:
-    """(L_h = sum_k w_hk l_hk / B, dL_h/dz_h), each head's from its own z."""
+    """(L_h = sum_k w_hk l_hk / B, dL_h/dz_h) of each head."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         each = loss(z.flatten(0, 1), labels.repeat_interleave(z.shape[1])).view_as(weights)
@@ -102,10 +105,10 @@ def value_and_slope(
 
 
 def chunk_size(training: Training, batch: int, budget: int = CHUNK_BYTES) -> int:
-    """How many heads are trained at once, in `budget` bytes.
+    """The number of heads that are trained at once, such that they fit into `budget` bytes.
 
-    Each is W, its gradient and two states of the optimizer, and a batch's embeddings and logits with their
-    derivatives.
+    A head takes W, its gradient and two states of the optimizer, and a batch's embeddings and logits with
+    their derivatives.
     """
     m, features = training.weight.shape
     wide = len(training.loss.proxies) if hasattr(training.loss, "proxies") else int(training.labels.max()) + 1

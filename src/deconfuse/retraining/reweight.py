@@ -1,9 +1,9 @@
-"""Does an explanation help? Train the head again with its helpful samples up and its harmful ones down.
+"""Measure whether explanations help: train the head again with more weight on helpful samples.
 
-For every explained pair or group P (Eq. 7 and 8), the head is trained for one more epoch from where it
-stands, with a weight of 2 on the samples that score helpful (< 0), 0 on those that score harmful (> 0) and 1
-on the rest; what is measured is d(P; theta') - d(P; theta_0), which is > 0 where the confusion is further
-apart. All explanations see the same batches, so their changes can be compared pair by pair.
+For every explained pair or group P (Eq. 7 and 8), the trained head is trained for one more epoch with a
+weight of 2 on samples that score helpful (< 0), 0 on those that score harmful (> 0) and 1 on the others. What
+is measured is d(P; theta') - d(P; theta_0), which is > 0 if the confused samples have moved apart. All
+explanations are retrained on the same batches, so their changes can be compared pair by pair.
 """
 
 import copy
@@ -27,14 +27,14 @@ from deconfuse.training.embedder import Embedder
 from deconfuse.training.train import carry_out
 
 MODES = ("none", "cached", "images")
-IMAGES_BYTES = 4 * CHUNK_BYTES  # more heads at once: every chunk is another pass of the backbone
+IMAGES_BYTES = 4 * CHUNK_BYTES  # larger, as every chunk of heads costs another pass of the backbone
 
 
 @dataclass(frozen=True)
 class Changes:
     """d of every explained group before and after its own retraining, times the targets' sign; on a CPU.
 
-    before and after in [-4, 4]; where it is -d that is explained (mis-similar pairs), they are -d.
+    before and after are in [0, 4]; if -d is explained, as for mis-similar pairs, they are -d, in [-4, 0].
     """
 
     before: Float[Tensor, " g"]
@@ -42,15 +42,17 @@ class Changes:
 
     @property
     def change(self) -> Float[Tensor, " g"]:
-        """after - before (Eq. 7); > 0: the explanation helped, what was confused is further apart."""
+        """after - before (Eq. 7); > 0: the explanation helped, the confused samples are further apart."""
         return self.after - self.before
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How the head is trained again; mode: none, cached (on features) or images (through the backbone).
+class Retraining:
+    """How the head is trained again for each explanation.
 
-    helpful, harmful: weights of the samples that score < 0 and > 0. optimizer: parameters -> torch's own.
+    mode: none, cached (on the cached features) or images (through the frozen backbone, with augmentation);
+    helpful, harmful: the weights of samples that score < 0 and > 0; optimizer: makes one of torch.optim's
+    from a list of parameters; seed: of the batches.
     """
 
     mode: str
@@ -68,8 +70,21 @@ class Plan:
         count("retrain.seed", self.seed, 0)
 
 
+@dataclass(frozen=True)
+class Source:
+    """What the batches of a retraining are made of.
+
+    data: the training set and how it is drawn; model: for mode=images, whose backbone makes the features;
+    trainer: for mode=images, a partial of Lightning's Trainer.
+    """
+
+    model: Embedder
+    data: DataModule
+    trainer: Callable[..., pl.Trainer]
+
+
 def check(settings: object, params: str) -> None:
-    """Raise UserError where settings is no group of keys, or where more than the head is attributed."""
+    """Raise UserError if settings is not a group of keys, or if more than the head is attributed."""
     if not isinstance(settings, Mapping):
         raise UserError(f"retrain={settings} is not a group of keys; give retrain.mode=cached, or images")
     if settings["mode"] != "none" and params != "head":
@@ -79,8 +94,8 @@ def check(settings: object, params: str) -> None:
         )
 
 
-def rehearse(plan: Plan, model: Embedder) -> None:
-    """Take a step with two heads on made-up samples: an optimizer that can't move them shows at once."""
+def rehearse(plan: Retraining, model: Embedder) -> None:
+    """Take a step with two heads on made-up samples; raise UserError if the optimizer can't."""
     if plan.mode == "none":
         return
     phi, labels = torch.eye(4, model.head.in_features), torch.zeros(4, dtype=torch.long)
@@ -96,33 +111,31 @@ def rehearse(plan: Plan, model: Embedder) -> None:
     _finite(heads, 0)
 
 
-def sample_weights(influence: Float[Tensor, "g n"], plan: Plan) -> Float[Tensor, "g n"]:
+def sample_weights(influence: Float[Tensor, "g n"], plan: Retraining) -> Float[Tensor, "g n"]:
     """`helpful` where a sample scores < 0, `harmful` where it scores > 0, 1 where it scores 0."""
     weights = torch.ones_like(influence)
     return weights.masked_fill(influence < 0, plan.helpful).masked_fill(influence > 0, plan.harmful)
 
 
 def reweight(
-    plan: Plan,
+    plan: Retraining,
     training: Training,
     targets: Targets,
     influence: Float[Tensor, "g n"],
-    model: Embedder,
-    data: DataModule,
-    trainer: Callable[..., pl.Trainer],
-    size: int | None = None,
+    source: Source,
 ) -> Changes | None:
     """Each group's d before and after its own retraining.
 
-    None where the plan says none, or nothing was explained. trainer: a partial of Lightning's Trainer, for
-    mode=images. size: heads trained at once (by memory); it changes no result beyond rounding. Raises
-    UserError where a head is not finite afterwards.
+    None if the plan's mode is none, or nothing was explained. Heads are trained side by side, as many as fit
+    into memory; how many does not change a result beyond rounding. Raises UserError if a head is not finite
+    after its retraining.
     """
     if plan.mode == "none" or not len(targets):
         return None
-    batch, images = data.recipe.classes_per_batch * data.recipe.per_class, plan.mode == "images"
-    size = size or chunk_size(training, batch, IMAGES_BYTES if images else CHUNK_BYTES)
-    where = device(trainer) if images else training.weight.device
+    recipe, images = source.data.recipe, plan.mode == "images"
+    batch = recipe.classes_per_batch * recipe.per_class
+    size = chunk_size(training, batch, IMAGES_BYTES if images else CHUNK_BYTES)
+    where = device(source.trainer) if images else training.weight.device
     before, after = [], []
     for sides in chunks(targets, 1, 1 if _moves_together(plan) else size):
         rows = slice(sides.rows.start, sides.rows.stop)
@@ -130,23 +143,23 @@ def reweight(
         before.append(heads.distances(sides))
         what = f"retraining {rows.stop} of {len(targets)}"
         if images:
-            through_backbone(heads, plan, model, data, trainer, what)
+            through_backbone(heads, plan, source, what)
         else:
-            on_features(heads, plan, training, data, what)
+            on_features(heads, plan, training, source.data, what)
         _finite(heads, rows.start)
         after.append(heads.distances(sides))
     return Changes(torch.cat(before), torch.cat(after))
 
 
-def on_features(heads: Heads, plan: Plan, training: Training, data: DataModule, what: str) -> None:
-    """Train the heads on the cached features, which know no augmentation."""
+def on_features(heads: Heads, plan: Retraining, training: Training, data: DataModule, what: str) -> None:
+    """Train the heads on the cached features, which are those of images without augmentation."""
     optimizer = heads.optimizer(plan.optimizer)
     sampler = _sampler(plan, data)
     for rows in track(_rows(sampler, plan.epochs), what, plan.epochs * len(sampler)):
         heads.learn(optimizer, training.features[rows], training.labels[rows], rows)
 
 
-def _sampler(plan: Plan, data: DataModule) -> BalancedBatches:
+def _sampler(plan: Retraining, data: DataModule) -> BalancedBatches:
     return BalancedBatches(data.labels, data.recipe.classes_per_batch, data.recipe.per_class, plan.seed)
 
 
@@ -157,16 +170,16 @@ def _rows(sampler: BalancedBatches, epochs: int) -> Iterator[Int[Tensor, " B"]]:
 
 
 class Reweighting(pl.LightningModule):
-    """Heads behind a frozen backbone in eval mode; one forward pass of a batch serves them all."""
+    """Heads behind a frozen backbone in eval mode; one forward pass of a batch serves all heads."""
 
-    def __init__(self, backbone: nn.Module, heads: Heads, plan: Plan):
+    def __init__(self, backbone: nn.Module, heads: Heads, plan: Retraining):
         super().__init__()
-        self.automatic_optimization = False  # the heads know their gradients, and are no modules
+        self.automatic_optimization = False  # the heads are no modules and compute their gradients
         self.backbone, self.loss, self.heads, self.plan = backbone, heads.loss, heads, plan
         self.train()
 
     def train(self, mode: bool = True) -> "Reweighting":
-        """As usual, but the backbone stays in eval mode."""
+        """As every module's, but the backbone stays in eval mode."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -179,18 +192,16 @@ class Reweighting(pl.LightningModule):
         return {"loss": torch.tensor(self.heads.learn(self.optimizers(), phi, labels, rows))}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The plan's, over the heads."""
+        """The plan's optimizer, of all heads."""
         return self.heads.optimizer(self.plan.optimizer)
 
 
-def through_backbone(
-    heads: Heads, plan: Plan, model: Embedder, data: DataModule, trainer: Callable[..., pl.Trainer], what: str
-) -> None:
+def through_backbone(heads: Heads, plan: Retraining, source: Source, what: str) -> None:
     """Train the heads on augmented images, with Lightning, on the trainer's device, in float32."""
-    again = copy.copy(data)
+    again = copy.copy(source.data)
     again.seed, again.first_epoch, again.process = plan.seed, 0, (0, 1)
     made = trainer_of(
-        trainer,
+        source.trainer,
         devices=1,
         num_nodes=1,
         strategy="auto",
@@ -202,11 +213,11 @@ def through_backbone(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    carry_out(made, Reweighting(model.backbone, heads, plan), again.train_dataloader())
+    carry_out(made, Reweighting(source.model.backbone, heads, plan), again.train_dataloader())
 
 
-def _moves_together(plan: Plan) -> bool:
-    """L-BFGS takes one step length for all it is given, so each head has to be given on its own."""
+def _moves_together(plan: Retraining) -> bool:
+    """True for L-BFGS: it has one step length for all its parameters, so each head needs its own."""
     return getattr(plan.optimizer, "func", plan.optimizer) is torch.optim.LBFGS
 
 
@@ -219,8 +230,8 @@ def _finite(heads: Heads, first: int) -> None:
         )
 
 
-def report(changes: Changes | None, plan: Plan) -> dict | None:
-    """Mean change and its 95 % interval over what was explained, and how it was measured."""
+def report(changes: Changes | None, plan: Retraining) -> dict | None:
+    """Mean change and its 95 % interval over the explanations, and the settings of the retraining."""
     found = None if changes is None else mean_interval(changes.change.double().numpy())
     if found is None:
         return None

@@ -5,7 +5,10 @@ from deconfuse.system.errors import count
 
 
 def choose(confusions: Pairs, test: Queries, *, most: int | None = None) -> Explained:
-    """The `most` farthest pairs (all). A score > 0: fitting the sample more moves the pair further apart."""
+    """The `most` farthest pairs, by default all.
+
+    A score > 0: fitting the sample more moves the pair further apart.
+    """
     if most is not None:
         count("target.most", most, 1)
     sides = test.query, test.gallery, test.query_labels, test.gallery_labels

@@ -5,7 +5,10 @@ from deconfuse.system.errors import count
 
 
 def choose(confusions: Pairs, test: Queries, *, most: int | None = None) -> Explained:
-    """The `most` closest confusion pairs (all). A score > 0: fitting the sample more brings them closer."""
+    """The `most` closest confusion pairs, by default all.
+
+    A score > 0: fitting the sample more brings the pair closer.
+    """
     if most is not None:
         count("target.most", most, 1)
     chosen = tuple(confusions.pairs[:most, None, :].unbind(0))
