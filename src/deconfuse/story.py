@@ -18,6 +18,7 @@ from rich.console import Console
 from deconfuse.attribution import attribute, trajectory
 from deconfuse.attribution.epochs import Moments
 from deconfuse.attribution.trajectory import Moment, When, listed
+from deconfuse.data import build
 from deconfuse.labels import corrections, effect, judge, loop, relabel
 from deconfuse.launch import names, rehearsal, sweep
 from deconfuse.launch.names import depends, explanation, places, without_noise
@@ -52,7 +53,7 @@ def run(cfg: DictConfig) -> Path:
     clock = Clock()
 
     # The data, and a model for it.
-    split = sweep.shared(cfg.dataset, instantiate)
+    split = sweep.shared(cfg.dataset, build.load)
     rehearsal.answerable(split)
     noisy = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
     corrected = corrections.read(rehearsal.plan_of(corrections.Plan, "relabels", settings), split, noisy)

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from deconfuse.data.build import build
+from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, absent, confined, counts, fields, lines
-from deconfuse.data.split import FileImages, ImageSpec, build
+from deconfuse.data.split import ImageSpec
 from deconfuse.dataset import cars, cub, inshop, sop
 from deconfuse.system.errors import UserError
 

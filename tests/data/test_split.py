@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deconfuse.data.build import build
+from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
 from deconfuse.data.pixels import Pixels
-from deconfuse.data.split import ArrayImages, FeatureRows, FileImages, ImageSpec, RowSpec, build, readable
+from deconfuse.data.readable import readable
+from deconfuse.data.split import ImageSpec, RowSpec
 from deconfuse.system.errors import UserError
 
 SPEC = ImageSpec(8, 1, "none")

@@ -8,13 +8,17 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
+from deconfuse.data.build import build
+from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
 from deconfuse.data.pixels import as_mode
-from deconfuse.data.split import ArrayImages, FeatureRows, FileImages, ImageSpec, Part, RowSpec, build
+from deconfuse.data.sampler import BalancedBatches
+from deconfuse.data.split import ImageSpec, Part, RowSpec
+from deconfuse.data.transforms import Images, Rows, transforms
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.model.identity import Identity
 from deconfuse.model.small_cnn import SmallCNN
 from deconfuse.system.errors import UserError
-from deconfuse.training.datamodule import BalancedBatches, DataModule, Images, Rows, together, transforms
+from deconfuse.training.datamodule import DataModule, together
 from deconfuse.training.embedder import Embedder
 from deconfuse.training.recipe import Recipe
 from deconfuse.training.train import fit
