@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
 from deconfuse.data.pixels import Pixels
@@ -87,7 +86,9 @@ class Listing:
 
 def _coded(items: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
     """(whole numbers, the distinct items) with items[i] = distinct[numbers[i]]."""
-    return pd.factorize(np.fromiter(items, dtype=object, count=len(items)), use_na_sentinel=False)
+    numbers: dict[Hashable, int] = {}
+    codes = np.fromiter((numbers.setdefault(item, len(numbers)) for item in items), np.int64, len(items))
+    return codes, np.fromiter(numbers, dtype=object, count=len(numbers))
 
 
 def load(settings: Mapping[str, Any]) -> Split:
