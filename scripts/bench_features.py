@@ -23,12 +23,12 @@ from torch.utils.data import DataLoader
 
 from deconfuse.attribution.features import extract
 from deconfuse.data.split import ImageSpec, Part
+from deconfuse.data.transforms import Images, transforms
 from deconfuse.launch.command_line import CONF
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.model.timm import TimmBackbone
 from deconfuse.system.files import write_json
 from deconfuse.system.progress import console
-from deconfuse.training.datamodule import Images, transforms
 from deconfuse.training.embedder import Embedder
 from deconfuse.training.recipe import Recipe
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
-from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
+from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
 from deconfuse.report import page
 from deconfuse.retrieval.confusion import Explained, Pairs

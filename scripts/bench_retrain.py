@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from deconfuse.attribution.head import Training
+from deconfuse.data.sampler import BalancedBatches
 from deconfuse.retraining.parallel_heads import Heads, chunk_size
 from deconfuse.system.files import write_json
 from deconfuse.system.progress import console
-from deconfuse.training.datamodule import BalancedBatches
 from scripts.bench import CUB, apart, described, made, peak_of
 
 BATCH = 8, 4

@@ -4,6 +4,7 @@ from functools import partial
 
 import torch
 
+from deconfuse.data.build import build
 from deconfuse.dataset import glyphs
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.model.small_cnn import SmallCNN
@@ -36,7 +37,7 @@ def recipe(**changes) -> Recipe:
 def model_and_data(num_workers: int = 0, seed: int = 0, **changes) -> tuple[Embedder, DataModule]:
     """A tiny network on 12 letters, 6 to train and 6 to test, 16 images each."""
     torch.manual_seed(seed)
-    split = glyphs.load(classes=12, image_size=16)
+    split = build(glyphs.load(classes=12, image_size=16))
     numbers = recipe(**changes)
     backbone = SmallCNN(1, width=4)
     model = Embedder(backbone, ProxyNCA(split.num_classes, numbers.embedding_size), numbers)

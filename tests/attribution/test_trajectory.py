@@ -5,7 +5,8 @@ import torch
 from scipy.stats import spearmanr
 
 from deconfuse.attribution.trajectory import Moment, Trajectory, When, agreement, listed, method, report
-from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
+from deconfuse.data.images import ArrayImages
+from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.system.errors import UserError
 

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from deconfuse.data.build import Listing, build
+from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, absent, confined, counts, fields, lines
-from deconfuse.data.split import FileImages, ImageSpec, build
 from deconfuse.dataset import cars, cub, inshop, sop
 from deconfuse.system.errors import UserError
 
@@ -13,7 +14,7 @@ LAYOUT = Layout(
     "Made",
     (("list.txt", "images"), ("devkit/list.txt", "devkit/names.txt", "photos")),
     "made.tgz from the cellar",
-    {"train": (3, 1), "query": (1, 1), "gallery": (2, 1)},
+    {"train": (3, 2), "query": (1, 1), "gallery": (2, 1)},
 )
 
 
@@ -28,15 +29,9 @@ def touched(folder, *names):
 def split_of(folder, parts=("train", "train", "train", "query", "gallery", "gallery")):
     files = [folder / "images" / part[0] / f"{i}.jpg" for i, part in enumerate(parts)]
     touched(folder, *(file.relative_to(folder) for file in files))
-    classes = ["a" if part == "train" else "b" for part in parts]
-    return build(
-        FileImages(files),
-        classes,
-        parts,
-        [file.name for file in files],
-        source="made",
-        image=ImageSpec(8, 3, "none"),
-    )
+    classes = [f"a{i % 2}" if part == "train" else "b" for i, part in enumerate(parts)]
+    listing = Listing(FileImages(files), classes, parts, [file.name for file in files], "made")
+    return build(listing, on_bad_image="later", on_small_class="keep")
 
 
 def test_the_first_way_that_is_whole_is_found(tmp_path):
@@ -72,9 +67,9 @@ def test_a_folder_further_below_is_not_looked_for(tmp_path):
 
 
 def test_counts_are_images_and_classes_of_each_part(tmp_path):
-    assert counts(split_of(tmp_path)) == {"train": (3, 1), "query": (1, 1), "gallery": (2, 1)}
+    assert counts(split_of(tmp_path)) == {"train": (3, 2), "query": (1, 1), "gallery": (2, 1)}
     shared = split_of(tmp_path / "other", ["train"] * 2 + ["test"] * 3)
-    assert counts(shared) == {"train": (2, 1), "test": (3, 1)}
+    assert counts(shared) == {"train": (2, 2), "test": (3, 1)}
 
 
 def test_all_images_and_the_right_counts_pass(tmp_path):
@@ -105,8 +100,8 @@ def test_lists_that_are_short_are_an_error_with_both_numbers(tmp_path):
     with pytest.raises(UserError) as caught:
         LAYOUT.check(tmp_path, split)
     assert str(caught.value) == (
-        f"dataset made: the lists in {tmp_path} are not the authors': train 2 images of 1 classes, "
-        "not 3 of 1; fetch and unpack it again"
+        f"dataset made: the lists in {tmp_path} are not the authors': train 2 images of 2 classes, "
+        "not 3 of 2; fetch and unpack it again"
     )
 
 

@@ -3,8 +3,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from deconfuse.dataset.cars import load
+from deconfuse.dataset import cars
 from deconfuse.system.errors import UserError
+from tests.samples import reader
+
+load = reader(cars.load)
 
 NAMES = [f"Make {i:03} Coupe 2012" for i in range(1, 197)]
 NAMES[97] = "Ram C/V Cargo Van Minivan 2012"

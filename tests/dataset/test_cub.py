@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconfuse.dataset.cub import load
+from deconfuse.dataset import cub
 from deconfuse.system.errors import UserError
+from tests.samples import reader
+
+load = reader(cub.load)
 
 CLASSES = {
     99: ("099.Ovenbird", 2),

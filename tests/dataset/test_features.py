@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deconfuse.dataset.features import load
+from deconfuse.dataset import features
 from deconfuse.system.errors import UserError
+from tests.samples import reader
+
+load = reader(features.load)
 
 N, D = 11, 3
 SPLIT = np.array(["train"] * 5 + ["test"] * 6)

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconfuse.dataset.folder import load
+from deconfuse.dataset import folder
 from deconfuse.system.errors import UserError
+from tests.samples import reader
+
+load = reader(folder.load)
 
 
 def picture(path, seed=0, side=12):
@@ -345,8 +348,8 @@ def test_test_classes_beside_folders_that_say_splits_are_refused(tmp_path):
 
 
 def test_folders_that_say_splits_can_be_classes(tmp_path):
-    root = splits(tmp_path, train="ab", val="cd")
-    assert sides(load(root, layout="classes", test_classes=["val"])) == ({"train"}, {"val"})
+    root = splits(tmp_path, train="ab", val="cd", test="ef")
+    assert sides(load(root, layout="classes", test_classes=["val"])) == ({"train", "test"}, {"val"})
 
 
 def test_a_single_word_of_a_split_is_a_class(tmp_path):

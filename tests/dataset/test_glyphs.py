@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from deconfuse.dataset.glyphs import CANVAS, FACES, HOMOGLYPHS, _font_path, draw, letters, load, readable_name
+from deconfuse.dataset import glyphs
+from deconfuse.dataset.glyphs import CANVAS, FACES, HOMOGLYPHS, _font_path, draw, letters, readable_name
 from deconfuse.system.errors import UserError
+from tests.samples import reader
+
+load = reader(glyphs.load)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconfuse.dataset.inshop import load
+from deconfuse.dataset import inshop
 from deconfuse.system.errors import UserError
+from tests.samples import reader
+
+load = reader(inshop.load)
 
 # item: (its categories in turn, parts of its images)
 ITEMS = {

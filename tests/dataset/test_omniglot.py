@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconfuse.dataset.omniglot import load
+from deconfuse.dataset import omniglot
 from deconfuse.system.errors import UserError
+from tests.samples import reader
+
+load = reader(omniglot.load)
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "omniglot"
 TRAIN = ["Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"]

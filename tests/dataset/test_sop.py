@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconfuse.dataset.sop import load
+from deconfuse.dataset import sop
 from deconfuse.system.errors import UserError
+from tests.samples import reader
+
+load = reader(sop.load)
 
 HEADER = "image_id class_id super_class_id path"
 TRAIN = {1: ("bicycle", 2), 2: ("bicycle", 3), 10: ("mug", 2)}

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconfuse.dataset.table import load
+from deconfuse.dataset import table
 from deconfuse.system.errors import UserError
+from tests.samples import reader
+
+load = reader(table.load)
 
 ROWS = [
     "a/0.png,cat,train",

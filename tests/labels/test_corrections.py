@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
-from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
+from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.corrections import Source, read
 from deconfuse.system.errors import UserError
 

@@ -10,7 +10,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import OmegaConf
 from torch._utils import ExceptionWrapper
 
-from deconfuse.data.split import FileImages
+from deconfuse.data.images import FileImages
 from deconfuse.launch.command_line import CONF, explain
 from deconfuse.system.errors import UserError
 

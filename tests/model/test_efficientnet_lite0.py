@@ -8,9 +8,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from deconfuse.data.split import ImageSpec
+from deconfuse.data.transforms import transforms
 from deconfuse.model import efficientnet_lite0
 from deconfuse.system.errors import UserError
-from deconfuse.training.datamodule import transforms
 
 MILITARY_UNIFORM, PALACE = 652, 698  # ImageNet's classes
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconfuse.data.split import ArrayImages, FileImages, ImageSpec, Part
+from deconfuse.data.images import ArrayImages, FileImages
+from deconfuse.data.split import ImageSpec, Part
 from deconfuse.report.thumbnails import CELL, COLUMNS, make, small
 
 NAMES = tuple(f"{i}.png" for i in range(230))

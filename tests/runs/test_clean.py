@@ -10,8 +10,9 @@ import yaml
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
-from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
+from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.dataset import folder
 from deconfuse.dataset import table as table_data
 from deconfuse.labels.corrections import Corrections

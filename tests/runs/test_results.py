@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
+from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
-from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
+from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
 from deconfuse.retraining.reweight import Changes
 from deconfuse.retrieval.confusion import Explained, Pairs

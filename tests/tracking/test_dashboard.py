@@ -10,8 +10,9 @@ import torch
 import wandb
 from PIL import Image
 
+from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
-from deconfuse.data.split import ArrayImages, ImageSpec, Part, RowSpec, Split
+from deconfuse.data.split import ImageSpec, Part, RowSpec, Split
 from deconfuse.labels.relabel import Votes
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs import results

@@ -1,32 +1,24 @@
-"""Image files on disk: which names count as images, and whether a file's end is there without decoding it."""
+"""Image files on disk: which endings are images, whether a file is complete, and which paths are one file."""
 
 import os
+import stat
 import struct
 import warnings
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageFile
 
-# Endings that Pillow lists and that are no pictures, or that need other programs to be drawn.
+# Formats that Pillow lists although they are no pictures or need another program to be drawn.
 NOT_PICTURES = ("EPS", "IPTC", "MPEG")
-TAIL = 4096  # bytes at a file's end in which its last marker is looked for
-CHEAP_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")  # all that `plain` can convert
-
-
-@dataclass(frozen=True)
-class Look:
-    """What was seen of a file: width and height, its kind (data.pixels), and the largest value of one."""
-
-    size: tuple[int, int]
-    kind: str
-    largest: float
+TAIL = 4096  # bytes at the end of a file that are searched for its last marker
+CHEAP_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")  # the 8-bit modes that `plain` converts
 
 
 @cache
 def suffixes() -> tuple[str, ...]:
-    """The endings, in small letters, of all formats that Pillow can decode here."""
+    """The file name endings, in lower case, of all formats that the installed Pillow can decode."""
     formats = Image.registered_extensions()
     return tuple(sorted(suffix for suffix, name in formats.items() if _decodes(name)))
 
@@ -39,25 +31,25 @@ def _decodes(name: str) -> bool:
 
 
 def hush_large_images() -> None:
-    """Let Pillow warn of no large image: `readable` names them in one line."""
+    """Turn off Pillow's warnings about large images, as `readable` names all of them in one line."""
     ours = ("ignore", None, Image.DecompressionBombWarning, None, 0)
     if ours not in warnings.filters:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def complete(image: Image.Image, path: Path) -> bool:
-    """True where the end of an opened file is where its format says; False where only decoding can tell.
+    """True if an opened file ends where its format says that it ends; False if only decoding can tell.
 
-    Damage before the end is found by decoding alone.
+    Damage before the end is found only by decoding.
     """
-    check = ENDS.get(image.format or "")
-    if check is None or image.mode not in CHEAP_MODES:
+    ends_well = ENDS.get(image.format or "")
+    if ends_well is None or image.mode not in CHEAP_MODES:
         return False
     size = os.path.getsize(path)
     with open(path, "rb", buffering=0) as file:
         head = file.read(16)
         file.seek(max(0, size - TAIL))
-        return check(image, head, file.read(TAIL), size)
+        return ends_well(image, head, file.read(TAIL), size)
 
 
 def _jpeg(image: Image.Image, head: bytes, tail: bytes, size: int) -> bool:
@@ -77,7 +69,7 @@ def _riff(image: Image.Image, head: bytes, tail: bytes, size: int) -> bool:
 
 
 def _tiff(image: Image.Image, head: bytes, tail: bytes, size: int) -> bool:
-    """All strips or tiles end inside the file."""
+    """True if all strips or tiles end inside the file."""
     tags = image.tag_v2
     for starts, lengths in ((273, 279), (324, 325)):
         if starts in tags and lengths in tags:
@@ -91,7 +83,7 @@ def _several(value: int | tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _bmp(image: Image.Image, head: bytes, tail: bytes, size: int) -> bool:
-    """As long as its header says, and long enough for rows of pixels without compression."""
+    """True if the file is as long as its header says, and long enough for its uncompressed pixels."""
     codec, extents, offset, _ = image.tile[0]
     rows = (extents[2] - extents[0]) * len(image.getbands()) * (extents[3] - extents[1])
     said = struct.unpack("<I", head[2:6])[0]
@@ -99,3 +91,24 @@ def _bmp(image: Image.Image, head: bytes, tail: bytes, size: int) -> bool:
 
 
 ENDS = {"JPEG": _jpeg, "MPO": _jpeg, "PNG": _png, "GIF": _gif, "WEBP": _riff, "TIFF": _tiff, "BMP": _bmp}
+
+
+def identities(files: Sequence[Path | str]) -> list[Hashable | None]:
+    """A key for each path, equal for all paths of one file, such as links to it; None if there is no file.
+
+    Keys are comparable only with keys of the same call.
+    """
+    found: list[Hashable | None] = []
+    for path in files:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):  # ValueError: the path contains a null character
+            found.append(None)
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            found.append(None)
+        elif status.st_ino:
+            found.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+        else:  # some file systems do not number their files
+            found.append(os.path.realpath(path))
+    return found

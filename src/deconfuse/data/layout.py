@@ -49,7 +49,7 @@ class Layout:
     def check(self, root: Path, split: Split) -> None:
         """Raise UserError where images that are listed are not there, or the counts are not `counts`."""
         parts = {id(part): part for part in (split.train, split.query, split.gallery)}.values()
-        files = [part.images.files[row] for part in parts for row in part.rows]
+        files = [part.images.path(row) for part in parts for row in part.rows]
         gone = absent(files)
         if gone:
             names = shorten((path.relative_to(root) for path in gone), 3)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from deconfuse.data.build import Listing
+from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, confined
-from deconfuse.data.pixels import Pixels
-from deconfuse.data.split import FileImages, ImageSpec, Split, build, readable
 from deconfuse.system.errors import UserError, flag
 
 TRAINING_CLASSES = 98
@@ -41,16 +41,8 @@ LAYOUT = Layout(
 
 def load(
     root: str,
-    image_size: int = 224,
-    image_resize: int | None = None,
-    channels: int = 3,
-    augment: str = "photo",
     crop_box: bool = False,
-    on_bad_image: str = "raise",
-    on_small_class: str = "raise",
-    background: str | int | list[int] = "white",
-    value_range: list[float] | None = None,
-) -> Split:
+) -> Listing:
     """Read the photos and their .mat files in either of the authors' layouts.
 
     That is cars_annos.mat with car_ims/, or devkit/ with cars_train/ and cars_test/, directly in root or
@@ -81,18 +73,13 @@ def load(
             f"{label[wrong[0]]:g}; unpack the archive again"
         )
     # The authors count pixels from 1 and include the last.
-    images = FileImages(
-        files, np.concatenate(boxes) - (1, 1, 0, 0) if boxes else None, pixels=Pixels(background, value_range)
-    )
-    return build(
+    images = FileImages(files, np.concatenate(boxes) - (1, 1, 0, 0) if boxes else None)
+    return Listing(
         images,
         [classes[int(i) - 1] for i in label],
         ["train" if i <= TRAINING_CLASSES else "test" for i in label],
         [f"{file.parent.name}/{file.name}" for file in files],
         source=f"dataset cars in {root}",
-        image=ImageSpec(image_size, channels, augment, image_resize),
-        rows=readable(images, on_bad_image),
-        on_small_class=on_small_class,
     )
 
 

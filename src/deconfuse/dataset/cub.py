@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deconfuse.data.build import Listing
+from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, confined, lines
-from deconfuse.data.pixels import Pixels
-from deconfuse.data.split import FileImages, ImageSpec, Split, build, readable
 from deconfuse.system.errors import UserError, flag
 
 LAYOUT = Layout(
@@ -24,16 +24,8 @@ TRAINING_CLASSES = 100
 
 def load(
     root: str,
-    image_size: int = 224,
-    image_resize: int | None = None,
-    channels: int = 3,
-    augment: str = "photo",
     crop_box: bool = False,
-    on_bad_image: str = "raise",
-    on_small_class: str = "raise",
-    background: str | int | list[int] = "white",
-    value_range: list[float] | None = None,
-) -> Split:
+) -> Listing:
     """Read the folder CUB_200_2011 as its authors distribute it.
 
     crop_box: cut the images to the birds' boxes (bounding_boxes.txt).
@@ -53,18 +45,13 @@ def load(
         )
     names = confined(base / "images.txt", (paths[i] for i in ids))
     boxes = _boxes(base / "bounding_boxes.txt", ids) if flag("dataset.crop_box", crop_box) else None
-    images = FileImages(
-        [base / "images" / name for name in names], boxes, pixels=Pixels(background, value_range)
-    )
-    return build(
+    images = FileImages([base / "images" / name for name in names], boxes)
+    return Listing(
         images,
         [name.split("/")[0] for name in names],
         ["train" if int(labels[i]) <= TRAINING_CLASSES else "test" for i in ids],
         names,
         source=f"dataset cub in {root}",
-        image=ImageSpec(image_size, channels, augment, image_resize),
-        rows=readable(images, on_bad_image),
-        on_small_class=on_small_class,
     )
 
 

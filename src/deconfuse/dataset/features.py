@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deconfuse.data.build import Listing
+from deconfuse.data.images import FeatureRows
 from deconfuse.data.spelling import one_spelling
-from deconfuse.data.split import FeatureRows, RowSpec, Split, build
 from deconfuse.system.arrays import map_array
 from deconfuse.system.errors import UserError
 from deconfuse.system.progress import console, track
@@ -27,7 +28,7 @@ SAME = (
 )
 
 
-def load(path: str, on_small_class: str = "raise") -> Split:
+def load(path: str) -> Listing:
     """Read the arrays; features stay on disk, mapped into memory, unless their .npz file is compressed.
 
     labels: whole numbers or strings; split: train and test, or train, query and gallery.
@@ -41,19 +42,17 @@ def load(path: str, on_small_class: str = "raise") -> Split:
     source = f"dataset features in {path}"
     labels, parts = (_words(place, key, arrays[key]) for key in ("labels", "split"))
     names = [f"row {i}" for i in range(len(features))]
-    same: list[Hashable] = list(range(len(features)))
+    identities: list[Hashable] = list(range(len(features)))
     if "paths" in arrays:
         names = _numbered(_words(place, "paths", arrays["paths"]), parts, source)
-        same = _same(features, names)
-    return build(
+        identities = _identities(features, names)
+    return Listing(
         FeatureRows(features),
         one_spelling(labels, source),
         parts,
         names,
         source=source,
-        image=RowSpec(features.shape[1]),
-        on_small_class=on_small_class,
-        same=same,
+        identities=identities,
     )
 
 
@@ -81,8 +80,8 @@ def _numbered(paths: list[str], parts: list[str], source: str) -> list[str]:
     return names
 
 
-def _same(features: np.ndarray, names: list[str]) -> list[Hashable]:
-    """What each row is: its number, or that of the first row with its name, if its features are the same."""
+def _identities(features: np.ndarray, names: list[str]) -> list[Hashable]:
+    """For each row its number, or that of the first row with its name if their features are the same."""
     first: dict[str, int] = {}
     same: list[Hashable] = list(range(len(names)))
     for i, name in enumerate(names):

@@ -1,13 +1,14 @@
 """Your own images as root/class/image.jpg, or root/train/class/image.jpg beside root/test/class/image.jpg."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 
-from deconfuse.data.image_files import suffixes
-from deconfuse.data.pixels import Pixels
+from deconfuse.data.build import Listing
+from deconfuse.data.image_files import identities, suffixes
+from deconfuse.data.images import FileImages
 from deconfuse.data.spelling import Names, one_spelling, same_word
-from deconfuse.data.split import FileImages, ImageSpec, Split, build, identities, readable
 from deconfuse.data.walk import images_below
 from deconfuse.system.errors import UserError, did_you_mean, one_of, shorten, within
 from deconfuse.system.progress import console
@@ -20,16 +21,8 @@ def load(
     root: str,
     test_classes: float | list[str] | None = None,
     seed: int = 0,
-    image_size: int = 224,
-    image_resize: int | None = None,
-    channels: int = 3,
-    augment: str = "photo",
-    on_bad_image: str = "raise",
-    on_small_class: str = "raise",
-    background: str | int | list[int] = "white",
-    value_range: list[float] | None = None,
     layout: str = "auto",
-) -> Split:
+) -> Listing:
     """Read root/class/**/image.*, or root/train/class/**/image.* where the topmost folders say splits.
 
     test_classes: a share of the classes (seeded) or their names; None: half, or what the folders say.
@@ -53,18 +46,14 @@ def load(
             f"it needs class/image with one of {' '.join(suffixes())}"
         )
     names, classes, parts = _parts(found.names, layout, test_classes, seed, base)
-    files = [base / name for name in names]
-    images = FileImages(files, pixels=Pixels(background, value_range))
-    return build(
-        images,
+    files = [os.path.join(str(base), name) for name in names]
+    return Listing(
+        FileImages(files),
         classes,
         parts,
         names,
         source=f"dataset folder in {root}",
-        image=ImageSpec(image_size, channels, augment, image_resize),
-        rows=readable(images, on_bad_image),
-        on_small_class=on_small_class,
-        same=identities(files),
+        identities=identities(files),
     )
 
 

@@ -15,7 +15,9 @@ import numpy as np
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-from deconfuse.data.split import ArrayImages, ImageSpec, Split, build
+from deconfuse.data.build import Listing, Reading
+from deconfuse.data.images import ArrayImages
+from deconfuse.data.split import SMALLEST
 from deconfuse.system.errors import count, within
 from deconfuse.system.progress import track
 
@@ -83,7 +85,7 @@ def draw(letter: str, face: str, size: int, scale: float, shift: tuple[float, fl
     return np.asarray(turned.resize((size, size), Image.Resampling.BOX))
 
 
-def load(classes: int = 240, image_size: int = 32, seed: int = 0, augment: str = "drawing") -> Split:
+def load(classes: int = 240, image_size: int = 32, seed: int = 0) -> Listing:
     """Draw the data set: half of the classes to train, half to test, 16 images each.
 
     classes: how many of the 330 letters, chosen and split by the seed.
@@ -91,7 +93,7 @@ def load(classes: int = 240, image_size: int = 32, seed: int = 0, augment: str =
     """
     alphabet = letters()
     within("dataset.classes", count("dataset.classes", classes, 4), 4, len(alphabet))
-    image = ImageSpec(image_size, 1, augment)
+    count("dataset.image_size", image_size, SMALLEST)
     random = np.random.default_rng(seed)
     chosen = [alphabet[i] for i in random.permutation(len(alphabet))[:classes]]
     pixels, names, labels, parts = [], [], [], []
@@ -103,12 +105,12 @@ def load(classes: int = 240, image_size: int = 32, seed: int = 0, augment: str =
             names.append(f"U+{ord(letter):04X}/{face}")
             labels.append(readable_name(letter))
             parts.append("train" if i < classes // 2 else "test")
-    return build(
+    return Listing(
         ArrayImages(np.stack(pixels)),
         labels,
         parts,
         names,
         source="dataset glyphs",
-        image=image,
         same_things=[[readable_name(letter) for letter in group] for group in HOMOGLYPHS],
+        reading=Reading(image_size, channels=1, augment="drawing"),
     )

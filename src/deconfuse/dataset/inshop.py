@@ -4,9 +4,9 @@ The authors' protocol: 3,997 items train (25,882 images); of 3,985 others, 14,21
 their item among 12,612 gallery images.
 """
 
+from deconfuse.data.build import Listing, Reading
+from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, confined, fields, lines
-from deconfuse.data.pixels import Pixels
-from deconfuse.data.split import FileImages, ImageSpec, Split, build, readable
 from deconfuse.system.errors import one_of
 
 PARTITION = "list_eval_partition.txt"
@@ -22,15 +22,7 @@ LAYOUT = Layout(
 
 def load(
     root: str,
-    image_size: int = 224,
-    image_resize: int | None = None,
-    channels: int = 3,
-    augment: str = "photo",
-    on_bad_image: str = "raise",
-    on_small_class: str = "keep",
-    background: str | int | list[int] = "white",
-    value_range: list[float] | None = None,
-) -> Split:
+) -> Listing:
     """Read the benchmark's folder as its authors distribute it.
 
     A class is an item (id_00000002), whatever categories its photos are filed under. Items with a single
@@ -44,15 +36,13 @@ def load(
     for part in sorted({part for _, _, part in rows}):
         one_of(f"{partition}: split", part, LAYOUT.counts)
     names = confined(partition, (name for name, _, _ in rows))
-    images = FileImages([home.parent / name for name in names], pixels=Pixels(background, value_range))
-    return build(
+    images = FileImages([home.parent / name for name in names])
+    return Listing(
         images,
         [item for _, item, _ in rows],
         [part for _, _, part in rows],
         names,
         source=str(partition),
-        image=ImageSpec(image_size, channels, augment, image_resize),
         recall_at=(1, 10, 20, 30, 40, 50),
-        rows=readable(images, on_bad_image),
-        on_small_class=on_small_class,
+        reading=Reading(on_small_class="keep"),
     )

@@ -13,20 +13,14 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import Omniglot
 
-from deconfuse.data.split import ArrayImages, ImageSpec, Split, build
+from deconfuse.data.build import Listing, Reading
+from deconfuse.data.images import ArrayImages
 from deconfuse.system.errors import UserError, did_you_mean, flag
 
 ARCHIVES = ("images_background_small1.zip", "images_background_small2.zip", "images_background.zip")
 
 
-def load(
-    root: str,
-    train: list[str],
-    test: list[str],
-    image_size: int = 32,
-    augment: str = "drawing",
-    download: bool = True,
-) -> Split:
+def load(root: str, train: list[str], test: list[str], download: bool = True) -> Listing:
     """Read the alphabets `train` and `test`; without a zip file in root, try torchvision's download.
 
     Raises UserError where files are missing or damaged, or an alphabet is not in them.
@@ -46,13 +40,13 @@ def load(
     if both:
         raise UserError(f"omniglot: alphabet {both[0]} is in dataset.train and dataset.test; keep one")
     names = [name for name in sorted(drawings) if name.split("/")[0] in side]
-    return build(
+    return Listing(
         ArrayImages(np.stack([drawings[name] for name in names])),
         [name.rsplit("/", 1)[0] for name in names],
         [side[name.split("/")[0]] for name in names],
         names,
         source=f"dataset omniglot in {root}",
-        image=ImageSpec(image_size, 1, augment),
+        reading=Reading(image_size=32, channels=1, augment="drawing"),
     )
 
 

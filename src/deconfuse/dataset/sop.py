@@ -5,9 +5,9 @@ The authors' split: 11,318 classes train (59,551 images), 11,316 others test (60
 
 from pathlib import Path
 
+from deconfuse.data.build import Listing
+from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, confined, fields, lines
-from deconfuse.data.pixels import Pixels
-from deconfuse.data.split import FileImages, ImageSpec, Split, build, readable
 from deconfuse.system.errors import UserError
 
 LAYOUT = Layout(
@@ -21,15 +21,7 @@ LAYOUT = Layout(
 
 def load(
     root: str,
-    image_size: int = 224,
-    image_resize: int | None = None,
-    channels: int = 3,
-    augment: str = "photo",
-    on_bad_image: str = "raise",
-    on_small_class: str = "raise",
-    background: str | int | list[int] = "white",
-    value_range: list[float] | None = None,
-) -> Split:
+) -> Listing:
     """Read the folder Stanford_Online_Products as its authors distribute it.
 
     A class is one thing on sale; its name is its category and its number, "bicycle 1".
@@ -38,17 +30,14 @@ def load(
     train, test = LAYOUT.find(root)
     rows = [(*row, "train") for row in _rows(train)] + [(*row, "test") for row in _rows(test)]
     names = [name for name, _, _ in rows]
-    images = FileImages([train.parent / name for name in names], pixels=Pixels(background, value_range))
-    return build(
+    images = FileImages([train.parent / name for name in names])
+    return Listing(
         images,
         [label for _, label, _ in rows],
         [part for _, _, part in rows],
         names,
         source=f"dataset sop in {root}",
-        image=ImageSpec(image_size, channels, augment, image_resize),
         recall_at=(1, 10, 100, 1000),
-        rows=readable(images, on_bad_image),
-        on_small_class=on_small_class,
     )
 
 

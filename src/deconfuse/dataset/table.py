@@ -1,12 +1,14 @@
 """Your own images as a CSV with the columns path, label and split (train, test, query, gallery)."""
 
+import os
 from pathlib import Path
 
 from deconfuse.data import csv_files
+from deconfuse.data.build import Listing
 from deconfuse.data.csv_files import Rows
-from deconfuse.data.pixels import Pixels
+from deconfuse.data.image_files import identities
+from deconfuse.data.images import FileImages
 from deconfuse.data.spelling import one_spelling
-from deconfuse.data.split import FileImages, ImageSpec, Split, build, identities, readable
 from deconfuse.system.errors import UserError, shorten
 
 COLUMNS = ("path", "label", "split")
@@ -15,15 +17,7 @@ COLUMNS = ("path", "label", "split")
 def load(
     csv: str,
     root: str | None = None,
-    image_size: int = 224,
-    image_resize: int | None = None,
-    channels: int = 3,
-    augment: str = "photo",
-    on_bad_image: str = "raise",
-    on_small_class: str = "raise",
-    background: str | int | list[int] = "white",
-    value_range: list[float] | None = None,
-) -> Split:
+) -> Listing:
     """Read the CSV; paths are relative to root, by default the CSV's own folder.
 
     Raises UserError where the file, a column or an image is missing, or a cell is empty.
@@ -36,26 +30,23 @@ def load(
         )
     paths, labels, parts = _columns(csv_files.read(file))
     base = Path(root) if root else file.parent
-    files = [base / path for path in paths]
+    home = str(base)
+    files = [os.path.join(home, path) for path in paths]  # a million Path objects take seconds
     same = identities(files)
     for i in (i for i, found in enumerate(same) if found is None and paths[i] != paths[i].strip()):
         paths[i] = paths[i].strip()  # spaces around a path count only where a file is named so
-        files[i] = base / paths[i]
+        files[i] = os.path.join(home, paths[i])
         (same[i],) = identities(files[i : i + 1])
-    absent = [path for path, found in zip(files, same, strict=True) if found is None]
+    absent = [Path(path) for path, found in zip(files, same, strict=True) if found is None]
     if absent:
         raise UserError(f"{file}: {len(absent)} image(s) are not in {base.absolute()}: {shorten(absent, 3)}")
-    images = FileImages(files, pixels=Pixels(background, value_range))
-    return build(
-        images,
+    return Listing(
+        FileImages(files),
         one_spelling(labels, str(file)),
         parts,
         paths,
         source=str(file),
-        image=ImageSpec(image_size, channels, augment, image_resize),
-        rows=readable(images, on_bad_image),
-        on_small_class=on_small_class,
-        same=same,
+        identities=same,
     )
 
 
@@ -65,7 +56,9 @@ def _columns(rows: Rows) -> tuple[list[str], list[str], list[str]]:
         raise UserError(f"{rows.file}: not a readable CSV (No columns; the file is empty)")
     paths, labels, parts = (rows.columns[place] for place in rows.places(COLUMNS))
     parts = [part.strip() for part in parts]
-    empty = [i for cells in (paths, labels, parts) for i, cell in enumerate(cells) if not cell.strip()]
+    empty = [
+        i for cells in (paths, labels, parts) for i, cell in enumerate(cells) if not cell or cell.isspace()
+    ]
     if empty:
         line = rows.line(min(empty))
         raise UserError(f"{rows.file}: line {line} has an empty cell; fill it or delete the line")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from deconfuse.data.build import build
 from deconfuse.dataset import folder, glyphs
 from deconfuse.system.errors import UserError, invoked, within
 from deconfuse.system.files import whole_folder, write_csv
@@ -21,7 +22,7 @@ def draw(root: Path, classes: int, wrong: int, seed: int) -> None:
     """The folder, whole or not at all; UserError where it is there already or more is asked than there is."""
     if root.exists():
         raise UserError(f"{root}: is there already; give the name of a new folder")
-    letters = glyphs.load(classes=classes, seed=seed)
+    letters = build(glyphs.load(classes=classes, seed=seed))
     random, parts = np.random.default_rng([seed, 0x6472]), (letters.train, letters.query)
     numbers = random.permutation(sum(len(part) for part in parts)).tolist()
     with whole_folder(root, "another FOLDER") as partial:
@@ -30,7 +31,7 @@ def draw(root: Path, classes: int, wrong: int, seed: int) -> None:
                 home = partial / letters.class_names[label]
                 home.mkdir(exist_ok=True)
                 part.image(i).save(home / f"{numbers.pop():04d}.png")
-        train = folder.load(str(partial)).train
+        train = build(folder.load(str(partial))).train
         names = sorted({name.split("/")[0] for name in train.names})
         within("--wrong", wrong, 0, len(train))
         rows = []

@@ -25,6 +25,7 @@ from deconfuse.attribution import attribute
 from deconfuse.attribution.epochs import Moments
 from deconfuse.attribution.look import Subject
 from deconfuse.attribution.trajectory import When, method
+from deconfuse.data import build
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.labels import corrections, loop, relabel
@@ -155,7 +156,7 @@ def prepare(cfg: DictConfig) -> Job:
     choices = {group: choice for group, choice in chosen if "/" not in group and choice is not None}
     begin(cfg.seed)
 
-    split = sweep.shared(cfg.dataset, instantiate)
+    split = sweep.shared(cfg.dataset, build.load)
     rehearsal.answerable(split)
     given = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
     corrected = corrections.read(built(cfg, "relabels"), split, given)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from deconfuse import dataset
 from deconfuse.data.archive import unpack
+from deconfuse.data.build import build
 from deconfuse.data.layout import counts
 from deconfuse.data.split import Split
 from deconfuse.system.errors import UserError, invoked, one_of
@@ -68,7 +69,7 @@ def main(words: list[str]) -> None:
 
 def checked(option, root: Path) -> Split:
     """The data set as it is loaded from root; UserError where images or classes are missing."""
-    split = option.load(str(root), on_bad_image="later")  # what is missing is counted below
+    split = build(option.load(str(root)), on_bad_image="later")  # what is missing is counted below
     option.LAYOUT.check(root, split)
     return split
 

@@ -16,12 +16,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deconfuse.attribution.head import Targets, Training, chunks
+from deconfuse.data.sampler import BalancedBatches
 from deconfuse.retraining.parallel_heads import CHUNK_BYTES, Heads, chunk_size
 from deconfuse.retrieval.statistics import mean_interval
 from deconfuse.system.errors import UserError, count, one_of, within
 from deconfuse.system.progress import track
 from deconfuse.training.callbacks import Progress
-from deconfuse.training.datamodule import BalancedBatches, DataModule
+from deconfuse.training.datamodule import DataModule
 from deconfuse.training.devices import device, trainer_of
 from deconfuse.training.embedder import Embedder
 from deconfuse.training.train import carry_out

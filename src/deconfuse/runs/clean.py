@@ -8,7 +8,6 @@ where they are, and FOLDER/list.csv for dataset=table. RUN corrected labels, by 
 
 import argparse
 import errno
-import importlib
 import re
 import shutil
 from collections import Counter
@@ -18,7 +17,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from deconfuse.data.split import FileImages, Split
+from deconfuse.data import build
+from deconfuse.data.images import FileImages
+from deconfuse.data.split import Split
 from deconfuse.labels.corrections import Corrections
 from deconfuse.labels.decisions import table as read_table
 from deconfuse.labels.loop import Loop
@@ -84,7 +85,7 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
         raise UserError(
             f"{folder}: is inside the data, {root}, where it would be more of it; name one elsewhere"
         )
-    split = _data(settings)
+    split = build.load(settings)
     if not isinstance(split.train.images, FileImages):
         raise UserError(f"{run}: its data is no image files to link; the labels are in {run / LIST}")
     labels = _labels(run / LIST, split)
@@ -96,7 +97,7 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
     with whole_folder(folder, "another FOLDER") as partial:
         for side, part in sides.items():
             given = labels if side == "train" else [split.class_names[c] for c in part.labels]
-            files = [part.images.files[row] for row in part.rows]
+            files = [part.images.path(row) for row in part.rows]
             kept = [i for i, label in enumerate(given) if label]
             for i, place in zip(
                 kept, places([(given[i], files[i].name, part.names[i]) for i in kept]), strict=True
@@ -170,13 +171,6 @@ def _settings(config: Path) -> dict:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
         pass
     raise UserError(f"{config}: does not say which data set it was; run again")
-
-
-def _data(settings: dict) -> Split:
-    """A run's data set, read again by the function that its settings name."""
-    module, _, function = settings["_target_"].rpartition(".")
-    arguments = {key: value for key, value in settings.items() if key != "_target_"}
-    return getattr(importlib.import_module(module), function)(**arguments)
 
 
 def main(words: list[str]) -> None:

@@ -1,0 +1,197 @@
+"""The samples of a data set by number: image files, images in memory, or rows of finished features.
+
+Each class has `content(i)`, bytes that change when sample i changes, and USES, the fields of `build.Reading`
+that have a meaning for its samples.
+"""
+
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deconfuse.data.image_files import complete, hush_large_images
+from deconfuse.data.pixels import Pixels, extremes, kind, plain, upright
+from deconfuse.system.errors import UserError
+
+SKIP = "set dataset.on_bad_image=skip"
+MEND = f"replace it or {SKIP}"
+FED = ("image_size", "image_resize", "channels", "augment", "on_small_class")
+READ_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+ENDS = 4096  # bytes at the start and at the end of a file that its fingerprint is made of
+RELEASED_EVERY = 4096  # rows read from a mapped file before its memory is given back to the system
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `FileImages.inspect` found: (width, height), `pixels.kind`, and the largest value of a kind."""
+
+    size: tuple[int, int]
+    kind: str
+    largest: float
+
+
+class FileImages(Sequence):
+    """Images on disk; item i opens file i and raises UserError with its path if it can't be read.
+
+    Items are L or RGB, 8 bits a channel, composited and upright (pixels.py). files: paths, as str or Path.
+    boxes (n, 4): left, top, right and bottom edge in pixels of the file, counted from 0, right and bottom
+    exclusive. Images are cut to their boxes; an edge beyond the image's edge is moved onto it.
+    whites: the value of white of all integer images and of all float images, which `readable` finds.
+    """
+
+    USES = (*FED, "on_bad_image", "background", "value_range")
+
+    def __init__(
+        self, files: Sequence[Path | str], boxes: np.ndarray | None = None, pixels: Pixels | None = None
+    ):
+        self.files, self.boxes, self.pixels = list(files), boxes, pixels or Pixels()
+        self.whites: dict[str, float] = {}
+        self.deep: dict[int, str] = {}  # row -> kind, of the images that have more than 8 bits
+        if boxes is not None:
+            good = np.isfinite(boxes).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+            for i in np.flatnonzero(~good)[:1]:
+                raise _bad_box(self.path(i), boxes[i], "has no area")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> Image.Image:
+        with self.opened(i) as image:
+            found = plain(image, self.pixels, self.whites.get(kind(image)))
+            if self.boxes is not None:
+                found = _cut(found, self.boxes[i], self.path(i))
+            return upright(found, image)
+
+    def path(self, i: int) -> Path:
+        """The path of file i. Paths are made one at a time, as a million of them take seconds."""
+        return Path(self.files[i])
+
+    @contextmanager
+    def opened(self, i: int) -> Iterator[Image.Image]:
+        """File i as Pillow's image whose pixels are not read yet; errors become UserErrors with its path."""
+        path = self.path(i)
+        hush_large_images()
+        try:
+            with Image.open(path) as image:
+                yield image
+        except FileNotFoundError:
+            raise _gone(path) from None
+        except READ_ERRORS as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{path}: not a readable image ({reason}); {MEND}") from None
+
+    def inspect(self, i: int, whole: bool) -> Inspection:
+        """Read the header of file i and look for its end; with `whole`, decode all its pixels.
+
+        Raises UserError if the file can't be read, or if its box lies outside the image.
+        """
+        with self.opened(i) as image:
+            sort, size = kind(image), image.size
+            if self.boxes is not None:
+                _inside(self.boxes[i], size, self.path(i))
+            if sort and self.pixels.value_range is None:
+                return Inspection(size, sort, extremes(image)[1])
+            if whole or not complete(image, self.path(i)):
+                plain(image, self.pixels)
+            return Inspection(size, sort, 0.0)
+
+    def content(self, i: int) -> bytes:
+        """The size of file i, its first and last 4,096 bytes, its box, and its value of white.
+
+        The value of white counts for images of more than 8 bits only, as the other images decide it too.
+        """
+        path = self.path(i)
+        box = b"" if self.boxes is None else self.boxes[i].astype("<f8").tobytes()
+        white = str(self.whites.get(self.deep[i])).encode() if i in self.deep else b""
+        try:
+            with open(path, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                head = file.read(ENDS)
+                file.seek(max(0, size - ENDS))
+                return str(size).encode() + head + file.read(ENDS) + box + white
+        except FileNotFoundError:
+            raise _gone(path) from None
+        except OSError as error:
+            raise UserError(
+                f"{path}: can't be read ({error.strerror}); mend it or take it off the list"
+            ) from None
+
+
+def _gone(path: Path) -> UserError:
+    return UserError(f"{path}: the image is gone; restore it or take it off the list")
+
+
+def _inside(box: np.ndarray, size: tuple[int, int], path: Path) -> tuple[float, float, float, float]:
+    """The part of the box that is in the image; UserError if that is less than half of the box."""
+    left, top, right, bottom = box
+    inside = (max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1]))
+    width, height = max(inside[2] - inside[0], 0), max(inside[3] - inside[1], 0)
+    if width * height < 0.5 * (right - left) * (bottom - top):
+        raise _bad_box(path, box, f"lies outside the image, {size[0]} x {size[1]} pixels")
+    return inside
+
+
+def _cut(image: Image.Image, box: np.ndarray, path: Path) -> Image.Image:
+    """The part of the image in the box; UserError if less than half of the box is in the image."""
+    inside = _inside(box, image.size, path)
+    # The edges are rounded to whole pixels, and a thin box keeps at least one pixel.
+    left, top = (min(round(edge), size - 1) for edge, size in zip(inside[:2], image.size, strict=True))
+    return image.crop((left, top, max(round(inside[2]), left + 1), max(round(inside[3]), top + 1)))
+
+
+def _bad_box(path: Path, box: np.ndarray, what: str) -> UserError:
+    edges = ", ".join(f"{edge:g}" for edge in box)
+    return UserError(
+        f"{path}: the box ({edges}), left, top, right, bottom, {what}; "
+        "correct it or set dataset.crop_box=false"
+    )
+
+
+class ArrayImages(Sequence):
+    """Grey images in memory, (n, height, width) uint8."""
+
+    USES = FED
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, i: int) -> Image.Image:
+        return Image.fromarray(self.pixels[i])
+
+    def content(self, i: int) -> bytes:
+        """The pixels themselves."""
+        return self.pixels[i].tobytes()
+
+
+class FeatureRows(Sequence):
+    """Finished features in place of images, (n, D) of any real type; item i is row i, (D,) float32.
+
+    The array may be a file that is mapped into memory: only the rows that are asked for are read.
+    """
+
+    USES = ("on_small_class",)
+
+    def __init__(self, values: np.ndarray):
+        self.values, self.asked = values, 0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        self.asked += 1
+        # The system reads 64 KiB around each row, so a pass in random order would map the whole file.
+        if self.asked % RELEASED_EVERY == 0 and isinstance(self.values.base, mmap.mmap):
+            self.values.base.madvise(mmap.MADV_DONTNEED)
+        return np.array(self.values[i], dtype=np.float32)
+
+    def content(self, i: int) -> bytes:
+        """The numbers themselves."""
+        return self[i].tobytes()
