@@ -22,8 +22,6 @@ from deconfuse.system.signals import Stopped
 from deconfuse.training import trainer_keys
 
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}
-# What a model's weights depend on; everything else is looked at afterwards.
-TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
 LAUNCHERS = {
     "joblib": "parallel",
     "submitit_local": "slurm",

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from deconfuse.attribution.trajectory import When, method
-from deconfuse.launch.command_line import TRAINING_KEYS
 from deconfuse.runs.finished import RESULTS_FORMAT
 from deconfuse.runs.identity import without_places
 from deconfuse.system.files import short_hash
 
+# The settings that a model's weights depend on.
+TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
+# The settings that what is said of a trained model depends on.
 LOOKING_KEYS = (
     *("target", "params", "influence", "detector", "neighbours", "candidates"),
     *("counterfactual", "retrain", "loop"),

@@ -101,10 +101,11 @@ class Jobs(Callback):
         """Hydra turns a callback's errors into warnings: one line, and the end, is said here."""
         try:
             folder, parallel = Path(config.hydra.sweep.dir), config.hydra.launcher._target_ != BASIC
-            if parallel:
-                different_models_first(config)
             jobs = planned(config)
             check(config, jobs or [])
+            if parallel:
+                different_models_first(config)
+                jobs = planned(config)
             plan = {"process": os.getpid(), "traceback": traceback_wanted, "jobs": jobs}
             write_json(folder / PLAN, plan)
             for earlier in folder.parent.iterdir():
@@ -134,9 +135,10 @@ def different_models_first(config: DictConfig) -> None:
     The last word varies fastest: words that a model's weights depend on come last, else jobs that run at
     once would wait for each other's training.
     """
+    from deconfuse.launch.names import TRAINING_KEYS  # imports torch, which a misspelt word does not wait for
 
     def of_a_model(word: str) -> bool:
-        return word.lstrip("+~").partition("=")[0].partition(".")[0] in command_line.TRAINING_KEYS
+        return word.lstrip("+~").partition("=")[0].partition(".")[0] in TRAINING_KEYS
 
     words = sorted(given(config), key=of_a_model)
     with flag_override(config, ["readonly", "struct"], False):
