@@ -153,7 +153,8 @@ def started(job: Job, variables: list[dict[str, str]]) -> Iterator[list[tuple[Co
         for own in variables:
             reader, writer = context.Pipe(duplex=False)
             process = context.Process(target=_process, args=(job, own, writer))
-            process.start()
+            with known_start_method():
+                process.start()
             writer.close()  # so that the reader meets the end of the pipe when the process ends
             processes.append((reader, process))
         yield processes
@@ -168,6 +169,23 @@ def started(job: Job, variables: list[dict[str, str]]) -> Iterator[list[tuple[Co
             process.join(max(0.0, until - time.monotonic()))
             process.kill()
             process.join()
+
+
+@contextmanager
+def known_start_method() -> Iterator[None]:
+    """Hide a start method that multiprocessing does not know, such as loky's in a process of joblib's.
+
+    A new process sets its parent's default start method, and ends with an error where it does not know it.
+    """
+    before = multiprocessing.get_start_method(allow_none=True)
+    if before in (None, *multiprocessing.get_all_start_methods()):
+        yield
+        return
+    multiprocessing.set_start_method(None, force=True)  # the platform's own
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def _process(job: Job, variables: dict[str, str], writer: Connection) -> None:
