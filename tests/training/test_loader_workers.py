@@ -90,7 +90,7 @@ def test_a_worker_that_is_killed_before_this_process_is_told_to_stop_is_the_stop
     "text",
     [
         "DataLoader worker (pid 7) is killed by signal: Terminated. ",
-        "Please call `iter(combined_loader)` first.",  # Lightning's teardown, of loaders that were not made yet
+        "Please call `iter(combined_loader)` first.",  # Lightning's teardown of loaders that were not made
     ],
 )
 def test_an_error_while_a_stop_cleans_up_is_the_stop(met, text):

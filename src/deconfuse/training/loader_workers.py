@@ -74,8 +74,8 @@ def _watch(parent: int) -> None:
 def looked_after() -> Iterator[None]:
     """Turn the error of a worker that is lost into one line: about a signal that has come, else about memory.
 
-    An error that is met while a signal's exception cleans up is that exception again: Lightning's teardown, for
-    one, fails where a signal came while the loaders were made.
+    An error that is raised while a signal's exception cleans up becomes that exception again. Lightning's
+    teardown, for example, fails if the signal came while the loaders were made.
     """
     _hush()
     try:
