@@ -69,10 +69,10 @@ def _member(file: zipfile.ZipFile, name: str):
 
 
 def map_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Like `read_arrays`, but the arrays stay in the file, mapped into memory, and are read when used.
+    """As `read_arrays`, but the arrays stay in the file, mapped into memory, to be read where they are used.
 
-    The file is read through once to check that it is whole. An array that is not aligned in the file, as in
-    files of numpy.savez, is read into memory.
+    The file is read through once to see that it is whole. An array that no address of the file suits,
+    as older files have, is read into memory.
     """
     try:
         with zipfile.ZipFile(path) as file:

@@ -217,6 +217,6 @@ def short_hash(value: Any, digits: int = 8) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """The SHA-256 of a file's bytes."""
+    """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -103,6 +103,6 @@ class Clock:
         self.before = time.perf_counter()
 
     def lap(self, step: str) -> None:
-        """Keep the seconds since the last step ended as those of this step, which ends now."""
+        """The step that ends now."""
         now = time.perf_counter()
         self.laps[step], self.before = round(now - self.before, 2), now
