@@ -18,9 +18,8 @@ from deconfuse.system.files import disk, whole_file
 ALIGNED = 64  # bytes: a mapped array starts at a multiple, so that processors read whole words
 READ_BYTES = 2**24  # how much of a file is read at once
 
-_mapped: weakref.WeakValueDictionary[int, mmap.mmap] = (
-    weakref.WeakValueDictionary()
-)  # the mapped files, by the address of their array
+# The mapped files, by the address of their array.
+_mapped: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
 
 
 @contextmanager
