@@ -10,9 +10,6 @@ from deconfuse.runs.finished import RESULTS_FORMAT
 from deconfuse.runs.identity import without_places
 from deconfuse.system.files import short_hash
 
-# The settings that a model's weights depend on.
-TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
-# The settings that what is said of a trained model depends on.
 LOOKING_KEYS = (
     *("target", "params", "influence", "detector", "neighbours", "candidates"),
     *("counterfactual", "retrain", "loop"),
@@ -26,6 +23,8 @@ NOT_IN_WEIGHTS = (
     *("eval_batch_size", "validate_every"),
     *("accelerator", "strategy", "num_nodes", "log_every_n_steps"),
 )
+# The settings that a model's weights depend on.
+TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
 TRAINING_FORMAT = 4  # raised when the code trains other weights from the same settings
 
 
