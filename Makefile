@@ -31,9 +31,9 @@ test: setup ## Run the whole test suite, two files at a time
 	@$(RUN) -m pytest -n 2 --dist loadfile
 
 # What computes, and what compares the same numbers made in two ways.
-NUMERIC := tests/influence tests/detector tests/loss tests/model tests/target $(addprefix tests/test_,$(addsuffix .py, \
-	confusion counterfactual curvature datamodule embedder evidence features head heads kronecker loop moments \
-	network relabel retrain retrieval reweight scores shared_batch statistics train trajectory))
+NUMERIC := $(addprefix tests/,attribution detector influence loss model retraining retrieval target) \
+	$(patsubst %,tests/labels/test_%.py,evidence loop relabel) \
+	$(patsubst %,tests/training/test_%.py,datamodule embedder shared_batch train)
 
 test-portable: setup ## Run the numeric part of the tests as a processor without AVX would
 	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \

@@ -25,10 +25,13 @@ def command(*words, **environment):
 
 ANSWER = """
 import json, sys
-from src import run, sweep
+from src.run import subcommand
 sys.argv = ["run.py", *json.loads(sys.argv[1])]
+code = 0
 try:
-    code = sweep.command(run.main)
+    subcommand("run")
+except SystemExit as end:
+    code = end.code
 finally:
     print("torch" in sys.modules, "pytorch_lightning" in sys.modules)
 sys.exit(code)
@@ -41,6 +44,7 @@ sys.exit(code)
         (["losss=softtriple"], 1, "did you mean loss?"),
         (["loss=softriple"], 1, "did you mean softtriple?"),
         (["-m", "seed=0,1", "influence.radus=0.1"], 1, "did you mean radius?"),
+        (["-m", "seed=0,1", "influence.radus=0.1", "hydra/launcher=joblib"], 1, "did you mean radius?"),
         (["-m", "--cfg", "job"], 1, "error: give one of -m, --cfg and --info"),
         (["--cfg", "job"], 0, "log_every_n_steps"),
         (["--help"], 0, "dataset=folder"),

@@ -2,8 +2,8 @@
 
     deconfuse run dataset=cub loss=softtriple influence=eif
 
-What `run` does is in story.py. A subcommand is imported when it is called: torch and Lightning take seconds,
-and a misspelt word or --help is answered without them.
+What `run` does is in story.py. A subcommand is imported when it is called, as torch and Lightning take
+seconds to import, and a misspelt word or --help is answered without them.
 """
 
 import functools
@@ -43,7 +43,7 @@ COMPLETION = ("-sc", "--shell-completion")
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(cfg: DictConfig) -> None:
-    """One job of the command line, in one process or several."""
+    """Run one job, in one process or several."""
     from deconfuse import story
     from deconfuse.launch import workers
 
@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def command() -> None:
-    """Run the subcommand that the command line names, and end with its exit code."""
+    """Run the subcommand that the command line names, and end the process with its exit code."""
     name, *words = sys.argv[1:] or ["--help"]
     if name in COMPLETION:
         complete()
@@ -69,7 +69,7 @@ def command() -> None:
 def subcommand(name: str) -> None:
     """Run a subcommand with the words of sys.argv."""
     if name == "run":
-        # Jobs in other processes look the function up by its module, which is not __main__ there.
+        # Other processes find the function by its module's name, which must not be __main__.
         sys.exit(sweep.command(importlib.import_module("deconfuse.__main__").run))
     module, _, interrupted = COMMANDS[name]
     errors.command(importlib.import_module(module).main, interrupted)
@@ -90,7 +90,7 @@ def usage() -> str:
 
 
 def complete() -> None:
-    """Hydra's completion of a shell: of the subcommand's name, then of the words of `run`."""
+    """Complete a line in a shell: the subcommand's name, or with Hydra the words of `run`."""
     line = os.environ.get("COMP_LINE", "").split(" ")
     if any("query" in word for word in sys.argv) and len(line) < 3:
         print(" ".join(name for name in COMMANDS if name.startswith(line[-1] if len(line) > 1 else "")))

@@ -23,7 +23,7 @@ def here(monkeypatch, output, *words):
     monkeypatch.setattr(sweep, "started", [])
     monkeypatch.setattr(sweep, "made", {})
     monkeypatch.setattr(sys, "argv", ["run.py", "-m", *TINY, f"output_dir={output}", *words])
-    return sweep.command(__main__.main)
+    return sweep.command(__main__.run)
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_sigterm_ends_with_one_line_and_what_is_done_stays_done(go, tmp_path, mo
         assert go("seed=0,1,2") == 0
     else:
         monkeypatch.setattr(sys, "argv", ["run.py", *TINY, f"output_dir={tmp_path}", "seed=1"])
-        assert sweep.command(__main__.main) == 0
+        assert sweep.command(__main__.run) == 0
     said = capsys.readouterr().err
     assert said.endswith("\nstopped by SIGTERM; the same command goes on after the last whole epoch\n")
     assert "Traceback" not in said

@@ -9,26 +9,23 @@ import time
 from multiprocessing import Pipe
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
-from deconfuse.launch.command_line import CONF
 from deconfuse.launch.workers import Report, environments, gathered, together
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError
 from deconfuse.system.signals import Stopped, listen
 from deconfuse.training.checkpoint import keep, path_at, read, save
 from tests.conftest import ROOT
+from tests.launch.of_two import TWO, composed, in_two
 from tests.team import team
 from tests.test_story import go, report
-
-TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
 class Ended:
@@ -100,14 +97,6 @@ def test_processes_know_each_other_by_their_environment(monkeypatch):
     }
 
 
-def composed(*words):
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", list(words), return_hydra_config=True)
-    HydraConfig.instance().set_config(config)
-    return config
-
-
 def second_is_killed(cfg):
     """A job whose first process would wait for ever."""
     if distributed.rank() == 1:
@@ -120,6 +109,14 @@ def test_a_process_that_is_killed_ends_the_others_with_one_line():
     with pytest.raises(UserError, match="process 1 was ended by signal 9"):
         together(second_is_killed, composed(*TWO))
     assert time.monotonic() - before < 200
+
+
+@pytest.mark.slow
+def test_a_process_of_joblibs_starts_the_processes_of_its_job():
+    with joblib.parallel_config("loky", n_jobs=2):
+        (answer,) = joblib.Parallel()([joblib.delayed(in_two)()])
+    get_reusable_executor().shutdown(wait=True)
+    assert answer == (Path("process 0 of 2"), "loky")
 
 
 def waits_and_cleans_up(cfg):

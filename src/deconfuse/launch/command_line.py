@@ -1,4 +1,4 @@
-"""Turn what went wrong on the command line into one line for the user."""
+"""Turn an error into the one line that the user reads, and into an exit code."""
 
 import re
 import shlex
@@ -22,19 +22,14 @@ from deconfuse.system.signals import Stopped
 from deconfuse.training import trainer_keys
 
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"}
-# What a model's weights depend on; everything else is looked at afterwards.
-TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
-LAUNCHERS = {
-    "joblib": "parallel",
-    "submitit_local": "slurm",
-    "submitit_slurm": "slurm",
-}  # extras
+# The extra of this package that installs each of Hydra's launchers.
+LAUNCHERS = {"joblib": "parallel", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 
 
 def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
-    """(message, exit code); message None where the error is not the user's and wants its traceback.
+    """(message, exit code) of an error; the message is None if the error is a bug, which needs its traceback.
 
-    words: the command line, to find the valid keys around a wrong one.
+    words: the command line. The options chosen there decide which keys are valid.
     """
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         if not isinstance(error.__cause__, (UserError, HydraException, OmegaConfBaseException)):
@@ -82,17 +77,17 @@ def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
 
 
 def of_submitit(error: BaseException) -> bool:
-    """True where submitit says that a job of a sweep did not end well; it need not be installed."""
+    """True for submitit's error about a job without a result. submitit need not be installed."""
     return type(error).__module__ == "submitit.core.utils" and type(error).__name__.endswith("JobError")
 
 
 def _last_line(text: str) -> str:
-    """A loader's worker process wraps an error in the story of its traceback."""
+    """The last line of a text. A process that loads images puts its traceback before the error."""
     return (text.strip().splitlines() or ["unknown"])[-1]
 
 
 def _configuration(text: str, words: list[str]) -> str:
-    """Hydra's words, with the valid keys or choices where one was misspelt."""
+    """Hydra's own message, or a better one where a key is misspelt or a word has several values."""
     first = text.strip().splitlines()[0]
     override = re.match(r"Could not override '([^']+)'", first)
     if override:
@@ -104,7 +99,7 @@ def _configuration(text: str, words: list[str]) -> str:
 
 
 def _without_m(word: str, literal: bool) -> str:
-    """What to do about several values of a key in a command that is no sweep."""
+    """The message about a word with several values in a command without -m."""
     key, _, value = word.partition("=")
     said = f"{word} are several values; add -m to sweep over them"
     if not literal or key in GROUPS:
@@ -113,7 +108,7 @@ def _without_m(word: str, literal: bool) -> str:
 
 
 def _unreadable(word: str, text: str, words: list[str]) -> str:
-    """How to write a word that Hydra's grammar refuses."""
+    """The message about a word that Hydra's grammar refuses: how to write it."""
     key, equals, value = word.partition("=")
     if not equals:
         before = words[words.index(word) - 1] if word in words[1:] else ""
@@ -129,25 +124,25 @@ def _unreadable(word: str, text: str, words: list[str]) -> str:
 
 
 def _in_a_shell(word: str) -> str:
-    """The word as it is typed in a shell; in double quotes where they do, so that inner ones can be read."""
+    """The word as it is typed in a shell, in double quotes if they are enough: inner quotes stay readable."""
     return shlex.quote(word) if re.search(r'["$`!\\]', word) else f'"{word}"'
 
 
 def _no_word(words: list[str]) -> str:
-    """Which choice was given something that is no word; Hydra does not say."""
+    """The message about a choice whose value is not one word. Hydra does not say which choice it is."""
     given = [word for word in words if word.partition("=")[0] in GROUPS]
     return f"a choice is one word, such as dataset=glyphs; look at {' '.join(given)}"
 
 
 def _key(key: str, words: list[str]) -> str:
-    """What could have been meant by a key that is not in the configuration."""
+    """The message about a key that the configuration does not have, with the nearest valid keys."""
     group, _, name = key.partition(".")
     if group == "trainer" and name in trainer_keys.OURS:
         return trainer_keys.refusal(name)
     chosen = [word for word in words if word.partition("=")[0] in GROUPS]
     try:
         config = _composed(chosen)
-    except (HydraException, OmegaConfBaseException, ValueError):  # a sweep's words are no choices
+    except (HydraException, OmegaConfBaseException, ValueError):  # several values are no option
         config = _composed([])
     above: list[str] = []
     for step in key.split("."):

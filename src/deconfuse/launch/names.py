@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from deconfuse.attribution.trajectory import When, method
-from deconfuse.launch.command_line import TRAINING_KEYS
 from deconfuse.runs.finished import RESULTS_FORMAT
 from deconfuse.runs.identity import without_places
 from deconfuse.system.files import short_hash
@@ -24,6 +23,8 @@ NOT_IN_WEIGHTS = (
     *("eval_batch_size", "validate_every"),
     *("accelerator", "strategy", "num_nodes", "log_every_n_steps"),
 )
+# The settings that a model's weights depend on.
+TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
 TRAINING_FORMAT = 4  # raised when the code trains other weights from the same settings
 
 

@@ -1,7 +1,7 @@
 """Paths on the command line, written so that Hydra's grammar reads each as the text that was given.
 
-The grammar has a use of its own for ( ) = , ' [ ] ~ and knows no letters beyond ASCII; names of folders have
-all of these.
+The grammar gives ( ) = , ' [ ] ~ a meaning of its own and accepts no letters beyond ASCII, while the names of
+folders may contain any of them.
 """
 
 import os
@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Valu
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-# The keys that take a path; tests compare them with what conf/ has.
+# The keys that take a path; a test compares them with conf/.
 KEYS = (
     *("output_dir", "data_dir", "dataset.root", "dataset.csv", "dataset.path", "model.weights"),
     *("relabels.file", "hydra.sweep.dir"),
@@ -27,9 +27,9 @@ OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)  # ${h
 def in_hydras_words(words: list[str]) -> list[str]:
     """The command line with every path quoted where Hydra's grammar would not read it as it is.
 
-    relabels=FILE becomes relabels.file=FILE, as a key of Hydra's can't be both a word and a group. ~ and
-    ~user are expanded. With -m a comma separates values, but not inside a path that exists. The user's own
-    quotes, ${interpolations}, null and Hydra's functions of a sweep, as choice(a,b), stay as they are.
+    relabels=FILE becomes relabels.file=FILE, as a key of Hydra's cannot be both a value and a group. ~ and
+    ~user are expanded. With -m a comma separates values, except inside a path that exists. The user's own
+    quotes, ${interpolations}, null and functions of a sweep such as choice(a,b) are left as they are.
     """
     swept = bool(SWEEP_FLAGS & set(words))
     return [_written(word, swept) for word in words]
@@ -49,7 +49,7 @@ def _written(word: str, swept: bool) -> str:
 
 
 def _meant_for_hydra(key: str, value: str) -> bool:
-    """True for what the user quoted, alone or among others, and for Hydra's functions of a sweep."""
+    """True if the user quoted the value, or one of several values, or used a function of a sweep."""
     override = _parsed(f"{key}={value}")
     if override is None or not value:
         return not value
@@ -59,9 +59,10 @@ def _meant_for_hydra(key: str, value: str) -> bool:
 
 
 def paths_in(value: str, swept: bool) -> list[str]:
-    """The paths of a value with commas: the whole where it is one that exists, else the longest that exist.
+    """Split a value at those commas that separate paths.
 
-    What exists in no part is one path, or, in a sweep, one for each comma.
+    A value that exists is one path. Any other is split so that each path is the longest one that exists, or
+    ends at the next comma if none exists. Outside of a sweep a value with such a missing path is not split.
     """
     if os.path.exists(value):
         return [value]
@@ -80,7 +81,7 @@ def _longest_first(pieces: list[str]) -> Iterator[str]:
 
 
 def _quoted(key: str, path: str) -> str:
-    """The path as it is where Hydra reads it as the same text, or as null, else in quotes."""
+    """The path itself if Hydra reads it as the same text or as null, else the path in quotes."""
     return (
         path
         if path.lower() == "null" or _read(f"{key}={path}") == path
@@ -89,7 +90,7 @@ def _quoted(key: str, path: str) -> str:
 
 
 def quoted(key: str, value: str) -> str | None:
-    """The value, or each text in its list, in quotes where Hydra needs them; None where none help."""
+    """The value, or each text of a list, in the quotes that Hydra needs; None if quotes do not help."""
     if value.startswith("[") and value.endswith("]"):
         written = "[" + ",".join(_quoted(key, part.strip()) for part in value[1:-1].split(",")) + "]"
     else:
@@ -98,7 +99,7 @@ def quoted(key: str, value: str) -> str | None:
 
 
 def _read(word: str) -> object:
-    """The value that Hydra reads; None also where it refuses."""
+    """The value that Hydra reads from a word; None if it refuses the word or finds several values."""
     override = _parsed(word)
     return None if override is None or override.is_sweep_override() else override.value()
 

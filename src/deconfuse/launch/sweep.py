@@ -1,7 +1,8 @@
 """Many jobs from one command: deconfuse run -m seed=0,1,2 influence=eif,if.
 
-The sweep's folder, outputs/multirun/<time>/, holds `jobs.json`, what is to be done, and a record of each
-job that ended, `0.json`, `1.json` ..., whichever process it ran in. The end of the sweep is told from them.
+The sweep's folder, outputs/multirun/<time>/, holds `jobs.json`, the words of each job, and a record of each
+job that ended, `0.json`, `1.json` ... Jobs may run in other processes, so the summary at the end is made from
+these records.
 """
 
 import os
@@ -35,14 +36,15 @@ PLAN = "jobs.json"
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 T = TypeVar("T")
-made: dict[str, Any] = {}  # what jobs of a sweep in this process share, by its settings
+made: dict[str, Any] = {}  # what `shared` returned, by the settings it was made from
 started: list[Path] = []  # the folder of the sweep that this process started
-# Hydra would print errors itself; with this they come back, to be said in one line.
+# True if the user asks for tracebacks. `command` sets the variable itself, so that Hydra raises errors and
+# does not print them.
 traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def command(main: Callable[[], None]) -> int:
-    """What `deconfuse run` does, a job or a sweep; returns the exit code."""
+    """Run a job or a sweep, as `deconfuse run` does; return the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signals.listen()
     sys.argv[1:] = path_words.in_hydras_words(sys.argv[1:])
@@ -59,7 +61,7 @@ def command(main: Callable[[], None]) -> int:
 
 
 def said(error: BaseException, words: list[str]) -> int:
-    """Print an error's one line and return its exit code; one that is not the user's is raised."""
+    """Print an error's one line and return its exit code; raise an error that is a bug."""
     if isinstance(error, BrokenPipeError):
         return reader_left()
     message, code = command_line.explain(error, words)
@@ -72,11 +74,10 @@ def said(error: BaseException, words: list[str]) -> int:
 
 
 def mine_to_say() -> bool:
-    """True where it is this of several processes that says what they met."""
-    shards = sys.modules.get(
-        "deconfuse.system.distributed"
-    )  # there when the story has begun, which imports torch
-    return shards.mine_to_say() if shards else started_first()
+    """True in the one of several processes that prints an error which all of them meet."""
+    # The module is loaded once the story has begun; importing it here would import torch.
+    distributed = sys.modules.get("deconfuse.system.distributed")
+    return distributed.mine_to_say() if distributed else started_first()
 
 
 def running() -> bool:
@@ -85,7 +86,7 @@ def running() -> bool:
 
 
 def shared(settings: DictConfig, make: Callable[[DictConfig], T]) -> T:
-    """make(settings); the jobs of a sweep in this process share what it returns."""
+    """Return make(settings). The jobs of a sweep in this process share what it returns."""
     if not running():
         return make(settings)
     key = OmegaConf.to_yaml(settings, resolve=True)
@@ -95,48 +96,50 @@ def shared(settings: DictConfig, make: Callable[[DictConfig], T]) -> T:
 
 
 class Jobs(Callback):
-    """Hydra's callback at the start of a sweep: what is to be done is checked, written and said."""
+    """Hydra's callback at the start of a sweep: checks the jobs, writes their words, prints their number."""
 
     def on_multirun_start(self, config: DictConfig, **settings) -> None:
-        """Hydra turns a callback's errors into warnings: one line, and the end, is said here."""
+        """Check the jobs. An error is printed here and ends the process, as Hydra would only warn of it."""
         try:
             folder, parallel = Path(config.hydra.sweep.dir), config.hydra.launcher._target_ != BASIC
-            if parallel:
-                different_models_first(config)
             jobs = planned(config)
             check(config, jobs or [])
+            if parallel:
+                different_models_first(config)
+                jobs = planned(config)
             plan = {"process": os.getpid(), "traceback": traceback_wanted, "jobs": jobs}
             write_json(folder / PLAN, plan)
             for earlier in folder.parent.iterdir():
                 tidy(earlier)
         except Exception as error:
-            sys.exit(told(error, sys.argv[1:], traceback_wanted))
+            sys.exit(error_line(error, sys.argv[1:], traceback_wanted))
         started.append(folder)
         if jobs is not None:
             console.print(f"{len(jobs)} jobs{at_once(config) if parallel else ''}; records in {folder}")
 
 
 def at_once(config: DictConfig) -> str:
-    """How many jobs a parallel launcher has at the same time, where it says so."""
+    """How many jobs run at the same time, as a sweep's first line has it; empty if the launcher is silent."""
     jobs = config.hydra.launcher.get("n_jobs")
     if jobs is None:
         return ""
     from joblib import cpu_count, effective_n_jobs
 
     jobs = effective_n_jobs(jobs)
-    threads = os.environ.get("OMP_NUM_THREADS", max(cpu_count() // jobs, 1))  # what joblib gives each
+    threads = os.environ.get("OMP_NUM_THREADS", max(cpu_count() // jobs, 1))  # what joblib gives each job
     return f", {jobs} at a time on {threads} thread(s) each (hydra.launcher.n_jobs={jobs})"
 
 
 def different_models_first(config: DictConfig) -> None:
     """Order the words of a sweep so that jobs that share a model are far apart.
 
-    The last word varies fastest: words that a model's weights depend on come last, else jobs that run at
-    once would wait for each other's training.
+    The last word varies fastest, so words that a model's weights depend on come last. Otherwise jobs that run
+    at the same time would wait for each other's training.
     """
+    from deconfuse.launch.names import TRAINING_KEYS  # imports torch, which a misspelt word does not wait for
 
     def of_a_model(word: str) -> bool:
-        return word.lstrip("+~").partition("=")[0].partition(".")[0] in command_line.TRAINING_KEYS
+        return word.lstrip("+~").partition("=")[0].partition(".")[0] in TRAINING_KEYS
 
     words = sorted(given(config), key=of_a_model)
     with flag_override(config, ["readonly", "struct"], False):
@@ -151,7 +154,7 @@ def given(config: DictConfig) -> list[str]:
 
 
 def planned(config: DictConfig) -> list[list[str]] | None:
-    """The words of each job, in order; None where a sweeper chooses them as it goes."""
+    """The words of each job, in order; None if a sweeper chooses them while it runs."""
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
         return None
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
@@ -160,9 +163,9 @@ def planned(config: DictConfig) -> list[list[str]] | None:
 
 
 def check(config: DictConfig, jobs: list[list[str]]) -> None:
-    """Raise UserError where a job's words can't be a job, before the first is started.
+    """Raise UserError if a job's words do not compose, before the first job starts.
 
-    Every word is tried once, in the first job that has it. That all jobs compose is checked by Hydra.
+    Every word is tried once, in the first job that has it. Hydra checks each job again when it starts.
     """
     tried: set[str] = set()
     for words in jobs:
@@ -191,18 +194,18 @@ def check(config: DictConfig, jobs: list[list[str]]) -> None:
 
 
 def name(words: list[str], jobs: list[list[str]] | None) -> str:
-    """A job's words that not all jobs have."""
+    """A job's name: those of its words that not all jobs have, or all of them."""
     shared = set.intersection(*map(set, jobs)) if jobs and len(jobs) > 1 else set()
     return " ".join(word for word in words if word not in shared) or " ".join(words)
 
 
 def job(run: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
-    """One job; in a sweep, its record is left, and an error is said and the jobs after it go on."""
+    """Run one job. In a sweep also write its record; an error is printed, and the next jobs go on."""
     path_words.expand_home(cfg)
     if not running():
         try:
             run(cfg)
-        except Exception as error:  # said here, as Hydra would put a line of its own before it
+        except Exception as error:  # printed here, as Hydra would print a line of its own before it
             sys.exit(said(error, list(HydraConfig.get().overrides.task)))
         return
     hydra = HydraConfig.get()
@@ -218,7 +221,7 @@ def job(run: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
         try:
             record["folder"] = str(run(cfg))
         except Exception as error:
-            record["error"] = told(error, words, plan["traceback"])
+            record["error"] = error_line(error, words, plan["traceback"])
             console.print(record["error"])
     record["seconds"] = round(time.perf_counter() - before, 2)
     write_json(home / f"{number}.json", record)
@@ -226,7 +229,7 @@ def job(run: Callable[[DictConfig], Path], cfg: DictConfig) -> None:
 
 @cache
 def end_with_parent() -> None:
-    """End this process when the one that started it is killed: nobody would know of its jobs any more."""
+    """End this process when the one that started it ends, as nobody would read its results any more."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -237,8 +240,8 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def told(error: Exception, words: list[str], with_traceback: bool) -> str:
-    """An error's one line; one that is not the user's has its traceback before it."""
+def error_line(error: Exception, words: list[str], with_traceback: bool) -> str:
+    """Return an error's one line; print its traceback if the user asks for it, or if the error is a bug."""
     message, _ = command_line.explain(error, words)
     if with_traceback or message is None:
         traceback.print_exc()
@@ -247,7 +250,7 @@ def told(error: Exception, words: list[str], with_traceback: bool) -> str:
 
 @contextmanager
 def terminal(title: str, alone: bool) -> Iterator[None]:
-    """Jobs that share a terminal draw no bars, and say their summary in one piece, under their title."""
+    """Let a job that shares its terminal draw no bars, and print its summary in one piece under its title."""
     if alone:
         yield
         return
@@ -262,8 +265,8 @@ def terminal(title: str, alone: bool) -> Iterator[None]:
 
 
 def end(folder: Path) -> int:
-    """Say what a sweep found and which jobs failed or have no record; returns the exit code."""
-    from deconfuse.launch import tables  # with all experiments, which a misspelt word does not wait for
+    """Print a sweep's table, and which jobs failed or left no record; return the exit code."""
+    from deconfuse.launch import tables  # imports all experiments, which a misspelt word does not wait for
 
     jobs = read_json(folder / PLAN)["jobs"]
     records = {int(path.stem): read_json(path) for path in folder.glob("[0-9]*.json")}

@@ -1,7 +1,7 @@
-"""One job in several processes: started here, or by torchrun or srun.
+"""Run one job in several processes, which are started here, or by torchrun or srun.
 
-Started here, the job runs in new processes alone, and the one that the user started looks after them: it
-takes no part, so whatever happens to one of them it can end the others and say what it was, in one line.
+If they are started here, the process that the user started does none of the job's work. It watches the new
+processes: when one of them fails or dies, it ends the others and says in one line what happened.
 """
 
 import io
@@ -33,17 +33,18 @@ from deconfuse.system.progress import by_torchrun, console, speaker, speaking
 from deconfuse.training import devices
 
 INTERRUPTED = 130  # the exit code of Ctrl-C
-GRACE = 3.0  # seconds: for others to report after the first failure, and to end by themselves
-STOPPING = (
-    20.0  # seconds: for processes that were stopped to clean up; SLURM's SIGKILL comes 30 after SIGTERM
-)
+# Seconds that the other processes have to report after the first failure, and to end by themselves.
+GRACE = 3.0
+# Seconds that processes have to clean up after a signal. SLURM sends SIGKILL 30 seconds after SIGTERM.
+STOPPING = 20.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a new process needs to know: the job, Hydra's settings, and how it speaks.
+    """What a new process is given: the job, its settings and Hydra's, and how it prints.
 
-    silent: what is printed is handed back instead, for a terminal that jobs share.
+    speaker: the name before each of its lines. silent: whether it returns what it would print, because jobs
+    share the terminal.
     """
 
     run: Callable[[DictConfig], Path]
@@ -56,10 +57,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Report:
-    """How a process ended: the job's folder and what it printed, or an error.
+    """How a process ended: with the job's folder and what it printed, or with an error.
 
-    error: its one line where it is the user's, else its traceback; code: the exit code, None with a
-    traceback; died: without a word; stopped: the signal that stopped it.
+    error: one line, or a traceback if the error is a bug. code: the exit code; None with a traceback.
+    died: whether the process ended without a report. stopped: the number of the signal that stopped it.
     """
 
     folder: Path | None = None
@@ -71,7 +72,7 @@ class Report:
 
 
 def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
-    """The job, in as many processes as the trainer's settings say."""
+    """Run the job in as many processes as the trainer's settings ask for; return the job's folder."""
     hush()
     trainer = instantiate(cfg.trainer)
     found = devices.strategy(trainer)
@@ -91,7 +92,7 @@ def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
 
 
 def member(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
-    """The job as one of several processes; the first one alone speaks."""
+    """Run the job as one of several processes, of which only the first prints."""
     hush()
     devices.join(instantiate(cfg.trainer))
     if not distributed.first():
@@ -102,14 +103,14 @@ def member(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
 
 
 def hush() -> None:
-    """Lightning says what it does; what went wrong is said here."""
+    """Let Lightning log nothing but errors."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def look_after(run: Callable[[DictConfig], Path], cfg: DictConfig, here: int, machines: int) -> Path:
-    """Start the processes of this machine and wait for them; raises what one of them met."""
-    # A launcher's process knows the types of Hydra's plugins in a way that can't be sent: plain values can.
+    """Start this machine's processes and wait for them; raise the error of the one that failed."""
+    # In a launcher's process Hydra's settings hold types of its plugins that can't be pickled; values can.
     hydra = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
     job = Job(
         run,
@@ -126,8 +127,11 @@ def look_after(run: Callable[[DictConfig], Path], cfg: DictConfig, here: int, ma
 
 
 def environments(here: int, machines: int) -> list[dict[str, str]]:
-    """What each process of this machine finds in its environment, where Lightning looks; on one machine with
-    a port that is free. Raises UserError where several machines are not told of each other."""
+    """The environment variables of each process of this machine, by which Lightning connects the processes.
+
+    On a single machine a free port is chosen. Raises UserError if there are several machines and the
+    variables that name the first one are not set.
+    """
     needed = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
     missing = [name for name in needed if name not in os.environ]
     if machines > 1 and missing:
@@ -147,18 +151,19 @@ def environments(here: int, machines: int) -> list[dict[str, str]]:
 
 @contextmanager
 def started(job: Job, variables: list[dict[str, str]]) -> Iterator[list[tuple[Connection, BaseProcess]]]:
-    """A process for each environment, with the end of a pipe where it reports; none is left afterwards."""
+    """Start a process for each environment, each with a pipe for its report; none is left afterwards."""
     context, processes, grace = multiprocessing.get_context("spawn"), [], GRACE
     try:
         for own in variables:
             reader, writer = context.Pipe(duplex=False)
             process = context.Process(target=_process, args=(job, own, writer))
-            process.start()
+            with known_start_method():
+                process.start()
             writer.close()  # so that the reader meets the end of the pipe when the process ends
             processes.append((reader, process))
         yield processes
     except (KeyboardInterrupt, signals.Stopped) as error:
-        grace = STOPPING  # each drops what it was writing, and the first says what is kept
+        grace = STOPPING  # each process removes what it was writing, and the first prints what is kept
         for _, process in processes if isinstance(error, signals.Stopped) else []:
             process.terminate()  # a terminal's Ctrl-C reaches each without this
         raise
@@ -170,8 +175,25 @@ def started(job: Job, variables: list[dict[str, str]]) -> Iterator[list[tuple[Co
             process.join()
 
 
+@contextmanager
+def known_start_method() -> Iterator[None]:
+    """Hide a start method that multiprocessing does not know, such as loky's in a process of joblib's.
+
+    A new process sets its parent's default start method, and ends with an error where it does not know it.
+    """
+    before = multiprocessing.get_start_method(allow_none=True)
+    if before in (None, *multiprocessing.get_all_start_methods()):
+        yield
+        return
+    multiprocessing.set_start_method(None, force=True)  # the platform's own
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+
+
 def _process(job: Job, variables: dict[str, str], writer: Connection) -> None:
-    """What a new process does."""
+    """What a new process runs: the job, and then its report."""
     os.environ |= variables
     setup_globals()
     HydraConfig.instance().cfg = job.hydra
@@ -187,7 +209,7 @@ def _process(job: Job, variables: dict[str, str], writer: Connection) -> None:
             report = Report(folder=member(job.run, job.cfg))
         except BaseException as error:
             report = failed(error, job.with_traceback)
-    with suppress(OSError):  # nobody reads it any more
+    with suppress(OSError):  # the parent has ended
         writer.send(replace(report, printed=printed.getvalue()))
 
 
@@ -203,10 +225,11 @@ def failed(error: BaseException, with_traceback: bool) -> Report:
 
 
 def gathered(processes: list[tuple[Connection, BaseProcess]]) -> list[Report]:
-    """The reports in the order of the processes; raises the error that explains the others.
+    """The reports in the order of the processes; raises the error that caused the others.
 
-    A process that is lost makes the others fail when they next wait for it: so after a first failure there is
-    GRACE for its cause to be heard of. What is the user's comes first, then who died without a word.
+    When a process is lost, the others fail as soon as they wait for it. So after the first failure there are
+    GRACE seconds for the report of its cause. An error of the user's is raised before a death without a
+    report, and that before a bug.
     """
     open_ = {reader: i for i, (reader, _) in enumerate(processes)}
     reports, until = {}, None
@@ -223,7 +246,7 @@ def gathered(processes: list[tuple[Connection, BaseProcess]]) -> list[Report]:
                 reports[i] = Report(error=died(i, processes[i][1].exitcode), code=1, died=True)
         if until is None and any(report.error for report in reports.values()):
             until = time.monotonic() + GRACE
-    failures = {i: report for i, report in reports.items() if report.error}  # in the order they came
+    failures = {i: report for i, report in reports.items() if report.error}  # in the order in which they came
     if not failures:
         return [reports[i] for i in range(len(processes))]
     i, worst = min(failures.items(), key=lambda item: (item[1].code is None, item[1].died))
@@ -239,7 +262,7 @@ def gathered(processes: list[tuple[Connection, BaseProcess]]) -> list[Report]:
 
 
 def died(i: int, code: int | None) -> str:
-    """A line about a process that ended without a report."""
+    """The line about a process that ended without a report."""
     how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
     return (
         f"process {i} was ended {how}, perhaps for want of memory (trainer.devices=1 takes less); the same "

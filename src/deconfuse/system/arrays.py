@@ -1,4 +1,4 @@
-"""Arrays that need not be in memory: written batch by batch, mapped from their file, or scratch."""
+"""Arrays that need not be in memory: written batch by batch, mapped from their file, or in a scratch file."""
 
 import mmap
 import os
@@ -16,29 +16,30 @@ import numpy as np
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import disk, version, whole_file
 
-ALIGNED = 64  # bytes; where a mapped array starts, processors read whole words
-READ_BYTES = 2**24  # of a file, at once
+ALIGNED = 64  # bytes: a mapped array starts at a multiple, so that processors read whole words
+READ_BYTES = 2**24  # how much of a file is read at once
 
-_mapped: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # by address
+# The mapped files, by the address of their array.
+_mapped: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
 
 
 @contextmanager
 def growing_arrays(path: Path) -> Iterator[zipfile.ZipFile]:
-    """One .npz file that `add_array` and `add_rows` write array by array, as numpy.savez would."""
+    """Yield an .npz file, to which `add_array` and `add_rows` write array by array, as numpy.savez does."""
     with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
         yield file
 
 
 def add_array(file: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    """An array that is in memory."""
+    """Write an array that is in memory."""
     with _member(file, name) as member:
         np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def add_rows(file: zipfile.ZipFile, name: str, n: int, batches: Iterable[np.ndarray]) -> None:
-    """An array of n rows that come batch by batch, so that it is never in memory.
+    """Write an array of n rows that come batch by batch, so that it is never in memory as a whole.
 
-    Raises ValueError where there are more or fewer.
+    Raises ValueError if there are more or fewer than n rows.
     """
     written = 0
     with _member(file, name) as member:
@@ -59,7 +60,7 @@ def add_rows(file: zipfile.ZipFile, name: str, n: int, batches: Iterable[np.ndar
 
 
 def _member(file: zipfile.ZipFile, name: str):
-    """A place in the archive to write to, aligned in the file so that it can be mapped."""
+    """Open a member of the archive for writing, aligned in the file so that it can be mapped."""
     info = zipfile.ZipInfo(f"{name}.npy")
     header = 30 + len(info.filename.encode()) + 20  # zip's own, and its field for sizes beyond 4 GiB
     padding = -(file.fp.tell() + header + 4) % ALIGNED
@@ -91,9 +92,9 @@ def _compare_checksum(path: Path, name: str, version: tuple[int, ...]) -> None:
 
 
 def map_array(path: Path, name: str) -> np.ndarray:
-    """One array of an .npz file, mapped copy-on-write where it has entries and is not compressed, else read.
+    """Map one array of an .npz file copy-on-write; an array that is compressed or empty is read instead.
 
-    Its checksum is compared first, in one pass. Raises what zip and numpy raise of a damaged file.
+    Its checksum is compared first, in one pass. Raises the errors of zip and numpy for a damaged file.
     """
     with open(path, "rb") as raw, zipfile.ZipFile(raw) as file:
         info = file.getinfo(f"{name}.npy")
@@ -115,9 +116,9 @@ def map_array(path: Path, name: str) -> np.ndarray:
 
 
 def let_go(address: int) -> None:
-    """Give back the memory of an array that `map_array` has put at this address; reading it brings it back.
+    """Free the memory of the array that `map_array` has put at this address; it is read again when used.
 
-    What was written into the copy is lost. Of any other address nothing happens.
+    Changes of the copy in memory are lost. Any other address is ignored.
     """
     mapping = _mapped.get(address)
     if mapping is not None:
@@ -125,9 +126,9 @@ def let_go(address: int) -> None:
 
 
 def scratch(folder: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros in a file without a name, mapped into memory: the system removes it with its process.
+    """Zeros in a file without a name, mapped into memory; the system removes the file when the process ends.
 
-    The disk's space is taken now, so that a full disk is said here.
+    The space on the disk is taken now, so that a full disk is an error here and not later.
     """
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)

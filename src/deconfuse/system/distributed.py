@@ -1,8 +1,8 @@
-"""Several processes do one job: which rows are whose, and how their parts are put together.
+"""The process group of a job: which rows each process has, and how results are gathered, summed and shared.
 
-All processes go through the same steps in the same order, as each function here waits for all of them. In a
-process on its own every one of them is the identity. What joins the processes is torch.distributed's default
-group: gloo on processors, NCCL on GPUs.
+All processes take the same steps in the same order, as each function here waits for all of them. Without a
+group, in a process of its own, every function returns what it is given. The group is torch.distributed's
+default group: gloo on processors, NCCL on GPUs.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,17 +21,17 @@ T = TypeVar("T")
 
 
 def world() -> int:
-    """How many processes do this job."""
+    """The number of processes of this job."""
     return dist.get_world_size() if _joined() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """The number of this process, from 0."""
     return dist.get_rank() if _joined() else 0
 
 
 def first() -> bool:
-    """True in the process that writes and speaks."""
+    """True in the process that writes files and prints."""
     return rank() == 0
 
 
@@ -40,15 +40,17 @@ def _joined() -> bool:
 
 
 def share(n: int, size: int = 1) -> range:
-    """The rows of n that are this process's: a block of whole batches of `size`, so that every batch is one
-    that a process on its own would have; empty where there are fewer batches than processes."""
+    """This process's rows of n: a block of whole batches of `size`.
+
+    So every batch is one that a single process would have. Empty if there are fewer batches than processes.
+    """
     batches, parts = -(-n // size), world()
     start, stop = (min(batches * i // parts * size, n) for i in (rank(), rank() + 1))
     return range(start, stop)
 
 
 def joined(part: Shaped[Tensor, "k *d"]) -> Shaped[Tensor, "n *d"]:
-    """The parts of all processes, one after the other; they may differ in length."""
+    """The parts of all processes, concatenated in the order of the processes; their lengths may differ."""
     if world() == 1:
         return part
     there = _there(part)
@@ -63,9 +65,9 @@ def joined(part: Shaped[Tensor, "k *d"]) -> Shaped[Tensor, "n *d"]:
 
 
 def by_row(part: Shaped[Tensor, "k *d"], rows: Int[Tensor, " k"], n: int) -> Shaped[Tensor, "n *d"]:
-    """Row i of the result is the one that some process has as row i; what two have is kept once.
+    """The n rows in order, from processes that each have some; a row that two processes have is kept once.
 
-    Raises ValueError where a row is nobody's.
+    rows: the places of the part's rows. Raises ValueError if no process has some row.
     """
     places, found = joined(rows), joined(part)
     missing = n - len(places.unique())
@@ -77,7 +79,7 @@ def by_row(part: Shaped[Tensor, "k *d"], rows: Int[Tensor, " k"], n: int) -> Sha
 
 
 def in_turn(mine: Iterable[Shaped[Tensor, "k *d"]]) -> Iterator[Shaped[Tensor, "k *d"]]:
-    """The batches of all processes, one process's after the other's; each holds its own until its turn."""
+    """The batches of all processes, those of process 0 first; each process holds its own until its turn."""
     if world() == 1:
         yield from mine
         return
@@ -92,7 +94,7 @@ def in_turn(mine: Iterable[Shaped[Tensor, "k *d"]]) -> Iterator[Shaped[Tensor, "
 
 
 def total(part: Tensor) -> Tensor:
-    """The sum over all processes."""
+    """The sum of the parts of all processes."""
     if world() == 1:
         return part
     there = _there(part).clone()
@@ -101,12 +103,12 @@ def total(part: Tensor) -> Tensor:
 
 
 def _there(part: Tensor) -> Tensor:
-    """Where the group can send it from."""
+    """The tensor on a device from which the group can send it."""
     return part.detach().cuda() if dist.get_backend() == "nccl" else part.detach()
 
 
 def told(make: Callable[[], T]) -> T:
-    """What the first process makes; the others are told."""
+    """What `make` returns in the first process; the others receive it."""
     if world() == 1:
         return make()
     value = [make() if first() else None]
@@ -115,9 +117,9 @@ def told(make: Callable[[], T]) -> T:
 
 
 def agreed(value: T, what: str) -> T:
-    """The value; raises UserError in every process where they do not all have the same.
+    """Return the value; raises UserError in every process if their values differ.
 
-    what: the value, in words, for the message.
+    what: the name of the value, for the message.
     """
     if world() == 1:
         return value
@@ -132,13 +134,15 @@ def agreed(value: T, what: str) -> T:
 
 
 def wait() -> None:
-    """Until all processes are here."""
+    """Wait until all processes have come here."""
     total(torch.zeros(1))
 
 
 def mine_to_say() -> bool:
-    """True in the first process to ask: what several of them meet is said once. Before they have joined, in
-    the first one that torchrun started."""
+    """True in the first process that asks, so that an error which several processes meet is printed once.
+
+    Before the group exists, it is True in the first process that torchrun started.
+    """
     if not _joined():
         return started_first()
     return dist.distributed_c10d._get_default_store().add("said", 1) == 1

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read, and the words that go into it."""
+"""The one exception that a user is meant to read, and checks of values that raise it."""
 
 import difflib
 import os
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is one line: what is wrong, where, and the fix."""
+    """An error that the user can mend. The message is one line: what is wrong, where, and how to mend it."""
 
 
 def command(main: Callable[[list[str]], int | None], interrupted: str = "interrupted") -> None:
-    """Run a small command with the words of the command line, and end with its exit code (None: 0).
+    """Run a subcommand with the words of the command line, and end the process with its exit code.
 
-    What the user can mend is one line and exit code 1; Ctrl-C is the line `interrupted` and 130; a reader
-    of the output that leaves early is 141.
+    None is exit code 0. A UserError is printed as one line, with exit code 1; Ctrl-C prints the line
+    `interrupted`, with 130. If the reader of the output leaves early, the exit code is 141.
     """
     try:
         code = main(sys.argv[1:])
@@ -35,9 +35,9 @@ def invoked(name: str) -> str:
 
 
 def reader_left() -> int:
-    """The exit code where the reader of standard output has left, as `head` does; it is told nothing more."""
+    """The exit code if the reader of standard output has left, as `head` does; no more is written to it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141  # as a shell says of SIGPIPE
+    return 141  # 128 + SIGPIPE, as a shell has it
 
 
 def shorten(items: Iterable[object], limit: int = 5) -> str:
@@ -48,7 +48,7 @@ def shorten(items: Iterable[object], limit: int = 5) -> str:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A sentence with the nearest choice, if one is near, and all valid ones."""
+    """Text with the nearest choice, if one is near, and all valid ones."""
     names = sorted(choices)
     near = difflib.get_close_matches(word, names, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
@@ -56,7 +56,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def one_of(key: str, value: str, choices: Iterable[str]) -> str:
-    """Return value, or raise UserError naming the key and the valid choices."""
+    """Return value; raise UserError, naming the key and the valid choices, if it is none of them."""
     names = list(choices)
     if value not in names:
         raise UserError(f"{key}={value} is not known; {did_you_mean(str(value), names)}")
@@ -64,21 +64,21 @@ def one_of(key: str, value: str, choices: Iterable[str]) -> str:
 
 
 def number(key: str, value: object) -> float:
-    """Return value, or raise UserError if it is no number."""
+    """Return value, or raise UserError if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise UserError(f"{key}={value} is not a number")
     return value
 
 
 def flag(key: str, value: object) -> bool:
-    """Return value, or raise UserError unless it is true or false (Hydra reads `no` as a word)."""
+    """Return value, or raise UserError unless it is true or false. (Hydra reads `no` as text.)"""
     if not isinstance(value, bool):
         raise UserError(f"{key}={value} is neither true nor false")
     return value
 
 
 def within(key: str, value: float, low: float, high: float, *, open_end: bool = False) -> float:
-    """Return value, or raise UserError if it is outside [low, high] ([low, high) with open_end)."""
+    """Return value, or raise UserError if it is outside [low, high], or outside [low, high) with open_end."""
     good = low <= number(key, value) < high if open_end else low <= number(key, value) <= high
     if not good:
         end = ")" if open_end else "]"
@@ -94,7 +94,7 @@ def at_least(key: str, value: float, low: float) -> float:
 
 
 def count(key: str, value: int, low: int) -> int:
-    """Return value, or raise UserError if it is no whole number or below low."""
+    """Return value, or raise UserError if it is not a whole number or is below low."""
     if not isinstance(at_least(key, value, low), int):
         raise UserError(f"{key}={value} is not a whole number")
     return value

@@ -1,4 +1,4 @@
-"""Write whole or not at all; read only what is whole."""
+"""Write files and folders whole or not at all, and read them with an error that names a damaged one."""
 
 import csv
 import hashlib
@@ -19,18 +19,16 @@ import pandas as pd
 
 from deconfuse.system.errors import UserError
 
-LEFT = 24 * 3600  # seconds after which nobody can still be writing a file or folder begun elsewhere
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last is the guard itself, so that it can be taken off
-# No formula: what tables say of several runs, as -0.012 ± 0.003 or -0.45 [-0.60, -0.30], and - for nothing.
+LEFT = 24 * 3600  # seconds after which what another machine began to write counts as abandoned
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last is the guard itself, which can so be removed again
+# Cells that are no formula: a number with its spread or interval, as in -0.012 ± 0.003 or
+# -0.45 [-0.60, -0.30], and - for a missing one.
 SPREAD = re.compile(r"-|[+-][0-9.]+(e[+-]?[0-9]+)? [±\[][-+0-9.,e±\[\]() of]*")
 
 
 @contextmanager
 def disk(path: Path, option: str = "output_dir=FOLDER") -> Iterator[None]:
-    """Turn an operating system's refusal to write below path into one line for the user.
-
-    option: the words that choose another place.
-    """
+    """Turn an OSError of writing below path into a UserError; option: the words that choose another place."""
     try:
         yield
     except OSError as error:
@@ -42,9 +40,9 @@ def disk(path: Path, option: str = "output_dir=FOLDER") -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; it becomes `path` only when the block ends well.
+    """Yield a temporary name to write to, which is renamed to `path` if the block ends without an error.
 
-    What killed processes left in the same folder is removed.
+    Half-written files of killed processes in the same folder are removed.
     """
     partial = _partial(path)
     with disk(path):
@@ -61,10 +59,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, option: str = "output_dir=FOLDER") -> Iterator[Path]:
-    """A temporary folder to write to; it takes the place of `path` only when the block ends well.
+    """Yield a temporary folder to write to, which replaces `path` if the block ends without an error.
 
-    The folder that was there before is kept until then, and put back if the exchange was cut short.
-    option: the words that choose another place, for the user of a full disk.
+    The folder that was there before is kept until then, and put back if the exchange is interrupted.
+    option: the words that choose another place, for the message about a full disk.
     """
     partial = _partial(path)
     before = path.with_name(f".{path.name}.before")
@@ -89,13 +87,13 @@ def whole_folder(path: Path, option: str = "output_dir=FOLDER") -> Iterator[Path
 
 
 def _partial(path: Path) -> Path:
-    """The hidden name that this process writes `path` under: .NAME.MACHINE.PROCESS.partial."""
+    """The hidden name under which this process writes `path`: .NAME.MACHINE.PROCESS.partial."""
     return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.partial")
 
 
 @cache
 def _machine() -> str:
-    """Six letters for the machine, or the container, within which process numbers are those of processes."""
+    """Six letters for the machine or container, outside of which a process number means nothing."""
     try:
         numbers = os.stat("/proc/self/ns/pid").st_ino
     except OSError:  # not Linux
@@ -104,9 +102,9 @@ def _machine() -> str:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what processes that died were writing in a folder; what can't be removed is left.
+    """Remove the files and folders that dead processes were writing in a folder; errors are ignored.
 
-    On another machine nobody can tell which processes live: what was begun there goes after LEFT seconds.
+    Whether a process of another machine lives is not known, so what it began is removed after LEFT seconds.
     """
     with suppress(OSError):
         for left in folder.glob(".*.partial"):
@@ -116,7 +114,7 @@ def tidy(folder: Path) -> None:
 
 
 def _is_left(partial: Path) -> bool:
-    """True where nobody is writing any more; false of this process, which may write in another thread."""
+    """True if the writer is dead; False for this process, which may be writing in another thread."""
     *_, machine, process, _ = partial.name.split(".")
     if machine != _machine() or not process.isdigit():
         return time.time() - partial.stat().st_mtime > LEFT
@@ -130,7 +128,7 @@ def _is_left(partial: Path) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Indented, keys in the order given; NaN is written as null."""
+    """Write indented JSON with keys in the order given; NaN and infinities are written as null."""
     with whole_file(path) as partial:
         partial.write_text(
             json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
@@ -148,7 +146,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Raises UserError, naming the file, where it is missing or not whole."""
+    """Read the file; raises UserError, naming it, if it is missing or damaged."""
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -158,9 +156,10 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(path: Path, table: pd.DataFrame, spreadsheet: bool = False, guard: bool = True) -> None:
-    """UTF-8, no index, seven significant digits: what float32 holds; text `guarded`, numbers as they are.
+    """Write a CSV in UTF-8, without the index, with seven significant digits, which float32 needs.
 
-    spreadsheet: with the mark by which these know UTF-8. guard: False for what is read as data, never opened.
+    Text is `guarded` unless guard is False, which is for files that are read as data. spreadsheet: begin with
+    the byte order mark by which spreadsheets recognise UTF-8.
     """
     text = [i for i, kind in enumerate(table.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
     cells = [cell for i in text for cell in table.iloc[:, i] if isinstance(cell, str)]
@@ -175,43 +174,44 @@ def write_csv(path: Path, table: pd.DataFrame, spreadsheet: bool = False, guard:
 
 
 def guarded(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula: ' before = + - @, tab, return, and before ' itself.
+    """The cell with a ' in front if a spreadsheet may take it for a formula.
 
-    A lone dash, and a number with a sign and its spread or interval, are no formula.
+    These are cells that begin with = + - @, a tab or a return, and with ' itself. A lone dash, and a number
+    with a sign and its spread or interval, are left as they are.
     """
     return f"'{cell}" if cell.startswith(FORMULA) and not SPREAD.fullmatch(cell) else cell
 
 
 def unguarded(cell: str) -> str:
-    """What `guarded` was given."""
+    """The inverse of `guarded`."""
     return cell[1:] if cell.startswith("'") else cell
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """One .npy file."""
+    """Write one .npy file."""
     with whole_file(path) as partial, open(partial, "wb") as file:
         np.save(file, array, allow_pickle=False)
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """One .npz file."""
+    """Write one .npz file."""
     with whole_file(path) as partial, open(partial, "wb") as file:
         np.savez(file, **arrays)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Raises UserError, naming the file, where it is missing or not whole."""
+    """Read the file; raises UserError, naming it, if it is missing or damaged."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # zip, zlib and numpy each have their own for a damaged file
+    except Exception as error:  # zip, zlib and numpy raise errors of their own for a damaged file
         raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
 
 
 def short_hash(value: Any, digits: int = 8) -> str:
-    """The same for equal plain values, whatever the order of their keys."""
+    """A hash that is the same for equal plain values, whatever the order of their keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
 

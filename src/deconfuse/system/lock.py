@@ -1,4 +1,4 @@
-"""One process at a time makes a file; the others wait, and then find it."""
+"""Let one process at a time make a file; the others wait, and then find it."""
 
 import errno
 import os
@@ -14,17 +14,18 @@ from deconfuse.system.errors import UserError
 from deconfuse.system.files import disk
 from deconfuse.system.progress import console, speaker
 
-# What file systems without locks answer; there, work is done twice rather than not at all.
+# Errors of file systems without locks. There, work may be done twice.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-ASKED_EVERY = 0.2  # seconds: how often one who waits looks whether the lock is free
+ASKED_EVERY = 0.2  # seconds between two tries of a process that waits for the lock
 
 T = TypeVar("T")
 
 
 def found_or_made(path: Path, find: Callable[[], T | None], make: Callable[[], T]) -> T:
-    """What is found (not None), else what is made and written to path, by one job at a time.
+    """Return what `find` finds; if it is None, what `make` makes and writes to path, one job at a time.
 
-    Of the processes of a job the first looks; then all find it, or all make it and the first writes.
+    Of the processes of one job the first looks. Then either all of them find it, or all of them make it and
+    the first one writes.
     """
     if distributed.first():
         return _looked(path, find, make)
@@ -34,9 +35,9 @@ def found_or_made(path: Path, find: Callable[[], T | None], make: Callable[[], T
 
 
 def whole_at(path: Path, read: Callable[[Path], T], again: str) -> T | None:
-    """What is read at path; None where nothing lies there, or where it is not whole, which is said.
+    """Return what is read at path; None if there is no file, or a damaged one.
 
-    What is not whole is removed. again: what is then done again, in words.
+    A damaged file is removed, with a message. again: what is done again then, in words of that message.
     """
     if not path.exists():
         return None
@@ -64,12 +65,12 @@ def _looked(path: Path, find: Callable[[], T | None], make: Callable[[], T]) -> 
 
 @contextmanager
 def one_maker(path: Path) -> Iterator[None]:
-    """Keep other processes from making `path` until the block ends; say for whom one waits.
+    """Keep other processes from making `path` until the block ends; a process that waits says for which one.
 
-    The lock is flock's, on `.NAME.lock` beside path: the system frees it when its process dies, however it
-    dies, and a process forked inside the block does not hold it. Look for `path` again inside the block. A
-    block inside a block of the same path, in one thread, raises RuntimeError. Where the file system has no
-    locks the block runs without.
+    The lock is flock's, on `.NAME.lock` beside path. The system frees it when its process dies, however it
+    dies, and a process forked inside the block does not hold it. Look for `path` again inside the block, as
+    another process may have made it meanwhile. A block inside a block of the same path, in one thread, raises
+    RuntimeError. If the file system has no locks, the block runs without one.
     """
     place = _place(path)
     with disk(path):
@@ -80,7 +81,9 @@ def one_maker(path: Path) -> Iterator[None]:
     finally:
         if lock is not None:
             try:
-                place.unlink(missing_ok=True)  # while it is held: who takes a removed file's lock tries again
+                place.unlink(
+                    missing_ok=True
+                )  # while it is held: a process that locks a removed file tries again
             finally:
                 lock.release()
 
@@ -90,14 +93,14 @@ def _place(path: Path) -> Path:
 
 
 def _forget(place: Path) -> None:
-    """Remove the lock of a process that was killed after it had made its file; one that is held stays."""
+    """Remove the lock file of a process that was killed after making its file, unless the lock is held."""
     if place.exists():
         with suppress(OSError), _lock(place).acquire(blocking=False):  # Timeout is an OSError too
             place.unlink()
 
 
 def _taken(place: Path, path: Path) -> FileLock | None:
-    """The lock, its holder's name in the file; None where the file system has no locks."""
+    """Take the lock and write the holder's name into its file; None if the file system has no locks."""
     lock = _lock(place)
     try:
         try:

@@ -1,4 +1,4 @@
-"""Progress bars for loops that take more than a moment, silent where nobody looks; and what steps took."""
+"""The console: progress bars of long loops, names before lines of a sweep's jobs, seconds of each step."""
 
 import os
 import sys
@@ -23,13 +23,13 @@ console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 class Speaker(RenderHook):
-    """Puts a name before each line of the console: the jobs of a sweep share one."""
+    """Puts a job's name before each line, as the jobs of a sweep share one console."""
 
     def __init__(self, name: str):
         self.name = name
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """A line is text; what else is printed moves a bar."""
+        """Put the name before text. Anything else that is printed redraws a bar."""
         lines = any(isinstance(part, Text) for part in renderables)
         return [Text(f"{self.name}: ", end=""), *renderables] if lines else renderables
 
@@ -38,13 +38,13 @@ speakers: list[str] = []
 
 
 def speaker() -> str:
-    """Whose lines are printed now; empty outside of a sweep."""
+    """The name that is put before each line now; empty outside of a sweep."""
     return speakers[-1] if speakers else ""
 
 
 @contextmanager
 def speaking(name: str) -> Iterator[None]:
-    """Every line of the console starts with this name."""
+    """Put this name before every line of the console."""
     speakers.append(name)
     console.push_render_hook(Speaker(name))
     try:
@@ -65,13 +65,13 @@ def started_first() -> bool:
 
 
 def wanted() -> bool:
-    """Bars are drawn on a terminal, unless DECONFUSE_PROGRESS=0; =1 draws them anywhere."""
+    """True if bars are drawn: on a terminal, unless DECONFUSE_PROGRESS=0; with =1 anywhere."""
     choice = os.environ.get("DECONFUSE_PROGRESS")
     return sys.stderr.isatty() if choice is None else choice != "0"
 
 
 def bar() -> Progress:
-    """The project's one bar: what, how far, time so far, time left."""
+    """A progress bar: what is done, how much of it, the time so far and the time left."""
     return Progress(
         TextColumn("  {task.description:<34}"),
         BarColumn(bar_width=28),
@@ -96,7 +96,7 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 
 
 class Clock:
-    """Seconds of each step."""
+    """Measures the seconds of each step."""
 
     def __init__(self):
         self.laps: dict[str, float] = {}

@@ -1,8 +1,9 @@
-"""SIGTERM, and the signal by which SLURM announces the end of a job's time, end a run as Ctrl-C does.
+"""End a run on SIGTERM, and on SIGUSR1 under SLURM, as Ctrl-C ends it.
 
-What is whole on disk stays, what is being written is dropped, and the exit code is 0: the run is not over,
-and the same command goes on. Under SLURM, `#SBATCH --signal=USR1@60` and `#SBATCH --requeue` give it again:
-SIGUSR1 asks SLURM to. SIGTERM does not, as scancel sends it too; SLURM requeues by itself what it preempts.
+Whole files stay, a file that is being written is dropped, and the exit code is 0, as the same command goes
+on with the run. With `#SBATCH --signal=USR1@60` and `#SBATCH --requeue` SLURM sends SIGUSR1 a minute before
+a job's time is over, and the run then asks SLURM to start it again. It does not ask on SIGTERM, as scancel
+sends that, too, and SLURM requeues a job that it preempts by itself.
 """
 
 import os
@@ -12,11 +13,11 @@ import subprocess
 
 from deconfuse.system.progress import console
 
-REQUEUE_SECONDS = 20  # that SLURM has to answer
+REQUEUE_SECONDS = 20  # in which SLURM has to answer
 
 
 class Stopped(BaseException):
-    """Raised in the main thread by a signal; no Exception, so that nothing takes it for an error."""
+    """Raised in the main thread by a signal. No Exception, so that no handler of errors catches it."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -24,15 +25,15 @@ class Stopped(BaseException):
 
 
 def listen() -> None:
-    """From now on the signals raise Stopped, once: a second one does not cut the cleaning up short.
+    """Let the signals raise Stopped from now on, once: a second one does not interrupt the cleaning up.
 
-    Lightning adds its own handler of SIGTERM to one that is there, and leaves a SIGUSR1 that has one alone;
-    its own would keep weights from the middle of an epoch.
+    Lightning adds its handler of SIGTERM to this one, and sets none for SIGUSR1 where there is one; its own
+    would save weights from the middle of an epoch.
     """
     owner, stopped = os.getpid(), []
 
     def stop(number: int, frame: object) -> None:
-        if os.getpid() != owner:  # a process forked from this one dies of it, as any would
+        if os.getpid() != owner:  # a process forked from this one ends by the signal
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         elif not stopped:
@@ -45,9 +46,9 @@ def listen() -> None:
 
 
 def requeue(stopped: Stopped) -> int:
-    """Ask SLURM to start the job again where its signal stopped it, in the first of the job's processes.
+    """Ask SLURM to start the job again if SIGUSR1 stopped it; only the first of the job's processes asks.
 
-    Returns the exit code: 0, or 1 where SLURM would not.
+    Returns the exit code: 0, or 1 if SLURM refuses.
     """
     if stopped.number != signal.SIGUSR1 or os.environ.get("SLURM_PROCID", "0") != "0":
         return 0
@@ -60,7 +61,7 @@ def requeue(stopped: Stopped) -> int:
 
 
 def _refused(job: str) -> str:
-    """Why SLURM did not take the job back; empty where it did."""
+    """Why SLURM did not requeue the job; empty if it did."""
     if not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
         return f"{job!r} is no number of a SLURM job"
     words = ["scontrol", "requeue", job]

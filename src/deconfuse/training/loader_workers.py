@@ -72,16 +72,20 @@ def _watch(parent: int) -> None:
 
 @contextmanager
 def looked_after() -> Iterator[None]:
-    """In here a worker that is lost is one line: about the signal that has come, else about memory."""
+    """Turn the error of a worker that is lost into one line: about a signal that has come, else about memory.
+
+    An error that is raised while a signal's exception cleans up becomes that exception again. Lightning's
+    teardown, for example, fails if the signal came while the loaders were made.
+    """
     _hush()
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
-        if not _lost(error):
-            raise
         met = _first(error)
         if met is not None:
             raise met from None
+        if not _lost(error):
+            raise
         time.sleep(GRACE)  # the signal's own error is raised in here
         raise UserError(_line(str(error))) from error
 
