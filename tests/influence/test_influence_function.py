@@ -1,12 +1,14 @@
 import inspect
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
 from scipy.stats import spearmanr
 
+from deconfuse.attribution.curvature import hessian_of
 from deconfuse.attribution.head import Targets
-from deconfuse.attribution.kronecker import Factors
+from deconfuse.attribution.kronecker import fit
+from deconfuse.attribution.solving import spectrum
 from deconfuse.influence import eif, influence_function, tracin
 from deconfuse.influence.influence_function import Solver, scores
 from deconfuse.retrieval.confusion import distance
@@ -59,29 +61,24 @@ def test_cg_equals_explicit_in_chunks_of_any_size(toy, monkeypatch):
         assert (found - exact).abs().max() <= 1e-8 * exact.abs().max()
 
 
-def test_the_preconditioner_saves_products(toy, monkeypatch):
-    """A head whose features differ in length by a factor of 30 from the first to the last."""
+def test_cg_has_the_inverse_of_the_damped_fisher_matrix_as_its_preconditioner(toy, monkeypatch):
     training, test = toy
-    lengths = torch.logspace(0, -1.5, 11, dtype=torch.float64)
-    training = replace(training, features=training.features * lengths)
-    targets, made, used = Targets(test * lengths, test * lengths, GROUPS), influence_function.hessian_of, []
+    seen = []
 
-    def counted(training):
-        product = made(training)
+    def conjugate_gradient(product, v, tolerance, most, precondition):
+        seen.append((v, precondition(v)))
+        return torch.zeros_like(v)
 
-        def count(x):
-            used.append(len(x))
-            return product(x)
-
-        return count
-
-    monkeypatch.setattr(influence_function, "hessian_of", counted)
-    scores(training, targets, solver=Solver(tolerance=1e-8), damping=0.1)
-    with_factors = sum(used)
-    used.clear()
-    monkeypatch.setattr(Factors, "solve", lambda self, v, damping: v)
-    scores(training, targets, solver=Solver(tolerance=1e-8), damping=0.1)
-    assert with_factors < sum(used)
+    monkeypatch.setattr(influence_function, "conjugate_gradient", conjugate_gradient)
+    scores(training, Targets(test, test, GROUPS), damping=share_of_largest(training, 30.0), seed=4)
+    ((v, found),) = seen
+    factors = fit(training, seed=4)
+    basis = torch.kron(factors.outputs, factors.inputs)
+    # seed=4 estimates H's largest eigenvalue, and so lambda, with another first vector.
+    value = 30 * spectrum(hessian_of(training), training.weight, seed=4).largest
+    value /= spectrum(hessian_of(training), training.weight, seed=0).largest
+    dense = basis @ torch.diag(1 / (factors.values.flatten() + value)) @ basis.T
+    torch.testing.assert_close(found.flatten(1), v.flatten(1) @ dense, rtol=1e-9, atol=1e-12)
 
 
 def test_value_and_sign_are_the_change_of_d_when_a_sample_weighs_more(toy):

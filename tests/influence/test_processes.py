@@ -38,6 +38,8 @@ def methods() -> dict[str, partial]:
     found = {
         option: instantiate({k: v for k, v in one.items() if k not in KEYS}) for option, one in chosen.items()
     }
+    # On these random heads H is indefinite, and the way of CG would be a matter of rounding: a large damping.
+    found["if"] = partial(found["if"], damping=10.0)
     found["if, explicit"] = partial(
         influence_function.scores, solver=influence_function.Solver("explicit"), damping=0.5
     )
@@ -95,8 +97,6 @@ def everything(folder) -> dict:
     torch.manual_seed(0)
     found = {(name, "head"): on_head(method, folder) for name, method in methods().items()}
     whole = {name: method for name, method in methods().items() if does_networks(method)}
-    # The networks' H is not positive definite and CG's way on it is a matter of rounding: a large damping.
-    whole["if"] = partial(influence_function.scores, damping=10.0)
     del whole["if, explicit"], whole["eif, three directions"]
     return found | {(name, "network"): on_network(method) for name, method in whole.items()}
 
