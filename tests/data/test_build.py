@@ -219,9 +219,7 @@ def test_what_lies_behind_transparent_pixels_is_the_settings(tmp_path):
 @pytest.mark.parametrize("key", ["background", "on_bad_image", "image_size"])
 def test_a_key_without_meaning_for_the_samples_is_refused(key):
     images = FeatureRows(np.eye(9, 4)) if key == "image_size" else ArrayImages(pixels(9))
-    with pytest.raises(
-        UserError, match=rf"^dataset\.{key} has no meaning for dataset made; .*; leave it out$"
-    ):
+    with pytest.raises(UserError, match=rf"^dataset\.{key} has no meaning for dataset made; leave it out "):
         made(TWO_SIDES, images, **{key: "raise"})
 
 

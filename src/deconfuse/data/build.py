@@ -132,8 +132,8 @@ def build(listing: Listing, **common: Any) -> Split:
     for key in common:
         if key not in listing.images.USES:
             raise UserError(
-                f"dataset.{key} has no meaning for {listing.source}; "
-                f"{did_you_mean(key, listing.images.USES)}; leave it out"
+                f"dataset.{key} has no meaning for {listing.source}; leave it out (keys that have one: "
+                f"{', '.join(listing.images.USES)})"
             )
     reading = replace(listing.reading, **common)
     one_of("dataset.on_small_class", reading.on_small_class, ("raise", "drop", "keep"))
