@@ -94,7 +94,7 @@ def _coded(items: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
 def load(settings: Mapping[str, Any]) -> Split:
     """The data set that the settings below `dataset` say; `_target_` names the function that lists it.
 
-    Another key goes to the function if that has an argument of this name, and to `Reading` if that has such a
+    Another key goes to that function if it has an argument of this name, and to `Reading` if that has such a
     field. Raises UserError for a key that neither has, and for an argument without a value.
     """
     given = dict(settings)
