@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconfuse.data.build import Listing, Reading
 from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
+from deconfuse.data.listing import Listing, Reading
 from deconfuse.data.split import ImageSpec, RowSpec
 from deconfuse.system.errors import UserError
 from tests.samples import TWO_A, TWO_SIDES, encoded, made, pixels, reader

@@ -5,8 +5,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from deconfuse.data.build import Listing, build
+from deconfuse.data.build import build
 from deconfuse.data.images import ArrayImages, FeatureRows
+from deconfuse.data.listing import Listing
 from deconfuse.data.sampler import BalancedBatches
 from deconfuse.data.transforms import ImageDataset
 from deconfuse.loss.proxynca import ProxyNCA

@@ -24,8 +24,8 @@ def flip(labels: np.ndarray, num_classes: int, ratio: float, kind: str, seed: in
     """Give round(ratio * n) samples a wrong class; the seed alone determines the samples and their classes.
 
     kind=symmetric: uniform over the other classes. kind=shift: the class id plus or minus 5, modulo the
-    number of classes, as in the scripts of the EIF paper's authors. Raises UserError if the ratio is outside [0, 1)
-    or flips no label, and if there are fewer than 2 classes to flip between.
+    number of classes, as in the scripts of the EIF paper's authors. Raises UserError if ratio is not in
+    [0, 1) or flips no label, and if there are fewer than 2 classes to flip between.
     """
     within("noise.ratio", ratio, 0.0, 1.0, open_end=True)
     one_of("noise.kind", kind, ("symmetric", "shift"))

@@ -30,8 +30,8 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
     0.82 on glyphs). A class with more shares than there are batches occurs several times in each batch, as
     evenly as possible; many small batches instead cost as much or more (docs/runs.md).
     class_balanced: an epoch has as many batches and as many shares in all, but every class has the same
-    number of shares, or one more; which ones have one more changes with the epoch. Samples of a small class then
-    occur several times, and only some samples of a large class occur.
+    number of shares, or one more; which ones have one more changes with the epoch. Samples of a small class
+    then occur several times, and only some samples of a large class occur.
     process (i, w): the i-th of w consecutive parts of each batch, whose sizes differ by at most one.
     """
 

@@ -83,11 +83,11 @@ class Part:
 class Split:
     """Class-disjoint training and test samples.
 
-    Class ids 0 to num_classes - 1 are the training classes; the test classes follow. class_names has the
-    name of each id. If the data set has no gallery of its own, `gallery is query`, and a query is
-    never its own neighbour. same_things: groups of class ids that are known to look alike. recall_at: the k of
-    the recalls that are usual for the data set, 1 first. twins (q,) int64: the gallery row that is the same
-    file as each query and therefore not a neighbour of it, or -1; None: no query is in the gallery.
+    Class ids 0 to num_classes - 1 are the training classes; the test classes follow. class_names has the name
+    of each id. If the data set has no gallery of its own, `gallery is query`, and a query is never its own
+    neighbour. same_things: groups of class ids that are known to look alike. recall_at: the k of the recalls
+    that are usual for the data set, 1 first. twins (q,) int64: the gallery row that is the same file as each
+    query and therefore not a neighbour of it, or -1; None: no query is in the gallery.
     """
 
     train: Part
