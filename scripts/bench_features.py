@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from deconfuse.attribution.features import extract
 from deconfuse.data.split import ImageSpec, Part
-from deconfuse.data.transforms import Images, transforms
+from deconfuse.data.transforms import ImageDataset, transforms
 from deconfuse.launch.command_line import CONF
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.model.timm import TimmBackbone
@@ -93,7 +93,7 @@ def measure(name: str) -> dict[str, float | str]:
     memory = DataLoader([(image, 0, i) for i, image in enumerate(images)], batch_size=BATCH)
     part = Part(Photos(N), np.arange(N), np.zeros(N, dtype=int), ("",) * N)
     _, evaluation = transforms(ImageSpec(SIDE, 3, "photo"), backbone.mean, backbone.std)
-    photos = DataLoader(Images(part, part.labels, evaluation, 3), batch_size=BATCH)
+    photos = DataLoader(ImageDataset(part, part.labels, evaluation, 3), batch_size=BATCH)
     seconds = turns(
         {
             "bare": partial(forward, bare, images),

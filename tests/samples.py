@@ -6,8 +6,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from deconfuse.data.build import KEYS, Listing, Reading, build, load
+from deconfuse.data.build import build, load
 from deconfuse.data.images import ArrayImages
+from deconfuse.data.listing import KEYS, Listing, Reading
 
 TWO_A = ["a train", "a train"]
 TWO_SIDES = ["m test", "b train", "a test", "z train", "m test", "b train", "a test", "z train", "z train"]

@@ -18,7 +18,8 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from PIL import Image
 
-from deconfuse.dataset.table import load as load_table
+from deconfuse.data.build import build
+from deconfuse.dataset import table as csv_table
 from deconfuse.launch.command_line import CONF, explain
 from deconfuse.launch.draw import draw
 from deconfuse.launch.path_words import in_hydras_words
@@ -549,7 +550,7 @@ def test_the_corrected_run_is_the_same_from_nothing_and_from_its_own_clean_list(
 def test_the_clean_folder_has_every_image_under_its_corrected_label(corrected, tmp_path):
     home, _, before, _, after = corrected
     assert links(after, tmp_path / "clean") == (192, 0)
-    split = load_table(str(tmp_path / "clean/list.csv"))
+    split = build(csv_table.load(str(tmp_path / "clean/list.csv")))
     here = {
         Path(name).name: split.class_names[label]
         for name, label in zip(split.train.names, split.train.labels, strict=True)

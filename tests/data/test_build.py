@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconfuse.data.build import Listing, Reading
 from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
+from deconfuse.data.listing import Listing, Reading
 from deconfuse.data.split import ImageSpec, RowSpec
 from deconfuse.system.errors import UserError
 from tests.samples import TWO_A, TWO_SIDES, encoded, made, pixels, reader
@@ -219,9 +219,7 @@ def test_what_lies_behind_transparent_pixels_is_the_settings(tmp_path):
 @pytest.mark.parametrize("key", ["background", "on_bad_image", "image_size"])
 def test_a_key_without_meaning_for_the_samples_is_refused(key):
     images = FeatureRows(np.eye(9, 4)) if key == "image_size" else ArrayImages(pixels(9))
-    with pytest.raises(
-        UserError, match=rf"^dataset\.{key} has no meaning for dataset made; .*; leave it out$"
-    ):
+    with pytest.raises(UserError, match=rf"^dataset\.{key} has no meaning for dataset made; leave it out "):
         made(TWO_SIDES, images, **{key: "raise"})
 
 

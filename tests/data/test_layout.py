@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from deconfuse.data.build import Listing, build
+from deconfuse.data.build import build
 from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, absent, confined, counts, fields, lines
+from deconfuse.data.listing import Listing
 from deconfuse.dataset import cars, cub, inshop, sop
 from deconfuse.system.errors import UserError
 

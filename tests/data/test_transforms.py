@@ -6,7 +6,7 @@ from PIL import Image
 from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
 from deconfuse.data.pixels import as_mode
 from deconfuse.data.split import ImageSpec, Part
-from deconfuse.data.transforms import Images, Rows, transforms
+from deconfuse.data.transforms import ImageDataset, RowDataset, transforms
 from deconfuse.system.errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -140,7 +140,7 @@ def part_of(n, side=16, seed=0):
 def augmented(n=7, **options):
     training, _ = transforms(ImageSpec(16, 1, "drawing"), (0.5,), (0.5,))
     part = part_of(n)
-    return Images(part, options.pop("labels", part.labels), training, 1)
+    return ImageDataset(part, options.pop("labels", part.labels), training, 1)
 
 
 def test_an_item_is_image_label_and_its_own_number():
@@ -154,7 +154,7 @@ def test_an_item_is_image_label_and_its_own_number():
 def test_an_item_is_the_sample_of_its_row():
     part = part_of(7)
     _, evaluation = transforms(ImageSpec(16, 1, "none"), (0.0,), (1.0,))
-    images = Images(part, part.labels, evaluation, 1)
+    images = ImageDataset(part, part.labels, evaluation, 1)
     for i in range(7):
         expected = part.images.pixels[6 - i].astype(np.float32) / 255
         np.testing.assert_allclose(images[i][0][0].numpy(), expected, atol=1e-6)
@@ -186,14 +186,14 @@ def test_the_global_random_state_is_put_back_when_an_image_cannot_be_read(tmp_pa
     training, _ = transforms(ImageSpec(16, 1, "drawing"), (0.5,), (0.5,))
     before = torch.get_rng_state()
     with pytest.raises(UserError, match=r"gone\.png: the image is gone"):
-        Images(part, part.labels, training, 1)[0, 3]
+        ImageDataset(part, part.labels, training, 1)[0, 3]
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def single(path, channels):
     part = Part(FileImages([path]), np.array([0]), np.array([0]), (path.name,))
     _, evaluation = transforms(ImageSpec(8, channels, "none"), (0.0,) * channels, (1.0,) * channels)
-    return Images(part, part.labels, evaluation, channels)[0][0].numpy()
+    return ImageDataset(part, part.labels, evaluation, channels)[0][0].numpy()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
@@ -223,7 +223,7 @@ def test_sixteen_bit_grey_keeps_its_shades(tmp_path):
 def test_a_row_is_fed_as_it_is_whatever_the_seed():
     values = np.random.default_rng(0).normal(size=(7, 3))
     part = Part(FeatureRows(values), np.array([6, 2, 4]), np.array([1, 0, 1]), ("a", "b", "c"))
-    rows = Rows(part, np.array([9, 8, 7]))
+    rows = RowDataset(part, np.array([9, 8, 7]))
     assert len(rows) == 3
     for key in (1, (1, 5), (1, 2**61)):
         row, label, i = rows[key]

@@ -10,6 +10,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import OmegaConf
 from torch._utils import ExceptionWrapper
 
+from deconfuse.data import build
 from deconfuse.data.images import FileImages
 from deconfuse.launch.command_line import CONF, explain
 from deconfuse.system.errors import UserError
@@ -234,7 +235,7 @@ def test_a_missing_value_is_named_as_it_is_given(word, key):
 
 
 def test_a_value_missing_at_instantiation_is_named_as_it_is_given():
-    error = error_of(lambda: instantiate(composed("dataset=folder").dataset))
+    error = error_of(lambda: build.load(composed("dataset=folder").dataset))
     assert explain(error, []) == ("error: dataset.root has no default; give it as dataset.root=VALUE", 1)
 
 
@@ -242,7 +243,7 @@ def test_a_value_missing_at_instantiation_is_named_as_it_is_given():
     ("group", "words", "message"),
     [
         ("recipe", ["recipe.epochs=0"], "recipe.epochs=0 is too small; give 1 or more"),
-        ("dataset", ["dataset.classes=3"], "dataset.classes=3 is too small; give 4 or more"),
+        ("recipe", ["recipe.per_class=0"], "recipe.per_class=0 is too small; give 1 or more"),
         ("recipe", ["recipe.lr_head=a"], "recipe.lr_head=a is not a number"),
     ],
 )
@@ -250,6 +251,23 @@ def test_a_users_error_inside_an_instantiation_is_told_as_it_is(group, words, me
     error = error_of(lambda: instantiate(composed(*words)[group]))
     assert type(error).__name__ == "InstantiationException"
     assert explain(error, words) == (f"error: {message}", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dataset.classes=3"], "dataset.classes=3 is too small; give 4 or more"),
+        (["+dataset.sead=3"], "there is no key dataset.sead; did you mean seed? Valid: "),
+        (
+            ["+dataset.on_bad_image=skip"],
+            "dataset.on_bad_image has no meaning for dataset glyphs; leave it out",
+        ),
+    ],
+)
+def test_a_users_error_about_a_data_set_is_told_as_it_is(words, message):
+    told, code = explain(error_of(lambda: build.load(composed(*words).dataset)), words)
+    assert code == 1
+    assert told.startswith(f"error: {message}")
 
 
 def test_another_error_inside_an_instantiation_names_the_place():

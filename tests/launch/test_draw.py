@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deconfuse.data.build import build
 from deconfuse.dataset import folder, glyphs
 from deconfuse.launch.draw import draw
 from deconfuse.system.errors import UserError
@@ -13,7 +14,7 @@ def test_the_wrong_ones_are_training_images_and_the_list_says_which(tmp_path):
     root = tmp_path / "letters"
     draw(root, 8, 5, 3)
     wrong = pd.read_csv(root / "wrong.csv")
-    split, letters = folder.load(str(root), channels=1), glyphs.load(classes=8, seed=3)
+    split, letters = build(folder.load(str(root)), channels=1), build(glyphs.load(classes=8, seed=3))
     assert len(split.train) + len(split.query) == 8 * 16
     assert len(wrong) == 5
     assert set(wrong["path"]) <= set(split.train.names)

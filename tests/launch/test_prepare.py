@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from deconfuse import dataset
+from deconfuse.data.build import build
 from deconfuse.dataset import cub, sop
 from deconfuse.launch.prepare import main, names
 from deconfuse.system.errors import UserError
@@ -70,7 +71,7 @@ def test_an_archive_becomes_the_folder_the_data_set_looks_in(small, tmp_path, ca
         "  test          6 images of      2 classes",
         "whole: deconfuse run dataset=cub dataset.root=data/CUB_200_2011 model=resnet50 recipe=photo",
     ]
-    assert len(cub.load("data/CUB_200_2011").train) == 5
+    assert len(build(cub.load("data/CUB_200_2011")).train) == 5
 
 
 def test_an_unpacked_folder_is_counted_where_it_is(small, tmp_path, capsys):

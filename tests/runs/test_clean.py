@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from deconfuse.data.build import build
 from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ImageSpec, Part, Split
@@ -133,7 +134,7 @@ def run(tmp_path):
     home.mkdir()
     (home / "config.yaml").write_text(yaml.safe_dump({"dataset": settings}))
     (home / "metrics.json").write_text("{}")
-    names = folder.load(str(root), ["d"]).train.names
+    names = build(folder.load(str(root), ["d"])).train.names
     rows = [(name, name[0], {"a/0.png": "b", "a/1.png": ""}.get(name, name[0]), "", "") for name in names]
     write_csv(home / "clean_list.csv", pd.DataFrame(rows, columns=list(COLUMNS["clean_list.csv"])), True)
     return home
@@ -154,7 +155,7 @@ def test_the_folder_is_read_by_imagefolder_and_as_a_table(run, tmp_path):
     assert data.classes == ["a", "b", "c"]
     assert np.bincount(data.targets).tolist() == [3, 6, 5]
     assert len(list((out / "test/d").iterdir())) == 5
-    split = table_data.load(str(out / "list.csv"))
+    split = build(table_data.load(str(out / "list.csv")))
     assert split.class_names == ("a", "b", "c", "d")
     assert (len(split.train), len(split.query), split.num_classes) == (14, 5, 3)
     assert np.bincount(split.train.labels).tolist() == [3, 6, 5]

@@ -5,10 +5,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from deconfuse.data.build import Listing, build
+from deconfuse.data.build import build
 from deconfuse.data.images import ArrayImages, FeatureRows
+from deconfuse.data.listing import Listing
 from deconfuse.data.sampler import BalancedBatches
-from deconfuse.data.transforms import Images
+from deconfuse.data.transforms import ImageDataset
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.model.identity import Identity
 from deconfuse.model.small_cnn import SmallCNN
@@ -66,7 +67,7 @@ def test_training_batches_are_the_balanced_ones_with_augmented_images():
     wanted = list(BalancedBatches(data.labels, 3, 2, 5, 0))
     batches = list(data.train_dataloader())
     assert len(batches) == len(wanted) == 4
-    images = Images(data.split.train, data.labels, data.training, 1)
+    images = ImageDataset(data.split.train, data.labels, data.training, 1)
     for (shown, labels, rows), keys in zip(batches, wanted, strict=True):
         assert rows.tolist() == [row for row, _ in keys]
         assert labels.tolist() == data.labels[rows].tolist()
@@ -161,7 +162,7 @@ def trained(folder, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_sees_each_epochs_own_batches(tmp_path, workers):
     data, seen = trained(tmp_path, workers)
-    images = Images(data.split.train, data.labels, data.training, 1)
+    images = ImageDataset(data.split.train, data.labels, data.training, 1)
     assert sorted(seen) == [0, 1]
     for epoch, steps in seen.items():
         wanted = list(BalancedBatches(data.labels, 3, 2, 5, epoch))

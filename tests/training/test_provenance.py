@@ -15,7 +15,16 @@ def test_the_stamp_is_taken_off_whoever_asks():
         provenance.check(PATH, content, settings)
         assert content == {"weight": 1}
     assert provenance.stamped({"weight": 1}, None) == {"weight": 1}
-    provenance.check(PATH, {"weight": 1}, {"seed": 3})  # saved without settings, as by the closed loop
+    provenance.check(PATH, {"weight": 1}, None)
+
+
+def test_a_checkpoint_without_settings_is_refused_like_one_with_others():
+    with pytest.raises(UserError) as caught:
+        provenance.check(PATH, {"weight": 1}, {"seed": 3})
+    assert str(caught.value) == (
+        "model.ckpt: does not say which settings it was made with; put the folder's own checkpoint back, or "
+        "delete it and run again"
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
+from deconfuse.data.build import build
 from deconfuse.dataset import folder
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.model.small_cnn import SmallCNN
@@ -204,13 +205,13 @@ def test_an_image_that_vanishes_while_training_is_named_and_no_epoch_is_lost(tmp
 
     def started():
         torch.manual_seed(0)
-        split = folder.load(str(root), image_size=16, channels=1, augment="none")
+        split = build(folder.load(str(root)), image_size=16, channels=1, augment="none")
         numbers, backbone = recipe(epochs=2), SmallCNN(1, width=4)
         model = Embedder(backbone, ProxyNCA(split.num_classes, numbers.embedding_size), numbers)
         return model, DataModule(split, split.train.labels, backbone, numbers, 0, 0)
 
     model, data = started()
-    lost = data.split.train.images.files[int(data.split.train.rows[0])]
+    lost = data.split.train.images.path(int(data.split.train.rows[0]))
     image = lost.read_bytes()
 
     class Lose(pl.Callback):
@@ -322,8 +323,8 @@ def test_another_model_leaves_the_random_numbers_and_the_start_alone_and_says_wh
     assert any(not torch.equal(value, start[name]) for name, value in found.state_dict().items())
     with pytest.raises(UserError, match="labels is rolled in it, others here"):
         another(begin, tmp_path, labels, labels == 1, settings=settings | {"labels": "others"})
-    # One that was made before it was stamped is taken as it is.
     content = torch.load(checkpoint, weights_only=True)
     del content["made_with"]
     torch.save(content, checkpoint)
-    assert another(begin, tmp_path, labels, labels == 1, settings=settings)[3]
+    with pytest.raises(UserError, match=r"model\.ckpt: does not say which settings it was made with"):
+        another(begin, tmp_path, labels, labels == 1, settings=settings)

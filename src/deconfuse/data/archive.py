@@ -1,8 +1,8 @@
 """Unpack tar and zip archives so that nothing in them can reach outside the folder they are unpacked to.
 
-The standard library's tarfile, with its data filter, and zipfile do it. What is done here: a link becomes a
-copy, as not every file system has links; names that lead outside are refused, where zipfile would change
-them; and what is wrong with an archive is said in one line.
+The standard library's tarfile, with its data filter, and zipfile do the work. This module adds three things:
+links become copies, as not every file system has links; names that lead outside the folder are refused, while
+zipfile would change them; and what is wrong with an archive becomes a single line.
 """
 
 import errno
@@ -21,11 +21,11 @@ from deconfuse.system.progress import bar
 
 ARCHIVE_SUFFIXES = (".tar", ".tgz", ".gz", ".tbz", ".bz2", ".txz", ".xz", ".zip")
 MEGABYTE = 10**6
-# What the file system says of members that can't be there together, or by that name; None: gzip's word for
-# damage, and shutil's for a file that is copied to itself.
+# Error numbers for members that can't exist together, or that have impossible names. None: the number of
+# gzip's error for damage, and of shutil's error for a file that is copied to itself.
 DAMAGE = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
-Links = list[tuple[str, str]]  # (name, name of what it points to), both from the top of the archive
+Links = list[tuple[str, str]]  # (name, name of its target), both relative to the top of the archive
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -62,7 +62,7 @@ def _damaged(archive: Path, error: Exception) -> UserError:
 
 
 def _tar(archive: Path, folder: Path) -> Links:
-    """Unpack a tar archive's folders and files; returns its links."""
+    """Unpack the folders and files of a tar archive, and return its links."""
     if not hasattr(tarfile, "data_filter"):  # 3.11.0 to 3.11.3
         raise UserError(
             f"{archive}: Python {platform.python_version()} can't unpack it safely; take 3.11.4 or later, or "
@@ -77,7 +77,7 @@ def _tar(archive: Path, folder: Path) -> Links:
         def kept(info: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
             progress.update(task, completed=raw.tell() // MEGABYTE)
             info = _filtered(archive, info, place)
-            if info.isdir():  # tarfile takes a file of that name for the folder
+            if info.isdir():  # tarfile would accept a file of that name as the folder
                 (folder / info.name).mkdir(parents=True, exist_ok=True)
             elif info.islnk():
                 links.append((info.name, _inside(archive, info.linkname, info.name)))
@@ -88,13 +88,13 @@ def _tar(archive: Path, folder: Path) -> Links:
             return None
 
         file.extractall(folder, filter=kept)
-        while file.fileobj.read(MEGABYTE):  # the checksum comes last, behind what tar takes for the end
+        while file.fileobj.read(MEGABYTE):  # the checksum follows the end of the tar data
             pass
     return links
 
 
 def _filtered(archive: Path, info: tarfile.TarInfo, place: str) -> tarfile.TarInfo:
-    """The member as the data filter leaves it; UserError where that refuses it."""
+    """The member as the data filter returns it; UserError if the filter refuses it."""
     try:
         return tarfile.data_filter(info.replace(name=_inside(archive, info.name, info.name)), place)
     except tarfile.SpecialFileError:
@@ -106,7 +106,7 @@ def _filtered(archive: Path, info: tarfile.TarInfo, place: str) -> tarfile.TarIn
 
 
 def _zip(archive: Path, folder: Path) -> Links:
-    """Unpack a zip archive's folders and files; returns its links."""
+    """Unpack the folders and files of a zip archive, and return its links."""
     links: Links = []
     with zipfile.ZipFile(archive) as file, bar() as progress:
         total = sum(info.file_size for info in file.infolist())
@@ -126,7 +126,7 @@ def _zip(archive: Path, folder: Path) -> Links:
 
 
 def _copied(archive: Path, folder: Path, links: Links) -> None:
-    """Copy for each link the file that it points to; a link may come before the link it points to."""
+    """Write a copy of its target for each link; a link may come before the link that it points to."""
     while links:
         waiting: Links = []
         for name, target in links:
@@ -142,7 +142,7 @@ def _copied(archive: Path, folder: Path, links: Links) -> None:
 
 
 def _inside(archive: Path, name: str, member: str) -> str:
-    """The name as a relative path below the folder, links or no links; UserError where it leads out of it."""
+    """The name as a relative path below the folder; UserError if it leads out of the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     if (
         path.is_absolute()

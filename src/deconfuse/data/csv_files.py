@@ -1,6 +1,6 @@
-"""CSV files as people and programs save them: cut at commas, semicolons or tabs, in UTF-8 or UTF-16.
+"""CSV files as people and programs save them: with commas, semicolons or tabs, in UTF-8 or UTF-16.
 
-One reader for all: what a person lists, what a reviewer exports, and what a run wrote.
+All CSV files of users, reviewers and runs are read by this module.
 """
 
 import codecs
@@ -16,17 +16,17 @@ from deconfuse.data.spelling import same_word
 from deconfuse.system.errors import UserError, shorten
 
 DELIMITERS = ",;\t"
-CHUNK = 200  # rows that are lists at once; Python's garbage collector goes through all there are
+CHUNK = 200  # rows held as lists at once; more of them slow down Python's garbage collector
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A CSV's cells as text, column by column: the header without spaces around its words (() of an empty
-    file), and below it the rows that are not blank.
+    """The cells of a CSV as text, by columns, without blank rows.
 
-    short: the first row that lacks cells, which are empty here; long: the first one that has more cells than
-    the header, and how many. It ends the columns.
+    header: its words without spaces around them, () for an empty file. short: the first row with fewer cells
+    than the header, whose missing cells are empty here, or None. long: (the first row with more cells than
+    the header, how many it has), or None; the columns end before that row.
     """
 
     file: Path
@@ -41,7 +41,7 @@ class Rows:
         return len(self.columns[0]) if self.columns else 0
 
     def lines(self) -> list[int]:
-        """The line of the file, counted from 1, in which each row begins; a quoted cell may go on below."""
+        """The line of the file, counted from 1, in which each row begins; a quoted cell may span lines."""
         begins, found, reader = 1, [], self.reader()
         for row in reader:
             if row:
@@ -50,7 +50,7 @@ class Rows:
         return found[1 : len(self) + 1]
 
     def line(self, i: int) -> int:
-        """The line in which row i begins, which may be the one after the last of the columns."""
+        """The line of the file in which row i begins; row `len(self)` is the one that `long` names."""
         begins, reader = 1, self.reader()
         for row in reader:
             i -= bool(row)
@@ -60,13 +60,13 @@ class Rows:
         return begins
 
     def reader(self):
-        """Python's, at the file's beginning."""
+        """Python's CSV reader at the beginning of the file."""
         return csv.reader(io.StringIO(self.text, newline=""), strict=True, **self.dialect)
 
     def place(self, name: str) -> int | None:
-        """Which column has a name, spelt exactly so or else but for capitals; None where there is none.
+        """The number of the column of this name, if need be ignoring capitals; None if there is none.
 
-        Raises UserError where two columns have it.
+        Raises UserError if two columns have it.
         """
         for found in (
             [i for i, word in enumerate(self.header) if word == name],
@@ -79,7 +79,7 @@ class Rows:
         return None
 
     def places(self, names: Iterable[str]) -> list[int]:
-        """Which columns have the names; UserError, with the nearest there is, where one is missing."""
+        """The numbers of the columns of these names; UserError, with the nearest name, if one is missing."""
         found = {name: self.place(name) for name in names}
         missing = [name for name, place in found.items() if place is None]
         if missing:
@@ -93,10 +93,10 @@ class Rows:
 
 
 def read(file: Path) -> Rows:
-    """The file's rows; UserError, naming it, where it is no CSV.
+    """Read a file; UserError, naming it, if it is no CSV.
 
-    The delimiter is the one of DELIMITERS that the header has most of. Spaces after delimiters are skipped
-    where the header has them, or where quotes stand behind them and only so the rows have the header's cells.
+    The delimiter is the most frequent one of DELIMITERS in the header. Spaces after delimiters are skipped if
+    the header has them, or if quotes follow them and the rows fit the header only when they are skipped.
     """
     text = _text(file)
     first = text.lstrip("\r\n").partition("\n")[0]
@@ -117,7 +117,7 @@ def read(file: Path) -> Rows:
 
 
 def _parsed(file: Path, text: str, dialect: dict) -> Rows:
-    """Raises csv.Error where a quote is not closed, or something follows a closing one."""
+    """Raises csv.Error if a quote is not closed, or if text follows a closing quote."""
     found = Rows(file, (), [], None, None, text, dialect)
     rows = filter(None, found.reader())
     header = tuple(map(same_word, next(rows, [])))

@@ -1,6 +1,6 @@
 """The samples of a data set by number: image files, images in memory, or rows of finished features.
 
-Each class has `content(i)`, bytes that change when sample i changes, and USES, the fields of `build.Reading`
+Each class has `content(i)`, bytes that change when sample i changes, and USES, the fields of `Reading`
 that have a meaning for its samples.
 """
 

@@ -1,4 +1,4 @@
-"""A data set's folder as its authors distribute it: which files it has, and how many images they list."""
+"""The folder of a data set as its authors distribute it: its files, and how many images they list."""
 
 import os
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from deconfuse.system.errors import UserError, invoked, shorten
 
 @dataclass(frozen=True)
 class Layout:
-    """What a data set's folder is recognised by.
+    """The files by which the folder of a data set is recognised.
 
-    folder: its name. ways: the sets of paths inside it of which one has to be there. origin: where they
-    come from. counts: (images, classes) of each part, as the field uses the data set.
+    folder: its usual name. ways: sets of paths inside it, one of which has to be complete. origin: where the
+    files come from. counts: (images, classes) of each part, as the field uses the data set.
     """
 
     dataset: str
@@ -26,7 +26,7 @@ class Layout:
     counts: dict[str, tuple[int, int]]
 
     def find(self, root: str | Path) -> list[Path]:
-        """The paths of the first way that is whole; UserError, naming what is missing, where none is."""
+        """The paths of the first complete way; UserError, naming what is missing, if none is complete."""
         base = Path(root)
         missing = [[name for name in way if not (base / name).exists()] for way in self.ways]
         least = min(range(len(self.ways)), key=lambda i: len(missing[i]))
@@ -39,7 +39,7 @@ class Layout:
         return [base / name for name in self.ways[least]]
 
     def locate(self, folder: Path) -> Path:
-        """The data set's folder: this one, or one up to two levels below; UserError where there is none."""
+        """This folder, or the first one up to two levels below it, that is complete; UserError if none is."""
         for base in (folder, *sorted(folder.glob("*")), *sorted(folder.glob("*/*"))):
             if any(all((base / name).exists() for name in way) for way in self.ways):
                 return base
@@ -47,7 +47,7 @@ class Layout:
         return folder
 
     def check(self, root: Path, split: Split) -> None:
-        """Raise UserError where images that are listed are not there, or the counts are not `counts`."""
+        """Raise UserError if listed images do not exist, or if the numbers listed are not `counts`."""
         parts = {id(part): part for part in (split.train, split.query, split.gallery)}.values()
         files = [part.images.path(row) for part in parts for row in part.rows]
         gone = absent(files)
@@ -71,7 +71,7 @@ class Layout:
 
 
 def counts(split: Split) -> dict[str, tuple[int, int]]:
-    """(images, classes) of train and test, or of train, query and gallery."""
+    """(images, classes) of train and test, or of train, query and gallery if those are separate."""
     parts = {"train": split.train, "test": split.query}
     if not split.shared_gallery:
         parts = {"train": split.train, "query": split.query, "gallery": split.gallery}
@@ -79,7 +79,7 @@ def counts(split: Split) -> dict[str, tuple[int, int]]:
 
 
 def absent(files: Iterable[Path]) -> list[Path]:
-    """The files that do not exist, in their order. Each folder is listed once, whatever is in it."""
+    """The files that do not exist, in order. Each folder is listed once."""
     listed: dict[Path, set[str]] = {}
 
     def there(path: Path) -> bool:
@@ -91,7 +91,7 @@ def absent(files: Iterable[Path]) -> list[Path]:
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank; UserError where it is no text."""
+    """The lines of a text file that are not blank; UserError if it is no UTF-8 text."""
     try:
         return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -100,7 +100,7 @@ def lines(path: Path) -> list[str]:
 
 
 def confined(path: Path, names: Iterable[str]) -> list[str]:
-    """The names that a list holds; UserError, naming list and name, where one leads out of its folder."""
+    """The names in a list; UserError, naming list and name, if a name leads out of the data set's folder."""
     names = list(names)
     outside = next((name for name in names if Path(name).is_absolute() or ".." in Path(name).parts), None)
     if outside is not None:
@@ -111,7 +111,7 @@ def confined(path: Path, names: Iterable[str]) -> list[str]:
 
 
 def fields(path: Path, text: Iterable[str], *names: str) -> list[list[str]]:
-    """The words of each line, one per name; the last may hold blanks. UserError, naming the line."""
+    """The words of each line, one per name; the last may contain blanks. UserError if a line has too few."""
     found = [line.split(maxsplit=len(names) - 1) for line in text]
     wrong = next((i for i, words in enumerate(found) if len(words) != len(names)), None)
     if wrong is not None:

@@ -1,4 +1,4 @@
-"""Flip training labels on purpose, and remember which."""
+"""Flip training labels on purpose, and keep the true ones."""
 
 from dataclasses import dataclass
 
@@ -9,23 +9,23 @@ from deconfuse.system.errors import UserError, one_of, within
 
 @dataclass(frozen=True)
 class NoisyLabels:
-    """labels (n,): what training sees; clean (n,): before flipping; flipped (n,): where they differ."""
+    """labels (n,): what training sees; clean (n,): the labels before any was flipped."""
 
     labels: np.ndarray
     clean: np.ndarray
 
     @property
     def flipped(self) -> np.ndarray:
-        """(n,) bool."""
+        """(n,) bool: True where labels and clean labels differ."""
         return self.labels != self.clean
 
 
 def flip(labels: np.ndarray, num_classes: int, ratio: float, kind: str, seed: int) -> NoisyLabels:
-    """Give round(ratio * n) samples a wrong class; which and what depends on the seed alone.
+    """Give round(ratio * n) samples a wrong class; the seed alone determines the samples and their classes.
 
-    kind symmetric: uniform over the other classes; shift: class id +5 or -5, as the EIF paper's
-    scripts do (wrapping around). Raises UserError for ratio outside [0, 1), or one that flips no label of
-    these, or fewer than 2 classes.
+    kind=symmetric: uniform over the other classes. kind=shift: the class id plus or minus 5, modulo the
+    number of classes, as in the scripts of the EIF paper's authors. Raises UserError if ratio is not in
+    [0, 1) or flips no label, and if there are fewer than 2 classes to flip between.
     """
     within("noise.ratio", ratio, 0.0, 1.0, open_end=True)
     one_of("noise.kind", kind, ("symmetric", "shift"))

@@ -1,6 +1,6 @@
-"""One image as the project sees it: 8 bits a channel, grey or RGB, nothing transparent, upright.
+"""Convert any image to 8 bits a channel, grey or RGB, opaque and upright.
 
-Everything that opens an image goes through `plain`, so training, thumbnails and pictures see the same.
+Everything that opens an image uses `plain`, so training, thumbnails and pictures show the same image.
 """
 
 import io
@@ -12,23 +12,23 @@ from PIL import Image, ImageColor, ImageOps
 from deconfuse.system.errors import UserError
 
 INTEGERS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-UNCLEAR = 16  # floats whose largest value lies between 1 and this are neither 0 to 1 nor 0 to 255
+UNCLEAR = 16  # floats with a largest value between 1 and this have neither the range 0 to 1 nor 0 to 255
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """How pixels become 8 bits: what lies behind transparent ones, and the values of black and white.
+    """How pixels become 8 bits: the colour behind transparent pixels, and the values of black and white.
 
-    background: a colour's name, #rrggbb, a grey number 0 to 255, or three numbers. value_range: the values of
-    black and white in images of floats or of more than 8 bits, those beyond are cut off; None: `white_of`.
-    Raises UserError where one of them is something else.
+    background: a colour's name, #rrggbb, a grey value 0 to 255, or three values. value_range: [black, white],
+    the values of black and white in images of floats or of more than 8 bits; values beyond them are cut off.
+    None: black is 0, white is `white_of`. Raises UserError for anything else.
     """
 
     background: str | int | list[int] = "white"
     value_range: list[float] | None = None
 
     def __post_init__(self):
-        self.colour  # noqa: B018, it raises where it is none
+        self.colour  # noqa: B018, it raises if the background is no colour
         pair = self.value_range
         if pair is None:
             return
@@ -59,16 +59,16 @@ class Pixels:
 
 
 def kind(image: Image.Image) -> str:
-    """Of an image that is not loaded yet: "integers" or "floats" where values need a scale, else ""."""
+    """ "integers" or "floats" if the values of an image not loaded yet need scaling to 8 bits, else ""."""
     if image.mode == "F":
         return "floats"
     return "integers" if image.mode in INTEGERS or ";16" in _raw_mode(image) else ""
 
 
 def extremes(image: Image.Image) -> tuple[float, float]:
-    """The least and the largest value of an image of some `kind`; ValueError where one is not finite."""
+    """The least and the largest value of an image whose `kind` is not ""; ValueError if one is not finite."""
     values = _values(image)
-    if values is None:  # only the upper 8 of 16 bits can be had
+    if values is None:  # Pillow gives only the upper 8 of 16 bits
         values = np.asarray(image).astype(np.uint16) * 257
     values = values[..., :3] if values.ndim == 3 else values  # an alpha channel is no brightness
     if not np.isfinite(values).all():
@@ -79,7 +79,7 @@ def extremes(image: Image.Image) -> tuple[float, float]:
 
 
 def white_of(kind: str, largest: float) -> float:
-    """The value of white for images whose largest value is this: 1, or 2^b - 1 with b bits, at least 8.
+    """The value of white for images with this largest value: 1, or 2^b - 1 with the fewest bits b >= 8.
 
     ValueError for floats that are neither 0 to 1 nor 0 to 255.
     """
@@ -91,9 +91,10 @@ def white_of(kind: str, largest: float) -> float:
 
 
 def scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
-    """Values from black to white as 0 to 255; those beyond are cut off.
+    """Map values from black to white to 0 to 255, and cut off values beyond.
 
-    Where white is 2^b - 1 with b > 8 bits, the upper 8 bits, so 16 times an 8-bit value is that value again.
+    If black is 0 and white is 2^b - 1 with b > 8, the result is the upper 8 of b bits: an 8-bit value stored
+    with 4 more bits, as 16 times itself, is that value again.
     """
     values = values.astype(np.float64)
     if black == 0 and white > 255 and np.log2(white + 1).is_integer():
@@ -104,10 +105,10 @@ def scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
 
 
 def plain(image: Image.Image, pixels: Pixels | None = None, white: float | None = None) -> Image.Image:
-    """The image as L or RGB of 8 bits, composited on the background; not turned.
+    """The image as L or RGB of 8 bits, composited on the background, but not turned upright.
 
-    white: the value of white of images of this kind; None: as the image on its own says.
-    Raises ValueError where values can't be scaled.
+    white: the value of white of images of this kind; None: from the image's own largest value.
+    Raises ValueError if the values can't be scaled.
     """
     pixels = pixels or Pixels()
     if kind(image):
@@ -122,7 +123,7 @@ def plain(image: Image.Image, pixels: Pixels | None = None, white: float | None 
 
 
 def upright(image: Image.Image, orientation: Image.Image | None = None) -> Image.Image:
-    """The image turned as its camera, or that of the image which it was made from, was held."""
+    """The image turned upright by its EXIF orientation, or by that of the image it was made from."""
     held = (orientation or image).getexif().get(0x0112, 1)
     if held == 1:
         return image
@@ -133,12 +134,12 @@ def upright(image: Image.Image, orientation: Image.Image | None = None) -> Image
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """The image as L or RGB, upright, as `plain` makes it."""
+    """The image by `plain`, upright, as mode L or RGB."""
     return upright(plain(image), image).convert(mode)
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How pixels lie in the file; "" of an image that is loaded or came from no file."""
+    """Pillow's raw mode, the layout of pixels in the file; "" for a loaded image or one from no file."""
     tiles = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
     first = args[0] if isinstance(args, tuple) and args else args
@@ -146,9 +147,9 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _values(image: Image.Image) -> np.ndarray | None:
-    """All bits of an image of some kind: (h, w), or (h, w, channels) of colour; None where Pillow can't.
+    """The values of an image with all their bits, (h, w) or (h, w, channels); None if Pillow can't read them.
 
-    Pillow keeps the upper byte of 16-bit colour; read again with its bytes swapped it keeps the lower one.
+    Pillow keeps the upper byte of 16-bit colour. Read again with swapped bytes, it keeps the lower byte.
     """
     raw = _raw_mode(image)
     if image.mode == "F" or image.mode in INTEGERS:
@@ -170,7 +171,7 @@ def _swapped(args: str | tuple, raw: str) -> str | tuple:
 
 
 def _deep(image: Image.Image, pixels: Pixels, white: float | None) -> Image.Image:
-    """An image of some kind, scaled to 8 bits and composited."""
+    """An image whose `kind` is not "", scaled to 8 bits and composited."""
     sort, key, black = kind(image), image.info.get("transparency"), 0.0
     if pixels.value_range is not None:
         black, white = map(float, pixels.value_range)
@@ -196,12 +197,12 @@ def _deep(image: Image.Image, pixels: Pixels, white: float | None) -> Image.Imag
 
 
 def _with_alpha(image: Image.Image, raw: str) -> Image.Image:
-    """A loaded image that has transparent pixels, as LA or RGBA; raw: how its pixels lay in the file."""
+    """A loaded image with transparent pixels as LA or RGBA; raw: its `_raw_mode` before it was loaded."""
     key = image.info.get("transparency")
     if image.mode in ("1", "L") and isinstance(key, int):
         bits = {"L;2": 2, "L;4": 4}.get(raw, 1 if image.mode == "1" else 8)
         grey = image.convert("L")
-        most = 2**bits - 1  # PNG gives the key in the file's own bits
+        most = 2**bits - 1  # PNG gives the key in the bit depth of the file
         seen = np.asarray(grey) != min(key, most) * 255 // most
         grey.putalpha(Image.fromarray(np.where(seen, 255, 0).astype(np.uint8)))
         return grey
@@ -211,7 +212,7 @@ def _with_alpha(image: Image.Image, raw: str) -> Image.Image:
 
 
 def _composited(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    """An LA or RGBA image on a background; grey stays grey on a grey one."""
+    """An LA or RGBA image on a background; a grey image on a grey background stays grey."""
     grey = image.mode == "LA" and len(set(colour)) == 1
     mode = "L" if grey else "RGB"
     found = Image.new(mode, image.size, colour[0] if grey else colour)

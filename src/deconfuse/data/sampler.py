@@ -1,4 +1,4 @@
-"""TODO"""
+"""Which samples each training batch holds, as a function of the seed and the epoch."""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,11 @@ from torch.utils.data import Sampler
 
 
 def sizes(total: int, classes: int) -> list[int]:
-    """The most shares, of per_class samples each, that each batch of an epoch has; total: of all classes."""
+    """The greatest number of shares in each batch of an epoch.
+
+    A share is a group of per_class samples of one class. total: the shares of all classes; classes: the most
+    that a batch may have.
+    """
     batches = math.ceil(total / classes)
     last = total - (batches - 1) * classes
     if 2 * last >= classes:
@@ -17,17 +21,18 @@ def sizes(total: int, classes: int) -> list[int]:
 
 
 class BalancedBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of up to `classes` times `per_class` samples, of as many classes; every sample occurs.
+    """Batches of (sample, seed), at most `classes` times `per_class` samples each; every sample occurs.
 
-    The batches of an epoch are a function of (seed, epoch). A class is drawn in shares of per_class samples,
-    the last one filled with samples drawn again. Label -1: never drawn.
-    Where batches filled one after the other would leave fewer than half of the classes for the last, all
-    share them evenly: a step on one class alone undoes what others have learnt (R@1 0.77 instead of 0.82
-    on glyphs). A class with more shares than there are batches is several times in each, as evenly as can be;
-    many small batches instead cost as much and more (docs/runs.md).
-    class_balanced: an epoch of as many batches, but with as many shares of each class, or one more of some,
-    other ones in each epoch. A small class's samples occur several times; of a large one's only some.
-    process (i, w): each batch's i-th part of w, one after the other and equal to a sample.
+    The batches of an epoch are a function of (seed, epoch). A class is drawn in shares of per_class samples;
+    its last share is filled up with samples that are drawn again. Samples with label -1 are never drawn.
+    If full batches would leave fewer than half of `classes` for the last batch, the shares are spread evenly
+    over all batches, because a step on a single class undoes what the others have taught (R@1 0.77 instead of
+    0.82 on glyphs). A class with more shares than there are batches occurs several times in each batch, as
+    evenly as possible; many small batches instead cost as much or more (docs/runs.md).
+    class_balanced: an epoch has as many batches and as many shares in all, but every class has the same
+    number of shares, or one more; which ones have one more changes with the epoch. Samples of a small class
+    then occur several times, and only some samples of a large class occur.
+    process (i, w): the i-th of w consecutive parts of each batch, whose sizes differ by at most one.
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
 
     @property
     def sampler(self) -> "BalancedBatches":
-        """Where Lightning looks for set_epoch: it asks a batch sampler's sampler, never itself."""
+        """Itself: Lightning calls set_epoch of the `sampler` of a batch sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -63,9 +68,9 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
         left = self._evened(random) if self.class_balanced else self.shares.copy()
         shares = [self._drawn(*each, random) for each in zip(self.members, left.tolist(), strict=True)]
         for remaining, size in zip(range(len(self), 0, -1), self.sizes, strict=True):
-            # The fullest classes go first, ties at random: so no batch repeats a class that need not be.
+            # Classes with the most shares left go first, so that a batch repeats a class only if it must.
             order = np.lexsort((random.random(len(left)), -left))
-            due = -(-left[order] // remaining)  # one, and none of a class that is used up
+            due = -(-left[order] // remaining)  # shares of each class, 0 if none is left
             taken = np.diff(np.minimum(due.cumsum(), size), prepend=0)
             parts = [shares[c][left[c] - k : left[c]] for c, k in zip(order, taken, strict=True)]
             batch = np.concatenate(parts).ravel()
@@ -75,12 +80,12 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
             yield drawn[len(drawn) * i // w : len(drawn) * (i + 1) // w]
 
     def _evened(self, random: np.random.Generator) -> np.ndarray:
-        """As many shares in all, as many of each class, and the rest one each of classes drawn at random."""
+        """(c,) shares of each class: the same number, or one more for classes drawn at random."""
         each, rest = divmod(int(self.shares.sum()), len(self.shares))
         return each + (random.permutation(len(self.shares)) < rest)
 
     def _drawn(self, rows: np.ndarray, shares: int, random: np.random.Generator) -> np.ndarray:
-        """A class's samples, shuffled, again and again where they do not suffice, as (shares, per_class)."""
+        """(shares, per_class) samples of a class, shuffled anew each time that all of them were drawn."""
         again, rest = divmod(shares * self.per_class, len(rows))
         extra = random.choice(rows, rest, replace=False)
         whole = [random.permutation(rows) for _ in range(again)]

@@ -1,4 +1,4 @@
-"""The same name in two spellings: spaces around it, Unicode's several ways to write a letter, capitals."""
+"""Spellings of one name: spaces around it, and Unicode's several ways to write a letter."""
 
 import os
 import unicodedata
@@ -10,24 +10,23 @@ from deconfuse.system.progress import console
 
 
 def same_word(text: str) -> str:
-    """What two spellings of one label have in common: NFKC, no spaces around.
+    """A form that is equal for all spellings of a label: NFKC without spaces around it.
 
-    No-break spaces are spaces, full-width letters are letters, and é is é however it is composed.
+    No-break spaces become spaces, full-width letters become letters, and é is the same in all its forms.
     """
     return text.strip() if text.isascii() else unicodedata.normalize("NFKC", text).strip()
 
 
 def same_path(text: str) -> str:
-    """What two spellings of one path have in common: no ./ and no //, letters composed (NFC)."""
+    """A form that is equal for all spellings of a path: without ./ and //, with composed letters (NFC)."""
     return os.path.normpath(unicodedata.normalize("NFC", text))
 
 
 def one_spelling(labels: Sequence[str], source: str) -> list[str]:
-    """The labels, where those that are the same word get one spelling: the most frequent, without spaces
-    around.
+    """The labels, each in the most frequent of its spellings and without spaces around it.
 
-    A line names the labels that are spelt in several ways, another one those that differ in capitals alone
-    and stay classes of their own.
+    Prints a line that names labels with several spellings, and a warning that names labels that differ only
+    in capitals, which stay separate classes.
     """
     counts = Counter(labels)
     words: dict[str, list[str]] = {}
@@ -60,12 +59,12 @@ def _warn_of_capitals(words: dict[str, list[str]], chosen: dict[str, str], sourc
 
 
 def _shown(label: str) -> str:
-    """In quotes; what looks like another spelling, or like nothing, as its code."""
+    """The label in quotes, with escapes for letters that are not composed (NFC)."""
     return repr(label) if unicodedata.is_normalized("NFC", label) else ascii(label)
 
 
 class Names:
-    """Finds a name however it is spelt: as it is, else the only one that is alike by `common`."""
+    """Finds the name that a text spells: the same text, or else the only name of equal `common` form."""
 
     def __init__(self, names: Iterable[str], common: Callable[[str], str]):
         self.exact, self.common = set(names), common
@@ -75,7 +74,7 @@ class Names:
             self.alike[word] = None if word in self.alike else name
 
     def __call__(self, text: str) -> str:
-        """The name that the text spells; the text itself where it is none."""
+        """The name that the text spells; the text itself if it spells none."""
         if text in self.exact:
             return text
         return self.alike.get(self.common(text)) or text

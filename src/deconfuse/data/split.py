@@ -1,4 +1,4 @@
-"""A data set as the rest of the project sees it: train, query and gallery samples with labels."""
+"""A data set as the other rooms see it: training, query and gallery samples with labels."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,9 +16,10 @@ SMALLEST = 8  # pixels of the side of an image
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How a data set's images want to be fed: side in pixels, channels (1 or 3), augmentation.
+    """How images are fed to the model: as squares of `size` pixels with 1 or 3 channels.
 
-    resize: a photo's shorter side before its middle is cut out for evaluation; None: 8/7 of size.
+    augment: drawing, photo or none, see `transforms`. resize: the length that the shorter side of a photo is
+    resized to before the middle is cut out for evaluation; None: 8/7 of size.
     """
 
     size: int
@@ -35,35 +36,35 @@ class ImageSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one input: channels, height, width."""
+        """(channels, height, width) of one input."""
         return (self.channels, self.size, self.size)
 
     @property
     def model_size(self) -> dict[str, int]:
-        """What a backbone for such images is told of their size."""
+        """The keyword argument by which a backbone learns the number of channels."""
         return {"in_channels": self.channels}
 
 
 @dataclass(frozen=True)
 class RowSpec:
-    """Inputs that are no images: rows of D finished features, fed as they are."""
+    """Inputs that are rows of D finished features instead of images and are fed as they are."""
 
     features: int
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one input."""
+        """(D,) of one input."""
         return (self.features,)
 
     @property
     def model_size(self) -> dict[str, int]:
-        """What a backbone for such rows is told of their size."""
+        """The keyword argument by which a backbone learns D."""
         return {"in_features": self.features}
 
 
 @dataclass(frozen=True)
 class Part:
-    """n samples: `images[rows[i]]`, its class id `labels[i]` and its name `names[i]` (a path)."""
+    """n samples: sample i is `images[rows[i]]`, its class id is `labels[i]`, its name `names[i]`."""
 
     images: Sequence
     rows: np.ndarray
@@ -74,7 +75,7 @@ class Part:
         return len(self.rows)
 
     def image(self, i: int) -> Image.Image | np.ndarray:
-        """The i-th sample's picture, or its row of features."""
+        """The image of sample i, or its row of features."""
         return self.images[int(self.rows[i])]
 
 
@@ -82,12 +83,11 @@ class Part:
 class Split:
     """Class-disjoint training and test samples.
 
-    Class ids 0..c-1 are the training classes, the following ones the test classes; `class_names`
-    spells them. Where the data set has no gallery of its own, `gallery is query` and a query is
-    never its own neighbour. `same_things` are groups of class ids that are known to look alike.
-    `recall_at` are the k of the recalls that are usual for the data set, 1 first. `twins` (q,) int64: the
-    gallery row that is the same file as each query, which is no neighbour of it, -1 where there is none;
-    None: nobody has one.
+    Class ids 0 to num_classes - 1 are the training classes; the test classes follow. class_names has the name
+    of each id. If the data set has no gallery of its own, `gallery is query`, and a query is never its own
+    neighbour. same_things: groups of class ids that are known to look alike. recall_at: the k of the recalls
+    that are usual for the data set, 1 first. twins (q,) int64: the gallery row that is the same file as each
+    query and therefore not a neighbour of it, or -1; None: no query is in the gallery.
     """
 
     train: Part
@@ -102,7 +102,7 @@ class Split:
 
     @property
     def trivial(self) -> str | None:
-        """Why R@k and MAP@R say nothing of any model; None where they do."""
+        """Why R@k and MAP@R do not depend on the model; None if they do."""
         if len(np.unique(self.gallery.labels)) > 1:
             return None
         alone = self.class_names[self.gallery.labels[0]]
@@ -110,12 +110,12 @@ class Split:
 
     @property
     def shared_gallery(self) -> bool:
-        """True where the queries search among themselves."""
+        """True if the queries are the gallery."""
         return self.gallery is self.query
 
     @property
     def lone(self) -> np.ndarray:
-        """(q,) bool: queries with no image of their class in the gallery, beside themselves."""
+        """(q,) bool: True for queries whose class has no other image in the gallery."""
         members = np.bincount(self.gallery.labels, minlength=len(self.class_names))
         relevant = members[self.query.labels] - int(self.shared_gallery)
         if self.twins is not None:
@@ -125,11 +125,13 @@ class Split:
 
     @cached_property
     def fingerprints(self) -> tuple[str, str]:
-        """(of the training part, of all): hashes of names, labels and image marks; another one means other
-        data. Class names count in the second one alone: no weight depends on them."""
+        """(SHA-256 of the training part, of all parts): of the names, the labels and the images' contents.
+
+        The class names count only in the second one, as no weight depends on them.
+        """
         parts = [self.train, self.query, *([] if self.shared_gallery else [self.gallery])]
-        marks = [_digest(part) for part in parts]
-        return marks[0], hashlib.sha256("\0".join([*marks, *self.class_names]).encode()).hexdigest()
+        digests = [_digest(part) for part in parts]
+        return digests[0], hashlib.sha256("\0".join([*digests, *self.class_names]).encode()).hexdigest()
 
 
 def _digest(part: Part) -> str:

@@ -1,4 +1,4 @@
-"""TODO"""
+"""PIL images become the tensors that a network is fed with, augmented in training."""
 
 import numpy as np
 import torch
@@ -12,12 +12,20 @@ BILINEAR = InterpolationMode.BILINEAR
 
 
 def transforms(spec: ImageSpec, mean, std) -> tuple[v2.Transform, v2.Transform]:
-    """(training, evaluation) transforms: PIL image -> normalised (channels, size, size) float32."""
+    """(training, evaluation) transforms of a PIL image to a normalised float32 tensor (channels, size, size).
+
+    drawing: squeezed into the square; in training moved, scaled, sheared and turned a little, never mirrored.
+    photo: the middle of the resized photo; in training a random part of it, mirrored half of the time.
+    none: squeezed into the square, in training too. mean, std: one number for each channel.
+    """
     size = spec.size
     tensor = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
     whole = [v2.Resize((size, size), BILINEAR)]
-    larger = [v2.Resize(spec.resize or round(size * 8 / 7), BILINEAR), v2.CenterCrop(size)]  # 224 of 256
-    if spec.augment == "drawing":  # strokes: move and turn a little, never mirror
+    larger = [
+        v2.Resize(spec.resize or round(size * 8 / 7), BILINEAR),
+        v2.CenterCrop(size),
+    ]  # 8/7: 256 for 224
+    if spec.augment == "drawing":
         moved = v2.RandomAffine(8, translate=(0.06, 0.06), scale=(0.9, 1.1), shear=6, interpolation=BILINEAR)
         return v2.Compose([*whole, moved, *tensor]), v2.Compose([*whole, *tensor])
     if spec.augment == "photo":
@@ -26,10 +34,11 @@ def transforms(spec: ImageSpec, mean, std) -> tuple[v2.Transform, v2.Transform]:
     return v2.Compose([*whole, *tensor]), v2.Compose([*whole, *tensor])
 
 
-class Images(Dataset):
-    """Item i, or (i, seed) -> (image, label, i); the seed alone decides a random transform's draw.
+class ImageDataset(Dataset):
+    """Images for a DataLoader: the key i, or (i, seed), gives (image, label, i).
 
-    So what a sample looks like depends on no worker's state, and on no other sample.
+    The seed alone determines the random numbers of the transform, so an augmented image does not depend on
+    the state of a worker process or on other samples.
     """
 
     def __init__(self, part: Part, labels: np.ndarray, transform: v2.Transform, channels: int):
@@ -47,8 +56,8 @@ class Images(Dataset):
             return self.transform(image), int(self.labels[i]), i
 
 
-class Rows(Dataset):
-    """Item i, or (i, seed) -> (row of features, label, i); nothing about it is random."""
+class RowDataset(Dataset):
+    """Features for a DataLoader: the key i, or (i, seed), gives (row of features, label, i)."""
 
     def __init__(self, part: Part, labels: np.ndarray):
         self.part, self.labels = part, labels

@@ -1,4 +1,4 @@
-"""The image files below a folder, links followed, and what was left out of it and why."""
+"""Find the image files below a folder, and say which files were left out and why."""
 
 import os
 from collections import Counter
@@ -8,8 +8,8 @@ from pathlib import Path
 from deconfuse.data.image_files import suffixes
 from deconfuse.system.errors import shorten
 
-# What operating systems, network drives and archives leave behind, in small letters; names that begin with a
-# dot are such too.
+# Folders and files, in lower case, that operating systems, network drives and archive programs create. Names
+# that begin with a dot count as such too.
 TOOL_FOLDERS = frozenset(
     (
         "@eadir",
@@ -27,10 +27,13 @@ TOOL_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 
 @dataclass
 class Found:
-    """names: the images, as paths from the folder, in order. left_out: files of endings that are no images,
-    by ending. tools: files that other programs leave. loose: images beside the sub-folders. broken: links
-    to nothing. loops: links to a folder that was read already. hidden: topmost folders whose names begin with
-    a dot and that hold images, with how many."""
+    """What `images_below` found.
+
+    names: the images as paths relative to the folder, in order. left_out: the number of files of each ending
+    that is no image's. tools: the number of files that each other program left. loose: images beside the
+    sub-folders. broken: links to nothing. loops: links to folders that were read already. hidden: the number
+    of images in each topmost folder whose name begins with a dot.
+    """
 
     names: list[str] = field(default_factory=list)
     left_out: Counter = field(default_factory=Counter)
@@ -41,7 +44,7 @@ class Found:
     hidden: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """What was left out, in a line for each reason."""
+        """One line for each reason why files were left out."""
         said = []
         if self.left_out:
             kinds = shorten((f"{n:,} {suffix}" for suffix, n in self.left_out.most_common()), 6)
@@ -72,8 +75,8 @@ class Found:
 def images_below(base: Path) -> Found:
     """All images in sub-folders of base, at any depth.
 
-    Links to files and folders are followed. Below each topmost folder a folder is read once, however many
-    links lead to it, and none that leads back up is followed.
+    Links to files and folders are followed. Below each topmost folder, a folder is read once, however many
+    links lead to it; a link that leads back up is not followed.
     """
     found, top = Found(), _identity(base)
     for entry in sorted(os.scandir(base), key=lambda entry: entry.name):
@@ -92,7 +95,7 @@ def images_below(base: Path) -> Found:
 
 
 def _read(folder: str, prefix: str, seen: set[tuple[int, int]], found: Found) -> None:
-    """Add what is below a folder; seen: the folders that were read for this topmost one, and base."""
+    """Add the images below a topmost folder; seen: the identities of base and of the folders already read."""
     waiting = [(folder, prefix)]
     while waiting:
         folder, prefix = waiting.pop()
@@ -113,11 +116,11 @@ def _read(folder: str, prefix: str, seen: set[tuple[int, int]], found: Found) ->
                 found.names.append(prefix + entry.name)
             else:
                 found.left_out[_ending(entry.name)] += 1
-        waiting[:0] = links  # after the folders themselves, so that the link is what is not followed
+        waiting[:0] = links  # read after the folders, so that a link to one of them is left out
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
-    """The same for all paths to one folder."""
+    """(device, inode), which is the same for all paths to one folder."""
     stat = os.stat(folder)
     return stat.st_dev, stat.st_ino
 
@@ -128,14 +131,14 @@ def _is_tool(name: str, folder: bool) -> bool:
 
 
 def _count_tool(entry: os.DirEntry, found: Found) -> None:
-    """Count a tool's file, or the files in its folder; links in it are not followed."""
+    """Count the file of a tool, or the files in its folder without following links."""
     n = 1 if not entry.is_dir() else sum(len(files) for _, _, files in os.walk(entry.path))
     if n:
         found.tools[entry.name] += n
 
 
 def _count_hidden(entry: os.DirEntry, found: Found) -> None:
-    """Name a topmost hidden folder that holds images directly: it may be meant as a class."""
+    """Record a topmost hidden folder that holds images directly, as it may be meant as a class."""
     n = sum(Path(each.name).suffix.lower() in suffixes() for each in os.scandir(entry.path))
     if n and entry.name not in (".ipynb_checkpoints", ".thumbnails"):
         found.hidden[entry.name] = n

@@ -1,7 +1,7 @@
 """Stanford Cars: 16,185 photos of 196 car models (Krause et al., 3dRR 2013).
 
 The first 98 classes train (8,054 images), the last 98 test (8,131), as the field does; the authors' own
-split, made for classification, plays no part.
+split, which was made for classification, is not used.
 """
 
 from itertools import product
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from deconfuse.data.build import Listing
 from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, confined
+from deconfuse.data.listing import Listing
 from deconfuse.system.errors import UserError, flag
 
 TRAINING_CLASSES = 98
@@ -45,9 +45,9 @@ def load(
 ) -> Listing:
     """Read the photos and their .mat files in either of the authors' layouts.
 
-    That is cars_annos.mat with car_ims/, or devkit/ with cars_train/ and cars_test/, directly in root or
-    in root/stanford_cars as torchvision has it. crop_box: cut the images to the cars' boxes.
-    Raises UserError, naming the folder and the files it needs, where one is missing.
+    They are cars_annos.mat with car_ims/, and devkit/ with cars_train/ and cars_test/, directly in root or
+    in root/stanford_cars as torchvision unpacks them. crop_box: cut the images to the cars' boxes.
+    Raises UserError, naming the folder and the files it needs, if one is missing.
     """
     found = LAYOUT.find(root)
     if len(found) == 2:
@@ -72,7 +72,7 @@ def load(
             f"{spelt}: has {len(classes)} class_names, and {files[wrong[0]].name} is of class "
             f"{label[wrong[0]]:g}; unpack the archive again"
         )
-    # The authors count pixels from 1 and include the last.
+    # The authors count pixels from 1 and include the last one.
     images = FileImages(files, np.concatenate(boxes) - (1, 1, 0, 0) if boxes else None)
     return Listing(
         images,
@@ -84,7 +84,7 @@ def load(
 
 
 def _read(path: Path, key: str) -> np.ndarray:
-    """A variable of a .mat file; UserError where the file is damaged or has none of that name."""
+    """A variable of a .mat file; UserError if the file is damaged or has no such variable."""
     try:
         content = loadmat(path, squeeze_me=True, variable_names=[key])
     except Exception as error:  # scipy, zlib and struct each have their own for a damaged file
@@ -96,7 +96,7 @@ def _read(path: Path, key: str) -> np.ndarray:
 
 
 def _columns(path: Path, name: str) -> np.ndarray:
-    """The struct array `annotations`, with a field for the file's name, its class and its box."""
+    """The struct array `annotations`, with fields for file name, class and box."""
     rows = np.atleast_1d(_read(path, "annotations"))
     missing = [field for field in (name, "class", *EDGES) if field not in (rows.dtype.names or ())]
     if missing:

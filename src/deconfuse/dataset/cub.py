@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deconfuse.data.build import Listing
 from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, confined, lines
+from deconfuse.data.listing import Listing
 from deconfuse.system.errors import UserError, flag
 
 LAYOUT = Layout(
@@ -29,7 +29,7 @@ def load(
     """Read the folder CUB_200_2011 as its authors distribute it.
 
     crop_box: cut the images to the birds' boxes (bounding_boxes.txt).
-    Raises UserError, naming the folder and the files it needs, where one is missing.
+    Raises UserError, naming the folder and the files it needs, if one is missing.
     """
     base = Path(root)
     LAYOUT.find(base)
@@ -56,7 +56,7 @@ def load(
 
 
 def _pairs(path: Path) -> dict[str, str]:
-    """The lines 'key value' of a text file."""
+    """The lines 'key value' of a text file as a dictionary."""
     pairs = [line.split(maxsplit=1) for line in lines(path)]
     if any(len(pair) != 2 for pair in pairs):
         raise UserError(f"{path}: every line must be 'id value'; unpack the archive again")

@@ -1,9 +1,9 @@
-"""Features you have already: head and proxies are trained on them, no image is opened.
+"""Your own features: head and proxies are trained on them, and no image is opened.
 
-An .npz file, or a folder of .npy files, with the arrays features (n, D), labels (n,), split (n,) and, if
-wanted, paths (n,), the names of the samples. Several crops of one image may have its path: the second is
-named "PATH (2)" in all tables, and so on in the order of the rows. A query and a row of the gallery with one
-path and the same features are one sample, which is never its own neighbour.
+They are in an .npz file, or a folder of .npy files, with the arrays features (n, D), labels (n,), split (n,)
+and optionally paths (n,), the names of the samples. Several crops of one image may have the same path: the
+second is named "PATH (2)" in all tables, and so on in the order of the rows. A query and a gallery row with
+the same path and the same features are one sample, which is never its own neighbour.
 """
 
 import zipfile
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deconfuse.data.build import Listing
 from deconfuse.data.images import FeatureRows
+from deconfuse.data.listing import Listing
 from deconfuse.data.spelling import one_spelling
 from deconfuse.system.arrays import map_array
 from deconfuse.system.errors import UserError
@@ -22,17 +22,16 @@ from deconfuse.system.progress import console, track
 
 NEEDED = ("features", "labels", "split")
 OPTIONAL = ("paths",)
-CHECKED_BYTES = 64 * 2**20  # of features looked at at once
-SAME = (
-    1e-3  # of a row's length: how far apart features of one image may be, which batches of other sizes round
-)
+CHECKED_BYTES = 64 * 2**20  # of features that are checked at once
+# The greatest distance between features of one image, relative to their norm, as batch sizes change rounding.
+SAME = 1e-3
 
 
 def load(path: str) -> Listing:
     """Read the arrays; features stay on disk, mapped into memory, unless their .npz file is compressed.
 
     labels: whole numbers or strings; split: train and test, or train, query and gallery.
-    Raises UserError where an array is missing, damaged, of another type or length, or not finite.
+    Raises UserError if an array is missing, damaged, of a wrong type or length, or not finite.
     """
     place = Path(path)
     arrays = _arrays(place)
@@ -57,7 +56,7 @@ def load(path: str) -> Listing:
 
 
 def _numbered(paths: list[str], parts: list[str], source: str) -> list[str]:
-    """The paths, none twice in a part: the second of one path is "PATH (2)"; a line says how many are so."""
+    """The paths with numbers, so that none occurs twice in a part; prints how many got a number."""
     mixed = "test" in parts and {"query", "gallery"} & set(parts)
     sides = ["train" if part == "train" else "test" for part in parts] if mixed else parts
     taken, seen, names = set(zip(sides, paths, strict=True)), Counter(), []
@@ -94,7 +93,7 @@ def _identities(features: np.ndarray, names: list[str]) -> list[Hashable]:
 
 
 def _arrays(place: Path) -> dict[str, np.ndarray]:
-    """The arrays by name; features as they are stored, where they can be mapped not in memory."""
+    """The arrays by name; features are mapped instead of read, unless they are compressed."""
     if place.is_dir():
         there = {key: place / f"{key}.npy" for key in (*NEEDED, *OPTIONAL)}
         there = {key: file for key, file in there.items() if file.is_file()}
@@ -126,7 +125,7 @@ def _arrays(place: Path) -> dict[str, np.ndarray]:
 
 
 def _readable(what: Path | str, read):
-    """What `read` returns; numpy and zip have errors of their own for damaged files and Python objects."""
+    """What `read` returns; errors of numpy and zip become UserErrors."""
     try:
         return read()
     except Exception as error:
@@ -163,7 +162,7 @@ def _check_shapes(place: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _check_finite(place: Path, features: np.ndarray) -> None:
-    """Raise UserError, naming the row, where a number is not finite as float32."""
+    """Raise UserError, naming the row, if a number is not finite as float32."""
     step = max(1, CHECKED_BYTES // (4 * features.shape[1]))
     starts = range(0, len(features), step)
     for start in track(starts, "checking features", len(starts)):
@@ -179,7 +178,7 @@ def _check_finite(place: Path, features: np.ndarray) -> None:
 
 
 def _words(place: Path, key: str, array: np.ndarray) -> list[str]:
-    """Strings as they are, whole numbers as they are written; UserError for anything else."""
+    """An array of strings or, for labels, of whole numbers as strings; UserError for anything else."""
     kinds = "iuUS" if key == "labels" else "US"
     if array.dtype.kind not in kinds:
         raise UserError(

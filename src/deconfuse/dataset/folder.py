@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deconfuse.data.build import Listing
 from deconfuse.data.image_files import identities, suffixes
 from deconfuse.data.images import FileImages
+from deconfuse.data.listing import Listing
 from deconfuse.data.spelling import Names, one_spelling, same_word
 from deconfuse.data.walk import images_below
 from deconfuse.system.errors import UserError, did_you_mean, one_of, shorten, within
@@ -23,13 +23,14 @@ def load(
     seed: int = 0,
     layout: str = "auto",
 ) -> Listing:
-    """Read root/class/**/image.*, or root/train/class/**/image.* where the topmost folders say splits.
+    """Read root/class/**/image.*, or root/train/class/**/image.* if the topmost folders are splits.
 
-    test_classes: a share of the classes (seeded) or their names; None: half, or what the folders say.
-    layout: classes, each topmost folder is a class; splits, each is a part (WORDS) that holds classes;
-    pooled, the parts are put together and classes drawn for the test; auto: splits where two kinds of them
-    are there, else classes.
-    Raises UserError where root is missing or empty, or a named test class is not in it.
+    test_classes: the share of the classes that the seed draws for the test, or their names; None: half of
+    them, or the classes in the folders of test splits.
+    layout=classes: each topmost folder is a class. splits: each is a part (WORDS) that contains classes.
+    pooled: the parts are put together and classes are drawn for the test. auto: splits if there are folders
+    of two different parts, else classes.
+    Raises UserError if root is missing or empty, or if it lacks a named test class.
     """
     base = Path(root)
     if not base.is_dir():
@@ -93,7 +94,7 @@ def _parts(
 
 
 def _says_splits(tops: list[str]) -> bool:
-    """True where there are folders of two kinds of split, so that none is a class by its name alone."""
+    """True if there are folders of two different parts; one alone may be a class of that name."""
     kinds = {WORDS[top.casefold()] for top in tops if top.casefold() in WORDS}
     return len(kinds) > 1
 
@@ -101,7 +102,7 @@ def _says_splits(tops: list[str]) -> bool:
 def _as_they_say(
     names: list[str], classes: list[str], tops: list[str], base: Path
 ) -> tuple[list[str], list[str], list[str]]:
-    """Each image in the part that its topmost folder says; val tests where there is no other test."""
+    """Each image in the part that its topmost folder names; val is the test if there is no other."""
     parts = [WORDS[name.split("/", 1)[0].casefold()] for name in names]
     if "train" not in parts:
         raise UserError(
@@ -134,7 +135,7 @@ def _as_they_say(
 def _drawn(
     names: list[str], classes: list[str], test_classes, seed: int, base: Path
 ) -> tuple[list[str], list[str], list[str]]:
-    """The images of the classes that test_classes says are the test, the others train."""
+    """Images of the classes that test_classes chooses are the test, all others are for training."""
     test = _test_classes(sorted(set(classes)), 0.5 if test_classes is None else test_classes, seed, base)
     return names, classes, ["test" if name in test else "train" for name in classes]
 

@@ -2,8 +2,8 @@
 
 A class is a Unicode letter (Latin, Greek or Cyrillic, without decomposition) that all 16 faces
 have: 330 letters. Each face draws it once, with a seeded size, shift and rotation. Letters of
-different scripts that share one outline (Latin A, Greek Alpha, Cyrillic A) are classes of their
-own: confusing them is right by the eye and wrong by the label.
+different scripts that share one outline (Latin A, Greek Alpha, Cyrillic A) are separate classes, so a
+model that confuses them is right by the eye and wrong by the label.
 """
 
 import unicodedata
@@ -15,8 +15,8 @@ import numpy as np
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-from deconfuse.data.build import Listing, Reading
 from deconfuse.data.images import ArrayImages
+from deconfuse.data.listing import Listing, Reading
 from deconfuse.data.split import SMALLEST
 from deconfuse.system.errors import count, within
 from deconfuse.system.progress import track
@@ -32,10 +32,10 @@ FACES = tuple(
     for style in styles
 )
 SCRIPTS = ("LATIN", "GREEK", "CYRILLIC")
-CANVAS = 96  # pixels a letter is drawn on before it is reduced to the image size
+CANVAS = 96  # side in pixels of the canvas for a letter, which is then reduced to the image size
 
-# Letters whose drawings differ in less than 2 % of their ink in at least 4 of the 16 faces, and what
-# follows from it (if a = b and b = c). The test draws them all and finds exactly these.
+# Groups of letters whose drawings differ in less than 2 % of their ink in at least 4 of the 16 faces, merged
+# if they share a letter. A test draws all letters and finds exactly these groups.
 HOMOGLYPHS = (
     "AΑА BΒВ CС EΕЕ FϜ HΗН IΙІ JЈ KΚК MΜМ NΝ OΟО PΡР SЅ TΤТ XΧХ YΥ ZΖ ΓГ ΠП ÐĐ "
     "aа cс eе iі jј oοо pр sѕ xх yу ƞη ɛε ɵѳ ʜн ʙв ĸκк"
@@ -88,8 +88,8 @@ def draw(letter: str, face: str, size: int, scale: float, shift: tuple[float, fl
 def load(classes: int = 240, image_size: int = 32, seed: int = 0) -> Listing:
     """Draw the data set: half of the classes to train, half to test, 16 images each.
 
-    classes: how many of the 330 letters, chosen and split by the seed.
-    Raises UserError where classes is not in [4, 330] or the images are smaller than 8 pixels.
+    classes: how many of the 330 letters; the seed chooses and splits them.
+    Raises UserError if classes is not in [4, 330] or image_size is below 8.
     """
     alphabet = letters()
     within("dataset.classes", count("dataset.classes", classes, 4), 4, len(alphabet))

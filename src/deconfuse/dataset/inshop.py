@@ -4,9 +4,9 @@ The authors' protocol: 3,997 items train (25,882 images); of 3,985 others, 14,21
 their item among 12,612 gallery images.
 """
 
-from deconfuse.data.build import Listing, Reading
 from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, confined, fields, lines
+from deconfuse.data.listing import Listing, Reading
 from deconfuse.system.errors import one_of
 
 PARTITION = "list_eval_partition.txt"
@@ -27,10 +27,10 @@ def load(
 
     A class is an item (id_00000002), whatever categories its photos are filed under. Items with a single
     training image belong to the protocol, so they are kept.
-    Raises UserError, naming the folder and the files it needs, where one is missing.
+    Raises UserError, naming the folder and the files it needs, if one is missing.
     """
     partition, home = LAYOUT.find(root)
-    # Before the rows, the file says how many there are and what their columns are.
+    # The file begins with the number of rows and the names of the columns.
     text = [line for line in lines(partition) if not line.strip().isdigit() and "image_name" not in line]
     rows = fields(partition, text, "image_name", "item_id", "evaluation_status")
     for part in sorted({part for _, _, part in rows}):

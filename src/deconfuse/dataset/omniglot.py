@@ -13,17 +13,17 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import Omniglot
 
-from deconfuse.data.build import Listing, Reading
 from deconfuse.data.images import ArrayImages
+from deconfuse.data.listing import Listing, Reading
 from deconfuse.system.errors import UserError, did_you_mean, flag
 
 ARCHIVES = ("images_background_small1.zip", "images_background_small2.zip", "images_background.zip")
 
 
 def load(root: str, train: list[str], test: list[str], download: bool = True) -> Listing:
-    """Read the alphabets `train` and `test`; without a zip file in root, try torchvision's download.
+    """Read the alphabets `train` and `test`; if root has no zip file and `download`, torchvision fetches it.
 
-    Raises UserError where files are missing or damaged, or an alphabet is not in them.
+    Raises UserError if files are missing or damaged, or if they lack an alphabet.
     """
     flag("dataset.download", download)
     drawings = _read(_archives(Path(root), download))
@@ -67,7 +67,7 @@ def _archives(root: Path, download: bool) -> list[Path]:
 
 
 def _read(archives: list[Path]) -> dict[str, np.ndarray]:
-    """name -> (105, 105) uint8, white strokes on black; name is Alphabet/characterNN/drawing.png."""
+    """Alphabet/characterNN/drawing.png -> (105, 105) uint8, white strokes on black."""
     drawings = {}
     for archive in archives:
         try:

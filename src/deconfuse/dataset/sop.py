@@ -5,9 +5,9 @@ The authors' split: 11,318 classes train (59,551 images), 11,316 others test (60
 
 from pathlib import Path
 
-from deconfuse.data.build import Listing
 from deconfuse.data.images import FileImages
 from deconfuse.data.layout import Layout, confined, fields, lines
+from deconfuse.data.listing import Listing
 from deconfuse.system.errors import UserError
 
 LAYOUT = Layout(
@@ -24,8 +24,8 @@ def load(
 ) -> Listing:
     """Read the folder Stanford_Online_Products as its authors distribute it.
 
-    A class is one thing on sale; its name is its category and its number, "bicycle 1".
-    Raises UserError, naming the folder and the files it needs, where one is missing.
+    A class is one thing on sale, named by its category and number, such as "bicycle 1".
+    Raises UserError, naming the folder and the files it needs, if one is missing.
     """
     train, test = LAYOUT.find(root)
     rows = [(*row, "train") for row in _rows(train)] + [(*row, "test") for row in _rows(test)]
@@ -42,7 +42,7 @@ def load(
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:
-    """(image, class) of each line 'image_id class_id super_class_id path'; the first is a header."""
+    """(image, class) of each line 'image_id class_id super_class_id path' after the header."""
     header, *text = lines(path) or [""]
     if not header.startswith("image_id"):
         raise UserError(

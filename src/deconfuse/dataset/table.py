@@ -1,13 +1,13 @@
-"""Your own images as a CSV with the columns path, label and split (train, test, query, gallery)."""
+"""Your own images, listed in a CSV with the columns path, label and split (train, test, query, gallery)."""
 
 import os
 from pathlib import Path
 
 from deconfuse.data import csv_files
-from deconfuse.data.build import Listing
 from deconfuse.data.csv_files import Rows
 from deconfuse.data.image_files import identities
 from deconfuse.data.images import FileImages
+from deconfuse.data.listing import Listing
 from deconfuse.data.spelling import one_spelling
 from deconfuse.system.errors import UserError, shorten
 
@@ -20,7 +20,7 @@ def load(
 ) -> Listing:
     """Read the CSV; paths are relative to root, by default the CSV's own folder.
 
-    Raises UserError where the file, a column or an image is missing, or a cell is empty.
+    Raises UserError if the file, a column or an image is missing, or if a cell is empty.
     """
     file = Path(csv)
     if not file.is_file():
@@ -34,7 +34,7 @@ def load(
     files = [os.path.join(home, path) for path in paths]  # a million Path objects take seconds
     same = identities(files)
     for i in (i for i, found in enumerate(same) if found is None and paths[i] != paths[i].strip()):
-        paths[i] = paths[i].strip()  # spaces around a path count only where a file is named so
+        paths[i] = paths[i].strip()  # no file has these spaces in its name
         files[i] = os.path.join(home, paths[i])
         (same[i],) = identities(files[i : i + 1])
     absent = [Path(path) for path, found in zip(files, same, strict=True) if found is None]
@@ -51,7 +51,7 @@ def load(
 
 
 def _columns(rows: Rows) -> tuple[list[str], list[str], list[str]]:
-    """Path, label and split of every row, all filled; errors name the line in the file."""
+    """The columns path, label and split without empty cells; errors name the line of the file."""
     if not rows.header:
         raise UserError(f"{rows.file}: not a readable CSV (No columns; the file is empty)")
     paths, labels, parts = (rows.columns[place] for place in rows.places(COLUMNS))

@@ -1,4 +1,4 @@
-"""Lightning callbacks: progress, retrieval on the test classes, checkpoints that are kept and explained."""
+"""Lightning callbacks that show progress, measure retrieval, and keep and explain checkpoints."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,24 +16,25 @@ from deconfuse.system.progress import bar
 
 
 class Keep(pl.Callback):
-    """Hand the model's state to `save(state, epoch)` after each of the epochs named, counted from 1."""
+    """Call save(state, epoch) with the model's state dict after each of `epochs`, which count from 1."""
 
     def __init__(self, epochs: set[int], save: Callable[[dict, int], None]):
         self.epochs, self.save = epochs, save
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
-        """One process of several writes."""
+        """Only the first of several processes saves."""
         epoch = trainer.current_epoch + 1
         if epoch in self.epochs and trainer.is_global_zero:
             self.save(pl_module.state_dict(), epoch)
 
 
 class Explain(pl.Callback):
-    """Keep and explain the epochs that are due, all but the last one, which is explained after training.
+    """Keep and explain the checkpoints of epochs that are due; the last epoch is explained after training.
 
-    due(epoch): the epochs, counted from 1, to be explained as far as is known after an epoch; keep(state,
-    epoch) writes a checkpoint, explain(checkpoint, epoch) reads it into a model of its own, so that nothing
-    of the one in training is touched; forget(epoch): it was due once and is no more (a former best).
+    due(epoch): the epochs, counted from 1, that are to be explained as far as is known after an epoch.
+    keep(state, epoch) writes a checkpoint and returns its path. explain(checkpoint, epoch) reads it into
+    another model, so the model in training is not changed. forget(epoch) removes the checkpoint of an epoch
+    that is no longer due because a later one is better.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Explain(pl.Callback):
         self.due, self.keep, self.explain, self.forget = due, keep, explain, forget
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
-        """Of several processes all explain; random states are put back, as loaders draw from them."""
+        """All processes explain. The random state is restored afterwards, as training draws from it."""
         epoch = trainer.current_epoch + 1
         due = self.due(epoch)
         if epoch in due and epoch < trainer.max_epochs:
@@ -58,37 +59,37 @@ class Explain(pl.Callback):
 
 
 class Progress(pl.Callback):
-    """A bar over batches of all epochs, with the epoch, the loss and the last R@1 beside it."""
+    """A bar over the batches of all epochs, with the epoch, the loss and the last R@1."""
 
     def __init__(self, what: str = "training"):
         self.what, self.bar, self.task = what, bar(), None
 
     def on_train_start(self, trainer, pl_module) -> None:
-        """Draw the bar; a resumed run starts where it stands."""
+        """Show the bar; that of a resumed training starts at its first batch."""
         total = int(trainer.estimated_stepping_batches)
         self.bar.start()
         self.task = self.bar.add_task(self.what, total=total, completed=trainer.global_step, note="")
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        """One batch further."""
+        """Advance the bar by one batch."""
         recall = trainer.callback_metrics.get("R@1")
         found = f"  R@1 {recall.item():.3f}" if recall is not None else ""
         note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {outputs['loss'].item():.3f}"
         self.bar.update(self.task, completed=trainer.global_step, note=note + found)
 
     def on_train_end(self, trainer, pl_module) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.bar.stop()
 
     def on_exception(self, trainer, pl_module, exception) -> None:
-        """Take the bar away before the error is shown."""
+        """Remove the bar before the error is shown."""
         self.bar.stop()
 
 
 class Retrieval(pl.Callback):
-    """Log the split's R@k and MAP@R on the test classes; history.csv has a row per measured epoch.
+    """Log R@k and MAP@R on the test classes, and write a row of history.csv for each measured epoch.
 
-    The history is part of the checkpoint, so a run that was resumed has all of it.
+    The rows are part of the checkpoint, so the history of a resumed training is complete.
     """
 
     def __init__(self, split: Split, history: Path):
@@ -98,25 +99,25 @@ class Retrieval(pl.Callback):
         self.latest: dict[str, float] = {}
 
     def state_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """The rows so far, which Lightning stores in the checkpoint."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """The rows up to the checkpoint."""
+        """Take over the rows that a checkpoint stores."""
         self.rows = list(state_dict["rows"])
 
     def on_validation_epoch_start(self, trainer, pl_module) -> None:
-        """Forget the last epoch's embeddings."""
+        """Discard the embeddings of the previous epoch."""
         self.found = {}
 
     def on_validation_batch_end(
         self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0
     ) -> None:
-        """Collect the embeddings that validation_step returned, with their rows."""
+        """Collect the embeddings that validation_step returned, with the rows they belong to."""
         self.found.setdefault(dataloader_idx, []).append((outputs.detach().cpu(), batch[2].cpu()))
 
     def on_validation_epoch_end(self, trainer, pl_module) -> None:
-        """Measure by the directions of the embeddings, those of all processes."""
+        """Measure retrieval by the normalised embeddings of all processes."""
         query = self._embeddings(0, len(self.split.query))
         gallery = self._embeddings(1, len(self.split.gallery)) if 1 in self.found else query
         values = metrics(
@@ -137,7 +138,7 @@ class Retrieval(pl.Callback):
         return distributed.by_row(z.float(), rows, n)
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
-        """Lightning validates before it ends the epoch; only now is the epoch's mean loss known."""
+        """Add the epoch's row; its mean loss is known only now, after Lightning's validation."""
         if self.latest:
             loss = trainer.callback_metrics["loss"].item()
             self.rows.append({"epoch": trainer.current_epoch + 1, "loss": loss, **self.latest})

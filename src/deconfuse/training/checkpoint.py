@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read by the model they are of alone, kept under their epochs' names."""
+"""Write checkpoints atomically, read them, and name those that are kept by their epochs."""
 
 import io
 import shutil
@@ -16,26 +16,26 @@ from deconfuse.training.embedder import Embedder
 
 
 def save(content: dict, path: Path) -> None:
-    """Write a checkpoint whole or not at all."""
-    memory = io.BytesIO()  # torch's own writer turns a full disk into an assertion
+    """Write a checkpoint completely or not at all."""
+    memory = io.BytesIO()  # on a full disk, torch's own writer fails with an assertion
     torch.save(content, memory)
     with whole_file(path) as partial:
         partial.write_bytes(memory.getbuffer())
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Lightning writes elsewhere and moves, which between file systems is a copy that can be cut short."""
+    """Lightning's checkpoint writer that writes atomically; a move between file systems is not atomic."""
 
     def __init__(self, settings: dict | None = None):
         self.settings = settings
 
     def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
-        """Write beside the target, then rename."""
+        """Write a temporary file beside the target, then rename it."""
         save(provenance.stamped(checkpoint, self.settings), Path(path))
 
 
 def read(path: Path) -> dict:
-    """A checkpoint file's content, nothing but tensors and plain values; UserError where it is damaged."""
+    """The content of a checkpoint, only tensors and plain values; UserError if the file is damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zip and pickle each have their own for a damaged file
@@ -43,15 +43,17 @@ def read(path: Path) -> dict:
 
 
 def load(model: Embedder, path: Path, settings: dict | None = None) -> None:
-    """Put a checkpoint's weights into the model; UserError where it is damaged, another's, or made with other
-    settings (None: any)."""
+    """Load the weights of a checkpoint into the model.
+
+    Raises UserError if the file is damaged, of another model, or made with other settings (None: any).
+    """
     state = read(path)
     provenance.check(path, state, settings)
     _fill(model, state, path)
 
 
 def resumable(model: Embedder, path: Path, settings: dict | None) -> int:
-    """The epoch, counted from 0, that training goes on with; UserError where the file is not this model's."""
+    """Load an unfinished training, and return its next epoch, counted from 0; errors as those of `load`."""
     content = read(path)
     if not {"epoch", "state_dict", "optimizer_states", "lr_schedulers"} <= content.keys():
         raise UserError(f"{path}: not a checkpoint that training goes on from; delete it and run again")
@@ -73,44 +75,44 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 
 def path_at(folder: Path, epoch: int) -> Path:
-    """Where recipe.checkpoints keeps the checkpoint after an epoch."""
+    """The path of the checkpoint that recipe.checkpoints keeps after an epoch."""
     return folder / f"epoch_{epoch:04d}.ckpt"
 
 
 def kept_at(folder: Path, epoch: int) -> Path:
-    """The checkpoint after an epoch: recipe.checkpoints' where there is one, else influence.when's."""
+    """The path of an epoch's checkpoint: the one that recipe.checkpoints keeps, or else influence.when's."""
     path = path_at(folder, epoch)
     return path if path.exists() else folder / f"explained_{epoch:04d}.ckpt"
 
 
 def kept(checkpoint: Path) -> list[Path]:
-    """The checkpoints kept before the last one, in the order they were made."""
+    """The checkpoints that recipe.checkpoints kept before the last one, by epoch."""
     return sorted(checkpoint.parent.glob("epoch_*.ckpt"))
 
 
 def epoch_of(path: Path) -> int:
-    """The epoch, counted from 1, that a checkpoint's name says."""
+    """The epoch, counted from 1, in the name of a checkpoint."""
     return int(path.stem.rpartition("_")[2])
 
 
 def keep(folder: Path, state: dict, epoch: int) -> Path:
-    """The checkpoint of an epoch for its explanation, written where recipe.checkpoints keeps none."""
+    """The checkpoint of an epoch that is to be explained; written if recipe.checkpoints keeps none."""
     if distributed.first() and not path_at(folder, epoch).exists():
         save(state, kept_at(folder, epoch))
-    distributed.wait()  # the others look for what the first has written, here or as recipe.checkpoints'
+    distributed.wait()  # the other processes read what the first one has written
     return kept_at(folder, epoch)
 
 
 def forget(folder: Path, epoch: int) -> None:
-    """Remove an epoch's checkpoint and all made from it, unless recipe.checkpoints keeps it."""
+    """Remove the checkpoint that was kept for an explanation, and all files made from it."""
     for path in folder.glob(f"explained_{epoch:04d}.*") if distributed.first() else []:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def history(checkpoint: Path) -> list[dict]:
-    """The rows of the history.csv beside a checkpoint: what was measured while it was trained.
+    """The rows of history.csv beside a checkpoint, one for each epoch measured during training.
 
-    Raises UserError where it is damaged or gone.
+    Raises UserError if the file is damaged or missing.
     """
     path = checkpoint.parent / "history.csv"
     try:

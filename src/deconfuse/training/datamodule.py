@@ -1,4 +1,4 @@
-"""Split + transforms + class-balanced sampler -> loaders."""
+"""The DataLoaders of one data set, for training and for evaluation."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from deconfuse.data.sampler import BalancedBatches
 from deconfuse.data.split import ImageSpec, Part, RowSpec, Split
-from deconfuse.data.transforms import Images, Rows, transforms
+from deconfuse.data.transforms import ImageDataset, RowDataset, transforms
 from deconfuse.system import distributed
 from deconfuse.system.errors import count
 from deconfuse.training import loader_workers
@@ -18,7 +18,7 @@ from deconfuse.training.recipe import CLASS_BALANCED, Recipe
 
 
 def together(samples: list, shape: tuple[int, ...]) -> list[torch.Tensor]:
-    """A batch (inputs, labels, numbers); of no samples where there are more processes than samples."""
+    """A batch (inputs, labels, sample numbers); without samples if there are fewer of them than processes."""
     if samples:
         return default_collate(samples)
     none = torch.zeros(0, dtype=torch.long)
@@ -26,9 +26,10 @@ def together(samples: list, shape: tuple[int, ...]) -> list[torch.Tensor]:
 
 
 class DataModule(pl.LightningDataModule):
-    """Loaders of one split, with the labels that training is to believe.
+    """The DataLoaders of one split; `labels` (n,) take the place of its training labels.
 
-    left_out (n,): samples that no training batch holds (none); they keep their place everywhere else.
+    left_out (n,) bool: samples that are in no training batch; None: no sample. They keep their place in
+    everything but training.
     """
 
     def __init__(
@@ -45,17 +46,17 @@ class DataModule(pl.LightningDataModule):
         self.split, self.labels, self.recipe = split, labels, recipe
         self.drawn = labels if left_out is None else np.where(left_out, -1, labels)
         self.num_workers, self.seed = count("num_workers", num_workers, 0), seed
-        self.training = self.evaluation = None  # rows of features are fed as they are
+        self.training = self.evaluation = None  # transforms, which rows of features do not have
         if isinstance(split.image, ImageSpec):
             self.training, self.evaluation = transforms(split.image, backbone.mean, backbone.std)
-        self.first_epoch = 0  # where a resumed run goes on
+        self.first_epoch = 0  # counted from 0; a resumed run starts later
         self.process = distributed.rank(), distributed.world()
 
     def train_dataloader(self) -> DataLoader:
-        """Balanced batches; on resume they start at first_epoch.
+        """Training batches of BalancedBatches from first_epoch on.
 
-        Lightning 2.6 sets a sampler's epoch only after worker processes have drawn their first
-        batches (its issue 21938), so the sampler is born with the right one.
+        Lightning 2.6 sets the epoch of a sampler only after worker processes have drawn their first batches
+        (its issue 21938), so the sampler gets the first epoch when it is made.
         """
         sizes = self.recipe.classes_per_batch, self.recipe.per_class
         balanced = self.recipe.sampling == CLASS_BALANCED
@@ -68,21 +69,24 @@ class DataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> list[DataLoader]:
-        """[query] or, where the data set has its own gallery, [query, gallery]; of several processes each has
-        its own rows, or the last one where it has none, as Lightning wants a batch."""
+        """The loader of the queries and, if the data set has its own gallery, that of the gallery.
+
+        Each of several processes loads its own rows. A process that has none loads the last row, as
+        Lightning needs a batch.
+        """
         parts = [self.split.query] if self.split.shared_gallery else [self.split.query, self.split.gallery]
         return [self.in_order(part, self.own(part) or range(len(part))[-1:]) for part in parts]
 
     def own(self, part: Part) -> range:
-        """The rows of a part that this process is to pass through the network; there may be none."""
+        """The rows of a part that this process passes through the network, possibly none."""
         return distributed.share(len(part), self.recipe.eval_batch_size)
 
     def item(self, part: Part, i: int) -> torch.Tensor:
-        """The i-th input of a part, without augmentation."""
+        """Input i of a part, without augmentation."""
         return self._samples(part, part.labels, self.evaluation)[i][0]
 
     def in_order(self, part: Part, rows: range | None = None) -> DataLoader:
-        """A part, or some rows of it, without augmentation, in its own order."""
+        """A loader of a part, or of some rows of it, in order and without augmentation."""
         samples = self._samples(part, part.labels, self.evaluation)
         return DataLoader(
             samples if rows in (None, range(len(part))) else Subset(samples, rows),
@@ -92,5 +96,5 @@ class DataModule(pl.LightningDataModule):
 
     def _samples(self, part: Part, labels: np.ndarray, transform: v2.Transform | None) -> Dataset:
         if isinstance(self.split.image, RowSpec):
-            return Rows(part, labels)
-        return Images(part, labels, transform, self.split.image.channels)
+            return RowDataset(part, labels)
+        return ImageDataset(part, labels, transform, self.split.image.channels)

@@ -1,4 +1,4 @@
-"""What Lightning makes of the trainer's settings: a device, or several processes with one each."""
+"""Turn the trainer's settings into Lightning's Trainer, its device, and its group of processes."""
 
 import inspect
 import os
@@ -14,12 +14,11 @@ from deconfuse.system.errors import UserError, did_you_mean
 from deconfuse.training.trainer_keys import OURS, refusal
 
 LEAVES_SOME_UNUSED = "ddp_find_unused_parameters_true"
-PATIENCE = timedelta(days=7)  # of processes that wait for one of them: who is lost is found in other ways
+PATIENCE = timedelta(days=7)  # timeout of processes that wait; lost ones are noticed in other ways
 
 
 def check(trainer) -> None:
-    """Raise UserError where a partial of Lightning's Trainer has arguments that it does not know, or that are
-    not the user's to set."""
+    """Raise UserError if a partial of Lightning's Trainer has unknown arguments or ones users can't set."""
     valid = inspect.signature(pl.Trainer.__init__).parameters.keys() - OURS.keys() - {"self"}
     for name in getattr(trainer, "keywords", {}):
         if name in OURS:
@@ -29,7 +28,7 @@ def check(trainer) -> None:
 
 
 def trainer_of(trainer, **settings) -> pl.Trainer:
-    """Lightning's Trainer, or one line about what it can't do here (trainer.accelerator=gpu)."""
+    """Lightning's Trainer; UserError if it can't work here, as trainer.accelerator=gpu without a GPU."""
     check(trainer)
     try:
         return trainer(**settings)
@@ -43,7 +42,7 @@ def device(trainer) -> torch.device:
 
 
 def strategy(trainer) -> Strategy:
-    """What Lightning makes of a partial of its Trainer: one process, or several with a device each."""
+    """Lightning's strategy for a partial of its Trainer: one process, or several with a device each."""
     found = trainer_of(trainer, logger=False, enable_checkpointing=False).strategy
     if not isinstance(found, (SingleDeviceStrategy, DDPStrategy)):
         raise UserError(
@@ -56,8 +55,8 @@ def strategy(trainer) -> Strategy:
 def joint(trainer) -> Strategy | str:
     """Lightning's strategy for this process, alone or among others.
 
-    Buffers are not sent around: they are equal, as BatchNorm sees the whole batch, and validation passes
-    as many batches as a process has.
+    Buffers are not synchronised: they are equal, as BatchNorm sees the whole batch, and processes may
+    validate different numbers of batches.
     """
     if distributed.world() == 1:
         return "auto"
@@ -66,9 +65,9 @@ def joint(trainer) -> Strategy | str:
 
 
 def join(trainer) -> None:
-    """Make this process one of several; Lightning knows how they were started and who is which.
+    """Make this process a member of the process group; Lightning finds its rank in the environment.
 
-    Raises UserError where more or fewer were started than the trainer's settings say.
+    Raises UserError if the number of started processes is not that of the trainer's settings.
     """
     several = DDPStrategy(timeout=PATIENCE)
     trainer_of(trainer, logger=False, enable_checkpointing=False, strategy=several)

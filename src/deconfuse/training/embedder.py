@@ -17,8 +17,8 @@ from deconfuse.training.recipe import Recipe
 class Embedder(pl.LightningModule):
     """z = W phi(x) + b, with phi the backbone, W (m, D) and b (m,) the head.
 
-    recipe: optimizer, learning rates, schedule and whether BatchNorm is frozen. A backbone that `embeds` has
-    m = D, W = 1 and b = 0, which stay: z = phi(x).
+    recipe: optimizer, learning rates, schedule and whether BatchNorm is frozen. For a backbone that `embeds`,
+    m = D, and W = 1 and b = 0 are not trained: z = phi(x).
     """
 
     def __init__(self, backbone: nn.Module, loss: nn.Module, recipe: Recipe):
@@ -32,14 +32,14 @@ class Embedder(pl.LightningModule):
             self.head.requires_grad_(False)
 
     def forward(self, inputs: Float[Tensor, "B *input"]) -> Float[Tensor, "B m"]:
-        """Embeddings, not normalised."""
+        """The embeddings z, not normalised."""
         return self.head(self.backbone(inputs))
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """Loss of a balanced batch (images, labels, indices); UserError where it is not finite.
+        """The loss of a batch (inputs, labels, sample numbers); UserError if it is not finite.
 
-        The mean over samples, or the loss's `of_batch` where it is no mean over samples. Of several processes
-        each has a part of the batch, and the loss of all of it.
+        It is the mean over samples, or the `of_batch` of a loss that is no such mean. Each of several
+        processes has a part of the batch and computes the loss of the whole batch.
         """
         images, labels, _ = batch
         with shared_batch.whole_batch():
@@ -60,18 +60,18 @@ class Embedder(pl.LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        """Dropout must not be the same in every process."""
+        """Give each process its own seed, as dropout must not be the same in all of them."""
         if distributed.rank():
             torch.manual_seed(torch.initial_seed() + distributed.rank())
 
     def validation_step(
         self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> Float[Tensor, "B m"]:
-        """Embeddings, for the callback that measures retrieval."""
+        """The embeddings, for the callback that measures retrieval."""
         return self(batch[0])
 
     def train(self, mode: bool = True) -> "Embedder":
-        """As usual, but frozen BatchNorm keeps its running statistics."""
+        """Set training mode, except that frozen BatchNorm stays in evaluation mode."""
         super().train(mode)
         if mode and self.recipe.freeze_batchnorm:
             for module in self.backbone.modules():
@@ -80,7 +80,7 @@ class Embedder(pl.LightningModule):
         return self
 
     def configure_optimizers(self) -> dict:
-        """One parameter group each for backbone, head and proxies; proxies are never decayed."""
+        """One parameter group each for backbone, head and proxies; proxies have no weight decay."""
         groups = [
             {"params": list(module.parameters()), "lr": rate, "name": name, **extra}
             for name, module, rate, extra in (

@@ -1,7 +1,7 @@
-"""The processes that load images: a signal to all of a job's processes is for the main one to answer.
+"""Worker processes that load images leave signals to the main process.
 
-systemd, containers, SLURM and a terminal's Ctrl-C signal every process. A worker that died of it would make
-the main one fail, with a loader's traceback, before its own signal stops it.
+systemd, containers, SLURM and Ctrl-C in a terminal signal every process of a job. If a worker died of the
+signal, the main process would fail with a loader's traceback before its own signal stops it.
 """
 
 import os
@@ -32,10 +32,10 @@ GRACE = 2.0  # seconds in which a signal that a worker died of reaches the main 
 
 
 class Worker(ForkProcess):
-    """A process that is born with SIGNALS blocked: there is no moment at which one ends it."""
+    """A process that is started with SIGNALS blocked, so that none of them can end it at any moment."""
 
     def start(self) -> None:
-        """Start it; the new process inherits what this thread blocks."""
+        """Start the process, which inherits the blocked signals of this thread."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             super().start()
@@ -44,13 +44,13 @@ class Worker(ForkProcess):
 
 
 class Context(ForkContext):
-    """Forks, as is usual under Linux, workers that leave signals to the main process."""
+    """A multiprocessing context that forks processes of class Worker."""
 
     Process = Worker
 
 
 def settings(number: int) -> dict:
-    """The arguments of a torch DataLoader that say how its workers run; number: how many, 0 for none."""
+    """The arguments of a torch DataLoader for its workers; number: how many of them, 0 for none."""
     if not number:
         return {"num_workers": 0}
     own = {"multiprocessing_context": Context(), "worker_init_fn": begin} if sys.platform == "linux" else {}
@@ -58,7 +58,7 @@ def settings(number: int) -> dict:
 
 
 def begin(_: int) -> None:
-    """What a worker does first: it ends when its parent has ended, or when its parent sends SIGTERM."""
+    """Start a thread that ends the worker when its parent has ended or sends it SIGTERM."""
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 
 
@@ -72,7 +72,7 @@ def _watch(parent: int) -> None:
 
 @contextmanager
 def looked_after() -> Iterator[None]:
-    """Turn the error of a worker that is lost into one line: about a signal that has come, else about memory.
+    """Inside, a lost worker raises the signal that has arrived, or else a UserError about memory.
 
     An error that is raised while a signal's exception cleans up becomes that exception again. Lightning's
     teardown, for example, fails if the signal came while the loaders were made.
@@ -86,20 +86,23 @@ def looked_after() -> Iterator[None]:
             raise met from None
         if not _lost(error):
             raise
-        time.sleep(GRACE)  # the signal's own error is raised in here
+        time.sleep(GRACE)  # a signal that arrives now raises its own exception here
         raise UserError(_line(str(error))) from error
 
 
 def batches(loader: Iterable[T]) -> Iterator[T]:
-    """What a loader yields, looked after."""
+    """The batches of a loader, inside looked_after."""
     with looked_after():
         yield from loader
 
 
 @cache
 def _hush() -> None:
-    """Python prints what is raised while a loader is thrown away: that a worker is lost, which is said
-    otherwise, and that a loader lacks attributes, which a signal stopped while it was made."""
+    """Stop Python from printing two errors that are raised while a loader is deleted.
+
+    One says that a worker is lost, which is reported in other ways. The other says that a loader lacks
+    attributes, as a signal arrived while it was being made.
+    """
     said = sys.unraisablehook
 
     def hook(met) -> None:
@@ -111,7 +114,7 @@ def _hush() -> None:
 
 
 def _lost(error: BaseException) -> bool:
-    """True for what torch says of a worker that has died, and for what is met on the way to a dead one."""
+    """True for torch's error about a dead worker, and for errors while data is fetched from one."""
     if isinstance(error, RuntimeError):
         return re.search(r"DataLoader worker \(pid", str(error)) is not None
     frames = traceback.extract_tb(error.__traceback__)
@@ -132,7 +135,7 @@ def _line(text: str) -> str:
 
 
 def _first(error: BaseException) -> BaseException | None:
-    """The Ctrl-C or signal during whose cleaning up the error came; None where there was none."""
+    """The Ctrl-C or signal during whose handling the error was raised; None if there was none."""
     before = error.__context__
     while before is not None and not isinstance(before, (KeyboardInterrupt, Stopped)):
         before = before.__context__

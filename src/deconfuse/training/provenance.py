@@ -1,4 +1,4 @@
-"""A checkpoint stores the settings that it was made with; one of other settings is refused."""
+"""A checkpoint stores the settings that it was made with; a checkpoint of other settings is refused."""
 
 import json
 from pathlib import Path
@@ -10,22 +10,26 @@ LONGEST = 40  # longer values, such as fingerprints, are cut to eight letters in
 
 
 def stamped(content: dict, settings: dict | None) -> dict:
-    """A checkpoint's content with the settings that it was made with; without them where settings is None."""
+    """A checkpoint's content with the settings that it was made with, unless settings is None."""
     if settings is not None:
         content[KEY] = json.dumps(settings, sort_keys=True, default=str)
     return content
 
 
 def check(path: Path, content: dict, settings: dict | None) -> None:
-    """Remove the settings from a checkpoint's content; UserError, with keys and values, where they are not
-    `settings`.
+    """Remove the settings from a checkpoint's content, and raise UserError if they are not `settings`.
 
-    Nothing is compared where settings is None, or where the checkpoint was saved without settings, as the
-    models of the closed loop are.
+    The error names the keys that differ and both values. A checkpoint that stores no settings is refused too.
+    If settings is None, nothing is compared.
     """
     made_with = content.pop(KEY, None)
-    if made_with is None or settings is None:
+    if settings is None:
         return
+    if made_with is None:
+        raise UserError(
+            f"{path}: does not say which settings it was made with; put the folder's own checkpoint back, or "
+            "delete it and run again"
+        )
     there, here = _flat(json.loads(made_with)), _flat(json.loads(json.dumps(settings, default=str)))
     keys = [key for key in {**here, **there} if there.get(key) != here.get(key)]
     if keys:

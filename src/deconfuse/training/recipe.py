@@ -1,4 +1,4 @@
-"""How a model is trained: the numbers of conf/recipe/, checked."""
+"""How a model is trained: the checked settings of conf/recipe/."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +68,6 @@ class Recipe:
 
     @property
     def kept_epochs(self) -> set[int]:
-        """The epochs, counted from 1, after which a checkpoint is kept; the last epoch is always one."""
+        """The epochs, counted from 1, after which a checkpoint is kept; the last epoch is among them."""
         number = min(self.checkpoints, self.epochs)
         return {round(self.epochs * i / number) for i in range(1, number + 1)}

@@ -1,9 +1,9 @@
 """One training batch in several processes: the same loss and the same step as in one.
 
-Each process passes its share of the samples through the network. Losses are of the whole batch: embeddings
-are joined, so that a loss may be no mean over samples and the shares may differ in length. Lightning averages
-the gradients of w processes, so a process's are w times its own part of the slope. BatchNorm is of the whole
-batch too (torch's SyncBatchNorm does the same, on GPUs only).
+Each process passes its part of the samples through the network. The embeddings of all processes are joined,
+and the loss is computed from the whole batch, so a loss need not be a mean over samples, and parts may differ
+in length. Lightning averages the gradients of w processes; therefore each process multiplies its part of the
+gradient by w. BatchNorm uses the whole batch too (torch's SyncBatchNorm does the same, on GPUs only).
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -44,20 +44,20 @@ class _Total(torch.autograd.Function):
 
 
 def joined(part: Float[Tensor, "k m"]) -> Float[Tensor, "B m"]:
-    """The whole batch's rows, in the order of the processes; see above for its slope."""
+    """The rows of the whole batch, in the order of the processes; the gradient is as described above."""
     return _Joined.apply(part) if distributed.world() > 1 else part
 
 
 def whole_batch() -> AbstractContextManager:
-    """Inside, BatchNorm in training has the mean and variance of the whole batch."""
+    """Inside, BatchNorm in training mode uses the mean and variance of the whole batch."""
     return WholeBatchNorm() if distributed.world() > 1 else nullcontext()
 
 
 class WholeBatchNorm(TorchFunctionMode):
-    """Takes the place of F.batch_norm, so that any module that calls it is meant and none is changed."""
+    """Replaces F.batch_norm, so that it applies to all modules that call it, and none is modified."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        """As called, but for F.batch_norm in training."""
+        """Call the function, or `batch_norm` in place of F.batch_norm in training mode."""
         kwargs = kwargs or {}
         if function is F.batch_norm:
             call = BATCH_NORM.bind(*args, **kwargs)
@@ -78,7 +78,7 @@ def batch_norm(
 ) -> Float[Tensor, "k c *d"]:
     """F.batch_norm in training: y = weight (x - mean) / sqrt(var + eps) + bias, over all processes' samples.
 
-    Moves the running statistics, if there are any, as torch does: by the unbiased variance.
+    Updates the running statistics, if there are any, with the unbiased variance, as torch does.
     """
     dims = [0, *range(2, input.ndim)]
     along = [1, -1, *[1] * (input.ndim - 2)]

@@ -1,4 +1,4 @@
-"""Find the checkpoint that belongs to a configuration, or train it."""
+"""Find the checkpoint that belongs to a configuration, or train the model."""
 
 import copy
 import signal
@@ -40,14 +40,14 @@ def find_or_train(
     settings: dict | None = None,
     moments=None,
 ) -> tuple[Path, bool]:
-    """(checkpoint, whether it was there already); the model then has the checkpoint's weights.
+    """(the checkpoint, whether it existed already); afterwards the model has the checkpoint's weights.
 
-    folder: named after everything the weights depend on. trainer: a partial of Lightning's Trainer.
-    settings: what the weights depend on; kept in the checkpoint, and one that was made with others is
-    refused (None: neither).
-    moments: which epochs are explained while training goes on, and how (attribution/epochs.py); None: none.
-    Training that was cut short goes on after its last whole epoch. Of several processes one trains, and
-    the others wait for it.
+    folder: its name depends on all that the weights depend on. trainer: a partial of Lightning's Trainer.
+    settings: everything that the weights depend on. They are stored in the checkpoint, and a checkpoint of
+    other settings is refused; None: neither.
+    moments: which epochs are explained during training, and how (attribution/epochs.py); None: no epoch.
+    A training that was interrupted continues after its last complete epoch. Only one of several jobs that
+    need the checkpoint trains it, and the others wait.
     """
     final, unfinished = folder / FINAL, folder / RESUME
 
@@ -55,9 +55,7 @@ def find_or_train(
         if not final.exists():
             return None
         load(model, final, settings)
-        with suppress(
-            OSError
-        ):  # of a process that was killed between the two, in a folder that may be closed
+        with suppress(OSError):  # left by a killed job, perhaps in a read-only folder
             unfinished.unlink(missing_ok=True)
         return final, True
 
@@ -96,10 +94,10 @@ def another(
     left_out: np.ndarray | None = None,
     settings: dict | None = None,
 ) -> tuple[Embedder, DataModule, Path, bool]:
-    """A model of other labels from the same start, found or trained in its own folder: the model, its data,
-    the checkpoint, and whether it was there already. The rest as in find_or_train.
+    """(model, data, checkpoint, whether it existed already) for other labels, from the same initial weights.
 
-    What is drawn at random afterwards does not depend on whether it was found; `start` stays as it is.
+    The other arguments are those of find_or_train. Random numbers drawn afterwards do not depend on whether
+    the checkpoint was found; `start` is not changed.
     """
     model, data = copy.deepcopy(start.untrained), start.data
     own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed, left_out)
@@ -109,7 +107,7 @@ def another(
 
 
 def said(unfinished: Path, epochs: int) -> None:
-    """What of a training that was stopped is on disk."""
+    """Print how many epochs of a training that was stopped are on disk."""
     whole = read(unfinished)["epoch"] + 1 if unfinished.exists() else 0
     console.print(f"training stopped; {whole} of {epochs} epochs are kept in {unfinished.parent}")
 
@@ -124,7 +122,7 @@ def fit(
     settings: dict | None = None,
     moments=None,
 ) -> None:
-    """Train with Lightning; the last whole epoch is always on disk.
+    """Train with Lightning; the last complete epoch is always on disk.
 
     Raises KeyboardInterrupt where Lightning would exit.
     """
@@ -174,12 +172,12 @@ def _explaining(moments, folder: Path, retrieval: Retrieval) -> list[Explain]:
 
 
 def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | None = None) -> None:
-    """Lightning's fit without what it says of loaders; raises KeyboardInterrupt where it would exit.
+    """Lightning's fit without its warnings about loaders; raises KeyboardInterrupt where it would exit.
 
-    data: a data module, or the loader of training batches.
+    data: a data module, or a loader of training batches.
     """
     with warnings.catch_warnings():
-        # What loads fast enough and what is frozen is ours to judge, and a resumed folder is not empty.
+        # Loading is fast enough, modules are frozen on purpose, and a resumed training has files already.
         for text in (
             ".*does not have many workers.*",
             ".*in eval mode at the start of training.*",
@@ -191,7 +189,7 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
         try:
             with loader_workers.looked_after():
                 made.fit(model, data, ckpt_path=resume, weights_only=True)
-        except SIGTERMException:  # where ours was raised in a place that lets no exception out
+        except SIGTERMException:  # our exception was raised in a place that lets none out
             raise Stopped(signal.SIGTERM) from None
         except SystemExit:
             raise KeyboardInterrupt from None

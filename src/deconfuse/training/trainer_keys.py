@@ -1,10 +1,10 @@
-"""The arguments of Lightning's Trainer that are not the user's to set, known without importing Lightning."""
+"""The arguments of Lightning's Trainer that users can't set, listed without importing Lightning."""
 
 EPOCHS = "recipe.epochs=N says how long is trained"
 VALIDATE = "recipe.validate_every=N says when R@1 is measured, on all queries and the whole gallery"
 WRITES = "output_dir=FOLDER and recipe.checkpoints say what is written where"
 SAMPLES = "recipe.classes_per_batch, recipe.per_class and recipe.sampling say what is in an epoch"
-# Arguments of Lightning's Trainer that are set here, or that would undo what is, and the keys to set instead.
+# Arguments that training sets itself, or that would undo what it sets, and the keys to use instead.
 OURS = {
     "max_epochs": EPOCHS,
     "min_epochs": EPOCHS,
@@ -33,5 +33,5 @@ OURS = {
 
 
 def refusal(name: str) -> str:
-    """What is said where one of them is set."""
+    """The error message for a user who sets one of them."""
     return f"trainer.{name} is not set there: {OURS[name]}; leave trainer.{name} out"

@@ -1,4 +1,4 @@
-"""A file of trained weights -> tensors under the names and in the shapes of a timm network."""
+"""Read a file of trained weights as tensors with the names and shapes of a timm network."""
 
 import sys
 from pathlib import Path
@@ -11,14 +11,14 @@ from deconfuse.system.errors import UserError, shorten
 
 PICKLED = (".pth", ".pt")
 SUFFIXES = (*PICKLED, ".safetensors")
-# What people's training scripts put before every name, beyond what timm takes off itself.
+# Prefixes that training scripts put before every name, beyond those that timm removes.
 PREFIXES = ("model.", "module.", "backbone.", "network.")
-# Where classifiers keep their weights; a backbone has none.
+# Prefixes of the weights of classifiers, which a backbone does not have.
 CLASSIFIERS = ("fc.", "classifier.", "head.fc.")
 
 
 def is_file_name(word: object) -> bool:
-    """True where the word ends as a file of weights does; timm knows .safetensors in small letters only."""
+    """True if a word ends like a file of weights; timm knows .safetensors only in lower case."""
     suffix = Path(str(word)).suffix
     return suffix in SUFFIXES or suffix.lower() in PICKLED
 
@@ -26,8 +26,8 @@ def is_file_name(word: object) -> bool:
 def read(path: Path) -> dict[str, Tensor]:
     """The state dict of a file, plain or under `state_dict`, `model` or their averaged (EMA) twins.
 
-    Nothing but tensors and plain values is unpickled. Raises UserError where the file is missing,
-    damaged, or no state dict.
+    Only tensors and plain values are unpickled. Raises UserError if the file is missing, damaged, or no
+    state dict.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights; give model.weights=FILE, imagenet or none")
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Tensor]:
 def _unreadable(path: Path, error: Exception) -> UserError:
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # a damaged file has no list
+    except Exception:  # the file is damaged
         foreign = []
     if foreign:
         return UserError(
@@ -55,7 +55,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
             "code; save the tensors alone with torch.save(network.state_dict(), FILE)"
         )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0][:120]
-    if reason.startswith("weights_only"):  # what timm says of anything that starts like no archive
+    if reason.startswith("weights_only"):  # timm's message for a file that is no archive
         reason = "it does not begin as PyTorch's files do"
     return UserError(f"{path}: not a whole file of weights ({reason}); fetch or save it again")
 
@@ -63,8 +63,8 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 def fit(tensors: dict[str, Tensor], network: nn.Module, in_channels: int, file: Path) -> dict[str, Tensor]:
     """The tensors as the network's state dict: timm's names, its input channels, no classifier.
 
-    in_channels other than 3: the first convolution is summed or repeated as timm does it for its own
-    weights. Raises UserError naming the first tensors that are missing, left over or of another shape.
+    If in_channels is not 3, the weights of the first convolution are summed or repeated as timm does it for
+    its own weights. Raises UserError naming the first tensors that are missing, unused or of another shape.
     """
     own = network.state_dict()
     tensors = _with_input_channels(_in_timm_names(tensors, network, file), network, in_channels)
@@ -74,7 +74,7 @@ def fit(tensors: dict[str, Tensor], network: nn.Module, in_channels: int, file: 
         for name, tensor in tensors.items()
         if name in own and tensor.shape != own[name].shape
     ]
-    # Files older than PyTorch 0.4.1 do not count batches, and nothing here reads the count.
+    # Files older than PyTorch 0.4.1 lack this count of batches, which nothing here reads.
     missing = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
     wrong += [f"{name} {_size(own[name])} is not in the file" for name in missing]
     wrong += [f"{name} {_size(tensors[name])} is not in the network" for name in tensors if name not in own]
@@ -87,7 +87,7 @@ def fit(tensors: dict[str, Tensor], network: nn.Module, in_channels: int, file: 
 
 
 def _in_timm_names(tensors: dict[str, Tensor], network: nn.Module, file: Path) -> dict[str, Tensor]:
-    """Prefixes taken off, then timm's own translation of its publishers' names, where it has one."""
+    """The tensors without prefixes, under timm's names if timm can translate them."""
     own = network.state_dict().keys()
     while tensors and not own & tensors.keys():
         prefix = next((word for word in PREFIXES if all(name.startswith(word) for name in tensors)), None)
@@ -109,7 +109,7 @@ def _in_timm_names(tensors: dict[str, Tensor], network: nn.Module, file: Path) -
 def _with_input_channels(
     tensors: dict[str, Tensor], network: nn.Module, in_channels: int
 ) -> dict[str, Tensor]:
-    """A copy whose first convolutions take in_channels, where they took three and timm can convert them."""
+    """A copy whose first convolutions take in_channels channels instead of 3, if timm can convert them."""
     own, adapted = network.state_dict(), dict(tensors)
     stems = network.pretrained_cfg.get("first_conv") or ()
     for stem in (stems,) if isinstance(stems, str) else stems:
@@ -118,7 +118,7 @@ def _with_input_channels(
             try:
                 adapted[name] = timm.models.adapt_input_conv(in_channels, tensors[name])
             except (NotImplementedError, AssertionError):
-                continue  # the shapes will tell
+                continue  # `fit` reports the shapes
     return adapted
 
 
