@@ -1,14 +1,15 @@
-"""Exact nearest neighbours: a float32 product per tile finds candidates, float64 settles what it cannot tell.
+"""Exact nearest neighbours: float32 products find the candidates, and float64 decides where they cannot.
 
 |a - b|^2 = |a|^2 + |b|^2 - 2 a.b loses its digits where rows are close to each other and far from the origin.
-So both sides are moved to the gallery's mean and scaled by a power of two first, in float64. Of the tiles'
-result it is known how far off it may be (`_error`): where that could change the order, the differences a - b
-of the rows as they were given are squared in float64, and where it could hide a neighbour, that query is
-compared with the whole gallery in float64.
+So both sides are first moved to the gallery's median and scaled by a power of two, in float64. `_error` bounds
+how far off a product's distance is. Where two candidates are closer than that, the differences a - b of the
+rows as they were given are squared in float64. Where a gallery row that is no candidate may be nearer, the
+query is compared with the whole gallery by products in float64, which takes some four times as long.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,8 +20,9 @@ MANY = 256  # neighbours beyond which whole rows of distances are ranked, not ti
 HELD = 2**24  # float32 distances, or half as many of float64, at once
 BLOCK = 64  # gallery rows of a tile of which the nearest is found first
 CHUNK = 2**18  # numbers that are held in float64 at once
-PRECISE = 1e-3  # of a distance: what may be off more than that is computed again
-BAND = 64  # gallery rows that float64 products cannot tell apart, and more than k, up to which differences do
+PRECISE = 1e-4  # a distance that may be off by more than this share of itself is computed again in float64
+TIE = 1e-9  # distances that differ by less than this share, and by less than their error, count as equal
+SAMPLE = 257  # gallery rows of which the median is taken
 PARALLEL = 1e-29  # squared distance of unit rows below which they have one direction, to float64 rounding
 
 
@@ -29,8 +31,9 @@ class Space:
     """Where queries and gallery are compared.
 
     unit: rows are scaled to length one first. lengths: of the rows, (q, 1) and (g, 1) in float64, None
-    without unit. mean (m,): of the gallery, in float64; scale: a power of two, so that no square over- or
-    underflows.
+    without unit. centre (m,): the median of up to SAMPLE gallery rows, in float64. It is a median because one
+    row that is far away moves a mean, and the lower one of two, a number that rows have, because differences
+    from it are then exact. scale: a power of two, so that no square overflows or underflows.
     own (q,): the gallery row that is the query itself, -1 for none.
     """
 
@@ -38,29 +41,27 @@ class Space:
     gallery: Float[Tensor, "g m"]
     unit: bool
     lengths: tuple[Tensor | None, Tensor | None]
-    mean: Float[Tensor, " m"]
+    centre: Float[Tensor, " m"]
     scale: float
     own: Int[Tensor, " q"]
 
     @classmethod
     def of(cls, query: Tensor, gallery: Tensor, unit: bool, same: bool, twins: Tensor | None) -> "Space":
-        """Three passes of the rows, some at a time; numbers that are not finite count as 0."""
+        """Measure centre and scale, some rows at a time. Numbers that are not finite count as 0."""
         if not torch.isfinite(gallery.sum() + query.sum()):
             query, gallery = (side.nan_to_num(0.0, 0.0, 0.0) for side in (query, gallery))
         sides = (gallery,) if same else (gallery, query)
         lengths = [row_lengths(side) if unit else None for side in sides]
-        total, low, high = gallery.new_zeros(gallery.shape[1], dtype=torch.float64), [], []
+        sample = torch.arange(0, len(gallery), max(1, len(gallery) // SAMPLE), device=gallery.device)
+        centre = _double(gallery[sample], lengths[0][sample] if unit else None).median(0).values
+        low, high = [], []
         for side, length in zip(sides, lengths, strict=True):
             for some in _chunks(side):
                 rows = _double(side[some], None if length is None else length[some])
-                total += rows.sum(0) if side is gallery else 0
                 low.append(rows.amin(0))
                 high.append(rows.amax(0))
-        mean = total / max(1, len(gallery))
-        widest = 0.0
-        if low:
-            ends = torch.stack(low).amin(0) - mean, torch.stack(high).amax(0) - mean
-            widest = max(float(end.abs().max()) for end in ends)
+        ends = torch.stack(low).amin(0) - centre, torch.stack(high).amax(0) - centre
+        widest = max(float(end.abs().max()) for end in ends)
         mantissa, _ = torch.frexp(torch.tensor(widest, dtype=torch.float64))
         scale = float(mantissa) / widest if widest else 1.0
         if same:
@@ -71,21 +72,21 @@ class Space:
                 if twins is None
                 else twins.to(query.device)
             )
-        return cls(query, gallery, unit, (lengths[-1], lengths[0]), mean, scale, own)
+        return cls(query, gallery, unit, (lengths[-1], lengths[0]), centre, scale, own)
 
     def centred(self, side: int, rows: slice | Tensor, dtype: torch.dtype) -> Float[Tensor, "n m"]:
-        """Rows of the queries (side 0) or the gallery (1), moved to the mean and scaled."""
+        """Rows of the queries (side 0) or the gallery (1), moved to the centre and scaled."""
         given, length = (self.query, self.gallery)[side][rows], self.lengths[side]
         result = torch.empty(given.shape, dtype=dtype, device=given.device)
         length = None if length is None else length[rows]
         for some in _chunks(given):
             part = _double(given[some], None if length is None else length[some])
-            result[some] = part.sub_(self.mean).mul_(self.scale)
+            result[some] = part.sub_(self.centre).mul_(self.scale)
         return result
 
     def distance(self, rows: Int[Tensor, " p"], others: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
         """|a - b|^2 of queries and gallery rows, in float64, by their differences and unscaled."""
-        found = [self.mean.new_empty(0)]
+        found = [self.centre.new_empty(0)]
         for some in _chunks(rows, self.query.shape[1]):
             a, b = (
                 _double(side[index[some]], None if length is None else length[index[some]])
@@ -97,11 +98,26 @@ class Space:
         squared = torch.cat(found)
         return squared.masked_fill_(squared < PARALLEL, 0) if self.unit else squared
 
+    @cached_property
+    def kinds(self) -> tuple[Int[Tensor, " g"], Int[Tensor, " u"]]:
+        """(which of u different rows each gallery row is, one gallery row of each)."""
+        rows = self.gallery / self.lengths[1] if self.unit else self.gallery
+        _, kind = rows.unique(dim=0, return_inverse=True)
+        one = torch.empty(int(kind.max()) + 1, dtype=torch.long, device=kind.device)
+        one[kind] = torch.arange(len(kind), device=kind.device)
+        return kind, one
+
+    def distance_by_kind(self, rows: Int[Tensor, " p"], others: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
+        """As `distance`, but once for a query and all copies of a gallery row."""
+        kind, one = self.kinds
+        pairs, place = (rows * len(one) + kind[others]).unique(return_inverse=True)
+        return self.distance(pairs // len(one), one[pairs % len(one)])[place]
+
 
 def row_lengths(rows: Float[Tensor, "n m"]) -> Float[Tensor, "n 1"]:
     """||row|| in float64; 1 for a row of zeros, which so stays one when it is divided."""
     found = [rows.new_ones(0, 1, dtype=torch.float64)]
-    found += [rows[some].double().square_().sum(1, keepdim=True).sqrt_() for some in _chunks(rows)]
+    found += [rows[some].double().square().sum(1, keepdim=True).sqrt_() for some in _chunks(rows)]
     length = torch.cat(found)
     return torch.where(length > 0, length, 1.0)
 
@@ -202,28 +218,39 @@ def _error(squared: Tensor, lengths: Tensor, m: int, dtype: torch.dtype) -> Tens
 def _settled(
     space: Space, rows: Int[Tensor, " t"], lengths: Tensor, approximate: Tensor, index: Tensor, k: int
 ) -> tuple[Float[Tensor, "t k"], Int[Tensor, "t k"], Bool[Tensor, " t"]]:
-    """The k nearest of some queries by the products' nearest, exact where it matters; and where a gallery row
-    that is not among these may be nearer."""
-    m, dtype = space.query.shape[1], approximate.dtype
+    """(squared distances, gallery rows, open) of the k nearest among the candidates of some queries.
+
+    approximate and index: the candidates by products, closest first. open: a gallery row that is no candidate
+    may be nearer than the k-th.
+    """
     squared, lengths = approximate.double().clamp_min_(0), lengths.double()
-    error = _error(squared, lengths, m, dtype)
+    error = _error(squared, lengths, space.query.shape[1], approximate.dtype)
+    index = index.masked_fill(torch.isinf(squared), -1)
+    error.masked_fill_(index < 0, 0)
     close = squared.diff(dim=1) < error[:, 1:] + error[:, :-1]
-    doubtful = error > PRECISE * squared
-    doubtful[:, 1:] |= close
-    doubtful[:, :-1] |= close
-    doubtful &= index >= 0
-    bound = squared[:, -1] - error[:, -1]  # what is not among these is no nearer
+    tie = close & (error <= TIE * squared)[:, 1:]  # never of float32 products
+    doubtful = (error > PRECISE * squared) & (index >= 0)
+    doubtful[:, 1:] |= close & ~tie
+    doubtful[:, :-1] |= close & ~tie
+    bound = squared[:, -1] - error[:, -1]  # a row that is no candidate is no nearer
+    squared = squared.gather(1, _starts(tie)) / space.scale**2
     row, column = doubtful.nonzero(as_tuple=True)
-    squared /= space.scale**2
     squared[row, column] = space.distance(rows[row], index[row, column])
     order = index.argsort(dim=1)
     order = order.gather(1, squared.gather(1, order).argsort(dim=1, stable=True))[:, :k]
     found, chosen, exact = (each.gather(1, order) for each in (squared, index, doubtful))
+    if index.shape[1] == k:  # there are no others: one more was asked for
+        return found, chosen, torch.zeros_like(exact[:, 0])
     reach = found[:, -1] * space.scale**2
     reach = torch.where(exact[:, -1], reach, reach + error.amax(1))
-    whole = index.shape[1] >= len(space.gallery) - 1 and index.shape[1] == k
-    open_ = torch.zeros_like(reach, dtype=torch.bool) if whole else ~(reach < bound)
-    return found, chosen, open_
+    return found, chosen, ~(reach < bound)
+
+
+def _starts(tie: Bool[Tensor, "t pairs"]) -> Int[Tensor, "t k"]:
+    """Where the run of ties that each candidate is in begins; tie: with the candidate before."""
+    place = torch.arange(tie.shape[1] + 1, device=tie.device).repeat(len(tie), 1)
+    place[:, 1:].masked_fill_(tie, 0)
+    return place.cummax(1).values
 
 
 def _whole(
@@ -244,28 +271,29 @@ def _whole(
         index = index.masked_fill(torch.isinf(value), -1)
         found, index, open_ = _settled(space, some, lengths, value, index, k)
         if open_.any():
-            parts = some[open_], lengths[open_], squared[open_]
-            found[open_], index[open_] = _by_differences(space, *parts, k)
+            parts = some[open_], lengths[open_]
+            chosen = _at_the_end(space, *parts, squared[open_], k)
+            found[open_], index[open_], _ = _settled(space, *parts, *chosen, k)
         yield some, found, index
 
 
-def _by_differences(
+def _at_the_end(
     space: Space, rows: Int[Tensor, " t"], lengths: Tensor, squared: Float[Tensor, "t g"], k: int
 ) -> tuple[Float[Tensor, "t k"], Int[Tensor, "t k"]]:
-    """The k smallest of whole rows of float64 distances, those that may be among them by their differences.
+    """(products, gallery rows) of the k nearest where float64's rounding decides which row is the k-th.
 
-    Where more than BAND rows beyond k are equally far to float64's rounding, they count as ties.
+    squared: products with the whole gallery. Rows that are within TIE as far as the k-th are equal. Where
+    rounding is more than that, as it is of rows that nearly coincide, the rows' differences decide.
     """
     reach = squared.kthvalue(k, dim=1).values[:, None]
     error = 2 * _error(reach, lengths, space.query.shape[1], torch.float64)
-    there = ~torch.isinf(squared)
-    band = there & (squared >= reach - error) & (squared <= reach + error)
-    tied = band & (band.sum(1, keepdim=True) > k + BAND)
-    row, column = (there & (squared <= reach + error) & ~tied).nonzero(as_tuple=True)
-    exact = torch.where(tied, reach / space.scale**2, torch.inf)
-    exact[row, column] = space.distance(rows[row], column)
-    index = smallest(exact, k)
-    found = exact.gather(1, index)
+    level = squared.masked_fill(squared > reach + error, torch.inf)
+    apart = (error > TIE * reach).expand_as(level)
+    level = torch.where((level >= reach - error) & ~torch.isinf(level) & ~apart, reach, level)
+    row, column = (apart & ~torch.isinf(level)).nonzero(as_tuple=True)
+    level[row, column] = space.distance_by_kind(rows[row], column) * space.scale**2
+    index = smallest(level, k)
+    found = level.gather(1, index)
     return found, index.masked_fill(torch.isinf(found), -1)
 
 
@@ -322,16 +350,8 @@ def _keep(
 
 def smallest(values: Float[Tensor, "t g"], k: int) -> Int[Tensor, "t k"]:
     """Where each row's k smallest values are, smallest first, ties by place."""
-    if 8 * k > values.shape[1] > MANY:  # so many that ranking all of them is quicker
-        return values.argsort(dim=1, stable=True)[:, :k]
-    value, place = values.topk(k, largest=False, sorted=True)
-    # topk takes any of several equals at the k-th place, and leaves equals in any order.
-    beyond = (values <= value[:, -1:]).sum(1) > k
-    tied = torch.nonzero(~beyond & (value[:, 1:] == value[:, :-1]).any(1))[:, 0]
-    if len(tied):
-        by_place = place[tied].sort(1).values
-        place[tied] = by_place.gather(1, values[tied].gather(1, by_place).argsort(dim=1, stable=True))
-    beyond = torch.nonzero(beyond)[:, 0]
-    if len(beyond):
-        place[beyond] = torch.argsort(values[beyond], dim=1, stable=True)[:, :k]
-    return place
+    last = values.kthvalue(k, dim=1).values[:, None]
+    chosen, level = values < last, values == last
+    chosen |= level & (level.cumsum(1) <= k - chosen.sum(1, keepdim=True))
+    place = chosen.nonzero()[:, 1].view(len(values), k)
+    return place.gather(1, values.gather(1, place).argsort(dim=1, stable=True))
