@@ -8,7 +8,7 @@ import copy
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,13 @@ from deconfuse.data.split import Split
 from deconfuse.retrieval.confusion import Explained, Queries
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, one_of, shorten
+from deconfuse.system.progress import console
 from deconfuse.training.checkpoint import load
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
 
 PARAMS = ("head", "last_block", "all")
+CHECKED_ROWS = 2**14  # of features looked at at once
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,7 @@ class Frozen:
         parts |= {} if split.shared_gallery else {"gallery": (self.gallery, split.gallery)}
         z = {name: F.linear(side, head.weight, head.bias) for name, (side, _) in parts.items()}
         for name, (_, samples) in parts.items():
-            zero = (~z[name].any(1)).nonzero()[:, 0].tolist()
-            if zero:
-                raise UserError(
-                    f"the embeddings of {len(zero)} {name} images are all zeros, so they have no direction: "
-                    f"{shorten(samples.names[i] for i in zero)}; mend these images or leave them out, or "
-                    "train "
-                    "with a lower recipe.lr_backbone"
-                )
+            _check_directions(z[name], name, samples.names)
         labels = (torch.from_numpy(part.labels) for part in (split.query, split.gallery))
         twins = None if split.twins is None else torch.from_numpy(split.twins)
         return Queries(z["query"], z.get("gallery", z["query"]), *labels, split.shared_gallery, twins)
@@ -81,8 +76,38 @@ def freeze(model: Embedder, data: DataModule, checkpoint: Path, device: torch.de
     model.cpu().requires_grad_(False)
     labels, head = torch.from_numpy(data.labels), model.head
     training = Training(features["train"], labels, head.weight, head.bias, model.loss)
+    for name, samples in parts.items() if head.bias.any() else ():
+        _say_dead(features[name], name, samples.names)
+    for rows, part in training.parts():
+        _check_directions(part.z, "training", split.train.names[rows])
     gallery = features.get("gallery", features["query"])
     return Frozen(training, features["query"], gallery, checkpoint.parent)
+
+
+def _check_directions(z: Float[Tensor, "n m"], side: str, names: Sequence[str]) -> None:
+    """Raise UserError, naming the images, where an embedding is zero: it has no direction."""
+    zero = (~z.any(1)).nonzero()[:, 0].tolist()
+    if zero:
+        raise UserError(
+            f"the embeddings of {len(zero)} {side} images are all zeros, so they have no direction: "
+            f"{shorten(names[i] for i in zero)}; mend these images or leave them out, or train with a lower "
+            "recipe.lr_backbone"
+        )
+
+
+def _say_dead(features: Float[Tensor, "n D"], side: str, names: Sequence[str]) -> None:
+    """Name the images whose features are all zeros: their embeddings are all the head's bias."""
+    dead = [
+        start + i
+        for start in range(0, len(features), CHECKED_ROWS)
+        for i in (~features[start : start + CHECKED_ROWS].any(1)).nonzero()[:, 0].tolist()
+    ]
+    if dead and distributed.first():
+        console.print(
+            f"warning: the backbone's features of {len(dead)} {side} images are all zeros, so that their "
+            f"embeddings are one and the same, the head's bias: {shorten(names[i] for i in dead)}; look whether "
+            "these images are blank"
+        )
 
 
 def attribute(

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deconfuse.attribution.head import TILE_BYTES, Training
+from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.system.errors import UserError, at_least, one_of
 from deconfuse.system.progress import console
 
@@ -183,7 +184,13 @@ def spectrum(
             break
         basis.append(w / w.norm())
     off = torch.diag(torch.tensor(beta[: len(alpha) - 1], dtype=torch.float64), 1)
-    values = torch.linalg.eigvalsh(torch.diag(torch.tensor(alpha, dtype=torch.float64)) + off + off.T)
+    tridiagonal = torch.diag(torch.tensor(alpha, dtype=torch.float64)) + off + off.T
+    values = factorise(
+        torch.linalg.eigvalsh,
+        tridiagonal,
+        "the Hessian's eigenvalues by Lanczos",
+        "look for features that are very large, or take influence=eif or influence=tracin, which need no Hessian",
+    )
     return Spectrum(values[-1].item(), values[0].item())
 
 

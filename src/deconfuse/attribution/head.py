@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from deconfuse.attribution.scores import room
 from deconfuse.retrieval.confusion import mean_distance_gradient
+from deconfuse.retrieval.directions import unit
 from deconfuse.system import distributed
 from deconfuse.system.arrays import let_go
 from deconfuse.system.progress import track
@@ -91,10 +92,10 @@ class Training:
             let_go(self.features.data_ptr())
 
     def embeddings(self) -> Float[Tensor, "n m"]:
-        """z, normalised, of all samples."""
+        """z of all samples, as long as they are: what compares directions scales them itself, in float64."""
         result = torch.empty(len(self), len(self.weight), dtype=self.weight.dtype, device=self.weight.device)
         for rows, part in self.parts():
-            result[rows] = F.normalize(part.z, dim=1)
+            result[rows] = part.z
         return result
 
     @cached_property
@@ -187,7 +188,7 @@ def class_cosines(training: Training, rows: slice) -> Float[Tensor, "t c"]:
 
     Needs a loss with proxies, rows grouped by class.
     """
-    cosine = F.normalize(training.z[rows], dim=1) @ training.proxies.T
+    cosine = unit(training.z[rows]) @ training.proxies.T
     return cosine.unflatten(1, (classes_of(training), -1)).amax(2)
 
 
@@ -237,8 +238,10 @@ def score_chunks(
 
 
 def side_gradient(training: Training, sides: Sides) -> Float[Tensor, "b r m"]:
-    """G: the gradient of each group's d in the z of its sides."""
-    return mean_distance_gradient(F.linear(sides.features, training.weight, training.bias), sides.share)
+    """G: the gradient of each group's d in the z of its sides, which is near zero where both z have nearly
+    one direction: found in float64, and rounded once."""
+    z = F.linear(sides.features, training.weight, training.bias)
+    return mean_distance_gradient(z.double(), sides.share.double()).to(z.dtype)
 
 
 def weight_gradient(training: Training, sides: Sides) -> Float[Tensor, "b m D"]:

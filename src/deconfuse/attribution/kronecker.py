@@ -14,6 +14,12 @@ from torch import Tensor
 
 from deconfuse.attribution.curvature import WIDE_BYTES, sample_gradients
 from deconfuse.attribution.head import Training
+from deconfuse.attribution.linear_algebra import factorise
+from deconfuse.retrieval.directions import unit
+
+FIX = (
+    "look for features that are very large, or take influence=eif or influence=tracin, which need no factors"
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,11 @@ def fit(training: Training, seed: int = 0) -> Factors:
     """
     r = sample_gradients(training, _labels(training.all, seed)[training.place])
     n, phi, total = len(training.all), training.features, training.total
-    inputs = torch.linalg.eigh(total(phi.T @ phi) / n).eigenvectors
-    outputs = torch.linalg.eigh(total(r.T @ r) / n).eigenvectors
+    sides = ((total(phi.T @ phi) / n, "features"), (total(r.T @ r) / n, "slopes of the loss"))
+    inputs, outputs = (
+        factorise(torch.linalg.eigh, moments, f"EKFAC, second moments of the {what}", FIX).eigenvectors
+        for moments, what in sides
+    )
     values = sum(
         (r[rows] @ outputs).square().T @ (part.features @ inputs).square() for rows, part in training.parts()
     )
@@ -69,7 +78,7 @@ def _labels(training: Training, seed: int) -> Int[Tensor, " n"]:
         return training.labels
     a, random = training.softmax[0], torch.Generator().manual_seed(seed)
     drawn = []
-    for z in training.embeddings().split(max(1, WIDE_BYTES // (4 * len(training.proxies)))):
+    for z in unit(training.embeddings()).split(max(1, WIDE_BYTES // (4 * len(training.proxies)))):
         # On the CPU, so that every device draws the same.
         share = F.softmax(a * z @ training.proxies.T, dim=1).cpu()
         drawn.append(torch.multinomial(share, 1, generator=random)[:, 0])

@@ -204,11 +204,12 @@ class ArrayImages(Sequence):
 class FeatureRows(Sequence):
     """Finished features in place of images, (n, D) of any real type; item i is row i, (D,) float32.
 
-    The array may be a file that is mapped into memory: only the rows that are asked for are read.
+    The array may be a file that is mapped into memory: only the rows that are asked for are read. exponent:
+    all numbers are multiplied by this power of two.
     """
 
-    def __init__(self, values: np.ndarray):
-        self.values, self.asked = values, 0
+    def __init__(self, values: np.ndarray, exponent: int = 0):
+        self.values, self.exponent, self.asked = values, exponent, 0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -217,7 +218,7 @@ class FeatureRows(Sequence):
         self.asked += 1
         if self.asked % ASKED == 0 and isinstance(self.values.base, mmap.mmap):
             self.values.base.madvise(mmap.MADV_DONTNEED)
-        return np.array(self.values[i], dtype=np.float32)
+        return np.ldexp(np.asarray(self.values[i], dtype=np.float32), self.exponent)
 
     def mark(self, i: int) -> bytes:
         """The numbers themselves."""

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse.attribution.head import Sides, Targets, Training, loss_change, score_chunks
+from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.attribution.network import Network, score_groups
 from deconfuse.retrieval.confusion import distance, mean_distance, mean_distance_gradient
 from deconfuse.system.errors import UserError, at_least, count, flag, number
@@ -180,7 +181,10 @@ class Space:
         """As `climb`, in coordinates of the span of the sides' z, which no step on d ever leaves."""
         if self.z.shape[1] >= self.z.shape[2]:
             return climb(self, sign, path)
-        basis, coordinates = torch.linalg.qr(self.z.transpose(1, 2))  # (b, m, r), (b, r, r)
+        fix = "look for features or weights of the head that are very large"
+        basis, coordinates = factorise(
+            torch.linalg.qr, self.z.transpose(1, 2), "EIF, embeddings of the confused samples", fix
+        )  # (b, m, r), (b, r, r)
         inside = Space(self.gram, coordinates.transpose(1, 2).contiguous(), self.share)
         return climb(inside, sign, path) @ basis.transpose(1, 2)
 

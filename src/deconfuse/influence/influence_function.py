@@ -25,6 +25,7 @@ from deconfuse.attribution.curvature import (
 )
 from deconfuse.attribution.head import Sides, Targets, Training, along, score_chunks, weight_gradient
 from deconfuse.attribution.kronecker import fit
+from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.attribution.network import Network, score_groups
 from deconfuse.system.errors import UserError, at_least, count, flag, one_of
 from deconfuse.system.progress import console
@@ -158,4 +159,6 @@ def _whole(
 
 def _inverse(training: Training, value: float) -> Float[Tensor, "mD mD"]:
     h = explicit(training)
-    return torch.linalg.inv(h + value * torch.eye(len(h), dtype=h.dtype, device=h.device))
+    damped = h + value * torch.eye(len(h), dtype=h.dtype, device=h.device)
+    fix = f"raise influence.damping (lambda is {value:.3g} now), or take influence.solver=cg"
+    return factorise(torch.linalg.inv, damped, "influence.solver=explicit, the damped Hessian", fix)

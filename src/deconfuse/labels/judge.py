@@ -14,9 +14,9 @@ from deconfuse.labels.relabel import Judgement, Votes, candidates, vote, vote_on
 def votes(training: Training, influence: Float[Tensor, "g n"], k: int | None, most: int | None) -> Votes:
     """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful."""
     if most is None:
-        return vote(training.embeddings(), training.labels, k)
+        return vote(training.embeddings(), training.labels, k, unit=True)
     asked = candidates(acting(influence).mean, most)
-    return vote_on(asked, training.embeddings(), training.labels, k)
+    return vote_on(asked, training.embeddings(), training.labels, k, unit=True)
 
 
 def judge(
