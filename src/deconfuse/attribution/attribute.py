@@ -105,8 +105,8 @@ def _say_dead(features: Float[Tensor, "n D"], side: str, names: Sequence[str]) -
     if dead and distributed.first():
         console.print(
             f"warning: the backbone's features of {len(dead)} {side} images are all zeros, so that their "
-            f"embeddings are one and the same, the head's bias: {shorten(names[i] for i in dead)}; look whether "
-            "these images are blank"
+            f"embeddings are one and the same, the head's bias: {shorten(names[i] for i in dead)}; look "
+            "whether these images are blank"
         )
 
 

@@ -189,7 +189,7 @@ def spectrum(
         torch.linalg.eigvalsh,
         tridiagonal,
         "the Hessian's eigenvalues by Lanczos",
-        "look for features that are very large, or take influence=eif or influence=tracin, which need no Hessian",
+        "look for features that are very large, or take influence=eif or tracin, which need no Hessian",
     )
     return Spectrum(values[-1].item(), values[0].item())
 

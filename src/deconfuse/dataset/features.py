@@ -201,8 +201,8 @@ def _check_rows(place: Path, features: np.ndarray) -> float:
         rows = shorten((f"features[{i}]" for i in zero), 3)
         said = f"{rows} is all zeros" if len(zero) == 1 else f"{len(zero)} rows are all zeros, {rows}"
         raise UserError(
-            f"{place}: {said}, as float32 at least, and so without a direction that could be compared; extract "
-            "these features again, or leave such rows out of all arrays (keep = features.any(1))"
+            f"{place}: {said}, as float32 at least, and so without a direction that could be compared; "
+            "extract these features again, or leave such rows out of all arrays (keep = features.any(1))"
         )
     return largest
 

@@ -101,7 +101,7 @@ class Space:
 def row_lengths(rows: Float[Tensor, "n m"]) -> Float[Tensor, "n 1"]:
     """||row|| in float64; 1 for a row of zeros, which so stays one when it is divided."""
     found = [rows.new_ones(0, 1, dtype=torch.float64)]
-    found += [rows[some].double().square_().sum(1, keepdim=True).sqrt_() for some in _chunks(rows)]
+    found += [rows[some].double().square().sum(1, keepdim=True).sqrt_() for some in _chunks(rows)]
     length = torch.cat(found)
     return torch.where(length > 0, length, 1.0)
 
