@@ -9,7 +9,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from deconfuse.attribution.features import find_or_extract
-from deconfuse.attribution.head import Targets, Training
+from deconfuse.attribution.head import Targets, Training, in_float64, is_narrow
 from deconfuse.attribution.network import Network, parameter_names
 from deconfuse.attribution.scores import blocks, room, unsound
 from deconfuse.data.split import Split
@@ -127,8 +127,13 @@ def attribute(
     """
 
     def seen(model: Embedder, frozen: Frozen) -> tuple[Training | Network, Targets]:
-        side = frozen.training.own() if params == "head" else whole(model, data, params, device)
-        return side, frozen.targets(explained)
+        targets = frozen.targets(explained)
+        if params != "head":
+            return whole(model, data, params, device), targets
+        if not is_narrow(frozen.training):
+            return frozen.training.own(), targets
+        targets = replace(targets, query=targets.query.double(), gallery=targets.gallery.double())
+        return in_float64(frozen.training).own(), targets
 
     def earlier() -> Iterator[tuple[Training | Network, Targets]]:
         for past, path in before(model, kept):
@@ -137,7 +142,7 @@ def attribute(
     more = {"earlier": earlier()} if takes_earlier(explainer) else {}
     scores = explainer(*seen(model, frozen), **more).cpu()
     if params == "head":
-        scores = of_all(scores, len(frozen.training), frozen.folder)
+        scores = of_all(scores, len(frozen.training), frozen.folder, frozen.training.weight.dtype)
     bad = unsound(scores)
     if bad:
         raise UserError(
@@ -147,12 +152,12 @@ def attribute(
     return scores
 
 
-def of_all(own: Float[Tensor, "g k"], n: int, folder: Path) -> Float[Tensor, "g n"]:
-    """The scores of the samples of all processes, a block of explanations at a time; beyond memory in the
-    folder, in each process."""
-    if distributed.world() == 1:
+def of_all(own: Float[Tensor, "g k"], n: int, folder: Path, dtype: torch.dtype) -> Float[Tensor, "g n"]:
+    """The scores of the samples of all processes, a block of explanations at a time, rounded to dtype; beyond
+    memory in the folder, in each process."""
+    if distributed.world() == 1 and own.dtype == dtype:
         return own
-    result, start = room(len(own), n, own.dtype, own.device, folder), 0
+    result, start = room(len(own), n, dtype, own.device, folder), 0
     for block in blocks(result):
         block.copy_(distributed.joined(own[start : start + len(block)].T.contiguous()).T)
         start += len(block)

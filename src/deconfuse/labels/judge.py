@@ -1,12 +1,13 @@
 """Ask a detector how suspicious each training label is, and the neighbours which label they vote for."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse.attribution.attribute import takes_earlier
-from deconfuse.attribution.head import Training
+from deconfuse.attribution.head import Training, in_float64, is_narrow
 from deconfuse.attribution.scores import acting
 from deconfuse.labels.relabel import Judgement, Votes, candidates, vote, vote_on
 
@@ -30,6 +31,15 @@ def judge(
 
     earlier: the training side at the checkpoints kept, for a detector whose signature has that word.
     """
-    more = {"earlier": earlier} if takes_earlier(detector) else {}
-    found = detector(training, influence, votes, **more)
-    return found if isinstance(found, Judgement) else Judgement(found, votes)
+    dtype = training.weight.dtype
+    more = {"earlier": map(_precise, earlier)} if takes_earlier(detector) else {}
+    found = detector(_precise(training), influence, votes, **more)
+    if not isinstance(found, Judgement):
+        return Judgement(found.to(dtype), votes)
+    own = replace(found.votes, share=found.votes.share.to(dtype), own=found.votes.own.to(dtype))
+    return Judgement(found.suspicion.to(dtype), own)
+
+
+def _precise(training: Training) -> Training:
+    """The side in float64 where its embeddings have nearly one direction."""
+    return in_float64(training) if is_narrow(training) else training
