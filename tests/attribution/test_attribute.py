@@ -1,10 +1,19 @@
+import numpy as np
 import pytest
 import torch
 
-from deconfuse.attribution.attribute import Frozen
+from deconfuse.attribution.attribute import Frozen, freeze
+from deconfuse.attribution.head import Training
+from deconfuse.data.split import FeatureRows, Part, RowSpec, Split, build
 from deconfuse.influence import tracin
+from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.model.identity import Identity
 from deconfuse.retrieval.confusion import Explained, Pairs
+from deconfuse.system.errors import UserError
+from deconfuse.training.datamodule import DataModule
+from deconfuse.training.embedder import Embedder
 from tests.influence.test_tracin import by_hand
+from tests.made import recipe
 
 
 @pytest.mark.parametrize(("sign", "table"), [(1.0, "confusions.csv"), (-1.0, "mis_similar.csv")])
@@ -19,3 +28,61 @@ def test_targets_have_the_sign_of_what_is_explained(tmp_path, sign, table):
     # What brings the pair closer harms a confusion, and helps a mis-similar pair.
     want = sign * torch.tensor([[-2.0, -30.0, -2.0]], dtype=torch.float64)
     torch.testing.assert_close(tracin.scores(training, found), want)
+
+
+def side(z, names):
+    """Rows of z as the features of a head that is the identity, and the split they are of."""
+    m = z.shape[1]
+    labels = torch.zeros(len(z), dtype=torch.long)
+    training = Training(z, labels, torch.eye(m), torch.zeros(m), torch.nn.Module())
+    part = Part(FeatureRows(z.numpy()), np.arange(len(z)), np.zeros(len(z), np.int64), names)
+    return training, Split(part, part, part, ("a",), 1, RowSpec(m))
+
+
+def test_an_embedding_that_is_zero_is_named(tmp_path):
+    z = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    z[[2, 5]] = 0
+    training, split = side(z, tuple("abcdefg"))
+    with pytest.raises(UserError, match=r"of 2 query images are all zeros, .* direction: c, f; mend"):
+        Frozen(training, z, z, tmp_path).test_side(split)
+
+
+@pytest.fixture
+def frozen(tmp_path):
+    """freeze() of a head on finished features, of which training rows 1 and 4 and query row 0 are zero."""
+    labels = np.repeat(np.arange(4), 3)
+    values = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
+    values[[1, 4, 6]] = 0
+    parts = ["train"] * 6 + ["test"] * 6
+    names = [f"{i}.png" for i in range(12)]
+    split = build(FeatureRows(values), list(map(str, labels)), parts, names, source="made", image=RowSpec(5))
+    model = Embedder(Identity(5), ProxyNCA(2, 8), recipe())
+    data = DataModule(split, split.train.labels, model.backbone, model.recipe, 0, 5)
+
+    def freeze_it(bias):
+        torch.nn.init.constant_(model.head.bias, bias)
+        path = tmp_path / "model.ckpt"
+        torch.save({"state_dict": model.state_dict()}, path)
+        return freeze(model, data, path, torch.device("cpu"))
+
+    return freeze_it
+
+
+@pytest.mark.parametrize("rows", [1, 4, 2**16])
+def test_images_whose_features_are_zero_are_named(frozen, monkeypatch, capsys, rows):
+    """All have one embedding, the bias."""
+    monkeypatch.setattr("deconfuse.attribution.attribute.CHECKED_ROWS", rows)
+    z = frozen(0.5).training.z
+    assert torch.equal(z[1], z[4])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "features of 2 training images are all zeros, so that their embeddings are one" in said
+    assert "the head's bias: 1.png, 4.png; look" in said
+    assert "features of 1 query images are all zeros, so that their embeddings are one and the same" in said
+    assert "the head's bias: 6.png; look" in said
+
+
+@pytest.mark.parametrize("rows", [1, 4, 2**16])
+def test_training_images_without_a_direction_are_named(frozen, monkeypatch, rows):
+    monkeypatch.setattr("deconfuse.attribution.head.PART_ROWS", rows)
+    with pytest.raises(UserError, match=r"^the embeddings of 2 training images are .*: 1.png, 4.png; mend"):
+        frozen(0.0)

@@ -3,14 +3,16 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from deconfuse.attribution.curvature import hessian_of, sample_gradients
-from deconfuse.attribution.head import Targets, Training, chunks, loss_change
+from deconfuse.attribution.head import Targets, Training, chunks, is_narrow, loss_change, side_gradient
 from deconfuse.detector import loss, margin, self_influence
 from deconfuse.influence import eif, ekfac, influence_function, tracin
 from deconfuse.labels.relabel import vote
 from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.retrieval.confusion import mean_distance_gradient
 from tests.influence.test_eif import GROUPS
 
 
@@ -137,3 +139,36 @@ def test_a_part_is_as_large_as_memory_allows(monkeypatch):
     assert side.part_rows == 8
     monkeypatch.setattr("deconfuse.attribution.head.PART_BYTES", 1)
     assert side.part_rows == 1
+
+
+def turned(offset, n=200, m=32):
+    """A head that is the identity on embeddings with a common part, and on as many of other classes."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) // 20
+    centres = torch.randn(10, m, generator=random)
+    z = centres[labels] + 1.2 * torch.randn(n, m, generator=random) + offset
+    loss = ProxyNCA(10, m)
+    with torch.no_grad():
+        loss.proxies.copy_(F.normalize(z.double(), dim=1).view(10, 20, m).mean(1))
+    return Training(z, labels, torch.eye(m), torch.zeros(m), loss)
+
+
+@pytest.mark.parametrize(("offset", "narrow"), [(0, False), (10, False), (30, True), (5000, True)])
+def test_embeddings_of_one_direction_are_narrow(offset, narrow, monkeypatch):
+    training = turned(offset)
+    e = F.normalize(training.z.double(), dim=1)
+    assert is_narrow(training) == narrow == (e.var(0, correction=0).sum().item() < 1e-2)
+    monkeypatch.setattr("deconfuse.attribution.head.PART_ROWS", 7)
+    assert is_narrow(replace(training)) == narrow
+
+
+@pytest.mark.parametrize("offset", [0, 10, 300])
+def test_slopes_of_d_far_from_the_origin_are_those_of_float64(offset):
+    """They are differences of nearly equal directions: in float32 1e-3 of them would be lost at 300."""
+    training = turned(offset)
+    pairs = Targets.pairs(training.features, training.features, torch.tensor([[0, 30], [50, 199]]))
+    (sides,) = chunks(pairs, 200)
+    found = side_gradient(training, sides)
+    want = mean_distance_gradient(sides.features.double(), sides.share.double())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), want, rtol=1e-6, atol=1e-6 * want.abs().max().item())

@@ -76,10 +76,10 @@ def freeze(model: Embedder, data: DataModule, checkpoint: Path, device: torch.de
     model.cpu().requires_grad_(False)
     labels, head = torch.from_numpy(data.labels), model.head
     training = Training(features["train"], labels, head.weight, head.bias, model.loss)
-    for name, samples in parts.items() if head.bias.any() else ():
-        _say_dead(features[name], name, samples.names)
     for rows, part in training.parts():
         _check_directions(part.z, "training", split.train.names[rows])
+    for name, samples in parts.items():
+        _say_dead(features[name], "training" if name == "train" else name, samples.names)
     gallery = features.get("gallery", features["query"])
     return Frozen(training, features["query"], gallery, checkpoint.parent)
 

@@ -181,7 +181,7 @@ class Sides:
 
 
 def is_narrow(training: Training) -> bool:
-    """True where all embeddings have nearly one direction: the variance of e, 1 - ||mean e||^2, is below NARROW.
+    """True where embeddings have nearly one direction: the variance of e, 1 - ||mean e||^2, is below NARROW.
 
     Cosines, losses and slopes then differ by so little that float32 holds few or none of their digits.
     """
