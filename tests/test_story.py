@@ -24,7 +24,7 @@ from deconfuse.influence import eif
 from deconfuse.launch.command_line import CONF, explain
 from deconfuse.launch.draw import draw
 from deconfuse.launch.path_words import in_hydras_words
-from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.runs.clean import links
 from deconfuse.story import run
 from deconfuse.system.errors import UserError
@@ -516,10 +516,10 @@ def test_embeddings_far_from_the_origin_have_the_numbers_of_float64(tmp_path):
     assert sorted(table["query"]) == sorted(f"row {i}" for i in names[wrong])
     assert metrics["retrieval"]["R@1"] == pytest.approx(1 - wrong.mean())
     saved = torch.load(tmp_path / metrics["checkpoint"]["path"], weights_only=True)
-    loss = ProxyNCA(3, 7).double()
+    loss = SoftTriple(3, 7).double()
     loss.load_state_dict({key[5:]: value for key, value in saved.items() if key.startswith("loss.")})
     samples = pd.read_csv(folder / "samples.csv")
-    y = torch.from_numpy(samples["class"].to_numpy(np.int64))  # three classes, named by their ids
+    y = torch.from_numpy(samples["class"].to_numpy(np.int64, copy=True))  # three classes, named by their ids
     side = Training(torch.from_numpy(z[~test]), y, torch.eye(7).double(), torch.zeros(7).double(), loss)
     place = {f"row {i}": k for k, i in enumerate(names)}
     both = zip(table["query"], table["neighbour"], strict=True)

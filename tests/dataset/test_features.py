@@ -263,7 +263,7 @@ def test_rows_of_zeros_are_counted_in_any_chunks(tmp_path, monkeypatch):
 def test_huge_and_tiny_numbers_are_multiplied_by_one_power_of_two(tmp_path, capsys, scale, exponent):
     rows = (FEATURES / np.abs(FEATURES).max() * scale).astype(np.float32)
     split = load(npz(tmp_path, features=rows))
-    assert f"so all of them are multiplied by 2^{exponent}" in " ".join(capsys.readouterr().out.split())
+    assert f"so all of them are multiplied by 2^{exponent}" in " ".join(capsys.readouterr().err.split())
     given = np.concatenate([[part.image(i) for i in range(len(part))] for part in (split.train, split.query)])
     np.testing.assert_array_equal(given.astype(np.float64), rows.astype(np.float64) * 2.0**exponent)
     assert 0.5 <= np.abs(given).max() <= 1
@@ -273,4 +273,4 @@ def test_usual_numbers_stay_as_they_are(tmp_path, capsys):
     rows = (FEATURES * 1000).astype(np.float32)
     split = load(npz(tmp_path, features=rows))
     np.testing.assert_array_equal(split.query.image(0), rows[5])
-    assert "multiplied" not in capsys.readouterr().out
+    assert "multiplied" not in capsys.readouterr().err

@@ -56,7 +56,7 @@ class Frozen:
         parts |= {} if split.shared_gallery else {"gallery": (self.gallery, split.gallery)}
         z = {name: F.linear(side, head.weight, head.bias) for name, (side, _) in parts.items()}
         for name, (_, samples) in parts.items():
-            _check_directions(z[name], name, samples.names)
+            _check_directions(_zero_rows(z[name]), name, samples.names)
         labels = (torch.from_numpy(part.labels) for part in (split.query, split.gallery))
         twins = None if split.twins is None else torch.from_numpy(split.twins)
         return Queries(z["query"], z.get("gallery", z["query"]), *labels, split.shared_gallery, twins)
@@ -76,38 +76,45 @@ def freeze(model: Embedder, data: DataModule, checkpoint: Path, device: torch.de
     model.cpu().requires_grad_(False)
     labels, head = torch.from_numpy(data.labels), model.head
     training = Training(features["train"], labels, head.weight, head.bias, model.loss)
-    for rows, part in training.parts():
-        _check_directions(part.z, "training", split.train.names[rows])
+    zero = [rows.start + i for rows, part in training.parts() for i in _zero_rows(part.z)]
+    _check_directions(zero, "training", split.train.names)
     for name, samples in parts.items():
-        _say_dead(features[name], "training" if name == "train" else name, samples.names)
+        _say_dead(_zero_rows(features[name]), "training" if name == "train" else name, samples.names)
     gallery = features.get("gallery", features["query"])
     return Frozen(training, features["query"], gallery, checkpoint.parent)
 
 
-def _check_directions(z: Float[Tensor, "n m"], side: str, names: Sequence[str]) -> None:
+def _zero_rows(rows: Float[Tensor, "n m"]) -> list[int]:
+    """Which rows are all zeros; some are looked at at a time, as they may be mapped from a file."""
+    return [
+        start + i
+        for start in range(0, len(rows), CHECKED_ROWS)
+        for i in (~rows[start : start + CHECKED_ROWS].any(1)).nonzero()[:, 0].tolist()
+    ]
+
+
+def _check_directions(zero: list[int], side: str, names: Sequence[str]) -> None:
     """Raise UserError, naming the images, where an embedding is zero: it has no direction."""
-    zero = (~z.any(1)).nonzero()[:, 0].tolist()
     if zero:
         raise UserError(
-            f"the embeddings of {len(zero)} {side} images are all zeros, so they have no direction: "
-            f"{shorten(names[i] for i in zero)}; mend these images or leave them out, or train with a lower "
-            "recipe.lr_backbone"
+            f"the embeddings of {_images(zero, side, names)} are all zeros, so that they have no direction; mend "
+            "these images or leave them out, or train with a lower recipe.lr_backbone"
         )
 
 
-def _say_dead(features: Float[Tensor, "n D"], side: str, names: Sequence[str]) -> None:
+def _say_dead(zero: list[int], side: str, names: Sequence[str]) -> None:
     """Name the images whose features are all zeros: their embeddings are all the head's bias."""
-    dead = [
-        start + i
-        for start in range(0, len(features), CHECKED_ROWS)
-        for i in (~features[start : start + CHECKED_ROWS].any(1)).nonzero()[:, 0].tolist()
-    ]
-    if dead and distributed.first():
+    if zero and distributed.first():
         console.print(
-            f"warning: the backbone's features of {len(dead)} {side} images are all zeros, so that their "
-            f"embeddings are one and the same, the head's bias: {shorten(names[i] for i in dead)}; look "
-            "whether these images are blank"
+            f"warning: the backbone's features of {_images(zero, side, names)} are all zeros, so that their "
+            "embeddings are the head's bias, one and the same; look whether these images are blank"
         )
+
+
+def _images(rows: list[int], side: str, names: Sequence[str]) -> str:
+    """How many they are, and the names of some."""
+    count = f"{len(rows)} {side} image{'' if len(rows) == 1 else 's'}"
+    return f"{count} ({shorten(names[i] for i in rows)})"
 
 
 def attribute(

@@ -17,9 +17,7 @@ from deconfuse.attribution.head import Training
 from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.retrieval.directions import unit
 
-FIX = (
-    "look for features that are very large, or take influence=eif or influence=tracin, which need no factors"
-)
+FIX = "look for features that are very large, or take influence=eif or tracin, which need no factors"
 
 
 @dataclass(frozen=True)
