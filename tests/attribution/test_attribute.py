@@ -75,16 +75,12 @@ def test_images_whose_features_are_zero_are_named(frozen, monkeypatch, capsys, r
     z = frozen(0.5).training.z
     assert torch.equal(z[1], z[4])
     said = " ".join(capsys.readouterr().err.split())
-    assert (
-        "features of 2 training images (1.png, 4.png) are all zeros, so that their embeddings are the" in said
-    )
+    assert "features of 2 training images (1.png, 4.png) are all zeros, so that their" in said
     assert "features of 1 query image (6.png) are all zeros, so that" in said
 
 
 @pytest.mark.parametrize("rows", [1, 4, 2**16])
 def test_training_images_without_a_direction_are_named(frozen, monkeypatch, rows):
     monkeypatch.setattr("deconfuse.attribution.head.PART_ROWS", rows)
-    with pytest.raises(
-        UserError, match=r"^the embeddings of 2 training images \(1.png, 4.png\) are all zeros"
-    ):
+    with pytest.raises(UserError, match=r"^the embeddings of 2 training images \(1.png, 4.png\) are all"):
         frozen(0.0)

@@ -97,8 +97,8 @@ def _check_directions(zero: list[int], side: str, names: Sequence[str]) -> None:
     """Raise UserError, naming the images, where an embedding is zero: it has no direction."""
     if zero:
         raise UserError(
-            f"the embeddings of {_images(zero, side, names)} are all zeros, so that they have no direction; mend "
-            "these images or leave them out, or train with a lower recipe.lr_backbone"
+            f"the embeddings of {_images(zero, side, names)} are all zeros, so that they have no direction; "
+            "mend these images or leave them out, or train with a lower recipe.lr_backbone"
         )
 
 
