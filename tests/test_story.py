@@ -18,11 +18,14 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from PIL import Image
 
+from deconfuse.attribution.head import Targets, Training
 from deconfuse.data.build import build
 from deconfuse.dataset import table as csv_table
+from deconfuse.influence import eif
 from deconfuse.launch.command_line import CONF, explain
 from deconfuse.launch.draw import draw
 from deconfuse.launch.path_words import in_hydras_words
+from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.runs.clean import links
 from deconfuse.story import run
 from deconfuse.system.errors import UserError
@@ -471,6 +474,65 @@ def test_the_embeddings_of_a_finished_model_are_explained_as_they_are(tmp_path):
     assert report(folder)["noise"]["detector"]["auroc"] > 0.9
     with pytest.raises(UserError, match=r"^loop.rounds=2 trains embeddings again, which model=as_is takes"):
         go(tmp_path / "out", *words, "loop.rounds=2")
+
+
+def as_it_is(tmp_path, name, **arrays):
+    np.savez(tmp_path / f"{name}.npz", **arrays)
+    words = [*FEATURES, "model=as_is", f"dataset.path={tmp_path / name}.npz", "recipe.epochs=2"]
+    return go(tmp_path / f"out-{name}", *words, "detector=margin", "noise=flip_10")
+
+
+def test_the_length_of_embeddings_changes_nothing(tmp_path):
+    """Each row has another one, from 1e-18 to 1e18."""
+    rows = rows_of_features(tmp_path / "data.npz").astype(np.float32)
+    labels = np.arange(84) % 6
+    split = np.where(labels < 3, "train", "test")
+    scales = 2.0 ** np.random.default_rng(0).integers(-60, 61, size=(84, 1))
+    folders = [
+        as_it_is(tmp_path, name, features=features.astype(np.float32), labels=labels, split=split)
+        for name, features in (("one", rows), ("many", rows * scales))
+    ]
+    one, many = (pd.read_csv(folder / "confusions.csv") for folder in folders)
+    assert len(one) > 0
+    pd.testing.assert_frame_equal(one, many)
+    one, many = (np.load(folder / "influence.npy") for folder in folders)
+    np.testing.assert_allclose(many, one, rtol=1e-4, atol=1e-5 * np.abs(one).max())
+    one, many = (pd.read_csv(folder / "samples.csv") for folder in folders)
+    pd.testing.assert_frame_equal(one, many, rtol=1e-4, atol=1e-6)
+
+
+def test_embeddings_far_from_the_origin_have_the_numbers_of_float64(tmp_path):
+    """In float32 their cosines differ by 1e-7 of rounding and 1e-6 in truth."""
+    rows, labels = rows_of_features(tmp_path / "data.npz"), np.arange(84) % 6
+    rows = (rows + 1000).astype(np.float32)
+    split = np.where(labels < 3, "train", "test")
+    folder = as_it_is(tmp_path, "far", features=rows, labels=labels, split=split)
+    z, test = rows.astype(np.float64), labels >= 3
+    e = z / np.linalg.norm(z, axis=1, keepdims=True)
+    distance = ((e[test][:, None] - e[test]) ** 2).sum(2)
+    np.fill_diagonal(distance, np.inf)
+    wrong = labels[test][distance.argmin(1)] != labels[test]
+    table, metrics = pd.read_csv(folder / "confusions.csv"), report(folder)
+    names = np.flatnonzero(test)
+    assert sorted(table["query"]) == sorted(f"row {i}" for i in names[wrong])
+    assert metrics["retrieval"]["R@1"] == pytest.approx(1 - wrong.mean())
+    saved = torch.load(tmp_path / metrics["checkpoint"]["path"], weights_only=True)
+    loss = SoftTriple(3, 7).double()
+    loss.load_state_dict({key[5:]: value for key, value in saved.items() if key.startswith("loss.")})
+    samples = pd.read_csv(folder / "samples.csv")
+    y = torch.from_numpy(samples["class"].to_numpy(np.int64, copy=True))  # three classes, named by their ids
+    side = Training(torch.from_numpy(z[~test]), y, torch.eye(7).double(), torch.zeros(7).double(), loss)
+    place = {f"row {i}": k for k, i in enumerate(names)}
+    both = zip(table["query"], table["neighbour"], strict=True)
+    pairs = torch.tensor([[place[a], place[b]] for a, b in both])
+    sides = torch.from_numpy(z[test])
+    want = eif.scores(side, Targets.pairs(sides, sides, pairs)).numpy()
+    found = np.load(folder / "influence.npy")
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+    cosine = e[~test] @ torch.nn.functional.normalize(loss.proxies.detach()).numpy().T
+    own = cosine[np.arange(42), y]
+    cosine[np.arange(42), y] = -2
+    np.testing.assert_allclose(samples["suspicion"], cosine.max(1) - own, rtol=1e-4, atol=1e-9)
 
 
 @pytest.fixture(scope="module")

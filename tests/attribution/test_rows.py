@@ -1,13 +1,16 @@
+import copy
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from deconfuse.attribution.curvature import hessian_of, sample_gradients
-from deconfuse.attribution.head import Targets, Training
+from deconfuse.attribution.head import Targets, Training, chunks, side_gradient
 from deconfuse.attribution.rows import (
     embeddings,
+    is_narrow,
     losses,
     of_every_process,
     own,
@@ -20,6 +23,8 @@ from deconfuse.detector import loss, margin, self_influence
 from deconfuse.influence import eif, ekfac, influence_function, tracin
 from deconfuse.labels.relabel import vote
 from deconfuse.loss.proxynca import ProxyNCA
+from deconfuse.model.identity import Identity
+from deconfuse.retrieval.confusion import mean_distance_gradient
 from deconfuse.system import distributed
 from tests.influence.test_eif import GROUPS
 from tests.team import team
@@ -110,3 +115,54 @@ def test_each_process_has_rows_of_its_own_and_sums_are_of_all(tmp_path, monkeypa
         assert one["rows"]
         assert one["whole"]
         assert one["total"] == torch.arange(46.0).view(23, 2).sum(0).tolist()
+
+
+def turned(offset, n=200, m=32):
+    """A head that is the identity on embeddings with a common part, and on as many of other classes."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) // 20
+    centres = torch.randn(10, m, generator=random)
+    z = centres[labels] + 1.2 * torch.randn(n, m, generator=random) + offset
+    loss = ProxyNCA(10, m)
+    with torch.no_grad():
+        loss.proxies.copy_(F.normalize(z.double(), dim=1).view(10, 20, m).mean(1))
+    return Training(z, labels, torch.eye(m), torch.zeros(m), loss)
+
+
+@pytest.mark.parametrize(("offset", "narrow"), [(0, False), (10, False), (30, True), (5000, True)])
+def test_embeddings_of_one_direction_are_narrow(offset, narrow, monkeypatch):
+    training = turned(offset)
+    e = F.normalize(training.z.double(), dim=1)
+    assert is_narrow(training) == narrow == (e.var(0, correction=0).sum().item() < 1e-2)
+    monkeypatch.setattr("deconfuse.attribution.rows.PART_ROWS", 7)
+    assert is_narrow(replace(training)) == narrow
+
+
+@pytest.mark.parametrize("offset", [0, 10, 300])
+def test_slopes_of_d_far_from_the_origin_are_those_of_float64(offset):
+    """They are differences of nearly equal directions: in float32 1e-3 of them would be lost at 300."""
+    training = turned(offset)
+    pairs = Targets.pairs(training.features, training.features, torch.tensor([[0, 30], [50, 199]]))
+    (sides,) = chunks(pairs, 200)
+    found = side_gradient(training, sides)
+    want = mean_distance_gradient(sides.features.double(), sides.share.double())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), want, rtol=1e-6, atol=1e-6 * want.abs().max().item())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_of_embeddings_of_any_length_are_those_of_float64(method):
+    """As they are, from 1e-18 to 1e18 row by row: scores depend on directions alone."""
+    training = turned(0)
+    scale = 10 ** (
+        36 * torch.rand(200, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 18
+    )
+    rows = (training.features * scale).float()
+    z = Identity(32, embeds=True)(rows)
+    loss = copy.deepcopy(training.loss).double()
+    exact = Training(z.double(), training.labels, torch.eye(32).double(), torch.zeros(32).double(), loss)
+    found = METHODS[method](replace(training, features=z), Targets(z, z, GROUPS)).double()
+    want = METHODS[method](exact, Targets(z.double(), z.double(), GROUPS))
+    # Conjugate gradients in float32 stop at some 1e-6 of the right side, divided by the damping.
+    tolerance = 1e-3 if method in ("if", "relatif") else 1e-4
+    torch.testing.assert_close(found, want, rtol=0, atol=tolerance * want.abs().max().item())

@@ -68,7 +68,7 @@ def of_uneven_parts(folder):
     """A process's samples of `made()`, and the scores of all of them."""
     scores.HELD_BYTES, scores.BLOCK_BYTES = 100, 3 * 23 * 4
     whole = made()
-    found = rows.of_all(whole[:, list(distributed.share(23))], 23, folder)
+    found = rows.of_all(whole[:, list(distributed.share(23))], 23, folder, whole.dtype)
     return torch.equal(found, whole), found.is_contiguous(), len(list(folder.iterdir()))
 
 

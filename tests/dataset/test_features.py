@@ -238,3 +238,42 @@ def test_the_same_row_in_training_and_in_test_is_named(tmp_path):
 def test_labels_of_one_word_are_one_class(tmp_path):
     labels = np.array(["x", "x\u00a0", "ｙ", "y", "y", *"ppqqqq"])
     assert load(npz(tmp_path, labels=labels)).class_names == ("x", "y", "p", "q")
+
+
+@pytest.mark.parametrize("saved", [npz, npy])
+@pytest.mark.parametrize("nothing", [0.0, 1e-60, 1e-40])
+def test_a_row_of_zeros_is_named(tmp_path, saved, nothing):
+    """Also numbers that float32 takes for zeros, or keeps few digits of."""
+    zero = FEATURES.copy()
+    zero[3] = nothing
+    want = r"data(.npz)?: features\[3\] is all zeros, as float32 at least, .*keep ="
+    with pytest.raises(UserError, match=want):
+        load(saved(tmp_path, features=zero))
+
+
+def test_rows_of_zeros_are_counted_in_any_chunks(tmp_path, monkeypatch):
+    zero = FEATURES.copy()
+    zero[[1, 4, 5, 9, 10]] = 0
+    zero[0, :2] = 0  # one number is enough for a direction
+    want = r"5 rows are all zeros, features\[1\], features\[4\], features\[5\] and 2 more, as float32"
+    for size in (64, 4 * D):
+        monkeypatch.setattr("deconfuse.dataset.features.CHECKED_BYTES", size)
+        with pytest.raises(UserError, match=want):
+            load(npz(tmp_path, features=zero))
+
+
+@pytest.mark.parametrize(("scale", "exponent"), [(1e-18, 59), (1e18, -60), (1e-30, 99), (1e37, -123)])
+def test_huge_and_tiny_numbers_are_multiplied_by_one_power_of_two(tmp_path, capsys, scale, exponent):
+    rows = (FEATURES / np.abs(FEATURES).max() * scale).astype(np.float32)
+    split = load(npz(tmp_path, features=rows))
+    assert f"so all of them are multiplied by 2^{exponent}" in " ".join(capsys.readouterr().err.split())
+    given = np.concatenate([[part.image(i) for i in range(len(part))] for part in (split.train, split.query)])
+    np.testing.assert_array_equal(given.astype(np.float64), rows.astype(np.float64) * 2.0**exponent)
+    assert 0.5 <= np.abs(given).max() <= 1
+
+
+def test_usual_numbers_stay_as_they_are(tmp_path, capsys):
+    rows = (FEATURES * 1000).astype(np.float32)
+    split = load(npz(tmp_path, features=rows))
+    np.testing.assert_array_equal(split.query.image(0), rows[5])
+    assert "multiplied" not in capsys.readouterr().err

@@ -227,3 +227,38 @@ def test_votes_that_memory_cannot_hold_are_refused_before_training():
     check(labels, 1, None)
     with pytest.raises(UserError, match=r"^candidates=0 is too small; give 1 or more$"):
         check(labels, 1, 0)
+
+
+def far_off():
+    """200 samples of ten classes, and what is done to them: a large common part, scales, also row by row."""
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), 20)
+    x = (random.normal(size=(10, 32))[labels] + 1.2 * random.normal(size=(200, 32))).astype(np.float32)
+    scales = 10 ** random.uniform(-18, 18, size=(200, 1))
+    changed = [x + np.float32(offset) for offset in (300, 1000, 5000)]
+    return labels, [*changed, (x * scales).astype(np.float32), x * np.float32(1e-18), x * np.float32(1e18)]
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_votes_on_directions_are_those_of_float64(case):
+    """Of the float32 numbers that were given; neighbours that float32 confuses are told apart, also ties of
+    two labels with as many neighbours each."""
+    labels, cases = far_off()
+    x = cases[case].astype(np.float64)
+    e = x / np.linalg.norm(x, axis=1, keepdims=True)
+    want = slow(e, labels, 6, 10)
+    distance = np.linalg.norm(e[:, None] - e, axis=2)
+    np.fill_diagonal(distance, np.inf)
+    y, z = torch.from_numpy(labels), torch.from_numpy(cases[case])
+    votes = vote(z, y, 6, unit=True)
+    assert np.array_equal(votes.index, np.argsort(distance, axis=1, kind="stable")[:, :6])
+    # A weight exp(-d) is off by some 1e-6 of d, as the search promises no more than d needs; then float32.
+    np.testing.assert_allclose(dense(votes, 10), want, atol=2e-6)
+    assert np.array_equal(votes.best()[0], want.argmax(1))
+    asked = vote_on(torch.arange(200), z, y, 6, unit=True)
+    np.testing.assert_allclose(asked.own, want[np.arange(200), labels], atol=2e-6)
+    assert np.array_equal(asked.best()[0], want.argmax(1))
+    voters = torch.arange(200) % 3 > 0
+    some = vote(z, y, 6, voters=voters, unit=True)
+    distance[:, ~voters.numpy()] = np.inf
+    assert np.array_equal(some.index, np.argsort(distance, axis=1, kind="stable")[:, :6])

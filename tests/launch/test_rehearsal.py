@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
+from deconfuse.data.build import build
+from deconfuse.data.images import FeatureRows
+from deconfuse.data.listing import Listing
 from deconfuse.data.split import ImageSpec, RowSpec
-from deconfuse.launch.rehearsal import input_size, lopsided, of_its_table
+from deconfuse.launch.rehearsal import answerable, input_size, lopsided, of_its_table
 from deconfuse.model.identity import Identity
 from deconfuse.model.small_cnn import SmallCNN
 from deconfuse.system.errors import UserError
@@ -65,3 +68,14 @@ def test_one_class_that_has_most_images_is_named(sizes, sampling, said, capsys):
     found = capsys.readouterr().err
     assert said in found
     assert bool(found) is bool(said)
+
+
+def test_queries_that_all_lack_their_class_in_the_gallery_are_refused():
+    def split(gallery):
+        labels, parts = [*"aabbccdd", *gallery], ["train"] * 4 + ["query"] * 4 + ["gallery"] * len(gallery)
+        rows, names = FeatureRows(np.eye(len(labels))), [f"{i}.png" for i in range(len(labels))]
+        return build(Listing(rows, labels, parts, names, "made"))
+
+    answerable(split("ce"))  # two of four queries have one
+    with pytest.raises(UserError, match=r"^none of the 4 queries has another image of its class in the"):
+        answerable(split("ef"))

@@ -11,7 +11,7 @@ from setuptools import Distribution
 from deconfuse.report import page
 from deconfuse.system.errors import UserError
 from tests.conftest import ROOT
-from tests.test_story import TINY, go
+from tests.test_story import FEATURES, TINY, go
 
 
 def value(folder, name):
@@ -176,3 +176,24 @@ def test_a_page_loads_every_script_there_is_and_no_other():
         code = path.read_text()
         for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http://"):
             assert word not in code.replace("http://www.w3.org/2000/svg", ""), (path.name, word)
+
+
+def test_queries_without_an_image_of_their_class_are_counted_on_the_page(tmp_path):
+    random = np.random.default_rng(0)
+    labels = np.arange(90) % 9
+    split = np.where(labels < 3, "train", np.where(np.arange(90) < 45, "query", "gallery"))
+    split[labels == 8] = "query"  # ten queries of a class that is in no gallery
+    rows = random.normal(size=(9, 6))[labels] + 0.8 * random.normal(size=(90, 6))
+    np.savez(tmp_path / "data.npz", features=rows, labels=labels, split=split)
+    words = [*FEATURES, "model=as_is", f"dataset.path={tmp_path / 'data.npz'}"]
+    folder = go(tmp_path / "out", *words)
+    e = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    query, gallery = split == "query", split == "gallery"
+    near = labels[gallery][(e[query] @ e[gallery].T).argmax(1)]
+    wrong = (near != labels[query]) & (labels[query] != 8)
+    metrics, told = json.loads((folder / "metrics.json").read_text()), value(folder, "run")
+    assert (
+        (metrics["queries"], metrics["lone_queries"]) == (told["queries"], told["lone_queries"]) == (35, 10)
+    )
+    assert metrics["confusions"] == told["confusions"] == wrong.sum() > 0
+    assert metrics["retrieval"]["R@1"] == pytest.approx(1 - wrong.sum() / 25)

@@ -122,3 +122,26 @@ def test_confusions_of_any_labels_are_the_definition(drawn, same):
     far = mis_similar(z, z, labels, labels, same=same)
     assert (labels[far.query] == labels[far.neighbour]).all()
     assert not same or (far.query != far.neighbour).all()
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(0, 1e-18), (0, 1e18), (300, 1), (5000, 1e15)])
+def test_mis_similar_pairs_far_from_the_origin_are_those_of_float64(offset, scale):
+    z = (torch.randn(60, 8, generator=torch.Generator().manual_seed(3)) + offset) * scale
+    labels = torch.arange(60) % 4
+    e = z.double() / z.double().norm(dim=1, keepdim=True)
+    d = (e[:, None] - e).square().sum(2).masked_fill(labels[:, None] != labels, -1)
+    found = mis_similar(z, z, labels, labels, same=True)
+    far = d.max(1)
+    assert torch.equal(far.indices[found.query], found.neighbour)
+    np.testing.assert_allclose(found.distance, far.values[found.query], rtol=1e-6)
+    assert found.distance.dtype == torch.float32
+    assert (found.distance.diff() <= 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-13, 1e18])
+def test_distance_and_its_gradient_of_short_and_long_z(scale):
+    """d does not depend on a length, and its gradient is 1/length as large."""
+    a, b = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    assert torch.allclose(distance(scale * a, scale * b), distance(a, b), rtol=1e-12)
+    for found, want in zip(distance_gradient(scale * a, scale * b), distance_gradient(a, b), strict=True):
+        torch.testing.assert_close(found * scale, want)

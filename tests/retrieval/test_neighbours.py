@@ -46,7 +46,9 @@ def agree(query, gallery, k, *, same, unit=False, twins=None, tile=neighbours.TI
     assert (index[~there] == -1).all()
     assert np.isinf(squared[~there]).all()
     # 1e-4 is what the search promises; the second term is float64's rounding of rows that coincide.
-    np.testing.assert_allclose(squared[there], exact[there], rtol=neighbours.PRECISE, atol=1e-28 if unit else 0)
+    np.testing.assert_allclose(
+        squared[there], exact[there], rtol=neighbours.PRECISE, atol=1e-28 if unit else 0
+    )
 
 
 def cloud(n, m, offset=0.0, axes="all", scale=1.0, seed=0):

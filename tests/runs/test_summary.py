@@ -158,3 +158,12 @@ def test_a_gallery_of_one_class_is_said_below_its_recall():
     assert lines[0].startswith("Recall@1")
     assert lines[1].strip() == told
     assert shown(trivial=None) == shown() == [lines[0], *lines[2:]]
+
+
+def test_queries_without_an_image_of_their_class_are_said_and_not_counted():
+    said = shown(lone_queries=60)
+    assert "Confusions         513 of 1860 queries are nearest to another class" in said
+    assert "60 queries have no image of their class in the gallery: in no recall and no" in " ".join(said)
+    assert "Left out           1 query has no image of its class in the gallery" in "\n".join(
+        shown(lone_queries=1)
+    )

@@ -9,6 +9,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from torch.utils.data import default_collate
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.look import Frozen, Subject, before, freeze
 from deconfuse.attribution.network import Network, parameter_names
-from deconfuse.attribution.rows import of_all, own
+from deconfuse.attribution.rows import in_float64, is_narrow, of_all, own
 from deconfuse.attribution.scores import unsound
 from deconfuse.retrieval.confusion import Explained
 from deconfuse.system import distributed
@@ -45,8 +46,13 @@ def attribute(
     head = subject.params == "head"
 
     def sides(subject: Subject, frozen: Frozen) -> tuple[Training | Network, Targets]:
-        side = own(frozen.training) if head else whole(subject)
-        return side, frozen.targets(explained)
+        targets = frozen.targets(explained)
+        if not head:
+            return whole(subject), targets
+        if not is_narrow(frozen.training):
+            return own(frozen.training), targets
+        targets = replace(targets, query=targets.query.double(), gallery=targets.gallery.double())
+        return own(in_float64(frozen.training)), targets
 
     def past_sides() -> Iterator[tuple[Training | Network, Targets]]:
         for past, path in before(subject, earlier):
@@ -55,7 +61,7 @@ def attribute(
     more = {"earlier": past_sides()} if takes_earlier(explainer) else {}
     scores = explainer(*sides(subject, frozen), **more).cpu()
     if head:
-        scores = of_all(scores, len(frozen.training), frozen.folder)
+        scores = of_all(scores, len(frozen.training), frozen.folder, frozen.training.weight.dtype)
     bad = unsound(scores)
     if bad:
         raise UserError(

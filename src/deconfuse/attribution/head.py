@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deconfuse.retrieval.confusion import mean_distance_gradient
+from deconfuse.retrieval.directions import unit
 
 TILE_BYTES = 4 * 2**20  # of logits held at once; they fit into a cache, and make bench measures it
 CHUNK_BYTES = 256 * 2**20  # of phi U^T held at once
@@ -129,7 +130,7 @@ def class_cosines(training: Training, rows: slice) -> Float[Tensor, "t c"]:
 
     Needs a loss whose proxies are grouped by class.
     """
-    cosine = F.normalize(training.z[rows], dim=1) @ training.proxies.T
+    cosine = unit(training.z[rows]) @ training.proxies.T
     return cosine.unflatten(1, (classes_of(training), -1)).amax(2)
 
 
@@ -157,8 +158,12 @@ def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]
 
 
 def side_gradient(training: Training, sides: Sides) -> Float[Tensor, "b r m"]:
-    """G: the gradient of each group's d in the z of its sides."""
-    return mean_distance_gradient(F.linear(sides.features, training.weight, training.bias), sides.share)
+    """G: the gradient of each group's d in the z of its sides.
+
+    It is near zero if both z have nearly one direction, so it is found in float64, and rounded once.
+    """
+    z = F.linear(sides.features, training.weight, training.bias)
+    return mean_distance_gradient(z.double(), sides.share.double()).to(z.dtype)
 
 
 def weight_gradient(training: Training, sides: Sides) -> Float[Tensor, "b m D"]:

@@ -14,7 +14,11 @@ from torch import Tensor
 
 from deconfuse.attribution.curvature import WIDE_BYTES, sample_gradients
 from deconfuse.attribution.head import Training
+from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.attribution.rows import embeddings, of_every_process, parts, place, total
+from deconfuse.retrieval.directions import unit
+
+FIX = "look for features that are very large, or take influence=eif or tracin, which need no factors"
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,14 @@ def fit(training: Training, seed: int = 0) -> Factors:
     everything = of_every_process(training)
     r = sample_gradients(training, _labels(everything, seed)[place(training)])
     n, phi = len(everything), training.features
-    inputs = torch.linalg.eigh(total(training, phi.T @ phi) / n).eigenvectors
-    outputs = torch.linalg.eigh(total(training, r.T @ r) / n).eigenvectors
+    moments = {
+        "features": total(training, phi.T @ phi) / n,
+        "slopes of the loss": total(training, r.T @ r) / n,
+    }
+    inputs, outputs = (
+        factorise(torch.linalg.eigh, matrix, f"EKFAC, second moments of the {what}", FIX).eigenvectors
+        for what, matrix in moments.items()
+    )
     values = sum(
         (r[rows] @ outputs).square().T @ (part.features @ inputs).square() for rows, part in parts(training)
     )
@@ -70,7 +80,7 @@ def _labels(training: Training, seed: int) -> Int[Tensor, " n"]:
         return training.labels
     a, random = training.softmax[0], torch.Generator().manual_seed(seed)
     drawn = []
-    for z in embeddings(training).split(max(1, WIDE_BYTES // (4 * len(training.proxies)))):
+    for z in unit(embeddings(training)).split(max(1, WIDE_BYTES // (4 * len(training.proxies)))):
         # On the CPU, so that every device draws the same.
         share = F.softmax(a * z @ training.proxies.T, dim=1).cpu()
         drawn.append(torch.multinomial(share, 1, generator=random)[:, 0])

@@ -5,7 +5,7 @@ retrieval metrics and the confusions, so that they agree on any input.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +16,17 @@ from torch import Tensor
 
 from deconfuse.attribution.features import find_or_extract
 from deconfuse.attribution.head import Targets, Training
+from deconfuse.attribution.rows import parts as rows_of
 from deconfuse.data.split import Split
 from deconfuse.retrieval.confusion import Explained, Pairs, Queries, retrieve
+from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, shorten
+from deconfuse.system.progress import console
 from deconfuse.training.checkpoint import kept, load
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
+
+CHECKED_ROWS = 2**14  # of features that are looked at at once
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,7 @@ class Frozen:
         parts |= {} if split.shared_gallery else {"gallery": (self.gallery, split.gallery)}
         z = {name: F.linear(side, head.weight, head.bias) for name, (side, _) in parts.items()}
         for name, (_, samples) in parts.items():
-            zero = (~z[name].any(1)).nonzero()[:, 0].tolist()
-            if zero:
-                raise UserError(
-                    f"the embeddings of {len(zero)} {name} images are all zeros, so they have no direction: "
-                    f"{shorten(samples.names[i] for i in zero)}; mend these images or leave them out, or "
-                    "train with a lower recipe.lr_backbone"
-                )
+            _check_directions(_zero_rows(z[name]), name, samples.names)
         labels = (torch.from_numpy(part.labels) for part in (split.query, split.gallery))
         twins = None if split.twins is None else torch.from_numpy(split.twins)
         return Queries(z["query"], z.get("gallery", z["query"]), *labels, split.shared_gallery, twins)
@@ -96,8 +95,45 @@ def freeze(subject: Subject, checkpoint: Path) -> Frozen:
     model.cpu().requires_grad_(False)
     labels, head = torch.from_numpy(data.labels), model.head
     training = Training(features["train"], labels, head.weight, head.bias, model.loss)
+    zero = [rows.start + i for rows, part in rows_of(training) for i in _zero_rows(part.z)]
+    _check_directions(zero, "training", split.train.names)
+    for name, samples in parts.items():
+        _warn_of_dead(_zero_rows(features[name]), "training" if name == "train" else name, samples.names)
     gallery = features.get("gallery", features["query"])
     return Frozen(training, features["query"], gallery, checkpoint.parent)
+
+
+def _zero_rows(rows: Float[Tensor, "n m"]) -> list[int]:
+    """The indices of rows that are all zeros; CHECKED_ROWS at a time, as they may be mapped from a file."""
+    return [
+        start + i
+        for start in range(0, len(rows), CHECKED_ROWS)
+        for i in (~rows[start : start + CHECKED_ROWS].any(1)).nonzero()[:, 0].tolist()
+    ]
+
+
+def _check_directions(zero: list[int], side: str, names: Sequence[str]) -> None:
+    """Raise UserError, naming the images, if an embedding is zero: it has no direction."""
+    if zero:
+        raise UserError(
+            f"the embeddings of {_images(zero, side, names)} are all zeros, so that they have no direction; "
+            "mend these images or leave them out, or train with a lower recipe.lr_backbone"
+        )
+
+
+def _warn_of_dead(zero: list[int], side: str, names: Sequence[str]) -> None:
+    """Name the images whose features are all zeros: their embeddings are all the head's bias."""
+    if zero and distributed.first():
+        console.print(
+            f"warning: the backbone's features of {_images(zero, side, names)} are all zeros, so that their "
+            "embeddings are the head's bias, one and the same; look whether these images are blank"
+        )
+
+
+def _images(rows: list[int], side: str, names: Sequence[str]) -> str:
+    """How many they are, and the names of some."""
+    count = f"{len(rows)} {side} image{'' if len(rows) == 1 else 's'}"
+    return f"{count} ({shorten(names[i] for i in rows)})"
 
 
 def measure(frozen: Frozen, split: Split, checkpoint: Path, ranks: tuple[int, ...] = (1,)) -> Seen:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.system.errors import at_least
 from deconfuse.system.progress import console
 
@@ -41,7 +42,13 @@ def spectrum(
             break
         basis.append(w / w.norm())
     off = torch.diag(torch.tensor(beta[: len(alpha) - 1], dtype=torch.float64), 1)
-    values = torch.linalg.eigvalsh(torch.diag(torch.tensor(alpha, dtype=torch.float64)) + off + off.T)
+    tridiagonal = torch.diag(torch.tensor(alpha, dtype=torch.float64)) + off + off.T
+    values = factorise(
+        torch.linalg.eigvalsh,
+        tridiagonal,
+        "the Hessian's eigenvalues by Lanczos",
+        "look for features that are very large, or take influence=eif or tracin, which need no Hessian",
+    )
     return Spectrum(values[-1].item(), values[0].item())
 
 

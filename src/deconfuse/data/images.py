@@ -174,13 +174,14 @@ class ArrayImages(Sequence):
 class FeatureRows(Sequence):
     """Finished features in place of images, (n, D) of any real type; item i is row i, (D,) float32.
 
-    The array may be a file that is mapped into memory: only the rows that are asked for are read.
+    The array may be a file that is mapped into memory: only the rows that are asked for are read. exponent:
+    all numbers are multiplied by this power of two.
     """
 
     USES = ("on_small_class",)
 
-    def __init__(self, values: np.ndarray):
-        self.values, self.asked = values, 0
+    def __init__(self, values: np.ndarray, exponent: int = 0):
+        self.values, self.exponent, self.asked = values, exponent, 0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -190,7 +191,7 @@ class FeatureRows(Sequence):
         # The system reads 64 KiB around each row, so a pass in random order would map the whole file.
         if self.asked % RELEASED_EVERY == 0 and isinstance(self.values.base, mmap.mmap):
             self.values.base.madvise(mmap.MADV_DONTNEED)
-        return np.array(self.values[i], dtype=np.float32)
+        return np.ldexp(np.asarray(self.values[i], dtype=np.float32), self.exponent)
 
     def content(self, i: int) -> bytes:
         """The numbers themselves."""

@@ -17,12 +17,14 @@ from deconfuse.data.images import FeatureRows
 from deconfuse.data.listing import Listing
 from deconfuse.data.spelling import one_spelling
 from deconfuse.system.arrays import map_array
-from deconfuse.system.errors import UserError
+from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.progress import console, track
 
 NEEDED = ("features", "labels", "split")
 OPTIONAL = ("paths",)
 CHECKED_BYTES = 64 * 2**20  # of features that are checked at once
+USUAL = 16  # features whose largest number is between 2^-USUAL and 2^USUAL stay as they are
+SMALLEST = np.finfo(np.float32).tiny  # below it float32 has fewer digits, and none below 1e-45
 # The greatest distance between features of one image, relative to their norm, as batch sizes change rounding.
 SAME = 1e-3
 
@@ -31,14 +33,15 @@ def load(path: str) -> Listing:
     """Read the arrays; features stay on disk, mapped into memory, unless their .npz file is compressed.
 
     labels: whole numbers or strings; split: train and test, or train, query and gallery.
-    Raises UserError if an array is missing, damaged, of a wrong type or length, or not finite.
+    Raises UserError if an array is missing, damaged, of a wrong type or length, or not finite, and if a row
+    is all zeros: as an embedding it has no direction, and a head would make its own bias of it.
     """
     place = Path(path)
     arrays = _arrays(place)
     features = arrays["features"]
     _check_shapes(place, arrays)
-    _check_finite(place, features)
     source = f"dataset features in {path}"
+    exponent = _usual(_check_rows(place, features), source)
     labels, parts = (_words(place, key, arrays[key]) for key in ("labels", "split"))
     names = [f"row {i}" for i in range(len(features))]
     identities: list[Hashable] = list(range(len(features)))
@@ -46,7 +49,7 @@ def load(path: str) -> Listing:
         names = _numbered(_words(place, "paths", arrays["paths"]), parts, source)
         identities = _identities(features, names)
     return Listing(
-        FeatureRows(features),
+        FeatureRows(features, exponent),
         one_spelling(labels, source),
         parts,
         names,
@@ -161,9 +164,23 @@ def _check_shapes(place: Path, arrays: dict[str, np.ndarray]) -> None:
             )
 
 
-def _check_finite(place: Path, features: np.ndarray) -> None:
-    """Raise UserError, naming the row, if a number is not finite as float32."""
-    step = max(1, CHECKED_BYTES // (4 * features.shape[1]))
+def _usual(largest: float, source: str) -> int:
+    """The power of two that all features are multiplied by: 0 if the largest is neither huge nor tiny.
+
+    Otherwise a network's first layer, its learning rate and squares in float32 would not work. A line says
+    so; directions do not change, and nothing is rounded.
+    """
+    exponent = int(np.frexp(largest)[1])
+    if abs(exponent) <= USUAL:
+        return 0
+    console.print(f"{source}: numbers reach {largest:.2g}, so all of them are multiplied by 2^{-exponent}")
+    return -exponent
+
+
+def _check_rows(place: Path, features: np.ndarray) -> float:
+    """The largest absolute value; UserError, naming the row, if a number is not finite as float32, or a row
+    is all zeros as float32."""
+    step, zero, largest = max(1, CHECKED_BYTES // (4 * features.shape[1])), [], 0.0
     starts = range(0, len(features), step)
     for start in track(starts, "checking features", len(starts)):
         with np.errstate(over="ignore"):
@@ -175,6 +192,17 @@ def _check_finite(place: Path, features: np.ndarray) -> None:
                 f"{place}: features[{start + row}, {column}] is {features[start + row, column]}; "
                 "every number must be finite as float32; mend or leave out that row"
             )
+        most = np.abs(rows).max(1)
+        zero += (start + np.flatnonzero(most < SMALLEST)).tolist()
+        largest = max(largest, float(most.max()))
+    if zero:
+        rows = shorten((f"features[{i}]" for i in zero), 3)
+        said = f"{rows} is all zeros" if len(zero) == 1 else f"{len(zero)} rows are all zeros, {rows}"
+        raise UserError(
+            f"{place}: {said}, as float32 at least, and so without a direction that could be compared; "
+            "extract these features again, or leave such rows out of all arrays (keep = features.any(1))"
+        )
+    return largest
 
 
 def _words(place: Path, key: str, array: np.ndarray) -> list[str]:

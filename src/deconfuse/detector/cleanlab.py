@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from deconfuse.attribution.head import Training
 from deconfuse.labels.relabel import Votes
+from deconfuse.retrieval.directions import unit
 from deconfuse.system.errors import UserError, at_least, count, one_of, within
 from deconfuse.system.progress import console, track
 
@@ -56,7 +56,7 @@ def suspicion(
     judged = sizes[classes] > 1
     result = np.zeros(len(training))
     if (sizes > 1).sum() > 1:
-        embeddings = F.normalize(training.z, dim=1).double().cpu().numpy()[judged]
+        embeddings = unit(training.z, torch.float64).cpu().numpy()[judged]
         _, labels = np.unique(classes[judged], return_inverse=True)
         share = out_of_fold(embeddings, labels, min(folds, int(sizes.max())), C, seed)
         result[judged] = 1 - np.clip(quality(labels, share, method=method), 0, 1)

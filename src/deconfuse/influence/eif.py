@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse.attribution.head import Sides, Targets, Training, loss_change
+from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.attribution.network import Network, score_groups
 from deconfuse.attribution.rows import score_chunks
 from deconfuse.retrieval.confusion import distance, mean_distance, mean_distance_gradient
@@ -199,7 +200,11 @@ class Space:
         """As the function `climb`, in coordinates of the span of the sides' z, where all gradients lie."""
         if self.z.shape[1] >= self.z.shape[2]:
             return climb(self, sign, path, scale)
-        basis, coordinates = torch.linalg.qr(self.z.transpose(1, 2))  # (b, m, r), (b, r, r)
+        fix = "look for features or weights of the head that are very large"
+        what = "EIF, embeddings of the confused samples"
+        basis, coordinates = factorise(
+            torch.linalg.qr, self.z.transpose(1, 2), what, fix
+        )  # (b, m, r), (b, r, r)
         inside = Space(self.gram, coordinates.transpose(1, 2).contiguous(), self.share)
         return climb(inside, sign, path, scale) @ basis.transpose(1, 2)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from deconfuse.attribution.curvature import explicit, hessian_of, sample_gradients
 from deconfuse.attribution.head import Sides, Targets, Training, along, weight_gradient
 from deconfuse.attribution.kronecker import fit
+from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.attribution.network import Network, score_groups
 from deconfuse.attribution.rows import part_rows, score_chunks
 from deconfuse.attribution.solving import conjugate_gradient, damping_of, residuals, say_residuals
@@ -99,7 +100,10 @@ def _solve(
     """v -> (H + damping I)^-1 v on the head; product: with that matrix."""
     if solver.kind == "explicit":
         h = explicit(training)
-        inverse = torch.linalg.inv(h + damping * torch.eye(len(h), dtype=h.dtype, device=h.device))
+        damped = h + damping * torch.eye(len(h), dtype=h.dtype, device=h.device)
+        fix = f"raise influence.damping (lambda is {damping:.3g} now), or take influence.solver.kind=cg"
+        what = "influence.solver.kind=explicit, the damped Hessian"
+        inverse = factorise(torch.linalg.inv, damped, what, fix)
         return lambda v: (v.flatten(1) @ inverse).view_as(v)
     helper = partial(fit(training, seed).solve, damping=damping) if damping > 0 else None
     return lambda v: conjugate_gradient(product, v, solver.tolerance, solver.max_products, helper)

@@ -65,26 +65,36 @@ def vote(
     k: int | None = None,
     tile: int | None = None,
     voters: Bool[Tensor, " n"] | None = None,
+    unit: bool = False,
 ) -> Votes:
     """P(y = l) = sum_i exp(-d_i) [y_i = l] / sum_i exp(-d_i) over the k nearest other samples.
 
-    Algorithm 1, with d the Euclidean distance of the embeddings as they are given. k: by default the
-    median class size. tile: samples at a time (by memory). voters: whose labels count (all); K is capped at
-    the other voters there are. Raises UserError for fewer than two samples or voters.
+    Algorithm 1, with d the Euclidean distance of the embeddings, as they are given or scaled to length one
+    first (unit), which is done in float64. k: by default the median class size. tile: samples at a time (by
+    memory). voters: whose labels count (all); K is capped at the other voters there are. Raises UserError for
+    fewer than two samples or voters.
     """
     if len(labels) < 2 or (voters is not None and int(voters.sum()) < 2):
         raise UserError("relabelling needs at least two training samples")
-    squared, index = neighbours(embeddings, k or neighbourhood(labels), voters)
-    weight = _weights(squared.sqrt())
+    squared, index = neighbours(embeddings, k or neighbourhood(labels), voters, unit)
     classes = labels[index]
-    share, c = torch.empty_like(weight), int(labels.max()) + 1
-    tile = tile or max(1, TILE_BYTES // (4 * c))
+    share, own, c = torch.empty_like(squared), squared.new_empty(len(labels)), int(labels.max()) + 1
+    tile = tile or max(1, TILE_BYTES // (8 * max(c, 3 * classes.shape[1])))
     for start in range(0, len(labels), tile):
         some = slice(start, start + tile)
-        total = weight.new_zeros(len(weight[some]), c).scatter_add_(1, classes[some], weight[some])  # (t, c)
+        total = _tally(squared[some], classes[some], c)
         share[some] = total.gather(1, classes[some])
-    own = (weight * (classes == labels[:, None])).sum(1)
+        own[some] = total.gather(1, labels[some, None])[:, 0]
     return Votes(classes, share, own, index)
+
+
+def _tally(squared: Float[Tensor, "t k"], classes: Int[Tensor, "t k"], c: int) -> Float[Tensor, "t c"]:
+    """P(label) of each label, by squared distances and the neighbours' labels.
+
+    In float64: the votes of labels with as many neighbours each differ by little more than the distances do.
+    """
+    weight = _weights(squared.double().sqrt())
+    return weight.new_zeros(len(weight), c).scatter_add_(1, classes, weight)
 
 
 def _weights(distance: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
@@ -94,14 +104,17 @@ def _weights(distance: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
 
 
 def neighbours(
-    embeddings: Float[Tensor, "n m"], k: int, voters: Bool[Tensor, " n"] | None
+    embeddings: Float[Tensor, "n m"], k: int, voters: Bool[Tensor, " n"] | None, unit: bool = False
 ) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
     """The k nearest other voters of each sample: squared distances and indices."""
     if voters is None or voters.all():
-        return nearest(embeddings, embeddings, k, same=True)
+        return nearest(embeddings, embeddings, k, same=True, unit=unit)
     inside, outside = voters.nonzero()[:, 0], (~voters).nonzero()[:, 0]
     k, gallery = min(k, len(inside) - 1), embeddings[inside]
-    parts = nearest(gallery, gallery, k, same=True), nearest(embeddings[outside], gallery, k, same=False)
+    parts = (
+        nearest(gallery, gallery, k, same=True, unit=unit),
+        nearest(embeddings[outside], gallery, k, same=False, unit=unit),
+    )
     order = torch.cat([inside, outside]).argsort()
     squared, index = (torch.cat(both)[order] for both in zip(*parts, strict=True))
     return squared, inside[index]
@@ -122,11 +135,12 @@ def vote_on(
     labels: Int[Tensor, " n"],
     k: int | None = None,
     tile: int | None = None,
+    unit: bool = False,
 ) -> Votes:
     """`vote` on the candidates asked alone, by all: 2 a n m operations instead of 2 n^2 m.
 
     Exact; of each candidate's votes those for the KEPT most likely labels are kept. tile: candidates at a
-    time (by memory). Raises UserError for fewer than two samples.
+    time (by memory). unit: as of `vote`. Raises UserError for fewer than two samples.
     """
     if len(labels) < 2:
         raise UserError("relabelling needs at least two training samples")
@@ -135,25 +149,21 @@ def vote_on(
     classes = labels[:, None].repeat(1, kept)
     share = embeddings.new_full((len(labels), kept), torch.nan)
     own = embeddings.new_full((len(labels),), torch.nan)
-    tile = tile or max(1, TILE_BYTES // (4 * max(c, 3 * k)))
+    tile = tile or max(1, TILE_BYTES // (8 * max(c, 3 * k)))
     for rows in track(asked.split(tile), "voting on candidates", math.ceil(len(asked) / tile)):
-        squared, index = others(rows, embeddings, k)
-        weight = _weights(squared.sqrt())
-        total = weight.new_zeros(len(rows), c).scatter_add_(1, labels[index], weight)
-        own[rows] = total.gather(1, labels[rows, None])[:, 0]
-        share[rows], classes[rows] = total.topk(kept, dim=1)
+        squared, index = others(rows, embeddings, k, unit)
+        total = _tally(squared, labels[index], c)
+        own[rows] = total.gather(1, labels[rows, None])[:, 0].to(own.dtype)
+        most, classes[rows] = total.topk(kept, dim=1)
+        share[rows] = most.to(share.dtype)
     return Votes(classes, share, own)
 
 
 def others(
-    rows: Int[Tensor, " a"], embeddings: Float[Tensor, "n m"], k: int
+    rows: Int[Tensor, " a"], embeddings: Float[Tensor, "n m"], k: int, unit: bool = False
 ) -> tuple[Float[Tensor, "a k"], Int[Tensor, "a k"]]:
     """The k < n nearest other samples of some samples: squared distances and indices."""
-    squared, index = nearest(embeddings[rows], embeddings, k + 1, same=False)
-    # A sample is found beside its equals, in any place; where it is not, they are k + 1, and the last goes.
-    mine = index == rows[:, None]
-    mine[:, -1] |= ~mine.any(1)
-    return squared[~mine].view(-1, k), index[~mine].view(-1, k)
+    return nearest(embeddings[rows], embeddings, k, same=False, unit=unit, twins=rows)
 
 
 def check(labels: Int[Tensor, " n"], k: int | None, asked: int | None) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deconfuse.retrieval.confusion import Pairs, groups
+from deconfuse.retrieval.neighbours import pair_distances
 from deconfuse.retrieval.statistics import detection_curve
 from deconfuse.runs import finished
 from deconfuse.runs.columns import SIGNS
@@ -120,15 +121,6 @@ def labels_before(found: Findings, clean_list: pd.DataFrame) -> dict[int, int]:
     return {row: given[name] for row, (name, label) in enumerate(now) if given[name] != label}
 
 
-def uncounted(found: Findings) -> tuple[int, list[int]]:
-    """(queries that R@1 is the mean over, rows of confusions.csv whose query is none of them).
-
-    Those left out have no other sample of their class in the gallery.
-    """
-    lone = found.split.lone
-    return int((~lone).sum()), np.flatnonzero(lone[found.confusions.query.numpy()]).tolist()
-
-
 def corrections(found: Findings, told: dict | None, changes: pd.DataFrame | None) -> dict | None:
     """What metrics.json tells of corrections, and of each fate in changes.csv the first SHOWN pairs, as rows.
 
@@ -176,19 +168,21 @@ def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int
 
 
 def near(
-    e: Float[Tensor, "n m"], index: Int[Tensor, "n k"] | None
+    z: Float[Tensor, "n m"], index: Int[Tensor, "n k"] | None
 ) -> Iterator[tuple[list[int], list[float | None]]]:
     """For each training sample its NEAR nearest others, and the distances that the vote weighs by.
 
-    index: None where only some samples were voted on; then nobody's neighbours are known.
+    z: embeddings of any length; the distances are those of their directions, in float64. index: None where
+    only some samples were voted on; then nobody's neighbours are known.
     """
     if index is None:
-        yield from (([], []) for _ in range(len(e)))
+        yield from (([], []) for _ in range(len(z)))
         return
-    for start in range(0, len(e), 256):
+    for start in range(0, len(z), 256):
         some = index[start : start + 256, :NEAR]
-        distance = (e[start : start + 256, None] - e[some]).norm(dim=2)
-        yield from zip(some.tolist(), rows(distance, 4), strict=True)
+        own = torch.arange(start, start + len(some), device=some.device)[:, None].expand_as(some)
+        squared = pair_distances(z, z, own.flatten(), some.flatten())
+        yield from zip(some.tolist(), rows(squared.sqrt().view_as(some), 4), strict=True)
 
 
 def group_rows(found: Findings) -> list[int]:
@@ -252,7 +246,6 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
     keys = ("choices", "params", "seed", "command", "retrieval", "queries", "confusions", "noise", "relabels")
     parts = {"train": len(split.train), "query": len(split.query)}
     parts |= {} if split.shared_gallery else {"gallery": len(split.gallery)}
-    counted, without = uncounted(found)
     names = {name: i for i, name in enumerate(split.class_names[: split.num_classes])}
     classes = tables["classes.csv"].to_dict("records")
     taxonomy = [
@@ -269,9 +262,8 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
         "parts": parts,
         "class_names": list(split.class_names),
         "training_classes": split.num_classes,
-        "counted_queries": counted,
+        "lone_queries": int(split.lone.sum()),
         "trivial": split.trivial,
-        "uncounted": without,
         "corrections": corrections(found, metrics.get("corrections"), tables.get("changes.csv")),
         "edges": edges(found),
         "most_edges": EDGES,

@@ -21,6 +21,7 @@ from deconfuse.report import facts
 from deconfuse.report.facts import Method
 from deconfuse.report.projection import has_umap, pca, umap
 from deconfuse.report.thumbnails import CELL, COLUMNS, make
+from deconfuse.retrieval import directions
 from deconfuse.runs.results import Findings
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import file_hash, short_hash, whole_file
@@ -54,7 +55,7 @@ def write(
 ) -> None:
     """Write the report's folder; run: the folder that the run ends in; runs beside it are further methods.
 
-    seen: gives the embeddings, normalised, of train, query and (where it is not the query side) gallery.
+    seen: gives the embeddings, of any length, of train, query and (where it is not the query side) gallery.
     votes: the neighbours', with their index. Nothing is written with report=false, and of more than LARGEST
     samples.
     """
@@ -147,16 +148,17 @@ def maps(
 ) -> list[dict]:
     """Projections of the training side and of the test side: x and y in steps of one GRID, so shapes stay.
 
-    Query and gallery share a map, query first.
+    They are projections of the embeddings' directions. Query and gallery share a map, query first.
     """
     sides = {"train": embeddings["train"], "test": embeddings["query"]}
     if "gallery" in embeddings:
         sides["test"] = torch.cat([embeddings["query"], embeddings["gallery"]])
     told = []
-    for side, e in sides.items():
+    for side, z in sides.items():
+        e = directions.unit(z, torch.float64)
         ways: dict[str, Callable] = {"pca": pca}
         if wanted == "umap":
-            ways["umap"] = lambda e: (umap(e, seed), None)
+            ways["umap"] = lambda e: (umap(e.to(torch.float32), seed), None)
         for way, project in ways.items():
             x, share = project(e)
             low, span = x.amin(0), (x.amax(0) - x.amin(0)).amax().clamp_min(1e-30)
@@ -174,16 +176,16 @@ def explanations(data: Path, number: int, method: Method) -> None:
         put(data, f"explained-{number}-{start // CHUNK}", facts.tops(block))
 
 
-def neighbours(data: Path, influence: Float[Tensor, "e n"], e: Float[Tensor, "n m"], votes: Votes) -> None:
+def neighbours(data: Path, influence: Float[Tensor, "e n"], z: Float[Tensor, "n m"], votes: Votes) -> None:
     """Of each training sample the nearest others and the explanations that it harms most, CHUNK to a file."""
-    nothing: Iterable = (([], []) for _ in range(len(e)))
+    nothing: Iterable = (([], []) for _ in range(len(z)))
     harmed = facts.harmed(influence) if len(influence) else nothing
-    near = facts.near(e, votes.index)
+    near = facts.near(z, votes.index)
     chunk: dict[str, list] = {key: [] for key in ("near", "distance", "harms", "scores")}
     both = zip(near, harmed, strict=True)
-    for i, values in enumerate(track(both, "training samples", len(e)), 1):
+    for i, values in enumerate(track(both, "training samples", len(z)), 1):
         for key, value in zip(chunk, (*values[0], *values[1]), strict=True):
             chunk[key].append(value)
-        if i % CHUNK == 0 or i == len(e):
+        if i % CHUNK == 0 or i == len(z):
             put(data, f"sample-{(i - 1) // CHUNK}", chunk)
             chunk = {key: [] for key in chunk}

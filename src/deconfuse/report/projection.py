@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deconfuse.attribution.linear_algebra import factorise
+
 
 def pca(e: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n 2"], tuple[float, float]]:
     """The two principal components of e, and the share of the variance that each holds, in [0, 1].
@@ -13,8 +15,11 @@ def pca(e: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n 2"], tuple[float, flo
     x = (e - mean) V, with V the leading eigenvectors of the covariance (Jolliffe 2002, section 1.1); of each
     the largest entry is positive. Components that do not exist are 0.
     """
-    centred = (e - e.mean(0)).double()
-    values, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
+    centred = e.double()
+    centred = centred - centred.mean(0)
+    fix = "look for embeddings that are not finite, or set report=false"
+    values, vectors = factorise(torch.linalg.eigh, centred.T @ centred, "the map of the embeddings", fix)
+    # ascending
     values, vectors = values.flip(0).clamp_min(0)[:2], vectors.flip(1)[:, :2]
     vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
     x, share = centred.new_zeros(len(e), 2), values / centred.square().sum().clamp_min(1e-30)

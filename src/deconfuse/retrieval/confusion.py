@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deconfuse.retrieval.directions import unit
 from deconfuse.retrieval.metrics import Answers, answer
 from deconfuse.retrieval.neighbours import pair_distances
 
@@ -79,7 +80,8 @@ def mis_similar(
     Farthest first, ties by query. same: query and gallery are the same rows; a pair that both its samples
     name is told once.
     """
-    query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
+    dtype = query.dtype
+    query, gallery = unit(query, torch.float64), unit(gallery, torch.float64)
     order = torch.argsort(gallery_labels, stable=True)
     labels, sizes = torch.unique_consecutive(gallery_labels[order], return_counts=True)
     rows, far, distance = [], [], []
@@ -92,7 +94,7 @@ def mis_similar(
         distance.append((query[mine] - gallery[other]).square().sum(1))
     if not rows:
         none = torch.empty(0, dtype=torch.int64)
-        return Pairs(none, none, query.new_empty(0))
+        return Pairs(none, none, query.new_empty(0, dtype=dtype))
     a, b, d = torch.cat(rows), torch.cat(far), torch.cat(distance)
     if same:
         real = a != b  # a class of one sample has no pair
@@ -104,7 +106,7 @@ def mis_similar(
     by_query = torch.argsort(a, stable=True)
     a, b, d = a[by_query], b[by_query], d[by_query]
     order = torch.argsort(d, descending=True, stable=True)
-    return Pairs(a[order], b[order], d[order])
+    return Pairs(a[order], b[order], d[order].to(dtype))
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,19 @@ def groups(confusions: Pairs, query_labels: Int[Tensor, " q"]) -> list[tuple[int
 
 def distance(a: Float[Tensor, "*b m"], b: Float[Tensor, "*b m"]) -> Float[Tensor, "*b"]:
     """d = ||a/||a|| - b/||b|| ||^2, in [0, 4]."""
-    return (F.normalize(a, dim=-1) - F.normalize(b, dim=-1)).square().sum(-1)
+    return (_unit(a) - _unit(b)).square().sum(-1)
+
+
+def _unit(z: Float[Tensor, "*b m"]) -> Float[Tensor, "*b m"]:
+    """z/||z|| where its square is a number of z's type; a z of zeros stays one."""
+    return F.normalize(z, dim=-1, eps=torch.finfo(z.dtype).tiny)
 
 
 def distance_gradient(
     a: Float[Tensor, "*b m"], b: Float[Tensor, "*b m"]
 ) -> tuple[Float[Tensor, "*b m"], Float[Tensor, "*b m"]]:
     """(dd/da, dd/db) of `distance`:  dd/da = -2/||a|| (e_b - (e_a . e_b) e_a),  and mirrored."""
-    e_a, e_b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+    e_a, e_b = _unit(a), _unit(b)
     cosine = (e_a * e_b).sum(-1, keepdim=True)
     return (
         -2 * (e_b - cosine * e_a) / a.norm(dim=-1, keepdim=True),

@@ -23,15 +23,17 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     """(name, value) lines of the summary."""
     retrieval = metrics["retrieval"]
     others = "  ".join(f"{name} {value:.3f}" for name, value in retrieval.items() if name != "R@1")
+    lone = metrics.get("lone_queries", 0)
     lines = [
         ("Recall@1", f"{retrieval['R@1']:.3f}   ({others})"),
         (
             "Confusions",
-            f"{metrics['confusions']} of {metrics['queries']} queries are nearest to another class",
+            f"{metrics['confusions']} of {metrics['queries'] - lone} queries are nearest to another class",
         ),
     ]
-    if lone := metrics.get("lone_queries"):
-        text = f"{lone} queries have no image of their class in the gallery: in no recall and no confusion"
+    if lone:
+        who = "1 query has no image of its" if lone == 1 else f"{lone} queries have no image of their"
+        text = f"{who} class in the gallery: in no recall and no confusion"
         lines.append(("Left out", text))
     if metrics.get("trivial"):
         lines.insert(1, ("", metrics["trivial"]))

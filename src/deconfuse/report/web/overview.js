@@ -12,13 +12,11 @@
     return el("section", { class: "tile-card" }, el("h2", {}, title), el("p", { class: "value" }, value), el("p", { class: "note" }, note), more);
   }
 
-  // How many confusions the reviewer agrees with, of the queries that Recall@1 counts; and what it would be if these
-  // counted as right.
+  // How many confusions the reviewer agrees with, and what Recall@1 would be if these counted as right.
   function agreedRecall() {
     const run = get("run");
-    const left = run.uncounted.filter((i) => (decisions.of("confusion", i) || {}).decision === "agree").length;
-    const agreed = decisions.count("confusion", "agree") - left;
-    return [agreed, run.retrieval["R@1"] + agreed / Math.max(1, run.counted_queries)];
+    const agreed = decisions.count("confusion", "agree");
+    return [agreed, run.retrieval["R@1"] + agreed / Math.max(1, run.queries - run.lone_queries)];
   }
 
   function tiles() {
@@ -34,7 +32,8 @@
     return [
       tile("Recall@1", fixed(run.retrieval["R@1"]),
         run.trivial ? `${run.trivial}.` : agreed ? [el("strong", { id: "agreed-recall" }, fixed(recall)), ` if the ${many(agreed, "confusion")} you agree with counted as right`] : run.confusions ? "Agree with confusions in Review to see what it would be if they counted as right" : "Every query is nearest to its own class"),
-      tile("Confusions", number(run.confusions), [`of ${many(run.queries, "query", "queries")} are nearest to another class`, known ? `; ${number(known)} between classes known to look alike` : ""]),
+      tile("Confusions", number(run.confusions), [`of ${many(run.queries - run.lone_queries, "query", "queries")} are nearest to another class`, known ? `; ${number(known)} between classes known to look alike` : ""],
+        run.lone_queries ? el("p", { class: "note", id: "lone" }, `${many(run.lone_queries, "query has", "queries have")} no image of ${run.lone_queries === 1 ? "its" : "their"} class in the gallery: in no recall and no confusion.`) : null),
       noise
         ? tile("Flipped labels found", fixed(noise.detector && noise.detector.average_precision), `average precision by ${run.choices.detector}; AUROC ${fixed(noise.detector && noise.detector.auroc)}, ${number(noise.flipped)} flipped`)
         : tile("Classes to merge", number(run.taxonomy.filter((row) => row[8] !== null).length), "of the training classes: their suggestions lean to one other class"),

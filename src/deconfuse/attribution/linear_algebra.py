@@ -1,0 +1,29 @@
+"""Factorisations of matrices; one that fails is a line that says what to change."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from deconfuse.system.errors import UserError
+
+Found = TypeVar("Found")
+
+
+def factorise(how: Callable[[Tensor], Found], matrix: Tensor, what: str, fix: str) -> Found:
+    """how(matrix), such as torch.linalg.eigh.
+
+    Raises UserError where the matrix has entries that are not finite, of which some routines make numbers and
+    others an error, and where the routine fails. what: the matrix in words; fix: what the user can change.
+    """
+    name = getattr(how, "__name__", "factorisation").removeprefix("linalg_")
+    if not torch.isfinite(matrix).all():
+        bad = int((~torch.isfinite(matrix)).sum())
+        raise UserError(
+            f"{what}: {bad} of {matrix.numel()} entries are not finite, so {name} is not tried; {fix}"
+        )
+    try:
+        return how(matrix)
+    except torch.linalg.LinAlgError as error:
+        raise UserError(f"{what}: {name} failed ({str(error).strip().splitlines()[0]}); {fix}") from error
