@@ -2,7 +2,6 @@ import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,9 +17,9 @@ from deconfuse.runs.finished import RESULTS_FORMAT, find, read, read_all
 from deconfuse.runs.part import Part
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import write_json
+from tests.conftest import ROOT
 from tests.finished import REPORT
 
-ROOT = Path(__file__).parents[1]
 CHOICES = {
     "experiment": "None",
     "logger": "csv",
