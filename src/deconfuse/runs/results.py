@@ -112,7 +112,7 @@ def retrained_table(changes: Changes) -> pd.DataFrame:
 def sample_table(found: Findings) -> pd.DataFrame:
     """One row per training sample, in the training set's order."""
     names, noisy = found.split.class_names, found.noisy
-    label, share = found.votes.best()
+    label, share = found.votes.best
     table = pd.DataFrame(
         {
             "sample": np.arange(len(noisy.labels)),
@@ -144,7 +144,7 @@ def relabel_table(samples: pd.DataFrame) -> pd.DataFrame:
 
 def suggestions(found: Findings, harmful_only: bool = True) -> pd.DataFrame:
     """`taxonomy` of the samples that are recommended another label: the harmful ones, or all."""
-    label, current = found.votes.best()[0].numpy(), found.noisy.labels
+    label, current = found.votes.best[0].numpy(), found.noisy.labels
     suggested = label != current
     if harmful_only:
         suggested &= (found.acting.mean > 0).numpy()
@@ -196,7 +196,7 @@ def noise_report(found: Findings) -> dict | None:
     noisy = found.noisy
     if not noisy.flipped.any():
         return None
-    label = found.votes.best()[0].numpy()
+    label = found.votes.best[0].numpy()
     flagged = (found.acting.mean > 0).numpy() & (label != noisy.labels)
     return {
         "flipped": int(noisy.flipped.sum()),
