@@ -20,7 +20,7 @@ from deconfuse.labels.relabel import Votes
 from deconfuse.report import page
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs import results
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError
 
 PAGES = ("overview", "confusions", "samples", "map", "review")

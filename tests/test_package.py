@@ -62,7 +62,9 @@ def test_the_wheel_holds_the_package_its_choices_and_nothing_else(dist):
     here = {path.relative_to(ROOT / "conf").as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
     assert {name.removeprefix("deconfuse/conf/") for name in names if name.endswith(".yaml")} == here
     pages = {f"deconfuse/report/web/{path.name}" for path in WEB.iterdir()}
-    assert {"deconfuse/py.typed", "deconfuse/story.py", "deconfuse/report/web/index.html"} | pages <= set(names)
+    assert {"deconfuse/py.typed", "deconfuse/story.py", "deconfuse/report/web/index.html"} | pages <= set(
+        names
+    )
 
 
 def test_the_archive_of_the_sources_has_what_the_project_is_made_of(dist):

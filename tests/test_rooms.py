@@ -96,7 +96,8 @@ def test_the_folders_of_tests_are_those_of_the_code():
 
 
 TESTS = sorted(
-    path.relative_to(ROOT / "tests").with_suffix("").as_posix() for path in (ROOT / "tests").rglob("test_*.py")
+    path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+    for path in (ROOT / "tests").rglob("test_*.py")
 )
 
 

@@ -213,12 +213,13 @@ def run(cfg: DictConfig) -> Path:
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True), "utf-8")
 
-        def seen() -> dict[str, torch.Tensor]:
+        def embeddings() -> dict[str, torch.Tensor]:
             sides = {"query": test.query, "gallery": test.gallery}
             sides = {name: F.normalize(z, dim=1) for name, z in sides.items()}
             return {"train": training.embeddings(), **sides}
 
-        page.write(partial / "report", folder, found, report, written, unit, seen, votes, cfg.report)
+        content = page.Content(found, report, written, unit, embeddings, votes)
+        page.write(partial / "report", folder, content, cfg.report)
         clock.lap("report")
         report = results.finish(partial, report)
     dashboard.publish(tracker.page(logger), report, written, found, folder)

@@ -170,7 +170,7 @@ def composed():
 def all_names(settings, choices):
     stamp = json.dumps(depends(settings, "data", "weights"), sort_keys=True)
     return (
-        *places(settings, choices, "data"), explanation(settings, choices),
+        *places(settings, choices, "data"), explanation(settings, choices, "all"),
         without_noise(settings, choices, "data"), stamp,
     )  # fmt: skip
 

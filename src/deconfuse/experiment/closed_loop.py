@@ -5,9 +5,10 @@ from matplotlib.figure import Figure
 
 from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, grouped
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import grouped
 
 SCORES = False  # the table does not look at scores
 
@@ -62,7 +63,7 @@ def _key(run: Run) -> tuple[str, str, str, str, str]:
 
 def _asked(run: Run) -> int:
     """How many rounds were asked for; fewer are there where one would have changed no label."""
-    return run.settings.get("loop", {}).get("rounds", len(run.report["loop"]["rounds"]) - 1)
+    return run.settings["loop"]["rounds"]
 
 
 def _round(loop: dict, i: int) -> dict:

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, by_seed, grouped, usual
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import MISSING, Part, spread
 from deconfuse.runs.settings import frame
-from deconfuse.runs.takes import GIVEN
+from deconfuse.runs.takes import GIVEN, by_seed, grouped, usual
 from deconfuse.system.files import short_hash
 
 LABELS = GIVEN
@@ -28,7 +28,7 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set and pair of losses, with its picture."""
-    chosen = [run for run in runs if run.noise == "none" and not run.report["loop"]]
+    chosen = [run for run in runs if not run.report["loop"]]
     rows = []
     for (dataset, model, _), here in grouped(usual(chosen, "loss"), _data).items():
         models = {run.report["checkpoint"]["sha256"]: run for run in here}.values()
@@ -67,7 +67,7 @@ def overlap(first: dict[str, str], second: dict[str, str], queries: int) -> dict
 
 def _data(run: Run) -> tuple[str, str, str]:
     """What two models have to share: the queries, the network and the recipe."""
-    settings = {group: run.settings.get(group) for group in ("dataset", "model", "recipe")}
+    settings = {group: run.settings[group] for group in ("dataset", "model", "recipe")}
     return run.choice("dataset"), run.choice("model"), short_hash(settings)
 
 

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from deconfuse.retrieval.statistics import detection_curve
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, by_seed, grouped
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
-from deconfuse.runs.takes import FLIPPED
+from deconfuse.runs.takes import FLIPPED, by_seed, grouped
 
 LABELS = FLIPPED
 
@@ -27,8 +27,7 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss, N and ranking, with the curves."""
-    chosen = [run for run in runs if run.report["noise"] and not run.report["loop"]]
-    chosen = [run for run in chosen if run.report["noise"].get("absolute_influence")]
+    chosen = [run for run in runs if run.report["noise"]["absolute_influence"] and not run.report["loop"]]
     chosen = [run for run in chosen if (run.choice("influence"), run.choice("target")) == ("eif", "all")]
     chosen = [run for run in chosen if run.choice("detector") == "knn"]
     rows, lines = [], []
@@ -46,8 +45,8 @@ def parts(runs: list[Run]) -> list[Part]:
                     f"found at {share:.0%}": spread([np.interp(share, GRID, each) for each in curves])
                     for share in CHECKED
                 }
-                looks = {"N": theta, "ranking": ranking, "models": len(tables)}
-                rows.append((alike[0], {**alike[0].where, **looks, **found}))
+                cells = {"N": theta, "ranking": ranking, "models": len(tables)}
+                rows.append((alike[0], {**alike[0].where, **cells, **found}))
                 lines.append((where, theta, ranking, np.mean(curves, 0)))
     if not rows:
         return []
@@ -66,8 +65,8 @@ def _where(run: Run) -> tuple[str, str, str, str]:
     return *run.where.values(), run.setting("influence.n_theta")
 
 
-def _theta(run: Run) -> int | None:
-    return (run.settings.get("influence") or {}).get("n_theta")
+def _theta(run: Run) -> int:
+    return run.settings["influence"]["n_theta"]
 
 
 def _draw(lines: list[tuple]) -> Figure:

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 from deconfuse.retrieval.statistics import HARMFUL, most_harmful
-from deconfuse.runs.finished import Run, grouped, usual
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part
+from deconfuse.runs.takes import grouped, usual
 from deconfuse.system.errors import UserError
 
 METHODS = ("eif", "if")
@@ -94,13 +95,13 @@ def _draw(place: SubFigure, run: Run, count: int) -> None:
     score."""
     pairs = run.table("confusions.csv", "query_class", "neighbour_class")
     labels = run.table("samples.csv", "class")["class"]
-    told = {name: _told(run, name) for name in ("run", "confusion", "train", "query")}
-    told["gallery"] = _told(run, "gallery") if "gallery" in told["run"]["parts"] else told["query"]
+    data = {name: _reported(run, name) for name in ("run", "confusion", "train", "query")}
+    data["gallery"] = _reported(run, "gallery") if "gallery" in data["run"]["parts"] else data["query"]
     axes = place.subplots(count, 2 + HARMFUL, squeeze=False)
     for i, (row, scores) in enumerate(zip(axes, run.scores(), strict=False)):
         shown = [
-            ("query", told["confusion"]["query"][i], f"query\n{_short(pairs['query_class'][i])}"),
-            ("gallery", told["confusion"]["neighbour"][i], f"nearest\n{_short(pairs['neighbour_class'][i])}"),
+            ("query", data["confusion"]["query"][i], f"query\n{_short(pairs['query_class'][i])}"),
+            ("gallery", data["confusion"]["neighbour"][i], f"nearest\n{_short(pairs['neighbour_class'][i])}"),
         ]
         shown += [
             ("train", k, f"{_short(labels[k])}\n{scores[k]:.2g}") for k in most_harmful(scores).tolist()
@@ -108,13 +109,13 @@ def _draw(place: SubFigure, run: Run, count: int) -> None:
         for axis in row:
             axis.set_axis_off()
         for axis, (part, k, title) in zip(row, shown, strict=False):
-            axis.imshow(_thumbnail(run, told["run"]["images"], told[part], k))
+            axis.imshow(_thumbnail(run, data["run"]["images"], data[part], k))
             axis.set_title(title, fontsize=7, parse_math=False)
     by = run.choice("influence")
     place.suptitle(f"Most harmful training samples by {by}: label and score", fontsize=9)
 
 
-def _told(run: Run, name: str) -> Any:
+def _reported(run: Run, name: str) -> Any:
     """A value of the run's report, which lies in a script: deconfuse.put("name",VALUE);"""
     path = run.folder / "report" / "data" / f"{name}.js"
     try:

@@ -1,8 +1,9 @@
 """Corrected labels: the same model before and after them, over seeds."""
 
-from deconfuse.runs.finished import Run, by_seed, grouped
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import by_seed, grouped
 
 SCORES = False  # the table does not look at scores
 CORRECTED = True  # the table is of runs with corrected labels

@@ -8,9 +8,10 @@ from matplotlib.ticker import SymmetricalLogLocator
 
 from deconfuse.runs import panels
 from deconfuse.runs.comparison import share_apart
-from deconfuse.runs.finished import Run, by_seed, grouped, natural
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import by_seed, grouped, natural
 
 NOTE = (
     "Change of d of the confusion pairs after retraining by the scores; share > 0: of the pairs that "
@@ -63,8 +64,9 @@ def parts(runs: list[Run]) -> list[Part]:
 
 
 def _by_size(run: Run) -> float | None:
-    """AP of ranking flipped samples by mean |score|."""
-    return ((run.report["noise"] or {}).get("absolute_influence") or {}).get("average_precision")
+    """AP of ranking flipped samples by mean |score|; None where no label was flipped."""
+    ranked = run.report["noise"] and run.report["noise"]["absolute_influence"]
+    return ranked["average_precision"] if ranked else None
 
 
 def _key(run: Run) -> tuple[str, ...]:
@@ -76,8 +78,8 @@ def _method(run: Run) -> str:
 
 
 def _knob(run: Run) -> float | None:
-    """None with radius=null, and without settings."""
-    return (run.settings.get("influence") or {}).get(KNOBS[_method(run)])
+    """None with influence.radius=null."""
+    return run.settings["influence"][KNOBS[_method(run)]]
 
 
 def _draw(pictured: dict[tuple[str, str, str, str], list[Point]]) -> Figure:
@@ -88,7 +90,7 @@ def _draw(pictured: dict[tuple[str, str, str, str], list[Point]]) -> Figure:
         for i, rate in enumerate(rates):
             line = sorted((point.knob, point.change) for point in points if point.rate == rate)
             if line:
-                left.plot(*zip(*line, strict=True), label=f"rate {rate:g}", **panels.look(i))
+                left.plot(*zip(*line, strict=True), label=f"rate {rate:g}", **panels.style(i))
         # A change may be of either sign, and grows with the rate.
         smallest = min((abs(point.change) for point in points if point.change), default=1.0)
         left.set_yscale("symlog", linthresh=smallest)

@@ -1,8 +1,9 @@
 """Table 3: seconds of detection and of recommendation."""
 
-from deconfuse.runs.finished import Run, by_seed, grouped, usual
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import by_seed, grouped, usual
 
 SCORES = False  # the table does not look at scores
 

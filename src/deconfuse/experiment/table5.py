@@ -1,9 +1,9 @@
 """Table 5: training classes with relabel suggestions, by where these lean."""
 
-from deconfuse.runs.finished import Run, by_seed, grouped, usual
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
-from deconfuse.runs.takes import GIVEN
+from deconfuse.runs.takes import GIVEN, by_seed, grouped, usual
 
 LABELS = GIVEN
 
@@ -21,8 +21,7 @@ NOTE = (
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, loss, detector and rule."""
-    chosen = [run for run in runs if run.noise == "none"]
-    chosen = [run for run in chosen if not run.report["loop"]]
+    chosen = [run for run in runs if not run.report["loop"]]
     chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
     rows = []
     for (dataset, loss, detector, _), alike in grouped(usual(chosen, "influence"), _key).items():
@@ -39,11 +38,10 @@ def parts(runs: list[Run]) -> list[Part]:
 
 
 def _merge(runs: list[Run], suggested: str, name: str) -> str:
-    merges = [run.report["merge"] or {} for run in runs]
-    if not any(merges):  # no classes are known to be alike
+    merges = [run.report["merge"] for run in runs]
+    if not any(merges):  # the data set knows no classes to look alike
         return "-"
-    found = [each.get(suggested) for each in merges]
-    return spread([each and each[name] for each in found], 2)
+    return spread([each and each[suggested][name] for each in merges], 2)
 
 
 def _key(run: Run) -> tuple[str, str, str, str]:

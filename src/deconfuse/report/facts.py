@@ -16,7 +16,7 @@ from deconfuse.retrieval.confusion import Pairs, groups
 from deconfuse.retrieval.statistics import detection_curve
 from deconfuse.runs import finished
 from deconfuse.runs.columns import SIGNS
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import read_json
 
@@ -129,13 +129,13 @@ def uncounted(found: Findings) -> tuple[int, list[int]]:
     return int((~lone).sum()), np.flatnonzero(lone[found.confusions.query.numpy()]).tolist()
 
 
-def corrections(found: Findings, told: dict | None, changes: pd.DataFrame | None) -> dict | None:
+def corrections(found: Findings, report: dict | None, changes: pd.DataFrame | None) -> dict | None:
     """What metrics.json tells of corrections, and of each fate in changes.csv the first SHOWN pairs, as rows.
 
     A query is with its neighbour before, or, where the confusion appeared, with the one after. None without
     corrections.
     """
-    if told is None or changes is None:
+    if report is None or changes is None:
         return None
     split = found.split
     query, gallery = ({name: i for i, name in enumerate(side.names)} for side in (split.query, split.gallery))
@@ -146,7 +146,7 @@ def corrections(found: Findings, told: dict | None, changes: pd.DataFrame | None
         shown[fate] = [
             [query[a], gallery[b]] for a, b in zip(some["query"], some[f"neighbour_{end}"], strict=True)
         ]
-    return {**told, "shown": shown}
+    return {**report, "shown": shown}
 
 
 def tops(scores: Float[Tensor, "e n"]) -> dict[str, list]:
@@ -154,13 +154,13 @@ def tops(scores: Float[Tensor, "e n"]) -> dict[str, list]:
 
     Most harmful, most helpful first; ties in any order.
     """
-    told: dict[str, list] = {}
+    found: dict[str, list] = {}
     for side, sign in (("harmful", 1), ("helpful", -1)):
         value, index = (sign * scores).topk(min(MOST, scores.shape[1]), dim=1)
         kept = (value > 0).sum(1).tolist()
-        told[side] = [row[:k] for row, k in zip(index.tolist(), kept, strict=True)]
-        told[f"{side}_scores"] = rows([row[:k] for row, k in zip(sign * value, kept, strict=True)])
-    return told
+        found[side] = [row[:k] for row, k in zip(index.tolist(), kept, strict=True)]
+        found[f"{side}_scores"] = rows([row[:k] for row, k in zip(sign * value, kept, strict=True)])
+    return found
 
 
 def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int], list[float | None]]]:
@@ -209,7 +209,7 @@ def methods(folder: Path, own: Method, checkpoint: dict, found: Findings) -> lis
             if not _alike(report, checkpoint, found) or path.parent.name == own.run:
                 continue
             run = finished.read(path.parent)
-            scores, unit = run.scores(), read_json(path.parent / "influence_index.json").get("unit", "")
+            scores, unit = run.scores(), read_json(path.parent / "influence_index.json")["unit"]
         except (UserError, AttributeError):
             continue
         if scores.ndim != 2 or scores.shape[1] != own.scores.shape[1] or not len(scores):
@@ -272,7 +272,7 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
         "counted_queries": counted,
         "trivial": split.trivial,
         "uncounted": without,
-        "corrections": corrections(found, metrics.get("corrections"), tables.get("changes.csv")),
+        "corrections": corrections(found, metrics["corrections"], tables.get("changes.csv")),
         "edges": edges(found),
         "most_edges": EDGES,
         "curves": curves(found, metrics["choices"]["detector"]),

@@ -23,7 +23,7 @@ from deconfuse.labels.corrections import Corrections
 from deconfuse.labels.decisions import table as read_table
 from deconfuse.labels.loop import Loop
 from deconfuse.runs.columns import COLUMNS
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError, invoked, shorten
 from deconfuse.system.files import short_hash, whole_folder, write_csv
 

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 from deconfuse.retrieval.statistics import paired
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, by_seed, grouped, usual
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import by_seed, grouped, usual
 
 CHANGED = ("d_before", "change")
 CHANGES_NOTE = (
@@ -131,8 +132,8 @@ def _draw(pictured: dict[tuple[str, str, str], dict[str, list[float]]]) -> Figur
     figure, axes = panels.tiles(len(pictured), 3, 3.6, 2.3)
     for axis, (where, methods) in zip(axes, pictured.items(), strict=True):
         for row, found in enumerate(methods.values()):
-            look = {"color": panels.COLOURS[0], "alpha": 0.5, "markersize": 5}
-            axis.plot(found, [row] * len(found), "o", label="a model", **look)
+            dots = {"color": panels.COLOURS[0], "alpha": 0.5, "markersize": 5}
+            axis.plot(found, [row] * len(found), "o", label="a model", **dots)
             axis.plot(np.mean(found), row, "|", color="#000000", markersize=14, label="their mean")
         axis.set_yticks(range(len(methods)), methods)
         axis.set_ylim(len(methods) - 0.5, -0.5)

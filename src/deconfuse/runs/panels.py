@@ -52,7 +52,7 @@ def drawn_in(panel: dict[str, list[float]]) -> int:
     return sum(map(len, panel.values()))
 
 
-def look(i: int) -> dict[str, object]:
+def style(i: int) -> dict[str, object]:
     """Colour and marker of a picture's i-th line; after seven they begin again."""
     return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from deconfuse.runs.finished import ASIDE, OFF, Run, flat
+from deconfuse.runs.finished import Run
+from deconfuse.runs.identity import ASIDE, OFF, flat
 
 
 def differences(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> list[str]:

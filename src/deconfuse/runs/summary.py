@@ -30,10 +30,10 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
             f"{metrics['confusions']} of {metrics['queries']} queries are nearest to another class",
         ),
     ]
-    if lone := metrics.get("lone_queries"):
+    if lone := metrics["lone_queries"]:
         text = f"{lone} queries have no image of their class in the gallery: in no recall and no confusion"
         lines.append(("Left out", text))
-    if metrics.get("trivial"):
+    if metrics["trivial"]:
         lines.insert(1, ("", metrics["trivial"]))
     for i, pair in enumerate(metrics["confused_most"][:5]):
         known = "  (known to look alike)" if pair["same_thing"] else ""
@@ -42,7 +42,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
         lines.append(("" if i else "Confused most", text))
     lines += _corrected(metrics["corrections"])
     lines.append(("Explained", _explained(metrics)))
-    epochs = metrics.get("influence_epochs")
+    epochs = metrics["influence_epochs"]
     if epochs:
         lines += _epochs(epochs)
     lds = metrics["counterfactual"]
@@ -91,15 +91,15 @@ def _explained(metrics: dict) -> str:
     }
     what, params = metrics["explained"], metrics["params"].replace("_", " ")
     of = {"head": "the head", "last block": "the last block", "all": "all parameters"}[params]
-    unscored = f"; {what['unscored']} of them by no score but 0" if what.get("unscored") else ""
+    unscored = f"; {what['unscored']} of them by no score but 0" if what["unscored"] else ""
     return f"{what['rows']} {things[what['table']]}, by {metrics['choices']['influence']} on {of}{unscored}"
 
 
-def _epochs(told: dict) -> list[tuple[str, str]]:
-    each = [f"{n} at epoch {epoch}" for epoch, n in zip(told["epochs"], told["harmful"], strict=True)]
+def _epochs(epochs: dict) -> list[tuple[str, str]]:
+    each = [f"{n} at epoch {epoch}" for epoch, n in zip(epochs["epochs"], epochs["harmful"], strict=True)]
     first = [
         f"{name} at epoch {found['median']:g}, {found['never']:.0%} never"
-        for name, found in told["first_harmful"].items()
+        for name, found in epochs["first_harmful"].items()
         if found["median"] is not None
     ]
     lines = [("Harmful samples", ", ".join(each))]

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from deconfuse.data.pixels import as_mode
 from deconfuse.data.split import ImageSpec, Split
 from deconfuse.retrieval.statistics import detection_curve, most_harmful
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 from deconfuse.system.progress import console, track
 from deconfuse.tracking import artifacts, tracker
 

@@ -95,9 +95,9 @@ def _table4(reviews: list[tuple[Review, Run | None]]) -> pd.DataFrame:
         dataset = _dataset(review, run)
         for kind, some in review.pairs.groupby("kind", sort=True):
             paper = PAIRS_OF_PAPER.get(dataset, {}).get(kind)
-            told = f"{paper[0]}, {paper[1]}: {_share(paper[0], sum(paper))}" if paper else "-"
+            of_paper = f"{paper[0]}, {paper[1]}: {_share(paper[0], sum(paper))}" if paper else "-"
             start = {"dataset": dataset, "review": str(review.file), "pairs": NAMES[kind]}
-            rows.append({**start, **_pair_row(some), "paper": told})
+            rows.append({**start, **_pair_row(some), "paper": of_paper})
     return pd.DataFrame(rows)
 
 
