@@ -24,7 +24,7 @@ def test_settings_leave_out_what_changes_no_finding(tmp_path):
                   "noise": {"ratio": 0.0, "kind": "shift"}},
     )  # fmt: skip
     kept = {"recipe": {"epochs": 5}, "influence": {"radius": 0.02}}
-    assert one.settings == other.settings == {**kept, **dict.fromkeys(GROUPS, {})}
+    assert one.settings == other.settings == {**kept, **{group: {} for group in GROUPS}}
     assert one.setting() == other.setting()
 
 

@@ -7,7 +7,10 @@ from deconfuse.runs.summary import show
 METRICS = {
     "choices": {"detector": "knn", "influence": "eif"},
     "params": "last_block",
-    "explained": {"table": "groups.csv", "rows": 30},
+    "explained": {"table": "groups.csv", "rows": 30, "unscored": 0},
+    "trivial": None,
+    "lone_queries": 0,
+    "influence_epochs": None,
     "counterfactual": None,
     "retrain": None,
     "loop": None,

@@ -1,4 +1,4 @@
-"""Which method predicts what really happens when samples are left out."""
+"""Which method predicts what happens when training samples are left out."""
 
 from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
@@ -6,9 +6,9 @@ from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import by_seed, grouped
 
 NOTE = (
-    "LDS: linear datamodeling score, rank correlation of predicted and real changes of d when the head is "
-    "trained without random subsets; 1 = predicted right, 0 = chance. Mean ± standard deviation over the "
-    "seeds; of one model its 95 % interval over what was explained is in metrics.json."
+    "LDS, linear datamodeling score: the rank correlation of predicted and real changes of d when the "
+    "head is trained without random subsets; 1 = predicted right, 0 = chance. Mean ± standard deviation "
+    "over the seeds. Each model's 95 % interval over its explanations is in its metrics.json."
 )
 
 

@@ -1,4 +1,4 @@
-"""Who finds flipped labels: every detector on the same models."""
+"""Which detector finds flipped labels: every detector on the same models."""
 
 from itertools import product
 
@@ -16,13 +16,15 @@ LABELS = FLIPPED
 
 MEASURES = {"AUROC": "auroc", "AP": "average_precision", "recall": "recall"}
 NOTE = (
-    "Ranking all training samples, flipped ones first. AP: average precision; recall: share of the "
-    "flipped samples among as many of the most suspicious; a random order has 0.5, and the share of "
-    "flipped labels twice. Recommended right: the likeliest other label of all flipped samples, by "
-    "evidence's own vote with detector=evidence and by Algorithm 1 else. Mean ± standard deviation over "
-    "the seeds. evidence was chosen among some twenty combinations on omniglot and glyphs, seeds 0 to 2; "
-    "seeds 3 and 4 took no part in that. In the picture: the mean, and a bar from the lowest seed to the "
-    "highest, without random; of several settings of a data set, the one with most models."
+    "All training samples are ranked, and flipped ones should come first. AP: average precision. Recall: "
+    "the share of the k flipped samples that are among the k most suspicious. A random order has AUROC "
+    "0.5, and AP and recall of about the share of flipped labels. Recommended right: the share of all "
+    "flipped samples whose likeliest other label is the true one, by the detector's own vote with "
+    "detector=evidence, and by Algorithm 1 with the others. Mean ± standard deviation over the seeds. "
+    "The settings of evidence were chosen from some twenty combinations on omniglot and glyphs with "
+    "seeds 0 to 2; seeds 3 and 4 took no part. The picture shows the mean, with a bar from the lowest "
+    "seed to the highest, and leaves out random. Where a data set has several settings, the one with "
+    "most models is shown."
 )
 
 
@@ -62,7 +64,7 @@ def _detector(run: Run) -> tuple[str, str]:
 
 
 def _noise_order(noise: str) -> tuple[bool, str, list[tuple[str, float]]]:
-    """Kinds of noise one after the other, symmetric first, each from little to much."""
+    """A sorting key: by the kind of noise, symmetric first, and within a kind by its share."""
     kind = noise.rpartition(" ")[0] and noise.rpartition(" ")[2]
     return kind != "symmetric", kind, natural(noise)
 
@@ -74,7 +76,7 @@ def _falling(cell: str) -> float:
 def _draw(found: dict[tuple[str, str, str], dict[str, list[float]]]) -> Figure:
     """AP of each detector at each noise, a panel for each data set and loss.
 
-    found: of data set, noise and loss, the seeds' AP by each detector.
+    found: (data set, noise, loss) -> detector -> AP of each seed.
     """
     datasets, losses = (sorted({key[i] for key in found}) for i in (0, 2))
     every: dict[str, list[float]] = {}

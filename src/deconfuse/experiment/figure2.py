@@ -1,4 +1,4 @@
-"""Figure 2: share of the flipped samples found against share checked."""
+"""Figure 2: the share of flipped samples found, against the share of samples checked."""
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,10 @@ CHECKED = (0.05, 0.1, 0.2, 0.5)
 GRID = np.linspace(0, 1, 201)
 RANKINGS = {"by size": "influence_abs_mean", "signed": "influence_mean"}
 NOTE = (
-    "Training samples ranked by their mean EIF score over all confusion pairs, signed (most harmful "
-    "first, as in the paper) or by mean size; N: number of theta. A random order finds as large a share "
-    "as it checks. Mean ± standard deviation over the seeds; lines are means, and "
-    "where N makes no difference one hides the others."
+    "Training samples are ranked by their EIF score over all confusion pairs: signed, by the mean score, "
+    "most harmful first, as in the paper; by size, by the mean absolute score. N: number of theta. A "
+    "random order finds as large a share as it checks. Mean ± standard deviation over the seeds. Lines "
+    "are means; where N makes no difference, one line hides the others."
 )
 
 
@@ -55,13 +55,13 @@ def parts(runs: list[Run]) -> list[Part]:
 
 
 def _curve(scores: pd.Series, flipped: pd.Series) -> Float[np.ndarray, " g"]:
-    """Share found at each share of GRID checked."""
+    """The share found at each share checked, as listed in GRID."""
     checked, found = detection_curve(scores.to_numpy(float), flipped.to_numpy(bool))
     return np.interp(GRID, checked, found)
 
 
 def _where(run: Run) -> tuple[str, str, str, str]:
-    """The curves of one picture."""
+    """The key of a panel: its curves differ in N alone."""
     return *run.where.values(), run.setting("influence.n_theta")
 
 

@@ -18,9 +18,10 @@ PAPER = {
     ("10 %", "softtriple"): "89.9, 90.0, 86.3 %",
 }
 NOTE = (
-    "Of the flipped samples that score harmful by EIF, the share whose recommendation (Algorithm 1) is "
-    "the true label; where it is the current label, the second choice counts. All flipped: the likeliest "
-    "other label of all flipped samples, harmful or not. Mean ± standard deviation over the seeds."
+    "Recommended right: of the flipped samples that score harmful by EIF, the share (in %) whose "
+    "recommendation (Algorithm 1) is the true label; where the recommendation is the current label, the "
+    "second choice counts. Of all flipped: the share of all flipped samples, harmful or not, whose "
+    "likeliest other label is the true one. Mean ± standard deviation over the seeds."
 )
 
 

@@ -34,7 +34,7 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """The seed of the run."""
+        """The run's seed."""
         return self.report["seed"]
 
     @property
@@ -66,7 +66,7 @@ class Run:
         return {"dataset": self.choice("dataset"), "noise": self.noise, "loss": self.choice("loss")}
 
     def panel(self, *without: str) -> tuple[str, tuple[str, ...]]:
-        """(a hash of the setting that all panels of a data set share, the panel that the run belongs to).
+        """(a hash of the settings that all panels of a data set share, the key of the run's panel).
 
         without: keys that differ within a panel.
         """
@@ -75,7 +75,7 @@ class Run:
     def table(self, name: str, *columns: str) -> pd.DataFrame:
         """Some columns of one of the run's tables; UserError where it is damaged or missing.
 
-        Names are read as text, also those like 007 and NA.
+        Names are read as text, even where they look like numbers (007) or missing values (NA).
         """
         try:
             self._check(name)
@@ -108,7 +108,7 @@ class Run:
             raise ValueError(f"not the {size} bytes that the run wrote")
 
     def setting(self, *without: str) -> str:
-        """A hash of the settings without some keys, such as influence or influence.radius."""
+        """A hash of the settings, without those named, such as influence or influence.radius."""
         left = copy.deepcopy(self.settings) if without else self.settings
         for path in without:
             *groups, key = path.split(".")
@@ -128,7 +128,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(folder: Path) -> Run:
-    """A finished run; UserError where its files are damaged, or another version wrote them."""
+    """The run in a folder; UserError where its files are damaged or were written by another version."""
     report = _report(folder)
     if report["format"] != RESULTS_FORMAT:
         raise UserError(
@@ -139,7 +139,7 @@ def read(folder: Path) -> Run:
 
 
 def read_all(folder: Path) -> tuple[list[Run], int]:
-    """(the finished runs in a folder, how many further ones another version of deconfuse wrote)."""
+    """(the finished runs in a folder, how many more were written by another version of deconfuse)."""
     folders = find(folder)
     runs = [
         _run(path, report)
@@ -156,7 +156,7 @@ def read_all(folder: Path) -> tuple[list[Run], int]:
 
 
 def _report(folder: Path) -> dict[str, Any]:
-    """What metrics.json holds; UserError where it is damaged or no run's report."""
+    """The content of metrics.json; UserError where it is damaged or lacks what a run writes."""
     path = folder / "metrics.json"
     report = read_json(path)
     needed = REPORT

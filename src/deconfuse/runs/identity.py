@@ -1,4 +1,4 @@
-"""The settings by which models and runs are named and compared: they do not say where our code lies."""
+"""The settings by which models and runs are named and compared, wherever our code or the data lies."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -13,10 +13,10 @@ from deconfuse.system.errors import UserError, shorten
 PACKAGE = __name__.partition(".")[0]
 # Settings that change no finding, and the seed. Runs that differ in nothing else are repetitions.
 NO_SETTING = ("seed", "output_dir", "data_dir", "num_workers", "logger", "again", "report")
-# Groups whose seed is the run's unless the command gives another.
+# Groups whose seed is the run's, unless the command gives another one.
 SEEDED = {"noise", "influence", "detector", "counterfactual", "retrain"}
 NO_FINDING = {"recipe": ("validate_every", "eval_batch_size"), "influence": ("when", "every")}
-# The key and value with which an optional step is not done; its other settings then change nothing.
+# The key and value that turn an optional step off; its other settings then change nothing.
 OFF = {
     "retrain": ("mode", "none"),
     "loop": ("rounds", 0),
@@ -91,7 +91,7 @@ def departures(settings: Any, group: str, option: str) -> int:
 
 
 def _followers(report: dict[str, Any]) -> set[str]:
-    """The groups whose seed is the run's, as the command gives them none of their own."""
+    """The groups whose seed is the run's, because the command gives them none of their own."""
     given = {word.lstrip("+").partition("=")[0] for word in report["command"].split()}
     return {group for group in SEEDED if f"{group}.seed" not in given}
 

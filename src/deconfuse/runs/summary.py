@@ -1,4 +1,4 @@
-"""What a person reads in the terminal when a run has ended."""
+"""The summary that is printed in the terminal when a run has ended."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from deconfuse.runs.part import form_of
 
 
 def show(metrics: dict, folder: str, console: Console) -> None:
-    """Print the summary of one run; metrics is what metrics.json holds."""
+    """Print the summary of one run. metrics: the content of metrics.json."""
     lines = [*rows(metrics), ("Results", f"{folder}/")]
     if (page := Path(folder) / "report" / "index.html").exists():
         lines.append(("Report", f"{page}"))
@@ -20,7 +20,7 @@ def show(metrics: dict, folder: str, console: Console) -> None:
 
 
 def rows(metrics: dict) -> list[tuple[str, str]]:
-    """(name, value) lines of the summary."""
+    """The lines of the summary as (name, value)."""
     retrieval = metrics["retrieval"]
     others = "  ".join(f"{name} {value:.3f}" for name, value in retrieval.items() if name != "R@1")
     lines = [

@@ -22,11 +22,13 @@ from deconfuse.runs.columns import COLUMNS
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything a run found out, before it is written.
+    """Everything a run has found, before it is written.
 
-    influence (e, n): of what was explained, > 0 harmful; suspicion (n,): higher = more likely mislabelled.
-    retrained: d before and after retraining by the scores; None: not measured.
+    influence (e, n): score of each training sample on each explanation, > 0 harmful.
+    suspicion (n,): higher = more likely mislabelled.
     lds (e,): how well the scores predict retraining without random subsets, in [-1, 1]; None: not measured.
+    retrained: d before and after retraining by the scores; None: not measured.
+    trajectory: the scores at earlier epochs; None: only the last epoch was explained.
     """
 
     split: Split
@@ -38,11 +40,11 @@ class Findings:
     votes: Votes
     lds: Float[np.ndarray, " e"] | None = None
     retrained: Changes | None = None
-    trajectory: Trajectory | None = None  # over the epochs explained; None: the last one alone
+    trajectory: Trajectory | None = None
 
     @cached_property
     def acting(self) -> Acting:
-        """How each training sample acts on what was explained."""
+        """How each training sample acts on the explanations on average."""
         return acting(self.influence)
 
 
@@ -67,7 +69,7 @@ def confusion_table(found: Findings) -> pd.DataFrame:
 
 
 def group_table(found: Findings) -> pd.DataFrame:
-    """One row per confusion group: all confusions whose query has one test class."""
+    """One row per confusion group: all confusions whose query is of one test class; largest first."""
     split, pairs = found.split, found.confusions
     labels, near = torch.from_numpy(split.query.labels), split.gallery.labels[pairs.neighbour.numpy()]
     rows = []

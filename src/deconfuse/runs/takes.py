@@ -1,7 +1,9 @@
-"""Which finished runs a table takes, and how they are grouped. Each module of experiment/ says by constants:
+"""Which finished runs a table takes, and how they are grouped.
 
-LABELS: FLIPPED or GIVEN, where the table is of runs with flipped labels, or of runs without, only.
-SCORES = False: the table also takes runs whose scores are all 0, as it does not look at scores.
+Each module of experiment/ says which runs its table takes, by these constants:
+
+LABELS = FLIPPED or GIVEN: the table takes only runs with flipped labels, or only runs without.
+SCORES = False: the table does not depend on scores, so it also takes runs whose scores are all 0.
 CORRECTED = True: the table also takes runs with corrected labels (relabels=FILE).
 """
 
@@ -18,7 +20,7 @@ FLIPPED, GIVEN = "flipped", "given"
 
 
 def taken(module: ModuleType, runs: Iterable[Run]) -> list[Run]:
-    """The runs that an experiment's table takes, by its module's constants."""
+    """The runs that the table of an experiment's module takes, by the constants above."""
     labels, scores = getattr(module, "LABELS", None), getattr(module, "SCORES", True)
     runs = [run for run in runs if getattr(module, "CORRECTED", False) or not run.report["corrections"]]
     runs = [run for run in runs if not (scores and nothing_scored(run))]
@@ -40,7 +42,7 @@ def grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Ru
 
 
 def natural(text: str) -> tuple[tuple[str, float], ...]:
-    """A sorting key by which numbers in a text are compared as numbers, and the word none as 0."""
+    """A sorting key that compares numbers in a text as numbers, and the word none as 0."""
     text = re.sub(r"\bnone\b", "0", text)
     found = re.findall(r"(\D*)(\d+(?:\.\d+)?|$)", text)
     return tuple((word, float(number or -1)) for word, number in found)
@@ -49,8 +51,8 @@ def natural(text: str) -> tuple[tuple[str, float], ...]:
 def usual(runs: Iterable[Run], group: str) -> list[Run]:
     """The runs that have the most frequent settings of a group, for each data set and option of the group.
 
-    Tables that are not about a group's settings leave out by this what a sweep over them adds. Of several
-    settings that equally many runs have, those that differ in the fewest keys from conf/ are taken.
+    Tables that are not about a group's settings leave out in this way the runs that a sweep over them adds.
+    Of settings that equally many runs have, those that differ from conf/ in the fewest keys are taken.
     """
 
     def rank(kind: list[Run]) -> tuple[int, int]:
@@ -65,12 +67,12 @@ def usual(runs: Iterable[Run], group: str) -> list[Run]:
 
 
 def by_seed(runs: Iterable[Run]) -> dict[int, Run]:
-    """One run per seed: the last by name."""
+    """One run per seed: of several, the last by name."""
     return {run.seed: run for run in sorted(runs, key=lambda run: (run.seed, run.folder.name))}
 
 
 def distinct(runs: Iterable[Run]) -> list[Run]:
-    """One run for each setting and seed, as `by_seed` chooses."""
+    """One run for each setting and seed; of several, the one that `by_seed` chooses."""
 
     def setting(run: Run) -> tuple:
         groups = run.report["choices"].keys() - ASIDE
@@ -81,10 +83,10 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 
 
 def current(runs: Iterable[Run]) -> list[Run]:
-    """The runs without those of data that has changed since, as a folder does where an image is moved.
+    """The runs without those whose data has changed since, as a folder's does when an image is moved.
 
-    Of each data set and its settings, the runs are kept that read the same data as the run that ended last,
-    by the time of its metrics.json.
+    For each data set with its settings, those runs are kept that read the same data as the run that ended
+    last, by the time of its metrics.json.
     """
     runs = list(runs)
     by_time = sorted(runs, key=lambda run: (run.folder / "metrics.json").stat().st_mtime_ns)
