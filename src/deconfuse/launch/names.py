@@ -1,4 +1,4 @@
-"""Names of checkpoints and runs: each ends in a hash of all that it depends on, and of nothing else."""
+"""Names of checkpoints and runs; each ends in a hash of all that it depends on, and of nothing else."""
 
 import hashlib
 from pathlib import Path

@@ -78,8 +78,10 @@ def _change(run: Run) -> float | None:
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± standard deviation (n - 1) over the runs of each setting; "(2 of 5)" where only some runs have
-    the number, "-" where none has."""
+    """Mean ± standard deviation (n - 1) over the runs of each setting.
+
+    A cell ends in "(2 of 5)" where only some runs have the number; it is "-" where none has.
+    """
     measured = [column for column in runs if column not in (*SETTING, "hash", "data", "seed")]
 
     def cell(values: pd.Series) -> str:
@@ -97,8 +99,8 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
 def markdown(table: pd.DataFrame) -> str:
     """A Markdown table; constant columns move to a header line above it.
 
-    Of settings, those with one value; of findings, those of a model where all rows explain the same model.
-    LDS ±: half of the 95 % interval over the explanations.
+    These are columns of settings, and, where all rows explain the same model, columns of that model's
+    findings. LDS ±: half of the 95 % interval over the explanations.
     """
     one = [name for name in table if table[name].nunique() == 1 and len(table) > 1]
     nothing = [name for name in table if (table[name] == "-").all()]

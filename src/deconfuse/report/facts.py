@@ -1,4 +1,4 @@
-"""What the report's pages show, as plain numbers and names: the run's findings, column by column."""
+"""The content of the report's pages as plain numbers and names: a run's findings, column by column."""
 
 import math
 from collections import Counter
@@ -31,7 +31,7 @@ BLOCK = 2**24  # scores held at once
 
 @dataclass(frozen=True)
 class Method:
-    """Scores of one run on what is explained, (e, n) and > 0 harmful; its name and the run it came from."""
+    """One run's scores (e, n), > 0 harmful, with the name of its method, the run's name, and the unit."""
 
     name: str
     run: str
@@ -40,7 +40,7 @@ class Method:
 
 
 def plain(values: Sequence[float] | np.ndarray | Tensor, digits: int = 7) -> list[float | None]:
-    """As the tables have them, seven significant digits; None for what is not finite."""
+    """Numbers rounded to significant digits, seven as in the tables; None for what is not finite."""
     return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in np.asarray(values).tolist()]
 
 
@@ -50,7 +50,7 @@ def rows(values: Sequence, digits: int = 5) -> list[list[float | None]]:
 
 
 def pairs(pairs: Pairs, known: Sequence[bool] | None = None) -> dict:
-    """Pairs in the order of their table: rows of query and gallery, d; known: look alike by the data set."""
+    """Pairs in the order of their table: row of the query and of the gallery, d, known to look alike."""
     return {
         "query": pairs.query.tolist(),
         "neighbour": pairs.neighbour.tolist(),
@@ -60,9 +60,11 @@ def pairs(pairs: Pairs, known: Sequence[bool] | None = None) -> dict:
 
 
 def edges(found: Findings) -> list[list[int]]:
-    """[class, other class, how often it is taken for the other, the reverse, look alike], most first.
+    """A row for each unordered pair of classes that are confused; most confusions first, ties by class id.
 
-    Every unordered pair of classes that are confused, ties by class id.
+    A row is [class, other class, how often the class is taken for the other, how often the other is taken for
+    it, 1 where the data set knows the two to look alike]. The class that is taken for the other more often
+    comes first.
     """
     split, confusions = found.split, found.confusions
     classes = (
@@ -79,14 +81,14 @@ def edges(found: Findings) -> list[list[int]]:
 
 
 def curve(suspicion: Float[np.ndarray, " n"], flipped: np.ndarray) -> dict[str, list[float | None]]:
-    """The detection curve at POINTS places: (share checked, share found), both from 0 to 1."""
+    """The detection curve at POINTS places: share checked and share found, both from 0 to 1."""
     checked, found = detection_curve(suspicion, flipped)
     some = np.unique(np.linspace(0, len(checked) - 1, POINTS).round().astype(int))
     return {"checked": plain(checked[some], 5), "found": plain(found[some], 5)}
 
 
 def curves(found: Findings, detector: str) -> list[dict]:
-    """The detector's curve and |influence|'s; none without flipped labels, or where all are."""
+    """The curves of the detector and of |influence|; [] where no label, or every label, was flipped."""
     flipped = found.noisy.flipped
     if flipped.all() or not flipped.any():
         return []
@@ -99,9 +101,9 @@ def curves(found: Findings, detector: str) -> list[dict]:
 def training(
     found: Findings, samples: pd.DataFrame, relabels: pd.DataFrame, before: dict[int, int] | None
 ) -> dict:
-    """samples.csv by column, classes as ids; relabels: the rows of relabels.csv, most suspicious first.
+    """The columns of samples.csv with classes as ids, and the rows that are in relabels.csv, in its order.
 
-    before: the class before, of each row that was corrected; None without corrections.
+    before: the earlier class of each row whose label was corrected; None without corrections.
     """
     columns = ("influence_mean", "influence_abs_mean", "harmful_share", "suspicion")
     table = {name: plain(samples[name]) for name in (*columns, "vote_current", "vote_recommended")}
@@ -113,7 +115,7 @@ def training(
 
 
 def labels_before(found: Findings, clean_list: pd.DataFrame) -> dict[int, int]:
-    """The class of each training row that relabels= corrected, before that; clean_list: clean_list.csv."""
+    """The class, before the correction, of each training row whose label relabels= has corrected."""
     ids = {name: i for i, name in enumerate(found.split.class_names)}
     given = dict(zip(clean_list["path"], clean_list["old_label"].map(ids).tolist(), strict=True))
     now = zip(found.split.train.names, found.noisy.labels.tolist(), strict=True)
@@ -121,19 +123,19 @@ def labels_before(found: Findings, clean_list: pd.DataFrame) -> dict[int, int]:
 
 
 def uncounted(found: Findings) -> tuple[int, list[int]]:
-    """(queries that R@1 is the mean over, rows of confusions.csv whose query is none of them).
+    """(number of queries that R@1 is the mean of, rows of confusions.csv whose query is not among them).
 
-    Those left out have no other sample of their class in the gallery.
+    A query is left out where the gallery has no other sample of its class.
     """
     lone = found.split.lone
     return int((~lone).sum()), np.flatnonzero(lone[found.confusions.query.numpy()]).tolist()
 
 
 def corrections(found: Findings, report: dict | None, changes: pd.DataFrame | None) -> dict | None:
-    """What metrics.json tells of corrections, and of each fate in changes.csv the first SHOWN pairs, as rows.
+    """The corrections in metrics.json, with the first SHOWN pairs of each kind of change in changes.csv.
 
-    A query is with its neighbour before, or, where the confusion appeared, with the one after. None without
-    corrections.
+    A pair is (row of the query, row of its neighbour): the neighbour before the correction, or, where the
+    confusion appeared, after it. None without corrections.
     """
     if report is None or changes is None:
         return None
@@ -150,9 +152,9 @@ def corrections(found: Findings, report: dict | None, changes: pd.DataFrame | No
 
 
 def tops(scores: Float[Tensor, "e n"]) -> dict[str, list]:
-    """The MOST samples that score highest above 0, and lowest below 0, in each row; with their scores.
+    """For each explanation, the at most MOST samples that score highest above 0 and lowest below 0.
 
-    Most harmful, most helpful first; ties in any order.
+    Returns the samples and their scores, the most harmful or most helpful first; ties are in any order.
     """
     found: dict[str, list] = {}
     for side, sign in (("harmful", 1), ("helpful", -1)):
@@ -164,7 +166,7 @@ def tops(scores: Float[Tensor, "e n"]) -> dict[str, list]:
 
 
 def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int], list[float | None]]]:
-    """For each training sample the MOST rows that it harms most, score > 0, and the scores; largest first."""
+    """For each training sample the at most MOST explanations with the largest scores > 0, and the scores."""
     e, n = scores.shape
     wide = max(1, BLOCK // max(e, 1))
     for start in range(0, n, wide):
@@ -178,9 +180,10 @@ def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int
 def near(
     e: Float[Tensor, "n m"], index: Int[Tensor, "n k"] | None
 ) -> Iterator[tuple[list[int], list[float | None]]]:
-    """For each training sample its NEAR nearest others, and the distances that the vote weighs by.
+    """For each training sample its NEAR nearest others, and their distances, by which the vote is weighted.
 
-    index: None where only some samples were voted on; then nobody's neighbours are known.
+    index (n, k): the neighbours that the vote found. None: only some samples were voted on, and each sample
+    gets an empty list.
     """
     if index is None:
         yield from (([], []) for _ in range(len(e)))
@@ -192,15 +195,16 @@ def near(
 
 
 def group_rows(found: Findings) -> list[int]:
-    """The class of each row of groups.csv."""
+    """The class id of each row of groups.csv."""
     return [c for c, _ in groups(found.confusions, torch.from_numpy(found.split.query.labels))]
 
 
 def methods(folder: Path, own: Method, checkpoint: dict, found: Findings) -> list[Method]:
-    """This run's scores, then those of whole runs in the same folder that explain the same by another method.
+    """This run's scores, then those of runs in the same folder that explain the same by another method.
 
-    The same: the checkpoint's hash, what is explained, and the training samples; a run that explains fewer,
-    or more, shares the first rows. What cannot be read, and copies of scores already taken, are left out.
+    The checkpoint's hash, the explained table and the number of training samples must be the same. A run may
+    have explained fewer or more rows: the first rows are then the same. Runs that cannot be read, and runs
+    whose scores are copies of others, are left out.
     """
     taken = [own]
     for path in sorted(folder.glob("[!.]*/metrics.json")):
@@ -236,7 +240,7 @@ def _copy(one, other) -> bool:
 
 
 def _distinct(taken: list[Method]) -> list[Method]:
-    """Methods of one name are told apart by the hash at the end of their run's name."""
+    """The methods; to equal names the hash at the end of the run's name is added."""
     counts = Counter(method.name for method in taken)
     return [
         method
@@ -247,7 +251,7 @@ def _distinct(taken: list[Method]) -> list[Method]:
 
 
 def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], taken: list[Method]) -> dict:
-    """What the first page says, and what every page needs to know of the run."""
+    """The content of the first page, and what every page needs to know of the run."""
     split = found.split
     keys = ("choices", "params", "seed", "command", "retrieval", "queries", "confusions", "noise", "relabels")
     parts = {"train": len(split.train), "query": len(split.query)}
