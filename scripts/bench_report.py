@@ -88,7 +88,8 @@ def write(folder: Path, found: Findings, e: dict[str, torch.Tensor], votes: Vote
         "machine": {},
     }
     start = time.perf_counter()
-    page.write(folder / "report", folder, found, metrics, tables, "d times nats", lambda: e, votes, True)
+    content = page.Content(found, metrics, tables, "d times nats", lambda: e, votes)
+    page.write(folder / "report", folder, content, True)
     return time.perf_counter() - start
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from deconfuse.data.split import ImageSpec, Part
 from deconfuse.labels.relabel import Votes
 from deconfuse.report import facts
-from deconfuse.report.facts import Method
+from deconfuse.report.methods import Method, methods
 from deconfuse.report.projection import has_umap, pca, umap
 from deconfuse.report.thumbnails import CELL, COLUMNS, make
 from deconfuse.runs.tables import Findings
@@ -84,12 +84,12 @@ def write(folder: Path, run: Path, content: Content, wanted: bool | str) -> None
         shutil.copyfile(path, folder / path.name)
     found, metrics, data = content.found, content.metrics, folder / "data"
     own = Method(metrics["choices"]["influence"], run.name, content.unit, found.influence)
-    methods = facts.methods(run.parent, own, metrics["checkpoint"], found)
+    taken = methods(run.parent, own, metrics["checkpoint"], found)
     embeddings = content.embeddings()
     embeddings = {name: embeddings[name] for name in content.parts}
     images, places = thumbnails(folder / "thumbs", found, content.parts)
     overview = {
-        **facts.overview(found, metrics, content.tables, methods),
+        **facts.overview(found, metrics, content.tables, taken),
         "format": REPORT_FORMAT,
         "run": run.name,
         "fingerprint": fingerprint(folder.parent, content.tables),
@@ -101,7 +101,7 @@ def write(folder: Path, run: Path, content: Content, wanted: bool | str) -> None
     put(data, "run", overview)
     explained(data, content)
     samples(data, content, places)
-    for i, method in enumerate(methods):
+    for i, method in enumerate(taken):
         explanations(data, i, method)
     neighbours(data, found.influence, embeddings["train"], content.votes)
 

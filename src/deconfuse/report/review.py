@@ -26,8 +26,8 @@ LABELS_OF_PAPER = {
 }
 NOTE_4 = (
     "agree: the reviewer agrees with the model that a confusion pair looks alike, or that a mis-similar "
-    "pair does not. Agreed: agree / (agree + disagree). The paper (agree, disagree): confusion pairs CUB200 15, 5, "
-    "CARS196 6, 14, InShop 10, 10; mis-similar pairs 11, 9; 2, 18; 5, 15. Together 52 % and 30 %."
+    "pair does not. Agreed: agree / (agree + disagree). The paper (agree, disagree): confusion pairs CUB200 "
+    "15, 5, CARS196 6, 14, InShop 10, 10; mis-similar pairs 11, 9; 2, 18; 5, 15. Together 52 % and 30 %."
 )
 NOTE_6 = (
     "accept: the recommended label is right; other: neither it nor the one given. Confirmed: accept / "
