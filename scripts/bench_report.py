@@ -83,6 +83,7 @@ def write(folder: Path, found: Findings, e: dict[str, torch.Tensor], votes: Vote
         "command": "python -m scripts.bench_report",
         **results.report(found, tables, {"R@1": right}),
         "checkpoint": {"path": "checkpoints/none/model.ckpt", "sha256": ""},
+        "corrections": None,
         "seconds": {},
         "versions": {},
         "machine": {},

@@ -127,6 +127,7 @@ def test_what_weights_depend_on_differs_exactly_where_the_folder_does():
         "noise": {"ratio": 0.1},
         "seed": 0,
         "neighbours": None,
+        "candidates": None,
         "params": "head",
         "output_dir": "out",
     }
