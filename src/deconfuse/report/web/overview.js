@@ -12,8 +12,8 @@
     return el("section", { class: "tile-card" }, el("h2", {}, title), el("p", { class: "value" }, value), el("p", { class: "note" }, note), more);
   }
 
-  // How many confusions the reviewer agrees with, of the queries that Recall@1 counts; and what it would be if these
-  // counted as right.
+  // How many confusions the reviewer agrees with, among the queries that Recall@1 counts, and what Recall@1 would be
+  // if these counted as right.
   function agreedRecall() {
     const run = get("run");
     const left = run.uncounted.filter((i) => (decisions.of("confusion", i) || {}).decision === "agree").length;
@@ -43,7 +43,7 @@
     ];
   }
 
-  // What the labels that relabels= corrected have changed, of the model before and this one.
+  // What the labels corrected by relabels= have changed between the model before and this one.
   function corrected() {
     const told = get("run").corrections;
     if (!told) return null;
