@@ -21,7 +21,7 @@ from deconfuse.labels.relabel import Votes
 from deconfuse.report import page
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs import results
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError
 
 PAGES = ("overview", "confusions", "samples", "map", "review")
@@ -84,12 +84,14 @@ def write(folder: Path, found: Findings, e: dict[str, torch.Tensor], votes: Vote
         "command": "python -m scripts.bench_report",
         **results.report(found, tables, {"R@1": right}),
         "checkpoint": {"path": "checkpoints/none/model.ckpt", "sha256": ""},
+        "corrections": None,
         "seconds": {},
         "versions": {},
         "machine": {},
     }
     start = time.perf_counter()
-    page.write(folder / "report", folder, found, metrics, tables, "d times nats", lambda: e, votes, True)
+    content = page.Content(found, metrics, tables, "d times nats", lambda: e, votes)
+    page.write(folder / "report", folder, content, True)
     return time.perf_counter() - start
 
 

@@ -9,7 +9,7 @@ from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
 from deconfuse.retrieval.confusion import Explained, Pairs
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 
 GREYS = 20 + 20 * np.arange(11, dtype=np.uint8)  # image i is all of one grey, its own
 

@@ -18,7 +18,16 @@ CHOICES = {
     "target": "all",
     "influence": "eif",
     "detector": "knn",
-    "experiment": "None",
+}
+# The groups of settings that every run has, with its optional steps turned off.
+SETTINGS = {
+    **{group: {} for group in ("dataset", "model", "loss", "recipe", "target", "detector")},
+    "influence": {"n_theta": 1, "radius": 0.02},
+    "noise": {"ratio": 0.0, "kind": "symmetric"},
+    "retrain": {"mode": "none"},
+    "loop": {"rounds": 0},
+    "relabels": {"file": None},
+    "counterfactual": {"subsets": 0},
 }
 
 
@@ -46,6 +55,20 @@ REPORT = {
 }
 
 
+def noise_report(ap: float, right: float | None = 0.8, right_all: float | None = 0.8) -> dict:
+    """What metrics.json says of flipped labels; ap is also the AUROC and the recall."""
+    ranked = {"auroc": ap, "average_precision": ap, "recall": ap}
+    return {
+        "flipped": 2,
+        "detector": ranked,
+        "absolute_influence": ranked,
+        "recommended_right": right,
+        "recommended_right_all": right_all,
+        "relabels": 1,
+        "relabels_right": 1,
+    }
+
+
 def finish(
     folder: Path,
     name: str,
@@ -57,7 +80,7 @@ def finish(
     scores: list | None = None,
     **report,
 ) -> Run:
-    """A run as read from what was written."""
+    """A run as read from what was written; settings: those groups that are not as in SETTINGS."""
     home = folder / name
     home.mkdir(parents=True)
     found = {
@@ -67,7 +90,9 @@ def finish(
         "checkpoint": {"sha256": f"model of seed {seed}"},
         **report,
     }
-    (home / "config.yaml").write_text(yaml.safe_dump({"seed": seed, **(settings or {})}), "utf-8")
+    own = {"noise": {"ratio": 0.1, "kind": "symmetric"}} if found["noise"] else {}
+    own |= settings or {}
+    (home / "config.yaml").write_text(yaml.safe_dump({"seed": seed, **SETTINGS, **own}), "utf-8")
     for file, columns in (tables or {}).items():
         write_csv(home / file, pd.DataFrame(columns))
     if scores is not None:

@@ -11,6 +11,7 @@ import zipfile
 import pytest
 
 from deconfuse import __version__
+from deconfuse.report.page import WEB
 from tests.conftest import ROOT
 
 SMALL = ("dataset.classes=8", "recipe.epochs=1", "model.width=4", "report=false", "logger=none")
@@ -60,7 +61,10 @@ def test_the_wheel_holds_the_package_its_choices_and_nothing_else(dist):
     assert {name.split("/")[0] for name in names} == {"deconfuse", f"deconfuse-{__version__}.dist-info"}
     here = {path.relative_to(ROOT / "conf").as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
     assert {name.removeprefix("deconfuse/conf/") for name in names if name.endswith(".yaml")} == here
-    assert {"deconfuse/py.typed", "deconfuse/story.py", "deconfuse/report/web/index.html"} <= set(names)
+    pages = {f"deconfuse/report/web/{path.name}" for path in WEB.iterdir()}
+    assert {"deconfuse/py.typed", "deconfuse/story.py", "deconfuse/report/web/index.html"} | pages <= set(
+        names
+    )
 
 
 def test_the_archive_of_the_sources_has_what_the_project_is_made_of(dist):

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
 from hydra.utils import instantiate
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
@@ -21,10 +20,11 @@ from deconfuse.labels.relabel import Votes
 from deconfuse.launch.job import Job, prepare
 from deconfuse.report import page
 from deconfuse.retraining import counterfactual, reweight
+from deconfuse.retrieval import directions
 from deconfuse.retrieval.confusion import Explained
 from deconfuse.retrieval.metrics import nmi
 from deconfuse.runs import clean, results, summary
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 from deconfuse.system import distributed
 from deconfuse.system.files import disk, whole_folder
 from deconfuse.system.lock import one_maker
@@ -60,7 +60,7 @@ def run(cfg: DictConfig) -> Path:
     seen = measure(frozen, job.split, model.checkpoint, job.split.recall_at)
     clock.lap("confusions")
     comparison = effect.compare(job.corrected, before, seen, job.split)
-    clusters = nmi(F.normalize(seen.test.query, dim=1), seen.test.query_labels, job.settings["seed"])
+    clusters = nmi(directions.unit(seen.test.query), seen.test.query_labels, job.settings["seed"])
     clock.lap("NMI")
 
     # Attribute: which training samples are to blame?
@@ -191,13 +191,12 @@ def keep(job: Job, outcome: Outcome, clock: Clock) -> None:
         }
         (partial / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(job.settings)), "utf-8")
 
-        def sides_embeddings() -> dict[str, Tensor]:
-            sides = {"query": seen.test.query, "gallery": seen.test.gallery}
-            sides = {name: F.normalize(z, dim=1) for name, z in sides.items()}
-            return {"train": embeddings(seen.frozen.training), **sides}
+        def z() -> dict[str, Tensor]:
+            train = embeddings(seen.frozen.training)
+            return {"train": train, "query": seen.test.query, "gallery": seen.test.gallery}
 
-        shown = found, report, written, unit, sides_embeddings, outcome.votes, job.ask.report
-        page.write(partial / "report", job.folder, *shown)
+        content = page.Content(found, report, written, unit, z, outcome.votes)
+        page.write(partial / "report", job.folder, content, job.ask.report)
         clock.lap("report")
         report = results.finish(partial, report)
     dashboard.publish(tracker.page(model.logger), report, written, found, job.folder)

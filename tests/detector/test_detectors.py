@@ -31,7 +31,7 @@ def test_evidence_is_the_log_odds_of_the_checkpoints_and_recommends(toy):
     found = evidence.suspicion(training, SCORES, votes, earlier=iter([before]))
     want = combined([before, training], 5)
     torch.testing.assert_close(found.suspicion, odds(want, training.labels)[1])
-    assert torch.equal(found.votes.best()[0], want.best()[0])
+    assert torch.equal(found.votes.best[0], want.best[0])
     assert not torch.allclose(found.suspicion, evidence.suspicion(training, SCORES, votes).suspicion)
 
 

@@ -2,14 +2,9 @@ import numpy as np
 import pytest
 
 from deconfuse.experiment import closed_loop
-from tests.finished import finish
+from tests.finished import finish, noise_report
 
 FLIPPED = {"choices": {"noise": "flip_10"}, "settings": {"noise": {"ratio": 0.1, "kind": "symmetric"}}}
-
-
-def found(ap, right=0.8):
-    detector = {"auroc": ap, "average_precision": ap, "recall": ap}
-    return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
 
 
 def looped(folder, seed, recalls, clean=None, wrong=9, asked=2):
@@ -28,7 +23,7 @@ def looped(folder, seed, recalls, clean=None, wrong=9, asked=2):
     clean = clean and {"R@1": clean, "MAP@R": clean / 2}
     settings = {**FLIPPED["settings"], "loop": {"rounds": asked, "sure": 0.9}}
     loop = {"rounds": rounds, "clean": clean}
-    name, report = f"loop{seed}-{asked}", {"noise": found(0.9), "loop": loop}
+    name, report = f"loop{seed}-{asked}", {"noise": noise_report(0.9), "loop": loop}
     return finish(folder, name, seed, **{**FLIPPED, "settings": settings}, **report)
 
 

@@ -3,11 +3,6 @@ from deconfuse.runs.part import MISSING
 from tests.finished import finish
 
 
-def found(ap, right=0.8):
-    detector = {"auroc": ap, "average_precision": ap, "recall": ap}
-    return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
-
-
 def test_methods_by_how_well_they_predict(tmp_path):
     def made(method, seed, mean, **influence):
         return finish(

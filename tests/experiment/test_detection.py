@@ -2,13 +2,7 @@ import numpy as np
 import pytest
 
 from deconfuse.experiment import detection
-from deconfuse.runs.part import MISSING
-from tests.finished import finish
-
-
-def found(ap, right=0.8):
-    detector = {"auroc": ap, "average_precision": ap, "recall": ap}
-    return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
+from tests.finished import finish, noise_report
 
 
 def test_detectors_are_sorted_by_what_they_find(tmp_path):
@@ -17,7 +11,6 @@ def test_detectors_are_sorted_by_what_they_find(tmp_path):
         "knn": (0.7, 0.75),
         "evidence": (0.9, 0.95),
         "loss": (0.8, 0.8),
-        "margin": (None, None),
     }.items():
         for seed, ap in enumerate(aps):
             choices = {"noise": "flip_10", "detector": detector}
@@ -29,12 +22,12 @@ def test_detectors_are_sorted_by_what_they_find(tmp_path):
                     seed,
                     choices=choices,
                     settings=settings,
-                    noise={**found(ap), "recommended_right_all": ap},
+                    noise={**noise_report(ap), "recommended_right_all": ap},
                 )
             )
     (part,) = detection.parts(runs)
-    assert part.table["detector"].tolist() == ["evidence", "loss", "knn", "margin"]
-    assert part.table["AP"].tolist() == ["0.925 ± 0.035", "0.800 ± 0.000", "0.725 ± 0.035", MISSING]
+    assert part.table["detector"].tolist() == ["evidence", "loss", "knn"]
+    assert part.table["AP"].tolist() == ["0.925 ± 0.035", "0.800 ± 0.000", "0.725 ± 0.035"]
     assert set(part.table["noise"]) == {"10 % symmetric"}
     assert detection.parts(runs[:2]) == []  # one detector is nothing to compare
 
@@ -51,7 +44,7 @@ def made(folder, detector, ap, *, seed=0, dataset="glyphs", loss="proxynca", noi
             "detector": {"_target_": detector},
             "recipe": {"epochs": n},
         },
-        noise=found(ap),
+        noise=noise_report(ap),
     )
 
 
@@ -93,16 +86,15 @@ def test_bars_of_seeds_that_agree_have_no_length(tmp_path, ap):
     np.testing.assert_allclose(bars, [[ap, ap]])
 
 
-def test_the_picture_is_of_the_setting_with_most_models_and_of_what_is_known(tmp_path):
+def test_the_picture_is_of_the_setting_with_most_models(tmp_path):
     runs = [made(tmp_path, name, 0.9, seed=seed) for name in ("knn", "loss") for seed in (0, 1)]
     runs += [made(tmp_path, name, 0.2, n=9) for name in ("knn", "loss")]
-    runs += [made(tmp_path, "margin", None)]
     (part,) = detection.parts(runs)
     lines = drawn(part.picture.axes[0])
     assert {label: means.tolist() for label, (means, _) in lines.items()} == {"knn": [0.9], "loss": [0.9]}
-    # knn, loss and margin of one setting, the best first, then the other setting, and what it is.
-    assert part.table["AP"].tolist() == ["0.900 ± 0.000"] * 2 + [MISSING] + ["0.200"] * 2
-    assert part.table["setting"].tolist() == ["recipe.epochs=1"] * 2 + [""] + ["recipe.epochs=9"] * 2
+    # knn and loss of one setting, then the other setting, and what it is.
+    assert part.table["AP"].tolist() == ["0.900 ± 0.000"] * 2 + ["0.200"] * 2
+    assert part.table["setting"].tolist() == ["recipe.epochs=1"] * 2 + ["recipe.epochs=9"] * 2
 
 
 def test_settings_of_a_detector_are_never_averaged(tmp_path):
@@ -117,7 +109,7 @@ def test_settings_of_a_detector_are_never_averaged(tmp_path):
                 "detector": {"_target_": "cleanlab", "penalty": penalty},
                 "recipe": {"epochs": 1},
             },
-            noise=found(ap),
+            noise=noise_report(ap),
         )
 
     runs = [made(tmp_path, "knn", 0.5, seed=seed) for seed in (0, 1)]

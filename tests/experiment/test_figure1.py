@@ -59,8 +59,8 @@ def test_figure1_names_recipes_and_not_what_its_models_were_asked(tmp_path):
     runs = []
     for epochs, methods in ((5, ("if", "eif")), (9, ("eif", "if"))):
         for seed, method in enumerate(methods):
-            looks = {"name": f"{epochs}-{seed}", "settings": {"recipe": {"epochs": epochs}}}
-            runs.append(model(tmp_path, "proxynca", seed, "abc", influence=method, **looks))
+            cells = {"name": f"{epochs}-{seed}", "settings": {"recipe": {"epochs": epochs}}}
+            runs.append(model(tmp_path, "proxynca", seed, "abc", influence=method, **cells))
     (part,) = figure1.parts(runs)
     assert sorted(part.table["setting"]) == ["recipe.epochs=5", "recipe.epochs=9"]
     labels = [tick.get_text() for tick in part.picture.axes[0].get_yticklabels()]

@@ -1,7 +1,7 @@
 import numpy as np
 
 from deconfuse.experiment import figure2
-from tests.finished import finish
+from tests.finished import finish, noise_report
 
 
 def ranked(folder, theta, seed, mean, flipped, **settings):
@@ -12,7 +12,7 @@ def ranked(folder, theta, seed, mean, flipped, **settings):
         seed,
         choices={"noise": "flip_10"},
         settings={"influence": {"n_theta": theta, **settings}, "noise": {"ratio": 0.1, "kind": "shift"}},
-        noise={"absolute_influence": {"auroc": 1.0}},
+        noise=noise_report(0.9),
         tables={"samples.csv": samples},
     )
 

@@ -1,12 +1,7 @@
 import numpy as np
 
 from deconfuse.experiment import sensitivity
-from tests.finished import finish
-
-
-def found(ap, right=0.8):
-    detector = {"auroc": ap, "average_precision": ap, "recall": ap}
-    return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
+from tests.finished import finish, noise_report
 
 
 def turned(folder, method, seed, knob, rate, epochs=1, **choices):
@@ -16,10 +11,13 @@ def turned(folder, method, seed, knob, rate, epochs=1, **choices):
         f"{method}{seed}-{knob}-{rate}-{epochs}",
         seed,
         choices={"influence": method, "target": "pairs", **choices},
-        settings={"influence": own_keys, "retrain": {"epochs": epochs, "optimizer": {"lr": rate}}},
+        settings={
+            "influence": own_keys,
+            "retrain": {"mode": "cached", "epochs": epochs, "optimizer": {"lr": rate}},
+        },
         tables={"retrained.csv": {"d_before": [0.1] * 4, "change": [knob or 1, -rate, rate, rate]}},
         retrain={"lr": rate, "mean": knob},
-        noise=found(0.9),
+        noise=noise_report(0.9),
     )
 
 
@@ -35,8 +33,7 @@ def test_a_row_for_each_knob_and_rate(tmp_path):
         turned(tmp_path, "eif", 0, None, 1e-5),
         turned(tmp_path, "eif", 0, 0.02, 1e-5, epochs=9),
     ]
-    without = finish(tmp_path, "bare", choices={"target": "pairs"}, retrain={"lr": 1e-5, "mean": 0.1})
-    (part,) = sensitivity.parts([*runs, *odd, without])
+    (part,) = sensitivity.parts([*runs, *odd])
     assert part.table[["knob", "rate"]].values.tolist() == [
         ["radius 0.0025", "1e-05"],
         ["radius 0.0025", "4e-05"],
@@ -46,19 +43,25 @@ def test_a_row_for_each_knob_and_rate(tmp_path):
     assert part.table["change of d"].tolist() == ["0.0025 ± 0.0000"] * 2 + ["0.0200 ± 0.0000"] * 2
     assert set(part.table["share > 0"]) == {"0.75 ± 0.00"}
     assert part.table["models"].tolist() == [2] * 4
-    assert sensitivity.parts([*runs[:2], without]) == []
+    assert sensitivity.parts(runs[:2]) == []
 
 
-def point(folder, knob, rate, change, ap=0.9, seed=0, dataset="glyphs"):
+def point(folder, knob, rate, change, ap=0.9, seed=0, dataset="glyphs", flipped=True):
+    noise = noise_report(ap or 0.9)
+    if ap is None:
+        noise["absolute_influence"] = None
     return finish(
         folder,
         f"{dataset}{seed}-{knob}-{rate}",
         seed,
         choices={"influence": "eif", "target": "pairs", "dataset": dataset},
-        settings={"influence": {"path": {"radius": knob}}, "retrain": {"optimizer": {"lr": rate}}},
+        settings={
+            "influence": {"path": {"radius": knob}},
+            "retrain": {"mode": "cached", "optimizer": {"lr": rate}},
+        },
         tables={"retrained.csv": {"d_before": [0.1], "change": [change]}},
         retrain={"lr": rate, "mean": change},
-        noise=found(ap),
+        noise=noise if flipped else None,
     )
 
 
@@ -94,5 +97,6 @@ def test_each_seed_counts_once_in_what_is_found_however_many_rates_it_has(tmp_pa
 
 
 def test_without_flipped_labels_the_picture_has_no_panel_of_finding_them(tmp_path):
-    (part,) = sensitivity.parts([point(tmp_path, knob, 1e-5, 0.1, None) for knob in (0.01, 0.02, 0.04)])
+    knobs = (0.01, 0.02, 0.04)
+    (part,) = sensitivity.parts([point(tmp_path, knob, 1e-5, 0.1, flipped=False) for knob in knobs])
     assert [axis.get_ylabel() for axis in part.picture.axes] == ["change of d"]

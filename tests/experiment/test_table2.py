@@ -1,11 +1,6 @@
 from deconfuse.experiment import table2
 from deconfuse.runs.part import MISSING
-from tests.finished import finish
-
-
-def found(ap, right=0.8):
-    detector = {"auroc": ap, "average_precision": ap, "recall": ap}
-    return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
+from tests.finished import finish, noise_report
 
 
 def test_table2_is_by_ratio_and_says_what_is_missing(tmp_path):
@@ -17,7 +12,7 @@ def test_table2_is_by_ratio_and_says_what_is_missing(tmp_path):
             seed,
             choices={"noise": "flip_10"},
             settings=settings,
-            noise={**found(0.9, right), "recommended_right_all": None if seed else 0.7},
+            noise={**noise_report(0.9, right), "recommended_right_all": None if seed else 0.7},
         )
 
     runs = [
@@ -34,9 +29,3 @@ def test_table2_is_by_ratio_and_says_what_is_missing(tmp_path):
     assert rows["of all flipped"].tolist() == [MISSING, "70.0", "70.0 (1 of 2)"]
     assert rows["models"].tolist() == [MISSING, 1, 2]
     assert rows.loc["10 % shift", "paper, CUB200, CARS196, InShop"] == "83.3, 91.7, 88.4 %"
-
-
-def test_table2_of_runs_without_settings(tmp_path):
-    (part,) = table2.parts([finish(tmp_path, "a", choices={"noise": "flip_5"}, noise=found(0.9))])
-    assert part.table["noise"].tolist() == ["1 %", "5 %", "10 %"]
-    assert part.table["recommended right"].tolist() == [MISSING, "80.0", MISSING]

@@ -2,11 +2,6 @@ from deconfuse.experiment import table3
 from tests.finished import finish
 
 
-def found(ap, right=0.8):
-    detector = {"auroc": ap, "average_precision": ap, "recall": ap}
-    return {"detector": detector, "absolute_influence": detector, "recommended_right": right}
-
-
 def test_table3_is_of_one_machine_and_one_loss_each(tmp_path):
     def made(name, seed, seconds, method="eif", loss="proxynca", **report):
         return finish(

@@ -1,5 +1,4 @@
 from deconfuse.experiment import table5
-from deconfuse.runs.part import MISSING
 from tests.finished import finish
 
 
@@ -29,6 +28,3 @@ def test_table5_counts_kinds_by_both_rules(tmp_path):
     assert part.table["recall"].tolist() == ["0.25 ± 0.00", "0.75 ± 0.00"]
     (part,) = table5.parts([made(7, 1, None)])
     assert set(part.table["merges: precision"]) == {"-"}
-    older = {"harmful": {"precision": 0.5, "recall": 0.25}}
-    (part,) = table5.parts([made(8, 1, older)])
-    assert part.table["recall"].tolist() == ["0.25", MISSING]

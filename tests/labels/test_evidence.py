@@ -41,7 +41,7 @@ def test_is_the_mean_of_three_views_over_the_checkpoints(toy, tile):
     np.testing.assert_allclose(found, want, atol=1e-9)
     np.testing.assert_allclose(votes.own, want[np.arange(23), training.labels], atol=1e-9)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-9)
-    assert np.array_equal(votes.best()[0], want.argmax(1))
+    assert np.array_equal(votes.best[0], want.argmax(1))
 
 
 def test_own_is_of_the_labels_asked_for(toy):

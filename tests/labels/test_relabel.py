@@ -43,13 +43,13 @@ def test_equals_algorithm_1_written_out(tile):
     votes = vote(torch.from_numpy(z), torch.from_numpy(labels), 6, tile)
     np.testing.assert_allclose(dense(votes, 5), want, atol=1e-9)
     np.testing.assert_allclose(votes.own, want[np.arange(23), labels], atol=1e-9)
-    label, share = votes.best()
+    label, share = votes.best
     assert np.array_equal(label, want.argmax(1))
     np.testing.assert_allclose(share, want.max(1), atol=1e-9)
     without = want.copy()
     without[np.arange(23), labels] = -1
     other = without.max(1) > 0
-    assert np.array_equal(votes.best(but=torch.from_numpy(labels))[0][other], without.argmax(1)[other])
+    assert np.array_equal(votes.best_but(torch.from_numpy(labels))[0][other], without.argmax(1)[other])
 
 
 def test_golden_votes(golden):
@@ -65,12 +65,12 @@ def test_far_neighbours_do_not_underflow():
     z = torch.tensor([[0.0], [2000.0], [4100.0]])
     votes = vote(z, torch.tensor([0, 1, 1]), 2)
     assert torch.isfinite(votes.share).all()
-    assert votes.best()[0].tolist() == [1, 0, 1]
+    assert votes.best[0].tolist() == [1, 0, 1]
 
 
 def test_where_all_neighbours_agree_there_is_no_second_choice():
     votes = vote(torch.randn(6, 2), torch.zeros(6, dtype=torch.long))
-    label, share = votes.best(but=torch.zeros(6, dtype=torch.long))
+    label, share = votes.best_but(torch.zeros(6, dtype=torch.long))
     assert label.tolist() == [0] * 6
     assert share.tolist() == [0] * 6
 
@@ -127,8 +127,8 @@ def test_one_sample_is_refused():
 def test_two_samples_and_two_voters_are_enough():
     z = torch.tensor([[0.0], [1.0], [5.0]])
     for found in (vote(z[:2], torch.tensor([0, 1])), vote_on(torch.arange(2), z[:2], torch.tensor([0, 1]))):
-        assert found.best()[0].tolist() == [1, 0]
-        assert found.best()[1].tolist() == [1, 1]
+        assert found.best[0].tolist() == [1, 0]
+        assert found.best[1].tolist() == [1, 1]
     # Each voter hears the other; sample 2 hears the nearer one only, as K is at most the other voters.
     found = vote(z, torch.tensor([0, 1, 2]), voters=torch.tensor([True, True, False]))
     assert found.index.tolist() == [[1], [0], [1]]
@@ -172,11 +172,11 @@ def test_votes_of_any_labels_are_shares(drawn, k, scale):
     whole = dense(votes, int(labels.max()) + 1)
     torch.testing.assert_close(whole.sum(1), torch.ones_like(whole[:, 0]), rtol=0, atol=1e-5)
     torch.testing.assert_close(votes.own, whole.gather(1, labels[:, None])[:, 0], rtol=0, atol=1e-5)
-    label, share = votes.best()
+    label, share = votes.best
     assert share.min() >= 1 / len(labels.unique()) - 1e-5
     if len(labels.unique()) == 1:
         assert torch.equal(label, labels)
-        assert votes.best(but=labels)[1].tolist() == [0] * n
+        assert votes.best_but(labels)[1].tolist() == [0] * n
     assert recommended_right(votes, labels, labels, torch.ones(n, dtype=torch.bool)) is None
 
 
@@ -197,16 +197,16 @@ def test_votes_on_candidates_are_those_that_all_would_get(k):
     want, found = vote(z, labels, k), vote_on(asked, z, labels, k, tile=2)
     assert torch.allclose(dense(found, 5)[asked], dense(want, 5)[asked], atol=1e-9)
     assert torch.allclose(found.own[asked], want.own[asked], atol=1e-9)
-    assert torch.equal(found.best()[0][asked], want.best()[0][asked])
+    assert torch.equal(found.best[0][asked], want.best[0][asked])
     rest = torch.ones(23, dtype=torch.bool).index_fill(0, asked, False)
     assert found.own[rest].isnan().all()
-    label, share = found.best()
+    label, share = found.best
     assert torch.equal(label[rest], labels[rest])
     assert share[rest].isnan().all()
-    assert torch.equal(found.best(but=labels)[0][rest], labels[rest])
+    assert torch.equal(found.best_but(labels)[0][rest], labels[rest])
     # What was not asked counts neither as right nor as wrong.
     clean = (labels + 1) % 5
-    second = want.best(but=labels)[0][asked]
+    second = want.best_but(labels)[0][asked]
     assert recommended_right_all(found, labels, clean) == (second == clean[asked]).float().mean().item()
 
 
@@ -254,10 +254,10 @@ def test_votes_on_directions_are_those_of_float64(case):
     assert np.array_equal(votes.index, np.argsort(distance, axis=1, kind="stable")[:, :6])
     # A weight exp(-d) is off by some 1e-6 of d, as the search promises no more than d needs; then float32.
     np.testing.assert_allclose(dense(votes, 10), want, atol=2e-6)
-    assert np.array_equal(votes.best()[0], want.argmax(1))
+    assert np.array_equal(votes.best[0], want.argmax(1))
     asked = vote_on(torch.arange(200), z, y, 6, unit=True)
     np.testing.assert_allclose(asked.own, want[np.arange(200), labels], atol=2e-6)
-    assert np.array_equal(asked.best()[0], want.argmax(1))
+    assert np.array_equal(asked.best[0], want.argmax(1))
     voters = torch.arange(200) % 3 > 0
     some = vote(z, y, 6, voters=voters, unit=True)
     distance[:, ~voters.numpy()] = np.inf

@@ -16,7 +16,14 @@ from deconfuse.runs.identity import without_places
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
     groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
     settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop")}
-    settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
+    settings |= {
+        "noise": {"ratio": 0},
+        "seed": 0,
+        "neighbours": None,
+        "candidates": None,
+        "params": "head",
+        "output_dir": "out",
+    }
     choices = dict.fromkeys(("noise", *groups), "x")
 
     def home(data, **changes):
@@ -39,7 +46,14 @@ def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_a
 def test_several_processes_have_the_checkpoint_of_one():
     keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
     settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop")}
-    settings |= {"noise": {"ratio": 0}, "seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
+    settings |= {
+        "noise": {"ratio": 0},
+        "seed": 0,
+        "neighbours": None,
+        "candidates": None,
+        "params": "head",
+        "output_dir": "out",
+    }
     choices = dict.fromkeys(("noise", *keys), "x")
     one = {"devices": 1, "accelerator": "cpu", "precision": "32-true"}
     ddp = {**one, "devices": "auto", "strategy": "ddp", "num_nodes": 2}
@@ -52,7 +66,7 @@ def test_several_processes_have_the_checkpoint_of_one():
 def test_without_noise_is_the_folder_of_noise_none():
     keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
     settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop")}
-    settings |= {"seed": 0, "neighbours": None, "params": "head", "output_dir": "out"}
+    settings |= {"seed": 0, "neighbours": None, "candidates": None, "params": "head", "output_dir": "out"}
     choices = dict.fromkeys(("noise", *keys), "x")
     noisy, none = ({**settings, "noise": {"ratio": ratio, "seed": 0}} for ratio in (0.1, 0))
     found = without_noise(noisy, choices, "a", "f")
@@ -67,7 +81,14 @@ def eif():
     """Settings and choices of influence=eif, as runs had them before influence.when."""
     keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
     settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop")}
-    settings |= {"seed": 0, "neighbours": None, "params": "head", "output_dir": "out", "noise": {"ratio": 0}}
+    settings |= {
+        "seed": 0,
+        "neighbours": None,
+        "candidates": None,
+        "params": "head",
+        "output_dir": "out",
+        "noise": {"ratio": 0},
+    }
     return settings | {"influence": {"radius": 0.02}}, dict.fromkeys(("noise", *keys), "x")
 
 
@@ -106,6 +127,7 @@ def test_what_weights_depend_on_differs_exactly_where_the_folder_does():
         "noise": {"ratio": 0.1},
         "seed": 0,
         "neighbours": None,
+        "candidates": None,
         "params": "head",
         "output_dir": "out",
     }

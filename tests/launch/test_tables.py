@@ -2,11 +2,11 @@ import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from deconfuse import experiment
@@ -18,11 +18,10 @@ from deconfuse.runs.finished import RESULTS_FORMAT, find, read, read_all
 from deconfuse.runs.part import Part
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import write_json
-from tests.finished import REPORT
+from tests.conftest import ROOT
+from tests.finished import REPORT, SETTINGS
 
-ROOT = Path(__file__).parents[1]
 CHOICES = {
-    "experiment": "None",
     "logger": "csv",
     "trainer": "auto",
     "detector": "knn",
@@ -47,6 +46,7 @@ def run(
     lds=None,
     sha256="",
     format=RESULTS_FORMAT,
+    settings=None,
     **choices,
 ):
     """A finished run's metrics.json; the numbers of the noise report follow from recall."""
@@ -66,13 +66,17 @@ def run(
             "detector": {"auroc": recall + 0.2, "average_precision": recall + 0.1},
             "absolute_influence": {"auroc": recall + 0.05, "average_precision": recall - 0.05},
             "recommended_right": recall - 0.1,
+            "recommended_right_all": recall - 0.15,
         }
         if noise
         else None,
     }
     home = folder / (name or f"{choices.get('loss', 'softtriple')}-seed{seed}")
     write_json(home / "metrics.json", report)
-    (home / "config.yaml").write_text(f"seed: {seed}\n")
+    noisy = {"ratio": 0.1 if noise else 0.0, "kind": "symmetric"}
+    (home / "config.yaml").write_text(
+        yaml.safe_dump({"seed": seed, **SETTINGS, "noise": noisy, **(settings or {})})
+    )
 
 
 def runs(folder):
@@ -145,7 +149,7 @@ def test_a_setting_without_noise_stands_beside_one_with_it(outputs):
     run(outputs, 0, 0.8, noise=False, name="clean")
     table = over_seeds(collect(runs(outputs))).set_index(["noise", "loss"])
     assert table.loc[("none", "softtriple"), ["R@1", "AUROC"]].tolist() == ["0.800", "-"]
-    assert table.loc[("flip_10", "softtriple"), "runs"] == 3
+    assert table.loc[("10 % symmetric", "softtriple"), "runs"] == 3
 
 
 def test_a_number_that_one_run_lacks_is_the_mean_of_the_others(tmp_path):
@@ -164,10 +168,8 @@ def test_a_number_that_one_run_lacks_is_the_mean_of_the_others(tmp_path):
 
 def test_a_seed_is_counted_once_in_a_mean_over_seeds(tmp_path):
     # The same choices with another number (recipe.epochs=30) are another setting, no second seed.
-    run(tmp_path, 0, 0.7, name="glyphs-seed0-aaaaaaaa")
-    run(tmp_path, 0, 0.9, name="glyphs-seed0-bbbbbbbb")
-    for name, epochs in (("glyphs-seed0-aaaaaaaa", 15), ("glyphs-seed0-bbbbbbbb", 30)):
-        (tmp_path / name / "config.yaml").write_text(f"seed: 0\nrecipe:\n  epochs: {epochs}\n")
+    run(tmp_path, 0, 0.7, name="glyphs-seed0-aaaaaaaa", settings={"recipe": {"epochs": 15}})
+    run(tmp_path, 0, 0.9, name="glyphs-seed0-bbbbbbbb", settings={"recipe": {"epochs": 30}})
     table = over_seeds(collect(runs(tmp_path)))
     assert table["runs"].tolist() == [1, 1]
     assert table["R@1"].tolist() == ["0.700", "0.900"]
@@ -178,8 +180,7 @@ def test_a_seed_is_counted_once_in_a_mean_over_seeds(tmp_path):
 
 def test_noise_is_named_by_its_ratio(tmp_path):
     for name, ratio in (("a", 0.1), ("b", 0.3)):
-        run(tmp_path, 0, 0.7, name=name)
-        (tmp_path / name / "config.yaml").write_text(f"noise: {{ratio: {ratio}, kind: shift}}\n")
+        run(tmp_path, 0, 0.7, name=name, settings={"noise": {"ratio": ratio, "kind": "shift"}})
     assert over_seeds(collect(runs(tmp_path)))["noise"].tolist() == ["10 % shift", "30 % shift"]
 
 
@@ -217,8 +218,8 @@ def test_a_damaged_report_is_named(outputs):
 def test_markdown_says_once_what_all_rows_share_and_escapes_bars(outputs):
     lines = markdown(over_seeds(collect(runs(outputs)))).splitlines()
     assert lines[0] == (
-        "All rows: dataset glyphs, noise flip_10, model small_cnn, target all, params head, influence eif, "
-        "detector knn."
+        "All rows: dataset glyphs, noise 10 % symmetric, model small_cnn, target all, params head, "
+        "influence eif, detector knn."
     )
     assert lines[1] == ""
     assert lines[2] == (
@@ -238,7 +239,7 @@ def test_markdown_of_one_setting_has_all_its_columns(tmp_path):
         "| dataset | noise | model | loss | target | params | influence | detector | runs | R@1 |"
     )
     assert lines[2].startswith(
-        "| glyphs | flip_10 | small_cnn | softtriple | all | head | eif | knn | 1 | 0.700 |"
+        "| glyphs | 10 % symmetric | small_cnn | softtriple | all | head | eif | knn | 1 | 0.700 |"
     )
 
 
@@ -274,8 +275,8 @@ def test_what_was_done_with_a_model_has_its_columns(outputs):
         outputs, "proxynca-seed1", retrain={"mean": -4e-5}, explained={"table": "mis_similar.csv", "rows": 1}
     )
     table = over_seeds(collect(runs(outputs))).set_index(["loss", "noise"])
-    assert table.loc[("proxynca", "flip_10"), "change of d"] == "3.0e-05 ± 1.4e-05"
-    before = {"flip_10": "-", "flip_10, corrected": "0.500"}
+    assert table.loc[("proxynca", "10 % symmetric"), "change of d"] == "3.0e-05 ± 1.4e-05"
+    before = {"10 % symmetric": "-", "10 % symmetric, corrected": "0.500"}
     assert table.loc["softtriple", "R@1 before"].to_dict() == before
 
 
@@ -444,11 +445,9 @@ def test_the_module_runs_and_ends_in_one_line_where_there_is_nothing(outputs, tm
 def test_seeds_that_follow_the_runs_are_no_setting_and_the_data_sets_is(tmp_path):
     for seed, data, recall in ((0, 0, 0.7), (1, 0, 0.8), (1, 1, 0.1)):
         name = f"glyphs-seed{seed}-{data}"
-        run(tmp_path, seed, recall, name=name)
-        (tmp_path / name / "config.yaml").write_text(
-            f"seed: {seed}\noutput_dir: o{seed}\ndataset: {{seed: {data}}}\n"
-            f"noise: {{ratio: 0.1, seed: {seed}}}\n"
-        )
+        noise = {"ratio": 0.1, "kind": "symmetric", "seed": seed}
+        settings = {"output_dir": f"o{seed}", "dataset": {"seed": data}, "noise": noise}
+        run(tmp_path, seed, recall, name=name, settings=settings)
     assert over_seeds(collect(runs(tmp_path)))["runs"].tolist() in ([2, 1], [1, 2])
 
 
@@ -456,7 +455,7 @@ def test_a_sweep_over_methods_says_once_what_is_the_models(tmp_path):
     for influence, lds in (("if", 0.81), ("random", 0.0)):
         run(tmp_path, 0, 0.701, name=influence, influence=influence, lds=lds)
     lines = show(find(tmp_path)).splitlines()
-    assert "noise flip_10" in lines[0]
+    assert "noise 10 % symmetric" in lines[0]
     assert "R@1 0.701" in lines[0]
     header, first, second = (
         [cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")]

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from tests.conftest import ROOT
+from deconfuse.report.page import WEB
 
-STYLE = (ROOT / "src" / "report" / "web" / "style.css").read_text()
+STYLE = (WEB / "style.css").read_text()
 TEXT = [
     *((name, on) for name in ("text", "muted", "accent") for on in ("bg", "surface", "accent-soft")),
     *((name, on) for name in ("text", "muted") for on in ("sunk", "raised")),

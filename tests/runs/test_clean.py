@@ -23,7 +23,7 @@ from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs import clean
 from deconfuse.runs.clean import links, places, tables
 from deconfuse.runs.columns import COLUMNS
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import short_hash, unguarded, write_csv
 

@@ -6,70 +6,17 @@ import pandas as pd
 import pytest
 import torch
 
-from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
-from deconfuse.data.split import ImageSpec, Part, Split
-from deconfuse.labels.relabel import Votes
 from deconfuse.retraining.reweight import Changes
 from deconfuse.retrieval.confusion import Explained, Pairs
-from deconfuse.runs import results
+from deconfuse.runs import results, tables
 from deconfuse.runs.columns import COLUMNS
-from deconfuse.runs.results import Findings
-
-
-@pytest.fixture
-def found():
-    """Five training samples of classes a, b, c; three confusions among the test classes x, y, z."""
-    images = ArrayImages(np.zeros((11, 8, 8), np.uint8))
-    names = tuple(f"{i}.png" for i in range(11))
-    train = Part(images, np.arange(5), np.array([0, 0, 1, 1, 2]), names[:5])
-    query = Part(images, np.arange(5, 11), np.array([3, 3, 4, 4, 5, 5]), names[5:])
-    classes = ("a", "b", "c", "x", "y", "z")
-    split = Split(train, query, query, classes, 3, ImageSpec(8, 1, "none"), same_things=((3, 4),))
-    confusions = Pairs(torch.tensor([0, 2, 1]), torch.tensor([2, 0, 4]), torch.tensor([0.1, 0.1, 0.5]))
-    influence = torch.tensor([[1.0, -2, 3, 0, 1], [2, -1, 0, 0, 1], [3, 0, -9, 0, 1]])
-    # Flipped: sample 0 (c, says a), sample 2 (a, says b), sample 4 (b, says c).
-    noisy = NoisyLabels(np.array([0, 0, 1, 1, 2]), np.array([2, 0, 0, 1, 1]))
-    votes = Votes(
-        torch.tensor([[2, 0], [0, 1], [0, 1], [1, 0], [2, 0]]),
-        torch.tensor([[0.7, 0.3], [0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.6, 0.4]]),
-        torch.tensor([0.3, 0.9, 0.4, 0.8, 0.6]),
-    )
-    explained = Explained(tuple(confusions.pairs[:, None].unbind(0)), 1.0, "confusions.csv", confusions)
-    return Findings(split, noisy, confusions, explained, influence, 1 - votes.own, votes)
-
-
-def test_confusions(found):
-    table = results.confusion_table(found)
-    assert table["query_class"].tolist() == ["x", "y", "x"]
-    assert table["neighbour_class"].tolist() == ["y", "x", "z"]
-    assert table["same_thing"].tolist() == [True, True, False]
-    assert table["query"].tolist() == ["5.png", "7.png", "6.png"]
-
-
-def test_groups_are_classes_with_their_confusions(found):
-    table = results.group_table(found)
-    assert table["class"].tolist() == ["x", "y"]
-    assert table["confusions"].tolist() == [2, 1]
-    assert table["queries"].tolist() == [2, 2]
-    assert table["confused_with"].tolist() == ["y", "x"]
-    assert table["distance"].tolist() == pytest.approx([0.3, 0.1])
-
-
-def test_samples_and_relabels(found):
-    samples = results.sample_table(found)
-    assert samples["influence_mean"].tolist() == pytest.approx([2, -1, -2, 0, 1])
-    assert samples["influence_abs_mean"].tolist() == pytest.approx([2, 1, 4, 0, 1])
-    assert samples["harmful_share"].tolist() == pytest.approx([1, 0, 1 / 3, 0, 1])
-    assert samples["recommended"].tolist() == ["c", "a", "a", "b", "c"]
-    assert samples["true_class"].tolist() == ["c", "a", "a", "b", "b"]
-    # Harmful and voted elsewhere: sample 0 alone (2 is helpful on average, 4 keeps its label).
-    assert results.relabel_table(samples)["sample"].tolist() == [0]
+from deconfuse.runs.finished import RESULTS_FORMAT
 
 
 def test_classes_with_suggestions(found):
     # Harmful and voted elsewhere: sample 0 of class a alone, to c; harmful or not, sample 2 of b to a too.
-    table = results.class_table(found)
+    table = tables.class_table(found)
     assert table.drop(columns=["lean", "entropy"]).values.tolist() == [
         ["a", 2, 1, 0.5, "c", "centralized", "centralized", "c"]
     ]
@@ -97,7 +44,7 @@ def test_merges_are_scored_by_both_rules(found, monkeypatch):
 
 
 def test_class_pairs_count_both_directions(found):
-    assert results.class_pairs(results.confusion_table(found)) == [
+    assert results.class_pairs(tables.confusion_table(found)) == [
         {"classes": ["x", "y"], "confusions": 2, "same_thing": True},
         {"classes": ["x", "z"], "confusions": 1, "same_thing": False},
     ]
@@ -123,12 +70,12 @@ def test_a_sample_that_scores_zero_on_average_is_not_harmful(found):
     votes.classes[3] = torch.tensor([0, 1])
     noisy = NoisyLabels(found.noisy.labels, np.array([2, 0, 0, 0, 1]))
     zero = replace(found, votes=votes, noisy=noisy)
-    samples = results.sample_table(zero)
+    samples = tables.sample_table(zero)
     assert (samples["influence_mean"][3], samples["recommended"][3]) == (0, "a")
     assert samples["harmful_share"][3] == 0
-    assert results.relabel_table(samples)["sample"].tolist() == [0]
-    assert results.class_table(zero)["class"].tolist() == ["a"]
-    assert results.suggestions(zero, harmful_only=False)["suggestions"].tolist() == [1, 2]
+    assert tables.relabel_table(samples)["sample"].tolist() == [0]
+    assert tables.class_table(zero)["class"].tolist() == ["a"]
+    assert tables.suggestions(zero, harmful_only=False)["suggestions"].tolist() == [1, 2]
     report = results.noise_report(zero)
     assert (report["relabels"], report["relabels_right"]) == (1, 1)
     # Harmful and flipped are 0 (right) and 4 (wrong); of all flipped ones 0, 2 and 3 are right.
@@ -139,12 +86,12 @@ def test_nothing_flipped_is_no_report(found):
     clean = NoisyLabels(found.noisy.labels, found.noisy.labels)
     quiet = replace(found, noisy=clean)
     assert results.noise_report(quiet) is None
-    assert "flipped" not in results.sample_table(quiet)
+    assert "flipped" not in tables.sample_table(quiet)
 
 
 def test_written_tables_are_those_of_the_functions(found, tmp_path):
-    tables = results.write(tmp_path, found, "eif", "nats")
-    for name, table in tables.items():
+    written = results.write(tmp_path, found, "eif", "nats")
+    for name, table in written.items():
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / name), table, check_dtype=False, rtol=1e-5)
     assert np.array_equal(np.load(tmp_path / "influence.npy"), found.influence.numpy())
 
@@ -153,25 +100,25 @@ def test_mis_similar_pairs_have_a_table_of_their_own(found, tmp_path):
     pairs = Pairs(torch.tensor([0, 4]), torch.tensor([1, 5]), torch.tensor([0.9, 0.4]))
     explained = Explained(tuple(pairs.pairs[:, None].unbind(0)), -1.0, "mis_similar.csv", pairs)
     other = replace(found, explained=explained, influence=found.influence[:2], lds=np.array([0.5, np.nan]))
-    tables = results.write(tmp_path, other, "eif", "nats")
-    assert tables["mis_similar.csv"].values.tolist()[0][:4] == [0, "5.png", "6.png", "x"]
-    assert tables["mis_similar.csv"]["class"].tolist() == ["x", "z"]
-    assert len(tables["confusions.csv"]) == 3
+    written = results.write(tmp_path, other, "eif", "nats")
+    assert written["mis_similar.csv"].values.tolist()[0][:4] == [0, "5.png", "6.png", "x"]
+    assert written["mis_similar.csv"]["class"].tolist() == ["x", "z"]
+    assert len(written["confusions.csv"]) == 3
     index = json.loads((tmp_path / "influence_index.json").read_text())
     assert index["rows"] == "the first 2 rows of mis_similar.csv, in order"
     assert "further apart" in index["sign"]
     assert pd.read_csv(tmp_path / "counterfactual.csv")["lds"].tolist()[0] == 0.5
     described = json.loads((tmp_path / "columns.json").read_text())
-    assert list(described["mis_similar.csv"]) == list(tables["mis_similar.csv"])
+    assert list(described["mis_similar.csv"]) == list(written["mis_similar.csv"])
 
 
 def test_retraining_has_a_table_of_its_own(found, tmp_path):
     changes = Changes(torch.tensor([0.1, -0.25, 0.5]), torch.tensor([0.3, -0.5, 0.5]))
-    tables = results.write(tmp_path, replace(found, retrained=changes), "eif", "nats")
-    assert tables["retrained.csv"]["row"].tolist() == [0, 1, 2]
+    written = results.write(tmp_path, replace(found, retrained=changes), "eif", "nats")
+    assert written["retrained.csv"]["row"].tolist() == [0, 1, 2]
     assert pd.read_csv(tmp_path / "retrained.csv")["change"].tolist() == pytest.approx([0.2, -0.25, 0])
     described = json.loads((tmp_path / "columns.json").read_text())["retrained.csv"]
-    assert list(described) == list(tables["retrained.csv"]) == ["row", "d_before", "d_after", "change"]
+    assert list(described) == list(written["retrained.csv"]) == ["row", "d_before", "d_after", "change"]
     assert "> 0: the explanation helped" in described["change"]
     assert "retrained.csv" not in results.write(tmp_path / "without", found, "eif", "nats")
 
@@ -180,7 +127,7 @@ def test_the_last_file_says_how_long_the_others_are_so_a_whole_folder_is_known(t
     (tmp_path / "a.csv").write_text("abc")
     assert not results.whole(tmp_path)
     report = results.finish(tmp_path, {"seed": 3})
-    assert report == {"seed": 3, "format": results.RESULTS_FORMAT, "files": {"a.csv": 3}}
+    assert report == {"seed": 3, "format": RESULTS_FORMAT, "files": {"a.csv": 3}}
     assert json.loads((tmp_path / "metrics.json").read_text()) == report
     assert results.whole(tmp_path)
     (tmp_path / "a.csv").write_text("ab")

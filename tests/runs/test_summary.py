@@ -7,7 +7,10 @@ from deconfuse.runs.summary import show
 METRICS = {
     "choices": {"detector": "knn", "influence": "eif"},
     "params": "last_block",
-    "explained": {"table": "groups.csv", "rows": 30},
+    "explained": {"table": "groups.csv", "rows": 30, "unscored": 0},
+    "trivial": None,
+    "lone_queries": 0,
+    "influence_epochs": None,
     "counterfactual": None,
     "retrain": None,
     "loop": None,
@@ -89,7 +92,7 @@ def test_what_retraining_changed():
     assert any("d changes by +2.3e-05 [-1.0e-06, +5.0e-05]  helpful" in line for line in small)
     nothing = shown(retrain={**found, "mean": 0.0, "low": 0.0, "high": 0.0})
     assert any("d changes by +0.0000 [+0.0000, +0.0000]  helpful" in line for line in nothing)
-    far = shown(retrain=found, explained={"table": "mis_similar.csv", "rows": 9})
+    far = shown(retrain=found, explained={"table": "mis_similar.csv", "rows": 9, "unscored": 0})
     assert f"Retrained          -{line}" in far
 
 

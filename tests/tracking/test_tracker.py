@@ -92,7 +92,7 @@ def test_every_job_is_followed():
 
 SCRIPT = """
 from pathlib import Path
-from src import tracker
+from deconfuse.tracking import tracker
 logger = tracker.wandb(Path({folder!r}), "glyphs-seed0-abc", {config!r}, "tests", patience=3)
 logger.log_metrics({{"loss": 1.5}})
 tracker.end(tracker.page(logger))
@@ -112,7 +112,7 @@ def test_wandb_goes_offline_without_a_prompt_or_a_wait(tmp_path, logged_in, monk
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=ROOT,
+        cwd=ROOT / "src",
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,0 +1,1 @@
+"""Read data sets: files, images, labels, splits, and flipped labels; may import system."""

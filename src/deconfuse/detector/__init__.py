@@ -1,0 +1,1 @@
+"""Rank the training samples, the likeliest mislabelled first; may import labels, attribution, system."""

@@ -1,0 +1,1 @@
+"""The tables and figures of finished runs, one module each; may import runs, retrieval, system."""

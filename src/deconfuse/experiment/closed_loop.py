@@ -1,25 +1,27 @@
-"""The closed loop: what relabelling and training again wins back."""
+"""The closed loop: how much relabelling and training again wins back."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, grouped
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import grouped
 
-SCORES = False  # the table does not look at scores
+SCORES = False  # the table does not depend on scores
 
 NOTE = (
-    "Round 0 is trained on the labels given. Each round relabels, leaves out samples whose label the "
-    "evidence speaks against without being sure of another, and trains from scratch. Wrong: samples "
-    "trained with a wrong label; broken: those whose given label was right. Won back: share of the "
-    "difference to the model of the clean labels, over the mean of all models (a share of each model's "
-    "small difference would be noise). Mean ± standard deviation over the seeds. A loop that ended early, "
-    "as a round would have changed no label or left fewer than two classes, stays at its last round. In "
-    "the picture the mean goes as far as all seeds were asked to go; of several settings of a data set, the "
-    "one with most models."
+    "Round 0 is trained on the labels given. Each round relabels samples, leaves out those whose label "
+    "the evidence speaks against without being sure of another one, and trains from scratch. Wrong: "
+    "samples trained with a wrong label. Broken: those of them whose given label was right. Won back: "
+    "what a round gained on round 0, as a share of what the model of the clean labels gained on it, both "
+    "summed over the models, because each model's own gains are small and their share would be noise. "
+    "Mean ± standard deviation over the seeds. A loop ends early where a round would change no label or "
+    "leave fewer than two classes; its last round then counts for the rounds that it did not make. In "
+    "the picture, the mean goes as far as all seeds were asked to go. Where a data set has several "
+    "settings, the one with most models is shown."
 )
 COLUMNS = {"R@1": 3, "MAP@R": 3, "relabelled": 0, "left_out": 0, "wrong": 0, "broken": 0}
 CELLS = ("models", *COLUMNS, *(f"{name} won back" for name in MEASURES))
@@ -61,12 +63,12 @@ def _key(run: Run) -> tuple[str, str, str, str, str]:
 
 
 def _asked(run: Run) -> int:
-    """How many rounds were asked for; fewer are there where one would have changed no label."""
-    return run.settings.get("loop", {}).get("rounds", len(run.report["loop"]["rounds"]) - 1)
+    """How many rounds were asked for; fewer were made where the loop ended early."""
+    return run.settings["loop"]["rounds"]
 
 
 def _round(loop: dict, i: int) -> dict:
-    """Round i; the last one of a loop that ended before it."""
+    """Round i, or the last round of a loop that ended before it."""
     return loop["rounds"][min(i, len(loop["rounds"]) - 1)]
 
 
@@ -79,7 +81,7 @@ def _back(first: list[dict], lines: list[dict], clean: list[dict | None], name: 
 
 
 def _draw(pictured: dict[tuple[str, str, str], list[Run]]) -> Figure:
-    """R@1 and MAP@R round by round, a thin line for each seed; dashed: clean labels, mean over the seeds."""
+    """R@1 and MAP@R at each round, a thin line per seed; dashed: the mean of the models of clean labels."""
     figure, axes = panels.grid(len(pictured), len(MEASURES), 4, 2.2)
     blue, orange, *_ = panels.COLOURS
     for row, (where, models) in zip(axes, pictured.items(), strict=True):

@@ -1,13 +1,14 @@
-"""Which method predicts what really happens when samples are left out."""
+"""Which method predicts what happens when training samples are left out."""
 
-from deconfuse.runs.finished import Run, by_seed, grouped
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import by_seed, grouped
 
 NOTE = (
-    "LDS: linear datamodeling score, rank correlation of predicted and real changes of d when the head is "
-    "trained without random subsets; 1 = predicted right, 0 = chance. Mean ± standard deviation over the "
-    "seeds; of one model its 95 % interval over what was explained is in metrics.json."
+    "LDS, linear datamodeling score: the rank correlation of predicted and real changes of d when the "
+    "head is trained without random subsets; 1 = predicted right, 0 = chance. Mean ± standard deviation "
+    "over the seeds. Each model's 95 % interval over its explanations is in its metrics.json."
 )
 
 
@@ -18,7 +19,7 @@ def parts(runs: list[Run]) -> list[Part]:
     for alike in grouped(chosen, _key).values():
         models, first = by_seed(alike).values(), alike[0]
         row = dict(zip(("dataset", "noise", "loss", "target", "influence"), _key(first)[:-1], strict=True))
-        damping = (first.settings.get("influence") or {}).get("damping", "-")
+        damping = first.settings["influence"].get("damping", "-")  # not every method has one
         found = [run.report["counterfactual"]["mean"] for run in models]
         row |= {"damping": str(damping), "models": len(models), "LDS": spread(found)}
         rows.append((first, row))

@@ -1,4 +1,4 @@
-"""Figure 1: do other losses and other seeds make the same confusions?"""
+"""Figure 1: do models of other losses and seeds make the same confusions?"""
 
 from itertools import combinations
 
@@ -7,28 +7,29 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, by_seed, grouped, usual
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import MISSING, Part, spread
 from deconfuse.runs.settings import frame
-from deconfuse.runs.takes import GIVEN
+from deconfuse.runs.takes import GIVEN, by_seed, grouped, usual
 from deconfuse.system.files import short_hash
 
 LABELS = GIVEN
-SCORES = False  # the table does not look at scores
+SCORES = False  # the table does not depend on scores
 
 NOTE = (
-    "Two models of one data set, network and recipe, clean labels: the share of the queries that both "
-    "confuse among those that either does (Jaccard), and, of those that both confuse, how many they take "
-    "for the same class. By chance: expected if the two confused as many queries each, drawn at random, "
-    "and wrong classes as often as they do, which is a little low for the class: a query's own can't be "
-    "the wrong one. Mean ± standard deviation over pairs of models, which share models and so are not "
-    "independent."
+    "Two models of the same data set, network and recipe, trained on labels as they are. Same queries: "
+    "of the queries that either model confuses, the share that both confuse (Jaccard). Same wrong class: "
+    "of the queries that both confuse, the share that both take for the same class. By chance: what is "
+    "expected if each model drew its confused queries and its wrong classes at random, as many and as "
+    "often as it does; for the class this is a little low, because a query's own class cannot be the "
+    "wrong one. Mean ± standard deviation over pairs of models, which are not independent, as pairs have "
+    "models in common."
 )
 
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set and pair of losses, with its picture."""
-    chosen = [run for run in runs if run.noise == "none" and not run.report["loop"]]
+    chosen = [run for run in runs if not run.report["loop"]]
     rows = []
     for (dataset, model, _), here in grouped(usual(chosen, "loss"), _data).items():
         models = {run.report["checkpoint"]["sha256"]: run for run in here}.values()
@@ -66,8 +67,8 @@ def overlap(first: dict[str, str], second: dict[str, str], queries: int) -> dict
 
 
 def _data(run: Run) -> tuple[str, str, str]:
-    """What two models have to share: the queries, the network and the recipe."""
-    settings = {group: run.settings.get(group) for group in ("dataset", "model", "recipe")}
+    """What two models must have in common: the queries, the network and the recipe."""
+    settings = {group: run.settings[group] for group in ("dataset", "model", "recipe")}
     return run.choice("dataset"), run.choice("model"), short_hash(settings)
 
 

@@ -1,4 +1,4 @@
-"""Figure 2: share of the flipped samples found against share checked."""
+"""Figure 2: the share of flipped samples found, against the share of samples checked."""
 
 import numpy as np
 import pandas as pd
@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from deconfuse.retrieval.statistics import detection_curve
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, by_seed, grouped
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
-from deconfuse.runs.takes import FLIPPED
+from deconfuse.runs.takes import FLIPPED, by_seed, grouped
 
 LABELS = FLIPPED
 
@@ -18,17 +18,16 @@ CHECKED = (0.05, 0.1, 0.2, 0.5)
 GRID = np.linspace(0, 1, 201)
 RANKINGS = {"by size": "influence_abs_mean", "signed": "influence_mean"}
 NOTE = (
-    "Training samples ranked by their mean EIF score over all confusion pairs, signed (most harmful "
-    "first, as in the paper) or by mean size; N: number of theta. A random order finds as large a share "
-    "as it checks. Mean ± standard deviation over the seeds; lines are means, and "
-    "where N makes no difference one hides the others."
+    "Training samples are ranked by their EIF score over all confusion pairs: signed, by the mean score, "
+    "most harmful first, as in the paper; by size, by the mean absolute score. N: number of theta. A "
+    "random order finds as large a share as it checks. Mean ± standard deviation over the seeds. Lines "
+    "are means; where N makes no difference, one line hides the others."
 )
 
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise, loss, N and ranking, with the curves."""
-    chosen = [run for run in runs if run.report["noise"] and not run.report["loop"]]
-    chosen = [run for run in chosen if run.report["noise"].get("absolute_influence")]
+    chosen = [run for run in runs if run.report["noise"]["absolute_influence"] and not run.report["loop"]]
     chosen = [run for run in chosen if (run.choice("influence"), run.choice("target")) == ("eif", "all")]
     chosen = [run for run in chosen if run.choice("detector") == "knn"]
     rows, lines = [], []
@@ -46,8 +45,8 @@ def parts(runs: list[Run]) -> list[Part]:
                     f"found at {share:.0%}": spread([np.interp(share, GRID, each) for each in curves])
                     for share in CHECKED
                 }
-                looks = {"N": theta, "ranking": ranking, "models": len(tables)}
-                rows.append((alike[0], {**alike[0].where, **looks, **found}))
+                cells = {"N": theta, "ranking": ranking, "models": len(tables)}
+                rows.append((alike[0], {**alike[0].where, **cells, **found}))
                 lines.append((where, theta, ranking, np.mean(curves, 0)))
     if not rows:
         return []
@@ -56,18 +55,18 @@ def parts(runs: list[Run]) -> list[Part]:
 
 
 def _curve(scores: pd.Series, flipped: pd.Series) -> Float[np.ndarray, " g"]:
-    """Share found at each share of GRID checked."""
+    """The share found at each share checked, as listed in GRID."""
     checked, found = detection_curve(scores.to_numpy(float), flipped.to_numpy(bool))
     return np.interp(GRID, checked, found)
 
 
 def _where(run: Run) -> tuple[str, str, str, str]:
-    """The curves of one picture."""
+    """The key of a panel: its curves differ in N alone."""
     return *run.where.values(), run.setting("influence.n_theta")
 
 
-def _theta(run: Run) -> int | None:
-    return (run.settings.get("influence") or {}).get("n_theta")
+def _theta(run: Run) -> int:
+    return run.settings["influence"]["n_theta"]
 
 
 def _draw(lines: list[tuple]) -> Figure:

@@ -1,4 +1,4 @@
-"""Figure 3: confusion pairs and their five most harmful training samples, method under method."""
+"""Figure 3: confusion pairs with their five most harmful training samples, by EIF and by IF."""
 
 import io
 import json
@@ -12,22 +12,23 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 from deconfuse.retrieval.statistics import HARMFUL, most_harmful
-from deconfuse.runs.finished import Run, grouped, usual
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part
+from deconfuse.runs.takes import grouped, usual
 from deconfuse.system.errors import UserError
 
 METHODS = ("eif", "if")
 DRAWN = 3  # pairs, the closest ones
 WIDTH = 24  # characters of a class name that fit above a picture
 NOTE = (
-    "Of all explained confusion pairs: in how many of the five most harmful samples the two methods "
-    "agree, and how many different classes the five have. The picture shows the closest pairs, by EIF "
+    "Means over all explained confusion pairs: how many of the five most harmful samples both methods "
+    "name, and how many different classes the five have. The picture shows the closest pairs, by EIF "
     "above and by IF below."
 )
 
 
 def parts(runs: list[Run]) -> list[Part]:
-    """One part per data set of images that runs explained by both methods, drawn from their reports."""
+    """One part per data set whose runs explain one model by both methods and have reports with images."""
     drawn = [run for run in runs if (run.folder / "report" / "thumbs").exists()]
     drawn = [run for run in drawn if run.choice("influence") in METHODS]
     drawn = [run for run in drawn if run.choice("target") in ("all", "pairs")]
@@ -90,17 +91,16 @@ def _picture(runs: list[Run]) -> Image.Image:
 
 
 def _draw(place: SubFigure, run: Run, count: int) -> None:
-    """One method's rows. Titles give the class; of a training sample the label it was trained with, and the
-    score."""
+    """Draw one method's rows. A title gives the class; a training sample's gives its label and its score."""
     pairs = run.table("confusions.csv", "query_class", "neighbour_class")
     labels = run.table("samples.csv", "class")["class"]
-    told = {name: _told(run, name) for name in ("run", "confusion", "train", "query")}
-    told["gallery"] = _told(run, "gallery") if "gallery" in told["run"]["parts"] else told["query"]
+    data = {name: _reported(run, name) for name in ("run", "confusion", "train", "query")}
+    data["gallery"] = _reported(run, "gallery") if "gallery" in data["run"]["parts"] else data["query"]
     axes = place.subplots(count, 2 + HARMFUL, squeeze=False)
     for i, (row, scores) in enumerate(zip(axes, run.scores(), strict=False)):
         shown = [
-            ("query", told["confusion"]["query"][i], f"query\n{_short(pairs['query_class'][i])}"),
-            ("gallery", told["confusion"]["neighbour"][i], f"nearest\n{_short(pairs['neighbour_class'][i])}"),
+            ("query", data["confusion"]["query"][i], f"query\n{_short(pairs['query_class'][i])}"),
+            ("gallery", data["confusion"]["neighbour"][i], f"nearest\n{_short(pairs['neighbour_class'][i])}"),
         ]
         shown += [
             ("train", k, f"{_short(labels[k])}\n{scores[k]:.2g}") for k in most_harmful(scores).tolist()
@@ -108,14 +108,14 @@ def _draw(place: SubFigure, run: Run, count: int) -> None:
         for axis in row:
             axis.set_axis_off()
         for axis, (part, k, title) in zip(row, shown, strict=False):
-            axis.imshow(_thumbnail(run, told["run"]["images"], told[part], k))
+            axis.imshow(_thumbnail(run, data["run"]["images"], data[part], k))
             axis.set_title(title, fontsize=7, parse_math=False)
     by = run.choice("influence")
     place.suptitle(f"Most harmful training samples by {by}: label and score", fontsize=9)
 
 
-def _told(run: Run, name: str) -> Any:
-    """A value of the run's report, which lies in a script: deconfuse.put("name",VALUE);"""
+def _reported(run: Run, name: str) -> Any:
+    """A value of the run's report; its file is a script: deconfuse.put("name",VALUE);"""
     path = run.folder / "report" / "data" / f"{name}.js"
     try:
         text = path.read_text("ascii")
@@ -125,7 +125,7 @@ def _told(run: Run, name: str) -> Any:
 
 
 def _thumbnail(run: Run, images: dict, part: dict, i: int) -> Image.Image:
-    """Sample i of a part of the data, from the report's sheets; white where its image could not be read."""
+    """The thumbnail of sample i of a part of the data, from the report's sheets; white if missing."""
     width, height = images.get("size") or part["size"][2 * i : 2 * i + 2]
     if not width:
         return Image.new("RGB", (images["cell"], images["cell"]), "white")

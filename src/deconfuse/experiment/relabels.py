@@ -1,15 +1,17 @@
-"""Corrected labels: the same model before and after them, over seeds."""
+"""Corrected labels: the model before and after them, over seeds."""
 
-from deconfuse.runs.finished import Run, by_seed, grouped
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import by_seed, grouped
 
-SCORES = False  # the table does not look at scores
-CORRECTED = True  # the table is of runs with corrected labels
+SCORES = False  # the table does not depend on scores
+CORRECTED = True  # the table takes runs with corrected labels
 
 NOTE = (
-    "relabels=FILE: each seed's model of the labels given, and of the corrected ones; mean ± standard "
-    "deviation over the seeds. Change: after - before of the same seed; one within its spread may be chance."
+    "Each seed's model of the labels given (before) and of the labels corrected by relabels=FILE "
+    "(after). Mean ± standard deviation over the seeds. Change: after - before of the same seed; a "
+    "change that is smaller than its standard deviation may be chance."
 )
 
 

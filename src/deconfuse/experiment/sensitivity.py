@@ -1,4 +1,4 @@
-"""How far the answer depends on EIF's radius, IF's damping and the rate of retraining."""
+"""How far the result depends on EIF's radius, IF's damping and the rate of retraining."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,16 @@ from matplotlib.ticker import SymmetricalLogLocator
 
 from deconfuse.runs import panels
 from deconfuse.runs.comparison import share_apart
-from deconfuse.runs.finished import Run, by_seed, grouped, natural
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import by_seed, grouped, natural
 
 NOTE = (
-    "Change of d of the confusion pairs after retraining by the scores; share > 0: of the pairs that "
-    "moved apart. Found by size: AP of ranking flipped samples by mean |score|. Mean ± standard deviation "
-    "over the seeds. In the picture, both axes of the change logarithmic; of several settings of a data set, "
-    "the one with most points, and no knob of 0."
+    "Change of d: of the confusion pairs, after retraining by the scores. Share > 0: share of the pairs "
+    "that moved apart. Found by size: AP of ranking flipped samples by mean |score|. Mean ± standard "
+    "deviation over the seeds. In the picture, both axes of the change are logarithmic, and knobs of 0 "
+    "are left out. Where a data set has several settings, the one with most points is shown."
 )
 KNOBS = {"eif": "path.radius", "if": "damping"}  # below influence=
 TURNED = ("influence.path.radius", "influence.damping", "retrain.optimizer.lr")
@@ -24,7 +25,7 @@ TURNED = ("influence.path.radius", "influence.damping", "retrain.optimizer.lr")
 
 @dataclass(frozen=True)
 class Point:
-    """What a method did at one rate and one value of its knob; aps: by seed, where labels were flipped."""
+    """A method's result at one rate and one value of its knob; aps: AP by seed, where labels were flipped."""
 
     rate: float
     knob: float
@@ -67,8 +68,9 @@ def parts(runs: list[Run]) -> list[Part]:
 
 
 def _by_size(run: Run) -> float | None:
-    """AP of ranking flipped samples by mean |score|."""
-    return ((run.report["noise"] or {}).get("absolute_influence") or {}).get("average_precision")
+    """AP of ranking flipped samples by mean |score|; None where no label was flipped."""
+    ranked = run.report["noise"] and run.report["noise"]["absolute_influence"]
+    return ranked["average_precision"] if ranked else None
 
 
 def _key(run: Run) -> tuple[str, ...]:
@@ -81,27 +83,27 @@ def _method(run: Run) -> str:
 
 def _knob(run: Run) -> float | None:
     """The value that the knob was set to; None where the run's settings do not have it."""
-    found = run.settings.get("influence")
+    found = run.settings["influence"]
     for key in KNOBS[_method(run)].split("."):
-        found = (found or {}).get(key)
+        found = found.get(key) if found else None
     return found
 
 
 def _draw(pictured: dict[tuple[str, str, str, str], list[Point]]) -> Figure:
-    """Change of d, a line for each rate, and AP, at each value of the knob; a row for each method."""
+    """Change of d (a line for each rate) and AP against the knob; a row of panels for each method."""
     rates = sorted({point.rate for points in pictured.values() for point in points})
     figure, axes = panels.grid(len(pictured), 2, 4, 2.3)
     for (left, right), ((*where, method), points) in zip(axes, pictured.items(), strict=True):
         for i, rate in enumerate(rates):
             line = sorted((point.knob, point.change) for point in points if point.rate == rate)
             if line:
-                left.plot(*zip(*line, strict=True), label=f"rate {rate:g}", **panels.look(i))
+                left.plot(*zip(*line, strict=True), label=f"rate {rate:g}", **panels.style(i))
         # A change may be of either sign, and grows with the rate.
         smallest = min((abs(point.change) for point in points if point.change), default=1.0)
         left.set_yscale("symlog", linthresh=smallest)
         left.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=smallest, subs=(1, 2, 5)))
         left.yaxis.set_major_formatter("{x:g}")
-        # What is found does not hang on the rate of the retraining, which comes after: each seed counts once.
+        # Retraining comes after the scores, so its rate does not change what is found: each seed counts once.
         aps: dict[float, dict[int, float]] = {}
         for point in points:
             aps.setdefault(point.knob, {}).update(point.aps)

@@ -1,4 +1,4 @@
-"""Table 1, lower half: the same for whole test classes (Eq. 8), Wilcoxon's signed-rank test."""
+"""Table 1, lower half: the change of d of test classes after retraining (Eq. 8), by Wilcoxon's test."""
 
 from deconfuse.runs.comparison import changes, improvements, retrained
 from deconfuse.runs.finished import Run
@@ -13,9 +13,9 @@ PAPER = {
     30: "2.44e-02, 9.3e-10",
 }
 NOTE = (
-    "Improvement: mean over the M test classes with most confusions of the change of their mean d by the "
-    "first method less that by the second, mean ± standard deviation over the models. p: one-sided "
-    "Wilcoxon signed-rank test within each model, median (largest); it takes the differences to be "
+    "Improvement: the change of mean d by the first method minus that by the second, mean over the M "
+    "test classes with most confusions, then mean ± standard deviation over the models. p: one-sided "
+    "Wilcoxon signed-rank test within each model, median (largest); it assumes that the differences are "
     "symmetric about their median. M classes that all improve have p = 2^-M."
 )
 

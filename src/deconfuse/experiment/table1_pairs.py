@@ -13,13 +13,13 @@ PAPER = {
     100: "1.96e-02, 5.3e-27",
 }
 NOTE = (
-    "d: squared distance of the normalised embeddings. Improvement: mean over the K closest pairs of the "
-    "change of d by the first method less that by the second, mean ± standard deviation over the models "
-    "(one per seed). p: one-sided paired t-test within each model, median (largest). Effect size: mean "
-    "difference / its standard deviation, with the 95 % interval of the model in the middle. Not normal: "
-    "models in which Shapiro and Wilk's test rejects normal differences (p < 0.05). Pairs of one model "
-    "share its training set and often their images, so p is of these pairs, not of other models; the "
-    "spread over models is."
+    "d: squared distance of the normalised embeddings. Improvement: the change of d by the first method "
+    "minus that by the second, mean over the K closest pairs, then mean ± standard deviation over the "
+    "models (one per seed). p: one-sided paired t-test within each model, median (largest). Effect size: "
+    "mean difference / standard deviation of the differences, of the model with the median effect, with "
+    "its 95 % interval. Not normal: models in which Shapiro and Wilk's test rejects normal differences "
+    "(p < 0.05). The pairs of a model share its training set and often their images, so p says nothing "
+    "of other models; the standard deviation over the models does."
 )
 
 

@@ -1,9 +1,9 @@
 """Table 2: how often flipped samples are recommended their true label."""
 
-from deconfuse.runs.finished import Run, by_seed, grouped, usual
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import MISSING, Part, spread
 from deconfuse.runs.settings import frame
-from deconfuse.runs.takes import FLIPPED
+from deconfuse.runs.takes import FLIPPED, by_seed, grouped, usual
 
 LABELS = FLIPPED
 
@@ -18,17 +18,18 @@ PAPER = {
     ("10 %", "softtriple"): "89.9, 90.0, 86.3 %",
 }
 NOTE = (
-    "Of the flipped samples that score harmful by EIF, the share whose recommendation (Algorithm 1) is "
-    "the true label; where it is the current label, the second choice counts. All flipped: the likeliest "
-    "other label of all flipped samples, harmful or not. Mean ± standard deviation over the seeds."
+    "Recommended right: of the flipped samples that score harmful by EIF, the share (in %) whose "
+    "recommendation (Algorithm 1) is the true label; where the recommendation is the current label, the "
+    "second choice counts. Of all flipped: the share of all flipped samples, harmful or not, whose "
+    "likeliest other label is the true one. Mean ± standard deviation over the seeds."
 )
 
 
 def parts(runs: list[Run]) -> list[Part]:
     """A row for each data set, noise and loss."""
     chosen = [run for run in runs if run.choice("influence") == "eif" and run.choice("detector") == "knn"]
-    chosen = [run for run in chosen if run.choice("target") == "all" and run.report["noise"]]
-    chosen = [run for run in chosen if not run.report["loop"] and _ratio(run) in RATIOS]
+    chosen = [run for run in chosen if run.choice("target") == "all" and not run.report["loop"]]
+    chosen = [run for run in chosen if _ratio(run) in RATIOS]
     rows = []
     for (dataset, kind), here in grouped(usual(chosen, "influence"), _data).items():
         for noise in RATIOS:
@@ -36,7 +37,7 @@ def parts(runs: list[Run]) -> list[Part]:
                 alike = [run for run in here if (_ratio(run), run.choice("loss")) == (noise, loss)]
                 for some in grouped(alike, Run.setting).values() or [[]]:
                     found = by_seed(some).values()
-                    row = {"dataset": dataset, "noise": f"{noise} {kind}".strip(), "loss": loss}
+                    row = {"dataset": dataset, "noise": f"{noise} {kind}", "loss": loss}
                     row["models"] = len(found) or MISSING
                     row["recommended right"] = _percent(found, "recommended_right")
                     row["of all flipped"] = _percent(found, "recommended_right_all")
@@ -47,15 +48,15 @@ def parts(runs: list[Run]) -> list[Part]:
 
 
 def _ratio(run: Run) -> str:
-    """As in `RATIOS`: "10 %" of noise=flip_10, and of noise.ratio=0.1 as well."""
-    return run.noise.replace("flip_", "").partition(" ")[0] + " %"
+    """The share of flipped labels as in `RATIOS`, such as "10 %"."""
+    return run.noise.rpartition(" ")[0]
 
 
 def _data(run: Run) -> tuple[str, str]:
-    """The data set, and how labels were flipped, where the run's settings say."""
-    return run.choice("dataset"), run.noise.partition("% ")[2]
+    """The data set, and the kind of noise."""
+    return run.choice("dataset"), run.noise.rpartition(" ")[2]
 
 
 def _percent(runs: list[Run], name: str) -> str:
-    values = [run.report["noise"].get(name) for run in runs]
+    values = [run.report["noise"][name] for run in runs]
     return spread([None if value is None else 100 * value for value in values], 1)

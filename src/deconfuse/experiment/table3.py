@@ -1,23 +1,24 @@
 """Table 3: seconds of detection and of recommendation."""
 
-from deconfuse.runs.finished import Run, by_seed, grouped, usual
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import by_seed, grouped, usual
 
-SCORES = False  # the table does not look at scores
+SCORES = False  # the table does not depend on scores
 
 # Table 3 of Liu et al. (NeurIPS 2022), CUB200: seconds of detection and of recommendation.
 PAPER = {"eif": "260.20 ± 29.28, 1.85 ± 0.01", "if": "375.56 ± 68.06, -"}
 NOTE = (
-    "Seconds. Detection: scores of all training samples for all confusion pairs of the test side, on "
-    "cached features, without the pass that makes these. Recommendation: the neighbours' vote for all "
-    "training samples. The paper's are of ResNet-50 on CUB200 on its authors' machine, for a number of "
-    "pairs it does not say."
+    "Seconds. Detection: scoring all training samples on all confusion pairs, from cached features; the "
+    "pass that makes the features is not counted. Recommendation: the neighbours' vote for all training "
+    "samples. The paper's numbers are of ResNet-50 on CUB200 on its authors' machine; it does not say "
+    "for how many pairs."
 )
 
 
 def parts(runs: list[Run]) -> list[Part]:
-    """A row for each data set and method, of runs that were told experiment=table3."""
+    """A row for each data set and method, of runs with experiment=table3."""
     chosen = [run for run in runs if run.choice("experiment") == "table3" and run.choice("target") == "all"]
     rows = []
     for (dataset, noise, loss, method, *machine, _), alike in grouped(

@@ -1,0 +1,1 @@
+"""Recommend labels and train on corrected ones; may import attribution, training, data, retrieval, system."""

@@ -64,6 +64,6 @@ def odds(votes: Votes, labels: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Fl
 
     > 0 where it is more likely than the label given; votes.own are those of `labels`.
     """
-    label, share = votes.best(but=labels)
+    label, share = votes.best_but(labels)
     tiny = torch.finfo(share.dtype).tiny
     return label, share.clamp_min(tiny).log() - votes.own.clamp_min(tiny).log()

@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,15 +32,25 @@ class Votes:
     own: Float[Tensor, " n"]
     index: Int[Tensor, "n k"] | None = None
 
-    def best(self, but: Int[Tensor, " n"] | None = None) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
-        """(label, vote) with the largest vote, ties to the smaller class id; but: a label to leave out.
+    @cached_property
+    def best(self) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """(label, vote) of the label with the largest vote; of equal votes the smaller class id."""
+        return _largest(self.share, self.classes)
 
-        Where all neighbours have the label left out, that label with vote 0.
+    def best_but(self, label: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """As `best`, without each sample's given label.
+
+        Where all neighbours have that label, it is returned with vote 0.
         """
-        share = self.share if but is None else self.share.masked_fill(self.classes == but[:, None], -1)
-        top = share.max(1, keepdim=True).values
-        label = self.classes.masked_fill(share < top, torch.iinfo(torch.int64).max).min(1).values
-        return label, top[:, 0].clamp_min(0)
+        return _largest(self.share.masked_fill(self.classes == label[:, None], -1), self.classes)
+
+
+def _largest(
+    share: Float[Tensor, "n k"], classes: Int[Tensor, "n k"]
+) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    top = share.max(1, keepdim=True).values
+    label = classes.masked_fill(share < top, torch.iinfo(torch.int64).max).min(1).values
+    return label, top[:, 0].clamp_min(0)
 
 
 @dataclass(frozen=True)
@@ -197,8 +208,8 @@ def recommended_right(
     chosen = harmful & (labels != clean) & ~votes.own.isnan()
     if not chosen.any():
         return None
-    first, _ = votes.best()
-    second, _ = votes.best(but=labels)
+    first, _ = votes.best
+    second, _ = votes.best_but(labels)
     return (torch.where(first == labels, second, first) == clean)[chosen].float().mean().item()
 
 
@@ -210,4 +221,4 @@ def recommended_right_all(votes: Votes, labels: Int[Tensor, " n"], clean: Int[Te
     flipped = (labels != clean) & ~votes.own.isnan()
     if not flipped.any():
         return None
-    return (votes.best(but=labels)[0] == clean)[flipped].float().mean().item()
+    return (votes.best_but(labels)[0] == clean)[flipped].float().mean().item()

@@ -1,9 +1,10 @@
-"""Draw letters into a folder of images, some of them in the wrong class: something to try a review on.
+"""Draw letters into a folder of images, some of them in the wrong class, to try a review on.
 
     deconfuse draw letters
 
-makes letters/CLASS/NUMBER.png for dataset=folder dataset.root=letters. Wrong are training images of the split
-that dataset=folder makes by default; letters/wrong.csv has their path and the label they should have.
+makes letters/CLASS/NUMBER.png for dataset=folder dataset.root=letters. The images in a wrong class are
+training images of the split that dataset=folder makes by default; letters/wrong.csv lists their paths and
+right labels.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from deconfuse.system.files import whole_folder, write_csv
 
 
 def draw(root: Path, classes: int, wrong: int, seed: int) -> None:
-    """The folder, whole or not at all; UserError where it is there already or more is asked than there is."""
+    """Write the folder completely or not at all; UserError where it exists or `wrong` is too large."""
     if root.exists():
         raise UserError(f"{root}: is there already; give the name of a new folder")
     letters = build(glyphs.load(classes=classes, seed=seed))
@@ -44,7 +45,7 @@ def draw(root: Path, classes: int, wrong: int, seed: int) -> None:
 
 
 def main(words: list[str]) -> None:
-    """Make the folder, and say what to do with it."""
+    """Make the folder, and print what is in it."""
     parser = argparse.ArgumentParser(
         prog=invoked("draw"),
         description=__doc__,

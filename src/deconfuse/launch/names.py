@@ -1,4 +1,4 @@
-"""Names of checkpoints and runs: each ends in a hash of all that it depends on, and of nothing else."""
+"""Names of checkpoints and runs; each ends in a hash of all that it depends on, and of nothing else."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from deconfuse.runs.finished import RESULTS_FORMAT
 from deconfuse.runs.identity import without_places
 from deconfuse.system.files import short_hash
 
-LOOKING_KEYS = (
+EXPLAINING_KEYS = (
     *("target", "params", "influence", "detector", "neighbours", "candidates"),
     *("counterfactual", "retrain", "loop"),
 )
@@ -60,7 +60,7 @@ def places(
     """(the checkpoint's folder, the run's name); both end in a hash.
 
     data, everything: fingerprints of the training part, and of all images. The checkpoint's hash is of what
-    `depends` returns, the run's of that, of everything, and of the settings under LOOKING_KEYS.
+    `depends` returns, the run's of that, of everything, and of the settings under EXPLAINING_KEYS.
     A checkpoint with the same hash is found whatever its words are: loss=softtriple10 and loss=softtriple
     loss.centres=10 are one model.
     """
@@ -70,9 +70,9 @@ def places(
     seed, checkpoints = f"seed{settings['seed']}", Path(settings["output_dir"]) / "checkpoints"
     there = sorted(checkpoints.glob(f"*-{key}"))
     home = there[0] if there else checkpoints / "-".join([*words, seed, key])
-    looks = without_places({name: settings.get(name) for name in LOOKING_KEYS})
-    looks["influence"] = method(looks["influence"]) | When.of(looks["influence"]).asked
-    asked = [choices["influence"], choices["detector"], seed, short_hash([key, looks, everything])]
+    explaining = without_places({name: settings[name] for name in EXPLAINING_KEYS})
+    explaining["influence"] = method(explaining["influence"]) | When.of(explaining["influence"]).asked
+    asked = [choices["influence"], choices["detector"], seed, short_hash([key, explaining, everything])]
     if settings["params"] != "head":
         asked = [settings["params"], *asked]
     if choices["target"] != "all":
@@ -86,8 +86,14 @@ def explanation(settings: dict, choices: dict[str, str], everything: str) -> str
     It ends in a hash of all that the explanation depends on except the checkpoint; the epochs at which
     explanations are made are not part of it. everything: the fingerprint of all images.
     """
-    looks = without_places({name: settings[name] for name in ("influence", "target", "params")})
-    asked = [everything, RESULTS_FORMAT, method(looks["influence"]), looks["target"], looks["params"]]
+    explaining = without_places({name: settings[name] for name in ("influence", "target", "params")})
+    asked = [
+        everything,
+        RESULTS_FORMAT,
+        method(explaining["influence"]),
+        explaining["target"],
+        explaining["params"],
+    ]
     return f"{choices['influence']}-{short_hash(asked)}"
 
 

@@ -14,10 +14,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deconfuse.launch.experiments import experiments
-from deconfuse.runs import review, takes
-from deconfuse.runs.finished import Run, current, distinct, natural, read, read_all
+from deconfuse.report import review
+from deconfuse.runs import takes
+from deconfuse.runs.finished import Run, read, read_all
 from deconfuse.runs.part import MISSING, Part, spread
 from deconfuse.runs.settings import row_settings
+from deconfuse.runs.takes import current, distinct, natural
 from deconfuse.system.errors import UserError, invoked
 from deconfuse.system.files import whole_file, write_csv
 
@@ -30,35 +32,8 @@ SETTING = [*CHOICES, "setting"]
 
 def collect(runs: list[Run]) -> pd.DataFrame:
     """One row per run, in order; setting: the settings that distinguish otherwise identical rows."""
-    runs, rows = list({run.folder: run for run in runs}.values()), []
-    for run in runs:
-        report = run.report
-        noise, lds = report["noise"] or {}, report["counterfactual"] or {}
-        corrected = report["corrections"]
-        by_detector, by_influence = noise.get("detector") or {}, noise.get("absolute_influence") or {}
-        rows.append(
-            {
-                **{group: run.choice(group) for group in CHOICES},
-                "noise": run.noise + (", corrected" if corrected else ""),
-                "setting": "",
-                "hash": run.setting(),
-                "data": (run.data or "")[:8],
-                "seed": report["seed"],
-                "R@1": report["retrieval"]["R@1"],
-                "MAP@R": report["retrieval"]["MAP@R"],
-                "NMI": report["retrieval"]["NMI"],
-                "confusions": report["confusions"],
-                "AUROC": by_detector.get("auroc"),
-                "AP": by_detector.get("average_precision"),
-                "AUROC |influence|": by_influence.get("auroc"),
-                "AP |influence|": by_influence.get("average_precision"),
-                "recommended right": noise.get("recommended_right"),
-                "R@1 before": corrected and corrected["before"]["R@1"],
-                "change of d": _change(run),
-                "LDS": lds.get("mean"),
-                "LDS ±": None if lds.get("low") is None else (lds["high"] - lds["low"]) / 2,
-            }
-        )
+    runs = list({run.folder: run for run in runs}.values())
+    rows = [_row(run) for run in runs]
     choices, first = [tuple(row[name] for name in CHOICES) for row in rows], {}
     # All seeds of a setting are named after the first of them.
     keys = [(choice, row["hash"]) for choice, row in zip(choices, rows, strict=True)]
@@ -66,6 +41,32 @@ def collect(runs: list[Run]) -> pd.DataFrame:
     for row, words in zip(rows, row_settings(choices, representatives), strict=True):
         row["setting"] = words
     return pd.DataFrame(rows)
+
+
+def _row(run: Run) -> dict[str, object]:
+    """A run's choices and findings; None where it did not measure one."""
+    report = run.report
+    noise, lds, corrected = report["noise"], report["counterfactual"], report["corrections"]
+    by_detector, by_influence = (noise and noise[key] for key in ("detector", "absolute_influence"))
+    return {
+        **{group: run.choice(group) for group in CHOICES},
+        "noise": run.noise + (", corrected" if corrected else ""),
+        "setting": "",
+        "hash": run.setting(),
+        "data": run.data[:8],
+        "seed": run.seed,
+        **{name: report["retrieval"][name] for name in ("R@1", "MAP@R", "NMI")},
+        "confusions": report["confusions"],
+        "AUROC": by_detector and by_detector["auroc"],
+        "AP": by_detector and by_detector["average_precision"],
+        "AUROC |influence|": by_influence and by_influence["auroc"],
+        "AP |influence|": by_influence and by_influence["average_precision"],
+        "recommended right": noise and noise["recommended_right"],
+        "R@1 before": corrected and corrected["before"]["R@1"],
+        "change of d": _change(run),
+        "LDS": lds and lds["mean"],
+        "LDS ±": (lds["high"] - lds["low"]) / 2 if lds and lds["low"] is not None else None,
+    }
 
 
 def _change(run: Run) -> float | None:
@@ -77,8 +78,10 @@ def _change(run: Run) -> float | None:
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± standard deviation (n - 1) over the runs of each setting; "(2 of 5)" where only some runs have
-    the number, "-" where none has."""
+    """Mean ± standard deviation (n - 1) over the runs of each setting.
+
+    A cell ends in "(2 of 5)" where only some runs have the number; it is "-" where none has.
+    """
     measured = [column for column in runs if column not in (*SETTING, "hash", "data", "seed")]
 
     def cell(values: pd.Series) -> str:
@@ -96,8 +99,8 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
 def markdown(table: pd.DataFrame) -> str:
     """A Markdown table; constant columns move to a header line above it.
 
-    Of settings, those with one value; of findings, those of a model where all rows explain the same model.
-    LDS ±: half of the 95 % interval over the explanations.
+    These are columns of settings, and, where all rows explain the same model, columns of that model's
+    findings. LDS ±: half of the 95 % interval over the explanations.
     """
     one = [name for name in table if table[name].nunique() == 1 and len(table) > 1]
     nothing = [name for name in table if (table[name] == "-").all()]

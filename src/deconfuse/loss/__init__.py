@@ -1,0 +1,1 @@
+"""The proxy losses, each returns one value per sample; may import system."""

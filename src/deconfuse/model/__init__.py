@@ -1,0 +1,1 @@
+"""The backbones, each maps images to features; may import training, system."""

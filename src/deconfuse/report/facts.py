@@ -1,10 +1,8 @@
-"""What the report's pages show, as plain numbers and names: the run's findings, column by column."""
+"""The content of the report's pages as plain numbers and names: a run's findings, column by column."""
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,36 +10,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deconfuse.report.methods import Method
 from deconfuse.retrieval.confusion import Pairs, groups
 from deconfuse.retrieval.neighbours import pair_distances
 from deconfuse.retrieval.statistics import detection_curve
-from deconfuse.runs import finished
 from deconfuse.runs.columns import SIGNS
-from deconfuse.runs.results import Findings
-from deconfuse.system.errors import UserError
-from deconfuse.system.files import read_json
+from deconfuse.runs.tables import Findings
 
 MOST = 10  # training samples shown of an explanation on either side, and explanations of a sample
 NEAR = 8  # neighbours shown of a training sample
 EDGES = 40  # class pairs in the graph of confusions
-METHODS = 12  # runs shown beside each other
 POINTS = 200  # of a detection curve
 SHOWN = 12  # queries shown of those whose confusion vanished, and of each other fate
 BLOCK = 2**24  # scores held at once
 
 
-@dataclass(frozen=True)
-class Method:
-    """Scores of one run on what is explained, (e, n) and > 0 harmful; its name and the run it came from."""
-
-    name: str
-    run: str
-    unit: str
-    scores: Float[Tensor, "e n"] | Float[np.ndarray, "e n"] = field(repr=False)
-
-
 def plain(values: Sequence[float] | np.ndarray | Tensor, digits: int = 7) -> list[float | None]:
-    """As the tables have them, seven significant digits; None for what is not finite."""
+    """Numbers rounded to significant digits, seven as in the tables; None for what is not finite."""
     return [float(f"{v:.{digits}g}") if math.isfinite(v) else None for v in np.asarray(values).tolist()]
 
 
@@ -51,7 +36,7 @@ def rows(values: Sequence, digits: int = 5) -> list[list[float | None]]:
 
 
 def pairs(pairs: Pairs, known: Sequence[bool] | None = None) -> dict:
-    """Pairs in the order of their table: rows of query and gallery, d; known: look alike by the data set."""
+    """Pairs in the order of their table: row of the query and of the gallery, d, known to look alike."""
     return {
         "query": pairs.query.tolist(),
         "neighbour": pairs.neighbour.tolist(),
@@ -61,9 +46,11 @@ def pairs(pairs: Pairs, known: Sequence[bool] | None = None) -> dict:
 
 
 def edges(found: Findings) -> list[list[int]]:
-    """[class, other class, how often it is taken for the other, the reverse, look alike], most first.
+    """A row for each unordered pair of classes that are confused; most confusions first, ties by class id.
 
-    Every unordered pair of classes that are confused, ties by class id.
+    A row is [class, other class, how often the class is taken for the other, how often the other is taken for
+    it, 1 where the data set knows the two to look alike]. The class that is taken for the other more often
+    comes first.
     """
     split, confusions = found.split, found.confusions
     classes = (
@@ -80,14 +67,14 @@ def edges(found: Findings) -> list[list[int]]:
 
 
 def curve(suspicion: Float[np.ndarray, " n"], flipped: np.ndarray) -> dict[str, list[float | None]]:
-    """The detection curve at POINTS places: (share checked, share found), both from 0 to 1."""
+    """The detection curve at POINTS places: share checked and share found, both from 0 to 1."""
     checked, found = detection_curve(suspicion, flipped)
     some = np.unique(np.linspace(0, len(checked) - 1, POINTS).round().astype(int))
     return {"checked": plain(checked[some], 5), "found": plain(found[some], 5)}
 
 
 def curves(found: Findings, detector: str) -> list[dict]:
-    """The detector's curve and |influence|'s; none without flipped labels, or where all are."""
+    """The curves of the detector and of |influence|; [] where no label, or every label, was flipped."""
     flipped = found.noisy.flipped
     if flipped.all() or not flipped.any():
         return []
@@ -100,34 +87,34 @@ def curves(found: Findings, detector: str) -> list[dict]:
 def training(
     found: Findings, samples: pd.DataFrame, relabels: pd.DataFrame, before: dict[int, int] | None
 ) -> dict:
-    """samples.csv by column, classes as ids; relabels: the rows of relabels.csv, most suspicious first.
+    """The columns of samples.csv with classes as ids, and the rows that are in relabels.csv, in its order.
 
-    before: the class before, of each row that was corrected; None without corrections.
+    before: the earlier class of each row whose label was corrected; None without corrections.
     """
     columns = ("influence_mean", "influence_abs_mean", "harmful_share", "suspicion")
     table = {name: plain(samples[name]) for name in (*columns, "vote_current", "vote_recommended")}
     table |= {"names": list(found.split.train.names), "labels": found.noisy.labels.tolist()}
-    table |= {"recommended": found.votes.best()[0].tolist(), "relabels": relabels["sample"].tolist()}
+    table |= {"recommended": found.votes.best[0].tolist(), "relabels": relabels["sample"].tolist()}
     table["clean"] = found.noisy.clean.tolist() if found.noisy.flipped.any() else None
     table["before"] = before
     return table
 
 
 def labels_before(found: Findings, clean_list: pd.DataFrame) -> dict[int, int]:
-    """The class of each training row that relabels= corrected, before that; clean_list: clean_list.csv."""
+    """The class, before the correction, of each training row whose label relabels= has corrected."""
     ids = {name: i for i, name in enumerate(found.split.class_names)}
     given = dict(zip(clean_list["path"], clean_list["old_label"].map(ids).tolist(), strict=True))
     now = zip(found.split.train.names, found.noisy.labels.tolist(), strict=True)
     return {row: given[name] for row, (name, label) in enumerate(now) if given[name] != label}
 
 
-def corrections(found: Findings, told: dict | None, changes: pd.DataFrame | None) -> dict | None:
-    """What metrics.json tells of corrections, and of each fate in changes.csv the first SHOWN pairs, as rows.
+def corrections(found: Findings, report: dict | None, changes: pd.DataFrame | None) -> dict | None:
+    """The corrections in metrics.json, with the first SHOWN pairs of each kind of change in changes.csv.
 
-    A query is with its neighbour before, or, where the confusion appeared, with the one after. None without
-    corrections.
+    A pair is (row of the query, row of its neighbour): the neighbour before the correction, or, where the
+    confusion appeared, after it. None without corrections.
     """
-    if told is None or changes is None:
+    if report is None or changes is None:
         return None
     split = found.split
     query, gallery = ({name: i for i, name in enumerate(side.names)} for side in (split.query, split.gallery))
@@ -138,25 +125,25 @@ def corrections(found: Findings, told: dict | None, changes: pd.DataFrame | None
         shown[fate] = [
             [query[a], gallery[b]] for a, b in zip(some["query"], some[f"neighbour_{end}"], strict=True)
         ]
-    return {**told, "shown": shown}
+    return {**report, "shown": shown}
 
 
 def tops(scores: Float[Tensor, "e n"]) -> dict[str, list]:
-    """The MOST samples that score highest above 0, and lowest below 0, in each row; with their scores.
+    """For each explanation, the at most MOST samples that score highest above 0 and lowest below 0.
 
-    Most harmful, most helpful first; ties in any order.
+    Returns the samples and their scores, the most harmful or most helpful first; ties are in any order.
     """
-    told: dict[str, list] = {}
+    found: dict[str, list] = {}
     for side, sign in (("harmful", 1), ("helpful", -1)):
         value, index = (sign * scores).topk(min(MOST, scores.shape[1]), dim=1)
         kept = (value > 0).sum(1).tolist()
-        told[side] = [row[:k] for row, k in zip(index.tolist(), kept, strict=True)]
-        told[f"{side}_scores"] = rows([row[:k] for row, k in zip(sign * value, kept, strict=True)])
-    return told
+        found[side] = [row[:k] for row, k in zip(index.tolist(), kept, strict=True)]
+        found[f"{side}_scores"] = rows([row[:k] for row, k in zip(sign * value, kept, strict=True)])
+    return found
 
 
 def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int], list[float | None]]]:
-    """For each training sample the MOST rows that it harms most, score > 0, and the scores; largest first."""
+    """For each training sample the at most MOST explanations with the largest scores > 0, and the scores."""
     e, n = scores.shape
     wide = max(1, BLOCK // max(e, 1))
     for start in range(0, n, wide):
@@ -170,7 +157,7 @@ def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int
 def near(
     z: Float[Tensor, "n m"], index: Int[Tensor, "n k"] | None
 ) -> Iterator[tuple[list[int], list[float | None]]]:
-    """For each training sample its NEAR nearest others, and the distances that the vote weighs by.
+    """For each training sample its NEAR nearest others, and their distances, by which the vote is weighted.
 
     z: embeddings of any length; the distances are those of their directions, in float64. index: None where
     only some samples were voted on; then nobody's neighbours are known.
@@ -186,62 +173,12 @@ def near(
 
 
 def group_rows(found: Findings) -> list[int]:
-    """The class of each row of groups.csv."""
+    """The class id of each row of groups.csv."""
     return [c for c, _ in groups(found.confusions, torch.from_numpy(found.split.query.labels))]
 
 
-def methods(folder: Path, own: Method, checkpoint: dict, found: Findings) -> list[Method]:
-    """This run's scores, then those of whole runs in the same folder that explain the same by another method.
-
-    The same: the checkpoint's hash, what is explained, and the training samples; a run that explains fewer,
-    or more, shares the first rows. What cannot be read, and copies of scores already taken, are left out.
-    """
-    taken = [own]
-    for path in sorted(folder.glob("[!.]*/metrics.json")):
-        try:
-            report = read_json(path)
-            if not _alike(report, checkpoint, found) or path.parent.name == own.run:
-                continue
-            run = finished.read(path.parent)
-            scores, unit = run.scores(), read_json(path.parent / "influence_index.json").get("unit", "")
-        except (UserError, AttributeError):
-            continue
-        if scores.ndim != 2 or scores.shape[1] != own.scores.shape[1] or not len(scores):
-            continue
-        if any(_copy(scores, other.scores) for other in taken):
-            continue
-        params = "" if run.choice("params") == "head" else f" on {run.choice('params').replace('_', ' ')}"
-        taken.append(Method(run.choice("influence") + params, run.folder.name, unit, scores))
-        if len(taken) == METHODS:
-            break
-    return _distinct(taken)
-
-
-def _alike(report, checkpoint: dict, found: Findings) -> bool:
-    if not isinstance(report, dict):
-        return False
-    same = (report.get("checkpoint") or {}).get("sha256") == checkpoint["sha256"]
-    return same and (report.get("explained") or {}).get("table") == found.explained.table
-
-
-def _copy(one, other) -> bool:
-    k = min(len(one), len(other), 32)
-    return k > 0 and np.array_equal(np.asarray(one[:k]), np.asarray(other[:k]))
-
-
-def _distinct(taken: list[Method]) -> list[Method]:
-    """Methods of one name are told apart by the hash at the end of their run's name."""
-    counts = Counter(method.name for method in taken)
-    return [
-        method
-        if counts[method.name] == 1
-        else Method(f"{method.name} ({method.run[-8:]})", method.run, method.unit, method.scores)
-        for method in taken
-    ]
-
-
 def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], taken: list[Method]) -> dict:
-    """What the first page says, and what every page needs to know of the run."""
+    """The content of the first page, and what every page needs to know of the run."""
     split = found.split
     keys = ("choices", "params", "seed", "command", "retrieval", "queries", "confusions", "noise", "relabels")
     parts = {"train": len(split.train), "query": len(split.query)}
@@ -264,7 +201,7 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
         "training_classes": split.num_classes,
         "lone_queries": int(split.lone.sum()),
         "trivial": split.trivial,
-        "corrections": corrections(found, metrics.get("corrections"), tables.get("changes.csv")),
+        "corrections": corrections(found, metrics["corrections"], tables.get("changes.csv")),
         "edges": edges(found),
         "most_edges": EDGES,
         "curves": curves(found, metrics["choices"]["detector"]),

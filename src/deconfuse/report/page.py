@@ -1,12 +1,14 @@
-"""The report: a folder with index.html that is opened with a double click, looked at, and reviewed in.
+"""Write the report: a folder whose index.html opens with a double click, to look at a run and to review it.
 
-A page opened from a disk may not fetch data, and a script may be loaded; so each part of the data is a script
-that hands one value to the page, and what is large lies in chunks that are loaded when they are looked at.
+A page that is opened from a disk may load scripts but not fetch data. So each part of the data is a script
+that hands one value to the page. Large parts lie in chunks, each of which is loaded when it is shown.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,11 @@ from torch import Tensor
 from deconfuse.data.split import ImageSpec, Part
 from deconfuse.labels.relabel import Votes
 from deconfuse.report import facts
-from deconfuse.report.facts import Method
+from deconfuse.report.methods import Method, methods
 from deconfuse.report.projection import has_umap, pca, umap
 from deconfuse.report.thumbnails import CELL, COLUMNS, make
 from deconfuse.retrieval import directions
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import file_hash, short_hash, whole_file
 from deconfuse.system.progress import console, track
@@ -35,98 +37,117 @@ GRID = 10_000  # steps of a coordinate of the map along each axis
 
 
 def check(wanted: object) -> None:
-    """Raise UserError where `report` is none of true, false and umap, or umap is not installed."""
+    """Raise UserError where `report` is not true, false or umap, or umap-learn is asked for and missing."""
     if not isinstance(wanted, bool) and wanted != "umap":
         raise UserError(f"report={wanted} is not known; give true, false, or umap for a second map")
     if wanted == "umap" and not has_umap():
         raise UserError("report=umap needs umap-learn: pip install 'deconfuse[umap]', or take report=true")
 
 
-def write(
-    folder: Path,
-    run: Path,
-    found: Findings,
-    metrics: dict,
-    tables: dict[str, pd.DataFrame],
-    unit: str,
-    seen: Callable[[], dict[str, Float[Tensor, "_ m"]]],
-    votes: Votes,
-    wanted: bool | str,
-) -> None:
-    """Write the report's folder; run: the folder that the run ends in; runs beside it are further methods.
+@dataclass(frozen=True)
+class Content:
+    """What a report shows of a run.
 
-    seen: gives the embeddings, of any length, of train, query and (where it is not the query side) gallery.
-    votes: the neighbours', with their index. Nothing is written with report=false, and of more than LARGEST
-    samples.
+    metrics: what metrics.json holds so far. tables: by file name, as they were written. unit: of the scores.
+    embeddings: returns the embeddings, of any length, of train, query and gallery; it is called only where a
+    report is written. votes: of the neighbours, with their index.
+    """
+
+    found: Findings
+    metrics: dict
+    tables: dict[str, pd.DataFrame]
+    unit: str
+    embeddings: Callable[[], dict[str, Float[Tensor, "_ m"]]]
+    votes: Votes
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """The parts of the data by name; a gallery only where it is not the query side."""
+        split = self.found.split
+        sides = {"train": split.train, "query": split.query}
+        return sides if split.shared_gallery else {**sides, "gallery": split.gallery}
+
+
+def write(folder: Path, run: Path, content: Content, wanted: bool | str) -> None:
+    """Write the report's folder.
+
+    run: the folder that the run will be renamed to; further methods are taken from the runs beside it.
+    Nothing is written with wanted=False (report=false), or where there are more than LARGEST samples.
     """
     if wanted is False:
         return
-    total = sum(map(len, _parts(found).values()))
+    total = sum(map(len, content.parts.values()))
     if total > LARGEST:
         console.print(f"report left out: {total:,} samples are more than the {LARGEST:,} that a page holds")
         return
     folder.mkdir()
     for path in WEB.iterdir():  # contents alone: an installed package may be read-only
         shutil.copyfile(path, folder / path.name)
-    own = Method(metrics["choices"]["influence"], run.name, unit, found.influence)
-    taken = facts.methods(run.parent, own, metrics["checkpoint"], found)
-    data, parts = folder / "data", _parts(found)
-    embeddings = seen()
-    embeddings = {name: embeddings[name] for name in parts}
-    images, places = thumbnails(folder / "thumbs", found, parts)
-
-    put(
-        data,
-        "run",
-        {
-            **facts.overview(found, metrics, tables, taken),
-            "format": REPORT_FORMAT,
-            "run": run.name,
-            "fingerprint": fingerprint(folder.parent, tables),
-            "checkpoint_name": Path(metrics["checkpoint"]["path"]).parent.name,
-            "images": images,
-            "chunk": CHUNK,
-            "maps": maps(data, embeddings, wanted, metrics["seed"]),
-        },
-    )
-    put(data, "confusion", facts.pairs(found.confusions, tables["confusions.csv"]["same_thing"]))
-    if found.explained.table == "mis_similar.csv":
-        put(data, "mis_similar", facts.pairs(found.explained.pairs))
-    before = facts.labels_before(found, tables["clean_list.csv"]) if metrics.get("corrections") else None
-    for name, part in parts.items():
-        columns = (
-            facts.training(found, tables["samples.csv"], tables["relabels.csv"], before)
-            if name == "train"
-            else {"names": list(part.names), "labels": part.labels.tolist()}
-        )
-        put(data, name, {**columns, **places.get(name, {})})
+    found, metrics, data = content.found, content.metrics, folder / "data"
+    own = Method(metrics["choices"]["influence"], run.name, content.unit, found.influence)
+    taken = methods(run.parent, own, metrics["checkpoint"], found)
+    embeddings = content.embeddings()
+    embeddings = {name: embeddings[name] for name in content.parts}
+    images, places = thumbnails(folder / "thumbs", found, content.parts)
+    overview = {
+        **facts.overview(found, metrics, content.tables, taken),
+        "format": REPORT_FORMAT,
+        "run": run.name,
+        "fingerprint": fingerprint(folder.parent, content.tables),
+        "checkpoint_name": Path(metrics["checkpoint"]["path"]).parent.name,
+        "images": images,
+        "chunk": CHUNK,
+        "maps": maps(data, embeddings, wanted, metrics["seed"]),
+    }
+    put(data, "run", overview)
+    explained(data, content)
+    samples(data, content, places)
     for i, method in enumerate(taken):
         explanations(data, i, method)
-    neighbours(data, found.influence, embeddings["train"], votes)
+    neighbours(data, found.influence, embeddings["train"], content.votes)
 
 
-def _parts(found: Findings) -> dict[str, Part]:
-    split = found.split
-    return {"train": split.train, "query": split.query} | (
-        {} if split.shared_gallery else {"gallery": split.gallery}
-    )
+def explained(data: Path, content: Content) -> None:
+    """Write the confusion pairs, and the mis-similar pairs where these were explained."""
+    found = content.found
+    put(data, "confusion", facts.pairs(found.confusions, content.tables["confusions.csv"]["same_thing"]))
+    if found.explained.table == "mis_similar.csv":
+        put(data, "mis_similar", facts.pairs(found.explained.pairs))
+
+
+def samples(data: Path, content: Content, places: dict[str, dict]) -> None:
+    """Write what is known of each sample of each part of the data; places: of the thumbnails, by part."""
+    found, tables = content.found, content.tables
+    before = facts.labels_before(found, tables["clean_list.csv"]) if content.metrics["corrections"] else None
+    for name, part in content.parts.items():
+        if name == "train":
+            columns = facts.training(found, tables["samples.csv"], tables["relabels.csv"], before)
+        else:
+            columns = {"names": list(part.names), "labels": part.labels.tolist()}
+        put(data, name, {**columns, **places.get(name, {})})
 
 
 def fingerprint(folder: Path, tables: dict[str, pd.DataFrame]) -> str:
-    """Of what can be decided on: decisions that a browser kept for other pairs or relabels are not taken."""
+    """A hash of the pairs and relabels that can be decided on.
+
+    Decisions that a browser has kept under another fingerprint are not taken.
+    """
     reviewed = ("confusions.csv", "mis_similar.csv", "relabels.csv")
     return short_hash([file_hash(folder / name) for name in reviewed if name in tables])
 
 
 def put(folder: Path, name: str, value: object) -> None:
-    """One value as a script that hands it to the page; ASCII, so that no encoding can be guessed wrong."""
+    """Write one value as a script that hands it to the page; in ASCII, which every encoding reads alike."""
     with whole_file(folder / f"{name}.js") as partial:
         text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=float)
         partial.write_text(f"deconfuse.put({json.dumps(name)},{text});\n", "ascii")
 
 
 def thumbnails(folder: Path, found: Findings, parts: dict[str, Part]) -> tuple[dict | None, dict[str, dict]]:
-    """Sheets of thumbnails, and what the page needs to find them; (None, {}) where samples are no images."""
+    """Write sheets of thumbnails; returns (their layout, by part the place and size of each thumbnail).
+
+    (None, {}) where the samples are no images.
+    """
     if not isinstance(found.split.image, ImageSpec):
         return None, {}
     sheets = make(folder, parts, found.split.image)
@@ -146,14 +167,15 @@ def thumbnails(folder: Path, found: Findings, parts: dict[str, Part]) -> tuple[d
 def maps(
     data: Path, embeddings: dict[str, Float[Tensor, "_ m"]], wanted: bool | str, seed: int
 ) -> list[dict]:
-    """Projections of the training side and of the test side: x and y in steps of one GRID, so shapes stay.
+    """Write maps of the training side and of the test side, and return a description of each.
 
-    They are projections of the embeddings' directions. Query and gallery share a map, query first.
+    x and y are whole steps of one grid of GRID steps, the same for both axes, so that shapes are kept. They
+    are projections of the embeddings' directions. Query and gallery share a map, query first.
     """
     sides = {"train": embeddings["train"], "test": embeddings["query"]}
     if "gallery" in embeddings:
         sides["test"] = torch.cat([embeddings["query"], embeddings["gallery"]])
-    told = []
+    found = []
     for side, z in sides.items():
         e = directions.unit(z, torch.float64)
         ways: dict[str, Callable] = {"pca": pca}
@@ -164,12 +186,12 @@ def maps(
             low, span = x.amin(0), (x.amax(0) - x.amin(0)).amax().clamp_min(1e-30)
             x = ((x - low) / span * GRID).round().to(torch.int64)
             put(data, f"map-{side}-{way}", {"x": x[:, 0].tolist(), "y": x[:, 1].tolist()})
-            told.append({"side": side, "way": way, "share": facts.plain(share, 4) if share else None})
-    return told
+            found.append({"side": side, "way": way, "share": facts.plain(share, 4) if share else None})
+    return found
 
 
 def explanations(data: Path, number: int, method: Method) -> None:
-    """The most harmful and most helpful samples of each explanation by one method, CHUNK to a file."""
+    """Write the most harmful and most helpful samples of each explanation by one method, CHUNK to a file."""
     starts = range(0, len(method.scores), CHUNK)
     for start in track(starts, f"explanations by {method.name}", len(starts)):
         block = torch.tensor(np.asarray(method.scores[start : start + CHUNK]))
@@ -177,7 +199,7 @@ def explanations(data: Path, number: int, method: Method) -> None:
 
 
 def neighbours(data: Path, influence: Float[Tensor, "e n"], z: Float[Tensor, "n m"], votes: Votes) -> None:
-    """Of each training sample the nearest others and the explanations that it harms most, CHUNK to a file."""
+    """Write each training sample's nearest others and the explanations it harms most, CHUNK to a file."""
     nothing: Iterable = (([], []) for _ in range(len(z)))
     harmed = facts.harmed(influence) if len(influence) else nothing
     near = facts.near(z, votes.index)

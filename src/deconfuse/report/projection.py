@@ -1,4 +1,4 @@
-"""Embeddings in the plane, to look at."""
+"""Project embeddings to the plane, for the report's maps."""
 
 import importlib.util
 
@@ -28,14 +28,14 @@ def pca(e: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n 2"], tuple[float, flo
 
 
 def has_umap() -> bool:
-    """True where the extra is installed."""
+    """Whether umap-learn is installed."""
     return importlib.util.find_spec("umap") is not None
 
 
 def umap(e: Float[Tensor, "n m"], seed: int) -> Float[Tensor, "n 2"]:
-    """UMAP by the cosine of the embeddings (McInnes et al. 2018); the seed decides all of it.
+    """UMAP by the cosine of the embeddings (McInnes et al. 2018); equal seeds give equal results.
 
-    Of fewer than five samples, PCA: UMAP has no neighbourhoods there.
+    For fewer than five samples it returns the PCA, because UMAP finds no neighbourhoods there.
     """
     if len(e) < 5:
         return pca(e)[0]

@@ -1,4 +1,4 @@
-"""Small pictures of a data set on sheets of a hundred: a browser fetches one when a part of it is seen."""
+"""Thumbnails of a data set on sheets of a hundred; a browser loads a sheet when a part of it is shown."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +21,11 @@ COLUMNS = 10  # and rows; a sheet of 100 decodes to under 4 MB
 
 @dataclass(frozen=True)
 class Sheets:
-    """Where each thumbnail is: sheet place // COLUMNS^2, cell place % COLUMNS^2, row by row, in its corner.
+    """Where each thumbnail is: on sheet place // COLUMNS^2, in cell place % COLUMNS^2, counted row by row.
 
-    place: for each part, (n,) of its samples. size: for each part, (n, 2) width and height in pixels, 0 for
-    a picture that could not be read. suffix: of the sheets' file names, 0.SUFFIX, 1.SUFFIX ...
+    A thumbnail lies in the upper left corner of its cell. place: for each part (n,). size: for each part
+    (n, 2), width and height in pixels; 0 for an image that could not be read. suffix: of the sheets' file
+    names, 0.SUFFIX, 1.SUFFIX ...
     """
 
     place: dict[str, Int[np.ndarray, " n"]]
@@ -33,10 +34,10 @@ class Sheets:
 
 
 def make(folder: Path, parts: dict[str, Part], spec: ImageSpec) -> Sheets:
-    """Write the sheets of all parts; samples of one class lie together, as they are looked at together.
+    """Write the sheets of all parts. Samples of one class lie together, because they are shown together.
 
-    Every image is read once. One that can't be read leaves its cell empty and is named in the terminal: a
-    finished run is not lost for it.
+    Every image is read once. An image that cannot be read leaves its cell empty and is named in the terminal;
+    it does not end a run that is otherwise finished.
     """
     mode, suffix = ("L", "png") if spec.channels == 1 else ("RGB", "jpg")
     order = [(name, i) for name, part in parts.items() for i in np.argsort(part.labels, kind="stable")]
@@ -71,13 +72,13 @@ def make(folder: Path, parts: dict[str, Part], spec: ImageSpec) -> Sheets:
 
 
 def small(image: Image.Image, mode: str) -> Image.Image:
-    """The whole image, its longer side CELL pixels or less; a smaller one as it is."""
+    """The whole image with a longer side of at most CELL pixels; smaller images keep their size."""
     image = as_mode(image, mode)
     image.thumbnail((CELL, CELL), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return image
 
 
 def _ahead(pool: ThreadPoolExecutor, read, order: list, most: int = 4 * COLUMNS**2) -> Iterator:
-    """The pool's answers in order, of a few sheets at a time: never the whole data set in memory."""
+    """The pool's results in order; only a few sheets' images are in memory at a time."""
     for start in range(0, len(order), most):
         yield from pool.map(read, order[start : start + most])

@@ -1,0 +1,1 @@
+"""Search neighbours, measure retrieval, and find the confusions; may import system."""

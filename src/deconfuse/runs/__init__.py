@@ -1,0 +1,1 @@
+"""Write a run's results, and read and compare finished runs; may import all rooms below."""

@@ -1,9 +1,10 @@
-"""The data set with a run's corrected labels: clean_list.csv, and a folder of links for ImageFolder users.
+"""Make the data set with a run's corrected labels: clean_list.csv, and a folder of links for ImageFolder.
 
     deconfuse clean outputs/RUN FOLDER
 
-makes FOLDER/train/CLASS/IMAGE and the same of the test side (test, or query and gallery), links to the images
-where they are, and FOLDER/list.csv for dataset=table. RUN corrected labels, by relabels= or loop.rounds=.
+makes FOLDER/train/CLASS/IMAGE, the same for the test side (test, or query and gallery), and FOLDER/list.csv
+for dataset=table. The images are links to where they lie. RUN is a run that corrected labels, by relabels= or
+loop.rounds=.
 """
 
 import argparse
@@ -24,21 +25,17 @@ from deconfuse.labels.corrections import Corrections
 from deconfuse.labels.decisions import table as read_table
 from deconfuse.labels.loop import Loop
 from deconfuse.runs.columns import COLUMNS
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError, invoked, shorten
 from deconfuse.system.files import short_hash, whole_folder, write_csv
 
 LIST = "clean_list.csv"
-NO_LINKS = (
-    errno.EPERM,
-    errno.ENOSYS,
-    errno.EOPNOTSUPP,
-    errno.EACCES,
-)  # what file systems without links answer
+# The errors of file systems that have no links.
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES)
 
 
 def tables(found: Findings, corrections: Corrections | None, loop: Loop | None) -> dict[str, pd.DataFrame]:
-    """clean_list.csv: every training sample, those that change first; none where nothing corrects labels."""
+    """clean_list.csv: every training sample, those that change first; {} where nothing corrects labels."""
     if corrections is None and loop is None:
         return {}
     given = (corrections.given if corrections else found.noisy).labels
@@ -49,7 +46,7 @@ def tables(found: Findings, corrections: Corrections | None, loop: Loop | None) 
         new, left_out = loop.labels.labels, loop.labels.left_out
         for i in np.flatnonzero((new != found.noisy.labels) | left_out):
             share = loop.labels.evidence[i]
-            evidence[i] = f"loop {1 - share if left_out[i] else share:.2f}"  # for the change
+            evidence[i] = f"loop {1 - share if left_out[i] else share:.2f}"  # P of what was done
     names = np.array(found.split.class_names, dtype=object)
     change = np.select([left_out, new != given], ["left out", "relabelled"], "kept").astype(object)
     table = pd.DataFrame(
@@ -66,10 +63,10 @@ def tables(found: Findings, corrections: Corrections | None, loop: Loop | None) 
 
 
 def links(run: Path, folder: Path) -> tuple[int, int]:
-    """(images, those among them that were copied) of FOLDER, written whole or not at all.
+    """Write FOLDER completely or not at all; returns (number of images, how many of them were copied).
 
     An image is copied where the file system has no links. Raises UserError where the run corrected nothing,
-    its data has no files or is another now, or FOLDER holds something.
+    where its data has no image files or has changed, or where FOLDER is not empty.
     """
     if not (run / "metrics.json").is_file():
         raise UserError(f"{run}: no finished run (no metrics.json); give a folder of outputs/")
@@ -110,9 +107,9 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
 
 
 def places(images: list[tuple[str, str, str]]) -> list[str]:
-    """CLASS/IMAGE for each (class, file name, name in the data set): safe as a path, none twice.
+    """A distinct, safe path CLASS/IMAGE for each (class, file name, name in the data set).
 
-    Where two would be alike, in capitals or small letters, each carries a hash of what it stands for.
+    Where two paths would be equal, or differ only in capitals, each gets a hash of the name that it is for.
     """
     folders = {name: _safe(name) for name in dict.fromkeys(name for name, _, _ in images)}
     taken = Counter(place.casefold() for place in folders.values())
@@ -129,7 +126,7 @@ def places(images: list[tuple[str, str, str]]) -> list[str]:
 
 
 def _safe(name: str) -> str:
-    """A file's name on any system: no separator or control character, not hidden, at most 200 bytes."""
+    """A file name that is valid everywhere: no separators or control characters, not hidden, <= 200 bytes."""
     text = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name).rstrip(". ")
     text = f"_{text}" if not text or text.startswith(".") else text
     if len(text.encode()) > 200:
@@ -139,7 +136,7 @@ def _safe(name: str) -> str:
 
 
 def _link(file: Path, place: Path) -> bool:
-    """Link place to the file, or copy it where that can't be; True where it was copied."""
+    """Link place to the file, or copy the file where links are not possible; True where it was copied."""
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         place.symlink_to(file)
@@ -152,7 +149,7 @@ def _link(file: Path, place: Path) -> bool:
 
 
 def _labels(file: Path, split: Split) -> list[str]:
-    """Each training sample's new label, "" where it was left out; UserError where the data is another now."""
+    """Each training sample's new label, "" where it was left out; UserError where the data has changed."""
     listed = {row["path"]: (row["old_label"], row["new_label"]) for _, row in read_table(file)[1]}
     odd = sorted(listed.keys() ^ set(split.train.names))
     if odd:
@@ -163,7 +160,7 @@ def _labels(file: Path, split: Split) -> list[str]:
 
 
 def _settings(config: Path) -> dict:
-    """What a run's settings say of its data set; UserError where they can't be read."""
+    """The settings of a run's data set; UserError where they cannot be read."""
     try:
         settings = dict(yaml.safe_load(config.read_text("utf-8"))["dataset"])
         if settings["_target_"].startswith("deconfuse.dataset."):
@@ -174,7 +171,7 @@ def _settings(config: Path) -> dict:
 
 
 def main(words: list[str]) -> None:
-    """Make the folder, and say what is in it."""
+    """Make the folder, and print what is in it."""
     parser = argparse.ArgumentParser(
         prog=invoked("clean"), description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -182,6 +179,6 @@ def main(words: list[str]) -> None:
     parser.add_argument("folder", type=Path, help="a new folder")
     asked = parser.parse_args(words)
     images, copies = links(asked.run, asked.folder)
-    what = "copies, as there can be no links" if copies else "links"
+    what = "copies, as the file system has no links" if copies else "links"
     print(f"{images} images in {asked.folder}/ ({what}); ImageFolder('{asked.folder}/train') reads them, and")
     print(f"{invoked('run')} dataset=table dataset.csv={asked.folder}/list.csv")

@@ -1,4 +1,4 @@
-"""What the columns of the tables mean, and the sign of the scores."""
+"""A description of each column of the tables, with its unit, and of the sign of the scores."""
 
 COLUMNS = {
     "confusions.csv": {
@@ -45,12 +45,12 @@ COLUMNS = {
         "suggestions": "how many of them are in relabels.csv",
         "share": "suggestions / samples, in [0, 1]",
         "leans_to": "the label recommended most often",
-        "lean": "share of the suggestions that say so, in [0, 1]",
-        "entropy": "of the labels recommended, nats; 0 = all say the same",
-        "kind": "of the paper's Table 5: centralized or diversified where share > 0.1, as entropy < 0.35 or "
+        "lean": "share of the suggestions that recommend it, in [0, 1]",
+        "entropy": "entropy of the recommended labels, in nats; 0 = all suggestions agree",
+        "kind": "by the paper's Table 5: centralized or diversified where share > 0.1, as entropy < 0.35 or "
         "not; individual where share < 0.05; else others",
-        "kind_by_share": "of the authors' scripts: centralized where lean >= 0.9 instead",
-        "merge_with": "leans_to of a class that is centralized by either; else empty",
+        "kind_by_share": "by the authors' scripts: centralized where lean >= 0.9 instead",
+        "merge_with": "leans_to, where the class is centralized by either rule; else empty",
     },
     "rounds.csv": {
         "round": "0 is the model of the labels given; each round relabels and trains again from scratch",
@@ -63,7 +63,7 @@ COLUMNS = {
         "broken": "those among them whose given label was right; empty without noise",
         "won_back_R@1": "(R@1 - round 0's) / (R@1 of the model trained on clean labels - round 0's); 1 = "
         "all; empty where that is not measured (loop.clean=true with noise) or nothing was lost",
-        "won_back_MAP@R": "the same of MAP@R",
+        "won_back_MAP@R": "the same share for MAP@R",
         "checkpoint": "the round's model",
     },
     "corrected.csv": {

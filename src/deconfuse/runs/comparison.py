@@ -1,4 +1,4 @@
-"""Method against method: what retraining by their scores did to the same explanations (Eq. 7 and 8)."""
+"""Compare methods by what retraining with their scores did to the same explanations (Eq. 7 and 8)."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -8,31 +8,32 @@ from matplotlib.figure import Figure
 
 from deconfuse.retrieval.statistics import paired
 from deconfuse.runs import panels
-from deconfuse.runs.finished import Run, by_seed, grouped, usual
+from deconfuse.runs.finished import Run
 from deconfuse.runs.part import Part, spread
 from deconfuse.runs.settings import frame
+from deconfuse.runs.takes import by_seed, grouped, usual
 
 CHANGED = ("d_before", "change")
 CHANGES_NOTE = (
-    "Mean over what was explained, ± standard deviation over the models; share > 0: of what moved apart. In "
-    "the picture each model; of several settings of a data set, all panels show the one with most models."
+    "Mean over the explanations, ± standard deviation over the models; share > 0: share of the "
+    "explanations that moved apart. The picture shows each model. Where a data set has several settings, "
+    "all of its panels show the one with most models."
 )
-SCRIPTS = (
-    "_code"  # methods of this ending are those of the authors' scripts, the others those of the paper's text
-)
+# Methods whose name ends so are those of the authors' scripts; the others follow the paper's text.
+SCRIPTS = "_code"
 
 
 def retrained(runs: list[Run], explained: str) -> list[Run]:
-    """The runs that trained the head again by scores of what is in this table."""
+    """The runs that explained this table, and then trained the head again by their scores."""
     chosen = [run for run in runs if run.report["retrain"] and run.choice("target") != "all"]
     chosen = [run for run in chosen if run.report["explained"]["table"] == explained]
-    for group in ("influence", "retrain", "target"):  # what a sweep over these adds is no further row
+    for group in ("influence", "retrain", "target"):  # settings that a sweep adds make no further rows
         chosen = usual(chosen, group)
     return chosen
 
 
 def compared(runs: list[Run], sizes: tuple[int, ...]) -> Iterator[tuple[Run, str, int, list[dict]]]:
-    """(a run of them, methods, how many of the first explained, a test for each model)."""
+    """(one of the runs, the two methods, how many explanations are tested, one test per model)."""
     for alike in _settings(runs):
         methods = {name: by_seed(some) for name, some in grouped(alike, _method).items()}
         for first, second in versus(methods):
@@ -66,9 +67,10 @@ def _settings(runs: list[Run]) -> list[list[Run]]:
 def improvements(
     runs: list[Run], unit: str, paper: dict[int, str], cells: Callable[[list[dict]], dict[str, str]]
 ) -> pd.DataFrame:
-    """A row for each data set, noise, loss, two methods and how many of the first explained.
+    """A row for each data set, noise, loss, pair of methods, and number of first explanations.
 
-    unit: what is explained; paper: its cell for each number of them; cells: what is said of the tests.
+    unit: the name of what is explained; paper: the paper's cell for each number of them; cells: makes the
+    further cells from the tests of all models.
     """
     rows = []
     for run, methods, most, tests in compared(runs, tuple(paper)):
@@ -80,7 +82,7 @@ def improvements(
 
 
 def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Both runs' changes of d; empty where they are not of the same explanations of one model."""
+    """Both runs' changes of d; both empty where they do not explain the same pairs of the same model."""
     tables = [run.table("retrained.csv", *CHANGED) for run in (first, second)]
     models = {run.report["checkpoint"]["sha256"] for run in (first, second)}
     before = [table["d_before"].to_numpy(float) for table in tables]
@@ -90,7 +92,7 @@ def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def changes(runs: list[Run], name: str, title: str) -> list[Part]:
-    """How far each method alone changes d, with its picture."""
+    """A table of how far each method alone changes d, with its picture; [] without runs."""
     rows, pictured = [], []
     for alike in _settings(runs):
         drawn = {}
@@ -107,7 +109,7 @@ def changes(runs: list[Run], name: str, title: str) -> list[Part]:
 
 
 def share_apart(run: Run) -> float:
-    """Share of the explanations whose d grew."""
+    """The share of the explanations whose d grew, in [0, 1]."""
     return float((run.table("retrained.csv", "change")["change"] > 0).mean())
 
 
@@ -116,7 +118,7 @@ def _method(run: Run) -> str:
 
 
 def middle(tests: list[dict]) -> str:
-    """The effect size of the model in the middle, with its interval."""
+    """The effect size of the model with the median effect, with its interval."""
     known = sorted(
         (each for each in tests if each["effect"] == each["effect"]), key=lambda each: each["effect"]
     )
@@ -131,8 +133,8 @@ def _draw(pictured: dict[tuple[str, str, str], dict[str, list[float]]]) -> Figur
     figure, axes = panels.tiles(len(pictured), 3, 3.6, 2.3)
     for axis, (where, methods) in zip(axes, pictured.items(), strict=True):
         for row, found in enumerate(methods.values()):
-            look = {"color": panels.COLOURS[0], "alpha": 0.5, "markersize": 5}
-            axis.plot(found, [row] * len(found), "o", label="a model", **look)
+            dots = {"color": panels.COLOURS[0], "alpha": 0.5, "markersize": 5}
+            axis.plot(found, [row] * len(found), "o", label="a model", **dots)
             axis.plot(np.mean(found), row, "|", color="#000000", markersize=14, label="their mean")
         axis.set_yticks(range(len(methods)), methods)
         axis.set_ylim(len(methods) - 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""A part of the results: a table with its title, what has to be said of it, and its picture."""
+"""A part of the results: a table with its title, a note, and a picture; and how numbers are written in it."""
 
 import math
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-MISSING = "missing"  # a cell that a sweep would have, and no run has
+MISSING = "missing"  # the text of a cell for which no run has been made
 
 
 @dataclass(frozen=True)
 class Part:
-    """name: of its files; title and note: Markdown; table: cells as text, as they are shown."""
+    """name: of its files, without suffix; title, note: Markdown; table: its cells are text as it is shown."""
 
     name: str
     title: str
@@ -24,9 +24,10 @@ class Part:
 
 
 def spread(values: Iterable[float | None], digits: int = 3, small: bool = False) -> str:
-    """Mean ± standard deviation (n - 1); of one value the value; missing without any.
+    """Mean ± standard deviation (n - 1); of a single value the value alone, and of none the text MISSING.
 
-    Where only some are known, how many: 0.84 ± 0.01 (2 of 5). small: as of `form_of`.
+    Where only some values are known, their number follows: 0.84 ± 0.01 (2 of 5). digits: after the point.
+    small: numbers too small for that many digits are written with an exponent, as `form_of` does.
     """
     values = list(values)
     known = np.array([value for value in values if value is not None and math.isfinite(value)])
@@ -40,13 +41,15 @@ def spread(values: Iterable[float | None], digits: int = 3, small: bool = False)
 
 
 def form_of(values: Iterable[float], digits: int) -> str:
-    """How numbers that belong together are written: with so many digits after the point, or, where these
-    would show fewer than two of the largest, with an exponent: 1.2e-05 ± 3.1e-06."""
+    """The format of numbers that are written side by side: so many digits after the point.
+
+    Where that would show fewer than two digits of the largest, the format has an exponent: 1.2e-05 ± 3.1e-06.
+    """
     return ".1e" if 0 < max(map(abs, values)) < 10 ** (1 - digits) else f".{digits}f"
 
 
 def median_of(values: Iterable[float], form: str = ".1e") -> str:
-    """The median and the largest of several p-values."""
+    """The median and, in brackets, the largest of several p-values; "-" where none is known."""
     known = np.array([value for value in values if math.isfinite(value)])
     if not len(known):
         return "-"

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from deconfuse.runs.finished import ASIDE, OFF, Run, flat
+from deconfuse.runs.finished import Run
+from deconfuse.runs.identity import ASIDE, OFF, flat
 
 
 def differences(runs: Sequence[Run], only: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> list[str]:
     """For each run, the settings in which the runs differ, as on the command line.
 
-    only: the groups that are compared, () for all; without: groups and keys that are not. Where runs have
-    different options of a group, such as recipe=photo, the option is named, and keys below it only where
-    runs with the same option differ. Of an optional step that a run did not do, such as the loop, only the
-    key that turns it off is named.
+    only: the groups that are compared, () for all; without: groups and keys that are left out. Where runs
+    have different options of a group, such as recipe=photo, the option is named; keys below it are named
+    only where runs with the same option differ. Where a run left out an optional step, such as the loop, only
+    the key that turns the step off is named.
     """
 
     def named(key: str) -> bool:
@@ -65,7 +66,7 @@ def frame(
     only: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
 ) -> pd.DataFrame:
-    """A table of rows, each of which is given with one of the runs that it is made of.
+    """A table of the given rows; each row comes with one of the runs that it is made of.
 
     Where rows are equal left of the column `before`, a column `setting` is inserted there that names the
     settings in which their runs differ. only, without: as in `differences`.

@@ -1,4 +1,4 @@
-"""What a person reads in the terminal when a run has ended."""
+"""The summary that is printed in the terminal when a run has ended."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from deconfuse.runs.part import form_of
 
 
 def show(metrics: dict, folder: str, console: Console) -> None:
-    """Print the summary of one run; metrics is what metrics.json holds."""
+    """Print the summary of one run. metrics: the content of metrics.json."""
     lines = [*rows(metrics), ("Results", f"{folder}/")]
     if (page := Path(folder) / "report" / "index.html").exists():
         lines.append(("Report", f"{page}"))
@@ -20,10 +20,10 @@ def show(metrics: dict, folder: str, console: Console) -> None:
 
 
 def rows(metrics: dict) -> list[tuple[str, str]]:
-    """(name, value) lines of the summary."""
+    """The lines of the summary as (name, value)."""
     retrieval = metrics["retrieval"]
     others = "  ".join(f"{name} {value:.3f}" for name, value in retrieval.items() if name != "R@1")
-    lone = metrics.get("lone_queries", 0)
+    lone = metrics["lone_queries"]
     lines = [
         ("Recall@1", f"{retrieval['R@1']:.3f}   ({others})"),
         (
@@ -35,7 +35,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
         who = "1 query has no image of its" if lone == 1 else f"{lone} queries have no image of their"
         text = f"{who} class in the gallery: in no recall and no confusion"
         lines.append(("Left out", text))
-    if metrics.get("trivial"):
+    if metrics["trivial"]:
         lines.insert(1, ("", metrics["trivial"]))
     for i, pair in enumerate(metrics["confused_most"][:5]):
         known = "  (known to look alike)" if pair["same_thing"] else ""
@@ -44,7 +44,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
         lines.append(("" if i else "Confused most", text))
     lines += _corrected(metrics["corrections"])
     lines.append(("Explained", _explained(metrics)))
-    epochs = metrics.get("influence_epochs")
+    epochs = metrics["influence_epochs"]
     if epochs:
         lines += _epochs(epochs)
     lds = metrics["counterfactual"]
@@ -93,15 +93,15 @@ def _explained(metrics: dict) -> str:
     }
     what, params = metrics["explained"], metrics["params"].replace("_", " ")
     of = {"head": "the head", "last block": "the last block", "all": "all parameters"}[params]
-    unscored = f"; {what['unscored']} of them by no score but 0" if what.get("unscored") else ""
+    unscored = f"; {what['unscored']} of them by no score but 0" if what["unscored"] else ""
     return f"{what['rows']} {things[what['table']]}, by {metrics['choices']['influence']} on {of}{unscored}"
 
 
-def _epochs(told: dict) -> list[tuple[str, str]]:
-    each = [f"{n} at epoch {epoch}" for epoch, n in zip(told["epochs"], told["harmful"], strict=True)]
+def _epochs(epochs: dict) -> list[tuple[str, str]]:
+    each = [f"{n} at epoch {epoch}" for epoch, n in zip(epochs["epochs"], epochs["harmful"], strict=True)]
     first = [
         f"{name} at epoch {found['median']:g}, {found['never']:.0%} never"
-        for name, found in told["first_harmful"].items()
+        for name, found in epochs["first_harmful"].items()
         if found["median"] is not None
     ]
     lines = [("Harmful samples", ", ".join(each))]

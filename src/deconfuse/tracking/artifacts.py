@@ -1,11 +1,11 @@
-"""A run's files as W&B artifacts, so that its page says which model the scores and relabels come from."""
+"""Log a run's files as W&B artifacts, so that its page shows which model the scores and relabels are of."""
 
 import re
 from pathlib import Path
 
 from deconfuse.system.progress import console
 
-# Beyond that an artifact holds a file's place and checksum, not its bytes: scores are explanations x n.
+# Of larger files an artifact holds the place and the checksum, not the bytes.
 SENT = 500 * 2**20
 NAME = 128  # characters that W&B takes
 FILES = {
@@ -15,10 +15,10 @@ FILES = {
 
 
 def log(run, report: dict, folder: Path) -> None:
-    """The checkpoint as a model, and the folder's scores and relabels.
+    """Log the checkpoint as a model, and the folder's scores and relabels.
 
-    A model trained in this run is its output. One that was there before is its input: the same bytes under
-    the same name are the version that the run that trained it has logged, and are not uploaded again.
+    A model that this run trained is the run's output. A model that existed before is its input: equal bytes
+    under an equal name are the version that the training run has logged, and are not uploaded again.
     """
     checkpoint = Path(report["checkpoint"]["path"])
     trained = {"sha256": report["checkpoint"]["sha256"], "seed": report["seed"], **report["retrieval"]}
@@ -27,14 +27,14 @@ def log(run, report: dict, folder: Path) -> None:
     # run.use_artifact refuses to work offline; it would call this, which does, with the same two words.
     run._log_artifact(model, is_user_created=used, use_after_commit=used)
     explained = folder / report["explained"]["table"]
-    looked = {"influence": report["choices"]["influence"], "detector": report["choices"]["detector"]}
+    explained_by = {"influence": report["choices"]["influence"], "detector": report["choices"]["detector"]}
     for kind, names in FILES.items():
         files = [folder / name for name in names] + [explained] * (kind == "scores")
-        run.log_artifact(artifact(kind, folder.name, [path for path in files if path.exists()], looked))
+        run.log_artifact(artifact(kind, folder.name, [path for path in files if path.exists()], explained_by))
 
 
 def artifact(kind: str, name: str, files: list[Path], metadata: dict):
-    """An artifact of files that stay where they are: W&B reads them when it sends them."""
+    """An artifact of files; W&B reads them where they lie when it sends them, and makes no copies."""
     import wandb as library
 
     words = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[len(kind) + 1 - NAME :]

@@ -1,4 +1,4 @@
-"""What a run's page in W&B shows: tables with pictures, histograms, curves; docs/wandb.md names them all."""
+"""Send a run's tables, histograms and curves to its page in W&B; docs/wandb.md lists them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from deconfuse.data.pixels import as_mode
 from deconfuse.data.split import ImageSpec, Split
 from deconfuse.retrieval.statistics import detection_curve, most_harmful
-from deconfuse.runs.results import Findings
+from deconfuse.runs.tables import Findings
 from deconfuse.system.progress import console, track
 from deconfuse.tracking import artifacts, tracker
 
@@ -26,10 +26,10 @@ NOT_SHOWN = ("choices", "data", "files", "format", "versions")  # of metrics.jso
 
 
 def publish(run, report: dict, written: dict[str, pd.DataFrame], found: Findings, folder: Path) -> None:
-    """Send what was found to the W&B run that follows (None: there is none), and end it.
+    """Send what was found to a W&B run, and end that run; run=None: nothing is sent.
 
-    report: what metrics.json holds; written: the tables by file name. The run's folder is whole and stays the
-    source of truth: where W&B can't be reached any more, one line says so and nothing else is lost.
+    report: the content of metrics.json; written: the tables by file name. The run's folder is complete
+    already: where W&B cannot be reached any more, one line says so, and only the copy in W&B is lost.
     """
     if run is None:
         return
@@ -51,7 +51,7 @@ def publish(run, report: dict, written: dict[str, pd.DataFrame], found: Findings
 
 @contextmanager
 def data_beside(run) -> Iterator[None]:
-    """Keep the copies that W&B makes of a table's pictures with the run, not in the home folder."""
+    """Let W&B keep the copies it makes of pictures in the run's folder, and not in the home folder."""
     before = os.environ.get("WANDB_DATA_DIR")
     os.environ["WANDB_DATA_DIR"] = before or str(Path(run.dir).parent)
     try:
@@ -62,7 +62,7 @@ def data_beside(run) -> Iterator[None]:
 
 
 def log_epochs(run, history: Path) -> None:
-    """history.csv as epochs/..., over epochs: whole also where training was resumed or the model reused."""
+    """Log history.csv as epochs/... over epochs; it has all epochs, also of resumed or earlier training."""
     if not history.exists():  # no epoch was measured
         return
     table = pd.read_csv(history).add_prefix("epochs/")
@@ -73,7 +73,7 @@ def log_epochs(run, history: Path) -> None:
 
 
 def tables(written: dict[str, pd.DataFrame], found: Findings, scores: Float[np.ndarray, "e n"]) -> dict:
-    """The run's tables as tables/..., their first rows with pictures where the data set has images."""
+    """The run's tables as tables/..., with pictures in their first rows where the data set has images."""
     shown = {name: table.head(ROWS) for name, table in written.items()}
     shown["harmful.csv"] = harmful_table(written["samples.csv"], found, scores)
     columns = _pictured(shown, found) if isinstance(found.split.image, ImageSpec) else {}
@@ -95,9 +95,9 @@ def tables(written: dict[str, pd.DataFrame], found: Findings, scores: Float[np.n
 
 
 def harmful_table(samples: pd.DataFrame, found: Findings, scores: Float[np.ndarray, "e n"]) -> pd.DataFrame:
-    """One row for each of the first explanations' most harmful training samples, most harmful first.
+    """One row for each of the most harmful training samples of the first explanations, most harmful first.
 
-    Of a group its first pair stands for all. score: as in influence.npy, > 0 harmful.
+    A group is shown by its first pair. score: as in influence.npy, > 0 harmful.
     """
     split, names = found.split, found.split.class_names
     columns = [column for column in ("sample", "path", "class", "flipped", "true_class") if column in samples]
@@ -143,7 +143,7 @@ def _pictured(
 
 
 def thumbnails(split: Split) -> Callable:
-    """(part, i) -> a small W&B image of that sample; the same object for the same sample."""
+    """A function of (part, i) that returns a small W&B image of that sample, each time the same object."""
     import wandb as library
 
     @cache
@@ -156,7 +156,7 @@ def thumbnails(split: Split) -> Callable:
 
 
 def _table(table: pd.DataFrame, pictures: dict[str, list]):
-    """A W&B table, pictures first; the rows beyond them have none."""
+    """A W&B table with the columns of pictures first; rows beyond the pictures have none."""
     import wandb as library
 
     blank = {column: [*images, *[None] * (len(table) - len(images))] for column, images in pictures.items()}
@@ -166,7 +166,7 @@ def _table(table: pd.DataFrame, pictures: dict[str, list]):
 
 
 def charts(samples: pd.DataFrame, detector: str) -> dict:
-    """Histograms of suspicion and mean influence, and, with noise, the share found by share checked."""
+    """Histograms of suspicion and mean influence; with noise, also the detection curves."""
     import wandb as library
 
     flipped = samples["flipped"].to_numpy() if "flipped" in samples else None
@@ -187,7 +187,7 @@ def charts(samples: pd.DataFrame, detector: str) -> dict:
 
 
 def histograms(name: str, values: Float[np.ndarray, " n"], flipped: Bool[np.ndarray, " n"] | None) -> dict:
-    """{name: all of them}, and with noise name_flipped and name_not_flipped on the same bins."""
+    """{name: histogram}; with noise, also name_flipped and name_not_flipped, on the same bins."""
     import wandb as library
 
     known = np.isfinite(values)
@@ -206,9 +206,9 @@ def histograms(name: str, values: Float[np.ndarray, " n"], flipped: Bool[np.ndar
 def curves(
     samples: pd.DataFrame, flipped: Bool[np.ndarray, " n"], detector: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{ranking: (share checked, share found)} by the detector, by |influence| and in a random order.
+    """{ranking: (share checked, share found)} for the detector, |influence| and a random order.
 
-    At most POINTS + 1 points, the same for all lines, 0 and 1 among them.
+    All curves have the same at most POINTS + 1 shares checked, which include 0 and 1.
     """
     rankings = {detector: samples["suspicion"], "|influence|": samples["influence_abs_mean"]}
     some = np.unique(np.linspace(0, len(samples), POINTS + 1).round().astype(int))
@@ -221,7 +221,7 @@ def curves(
 
 
 def flat(value: dict, prefix: str = "") -> dict[str, float | str]:
-    """{'a': {'b': 1}} -> {'a/b': 1}, numbers and words only."""
+    """{'a': {'b': 1}} -> {'a/b': 1}; values that are not numbers or text are left out."""
     found = {}
     for key, item in value.items():
         if isinstance(item, dict):

@@ -1,4 +1,4 @@
-"""Where a run is followed: nowhere, in a CSV, or in Weights & Biases, and how its W&B run begins and ends."""
+"""Loggers of training: none, a CSV file, or Weights & Biases; and how a W&B run begins and ends."""
 
 import functools
 import logging
@@ -22,7 +22,7 @@ P, T = ParamSpec("P"), TypeVar("T")
 
 
 def none(folder: Path, name: str, config: dict) -> None:
-    """Follow nothing."""
+    """No logger."""
     return None
 
 
@@ -32,17 +32,17 @@ def csv(folder: Path, name: str, config: dict) -> Logger:
 
 
 def wandb(folder: Path, name: str, config: dict, project: str, patience: float = 20) -> Logger:
-    """A W&B run: online where the user is logged in, else offline; never asks, never waits for long.
+    """A W&B run: online where the user is logged in, else offline; it never asks and never waits for long.
 
-    config: the settings, with `choices`. WANDB_MODE decides where a key is at hand. patience: seconds to wait
-    for the server before going offline.
+    config: the settings, with `choices`. Where an API key is found, WANDB_MODE decides. patience: seconds to
+    wait for the server before the run goes offline.
     """
     import wandb as library
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
     mode = os.environ.get("WANDB_MODE") or "online"
     if mode not in ("offline", "disabled", "dryrun") and not logged_in(library):
-        mode = "offline"  # whatever else was asked for: without a key W&B would ask for one
+        mode = "offline"  # without a key, W&B would ask for one in any other mode
     arguments = {
         "project": os.environ.get("WANDB_PROJECT", project),
         "name": name,
@@ -62,7 +62,7 @@ def wandb(folder: Path, name: str, config: dict, project: str, patience: float =
 
 
 def logged_in(library) -> bool:
-    """True where an API key is at hand for W&B's server, in the environment or in netrc."""
+    """Whether there is an API key for W&B's server, in the environment or in netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(library.setup().settings.base_url).hostname or ""
@@ -73,7 +73,7 @@ def logged_in(library) -> bool:
 
 
 def labels(name: str, config: dict) -> dict:
-    """What a dashboard groups and filters runs by: group, job_type, tags, and config without Hydra's keys."""
+    """What W&B groups and filters runs by: group, job_type, tags, and config without Hydra's keys."""
     choices = config["choices"]
     chosen = [(key, choices[key]) for key in TAGGED if choices.get(key)]
     return {
@@ -85,7 +85,7 @@ def labels(name: str, config: dict) -> dict:
 
 
 def _settings(config: dict) -> dict:
-    """The settings without what only instantiates them (_target_, _partial_)."""
+    """The settings without the keys that only instantiate them (_target_, _partial_)."""
     return {
         key: _settings(value) if isinstance(value, dict) else value
         for key, value in config.items()
@@ -94,13 +94,13 @@ def _settings(config: dict) -> dict:
 
 
 def page(logger: Logger | None):
-    """The W&B run that follows, or None; WANDB_MODE=disabled follows nothing."""
+    """The logger's W&B run; None where there is none, as with WANDB_MODE=disabled."""
     run = logger.experiment if isinstance(logger, WandbLogger) else None
     return None if run is None or run.disabled else run
 
 
 def end(run, code: int = 0) -> None:
-    """End a W&B run, as finished (code 0) or failed, and say where it is."""
+    """End a W&B run as finished (code 0) or failed, and print where it is."""
     run.finish(exit_code=code)
     if run.offline:
         console.print(f"W&B kept this run offline; send it with: wandb sync {Path(run.dir).parent}")
@@ -109,7 +109,7 @@ def end(run, code: int = 0) -> None:
 
 
 def followed(job: Callable[P, T]) -> Callable[P, T]:
-    """The job; where an error or Ctrl-C ends it, its W&B run ends as failed before the next one begins."""
+    """Wrap a job so that its W&B run ends as failed where an error or Ctrl-C ends the job."""
 
     @functools.wraps(job)
     def ended(*args: P.args, **kwargs: P.kwargs) -> T:

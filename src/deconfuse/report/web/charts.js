@@ -5,7 +5,7 @@
   const { el, get, className, number, percent, address } = deconfuse;
   const NUMBERS = new Set(["Times", "The reverse"]); // columns
 
-  // The connected parts of a graph of [a, b, ...] edges, each with its nodes in order of first sight.
+  // The connected parts of a graph of [a, b, ...] edges, each with its nodes in the order of the edges.
   function components(edges) {
     const home = new Map();
     for (const edge of edges) {
@@ -27,7 +27,7 @@
     return [...new Set(home.values())];
   }
 
-  // Steps between the nodes of a part along its edges; FAR at most, so that a chain curls rather than stretches.
+  // Steps between the nodes of a part along its edges; at most FAR, so that a long chain does not fill the page.
   const FAR = 3;
   function steps(part) {
     const near = new Map(part.nodes.map((node) => [node, []]));
@@ -44,7 +44,7 @@
     });
   }
 
-  // Places of a part's nodes: distances as close to the steps as the plane allows, by stress majorisation
+  // The places of a part's nodes, whose distances are as close to the steps as possible, by stress majorisation
   // (Gansner, Koren and North 2004) from a circle; two nodes lie side by side.
   function layout(part, step, width) {
     const [n, far] = [part.nodes.length, steps(part)];
@@ -74,7 +74,7 @@
     return { width: step + fit * (x1 - x0), height: step * 0.95 + (y1 - y0), at: placed };
   }
 
-  // Larger, where two nodes would lie on each other and the page has the room.
+  // The part is enlarged where two nodes would overlap and the page has room.
   function apart(at, step, width) {
     const gaps = at.flatMap((p, i) => at.slice(i + 1).map((q) => Math.hypot(p[0] - q[0], p[1] - q[1])));
     const wide = Math.max(...at.map(([x]) => x)) - Math.min(...at.map(([x]) => x));
@@ -82,7 +82,7 @@
     return at.map(([x, y]) => [scale * x, scale * y]);
   }
 
-  // The longer axis lies across, or, where the page is too narrow for it, upright.
+  // The longer axis is horizontal, or vertical where the page is too narrow.
   function turned(at, width) {
     const mean = [0, 1].map((k) => at.reduce((sum, p) => sum + p[k], 0) / at.length);
     const [xx, yy, xy] = at.reduce(([a, b, c], [x, y]) => [a + (x - mean[0]) ** 2, b + (y - mean[1]) ** 2, c + (x - mean[0]) * (y - mean[1])], [0, 0, 0]);
@@ -94,7 +94,7 @@
     return Math.max(...xs) - Math.min(...xs) > width ? flat.map(([x, y]) => [y, x]) : flat;
   }
 
-  // Rows of parts, tallest first, in the middle of the page.
+  // Put the parts in rows, the tallest first, centred on the page.
   function pack(parts, width, step) {
     const laid = parts.map((part) => ({ part, ...layout(part, step, width) })).sort((a, b) => b.height - a.height);
     const rows = [];
@@ -148,7 +148,7 @@
         svg.append(el("line", { x1: x + xa, y1: y + ya, x2: x + xb, y2: y + yb, "stroke-width": thick, class: known ? "edge known" : "edge" }));
         const text = `${className(a)} and ${className(b)}: ${number(there + back)} confusions`;
         const link = el("a", { class: "edge-count", href: deconfuse.pairAddress(a, b), title: `${text}, ${there} and ${back} each way`, "aria-label": text }, String(there + back));
-        // Below a node stands its name: on a steep line the number moves towards the lower node.
+        // The node's name stands below it, so on a steep line the number moves towards the lower node.
         const along = 0.5 + (0.14 * (yb - ya)) / Math.hypot(xb - xa, yb - ya);
         put(link, x + xa + along * (xb - xa), y + ya + along * (yb - ya));
       }

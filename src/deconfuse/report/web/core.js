@@ -1,6 +1,6 @@
 "use strict";
 
-// What every page needs: data by name, elements made of text, numbers as people read them, addresses.
+// Functions that every page uses: data by name, elements, formats of numbers, addresses.
 const deconfuse = (() => {
   const CHUNKS = 96; // chunks kept in memory; the page asks again for older ones
   const values = new Map();
@@ -71,7 +71,7 @@ const deconfuse = (() => {
 
   const SVG = new Set(["svg", "line", "path", "polyline", "rect", "circle", "text", "g", "title"]);
 
-  // An element; text always goes in as text. Attributes that start with "on" are listeners.
+  // Make an element. Text is always inserted as text, never as HTML. Attributes that start with "on" are listeners.
   function el(tag, attributes, ...children) {
     const node = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
     for (const [key, value] of Object.entries(attributes || {})) {
@@ -104,12 +104,12 @@ const deconfuse = (() => {
     return get("run").class_names[id];
   }
 
-  // A name that may break after / _ . and -, not within words.
+  // A name that may be broken into lines after / _ . and -, but not within words.
   function named(text) {
     return text.split(/(?<=[/_.\-])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
   }
 
-  // "#/confusions/12?class=3": page, item and settings of what is looked at.
+  // An address such as "#/confusions/12?class=3": the page, the item and the settings that are shown.
   function route() {
     const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
     const [page, item] = path.split("/");
@@ -125,7 +125,7 @@ const deconfuse = (() => {
     return `#/${page}${item === null || item === undefined ? "" : `/${item}`}${query ? `?${query}` : ""}`;
   }
 
-  // Go there; replace: without a step in the browser's history, as for each key typed in a search.
+  // Go to an address. replace: without a step in the browser's history, as for each key typed into a search.
   function go(page, item, settings, replace) {
     const next = address(page, item, settings);
     if (next === location.hash) return;
@@ -135,8 +135,8 @@ const deconfuse = (() => {
     } else location.hash = next;
   }
 
-  // New contents, without losing the focus: it goes to the control with the same data-name as the one that had it,
-  // or, where that is gone or can't be used, to the box.
+  // Replace the contents and keep the focus: it moves to the control whose data-name is that of the focused one,
+  // or, where that control is gone or disabled, to the box.
   function refill(box, ...nodes) {
     const held = box.contains(document.activeElement) && box !== document.activeElement;
     const name = held ? document.activeElement.dataset.name : null;

@@ -1,6 +1,6 @@
 "use strict";
 
-// What the reviewer decided: kept in the browser, undone, counted, written to a file and read from one.
+// The reviewer's decisions: stored in the browser, undone, counted, exported to a file and imported from one.
 deconfuse.decisions = (() => {
   const { get, load, notice } = deconfuse;
   const UNDO = 1000;
@@ -52,7 +52,7 @@ deconfuse.decisions = (() => {
 
   const of = (kind, i) => made.get(key(kind, i)) || null;
 
-  // Decide, or take a decision back (null).
+  // Make a decision, or take it back (null).
   function decide(kind, i, decision, label = null) {
     change([[key(kind, i), decision === null ? null : { decision, label }]]);
   }
@@ -71,7 +71,7 @@ deconfuse.decisions = (() => {
     keep();
   }
 
-  // Take the last step back; returns the item it was about, or null where there is none.
+  // Undo the last step; returns the item that it changed, or null where there is no step.
   function undo() {
     const last = before.pop();
     if (!last) return null;
@@ -136,8 +136,8 @@ deconfuse.decisions = (() => {
     return { format: 1, run: run.run, checkpoint: run.checkpoint_name, pairs, labels };
   }
 
-  // Text is always quoted, with quotes doubled (RFC 4180), numbers never: what is read back is what was written.
-  // Before text that a spreadsheet would compute stands a ', and before a ' another one, as in the run's own tables.
+  // Text is always quoted, with quotes doubled (RFC 4180), and numbers never, so that both are read as written.
+  // A ' is put before text that a spreadsheet would compute, and before a ', as in the run's own tables.
   const guarded = (text) => (/^[=+\-@\t\r']/.test(text) && text !== "-" ? `'${text}` : text);
   const unguarded = (text) => (text.startsWith("'") ? text.slice(1) : text);
 
@@ -173,7 +173,7 @@ deconfuse.decisions = (() => {
     return file;
   }
 
-  // spaced: spaces after delimiters do not count.
+  // spaced: spaces after delimiters are ignored.
   function cells(text, cut, spaced) {
     const rows = [];
     let [row, at] = [[], 0];
@@ -205,7 +205,7 @@ deconfuse.decisions = (() => {
     return rows;
   }
 
-  // Take over what fits this run, as one step that can be undone; run: the file's, null where it does not say.
+  // Import the decisions that fit this run, as one step that can be undone. run: named in the file, or null.
   async function take(file) {
     if (file === null || typeof file !== "object" || file.format !== 1 || !Array.isArray(file.pairs) || !Array.isArray(file.labels)) {
       throw new Error('it is no decisions file: "format": 1, "pairs" and "labels" are expected');
@@ -232,15 +232,15 @@ deconfuse.decisions = (() => {
     return { taken: changes.length, left: file.pairs.length + file.labels.length - changes.length, run: file.run };
   }
 
-  // A file's decision on a label, as one on this run's label and recommendation; null where it is none. Another run
-  // may recommend another label: what was accepted there is then other here, and the other way round.
+  // A file's decision on a label as a decision on this run's label and recommendation; null where there is none.
+  // Where the other run recommends another label, its accept is other here, and its other may be accept.
   function judged(one, current, recommended) {
     if (!KINDS.label.includes(one.decision) || one.class !== current) return null;
     if (one.decision === "reject" || one.decision === "unsure") return { decision: one.decision, label: null };
     return labelled(one.label || (one.decision === "accept" ? one.recommended : null), current, recommended);
   }
 
-  // The decision that gives a label: accept where it is the one recommended, reject where it is there already.
+  // The decision that gives this label: accept where it is recommended, reject where it is the current label.
   function labelled(label, current, recommended) {
     if (label === recommended) return { decision: "accept", label: null };
     if (label === current) return { decision: "reject", label: null };

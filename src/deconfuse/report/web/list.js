@@ -1,6 +1,6 @@
 "use strict";
 
-// A list of any length, of which only what is seen exists: rows of one height, moved through by keyboard.
+// A list of any length whose rows exist only while they are visible; all rows have one height, and keys move in it.
 deconfuse.list = ({ label, make, pick }) => {
   const { el } = deconfuse;
   const MORE = 6; // rows made above and below what is seen
@@ -53,7 +53,7 @@ deconfuse.list = ({ label, make, pick }) => {
     draw();
   }
 
-  // Show an item as chosen, and scroll to it where it is out of sight.
+  // Mark an item as chosen, and scroll to it where it is not visible.
   function choose(item, tell) {
     chosen = item;
     const i = items.indexOf(item);

@@ -1,6 +1,6 @@
 "use strict";
 
-// Starts the report: pages by address, keys, light and dark.
+// Starts the report: chooses the page by the address, handles keys, and switches between light and dark.
 (() => {
   const { el, get, pages, route, say, decisions } = deconfuse;
   const main = document.getElementById("main");
@@ -43,7 +43,7 @@
     const fresh = el("div", { class: `page page-${name}` });
     main.replaceChildren(el("p", { class: "loading" }, "Loading"));
     try {
-      // Pages measure themselves, so they are built in the document.
+      // A page measures its elements, so it is built inside the document.
       main.replaceChildren(fresh);
       const made = await pages[name].show(fresh, next);
       if (mine !== turn) return;

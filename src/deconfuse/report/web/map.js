@@ -1,6 +1,6 @@
 "use strict";
 
-// The embeddings in the plane: a canvas that is moved and zoomed, points by class, confusions as lines.
+// The map of the embeddings: a canvas to move and zoom, with points coloured by class and confusions as lines.
 (() => {
   const { el, get, load, number, fixed, percent, className, address, decisions } = deconfuse;
   const COLOURS = 7; // in the style sheet's --map
@@ -252,7 +252,7 @@
         event.preventDefault();
       });
 
-      // Through the queries of confusions, or all samples, or those of the class that is highlighted.
+      // Step through the queries of confusions, or all samples, or those of the highlighted class.
       function step(by) {
         const only = settings.has("class") ? Number(settings.get("class")) : null;
         let order = lines.length ? lines.map(([a]) => a) : points.map((_, n) => n);

@@ -42,7 +42,7 @@
     ];
   }
 
-  // What the labels that relabels= corrected have changed, of the model before and this one.
+  // What the labels corrected by relabels= have changed between the model before and this one.
   function corrected() {
     const told = get("run").corrections;
     if (!told) return null;

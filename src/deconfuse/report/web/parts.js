@@ -48,7 +48,7 @@
     return deconfuse.field(label, control, true);
   };
 
-  // A class by typing a part of its name: classes are ids, onpick gets one, or null where the field was emptied.
+  // Choose a class by typing a part of its name. onpick gets the class id, or null where the field was emptied.
   deconfuse.completion = (label, classes, value, onpick, placeholder = "All classes") => {
     const MOST = 50;
     const listId = `options-${++ids}`;
@@ -133,7 +133,7 @@
     return found && el("span", { class: `badge ${found.decision}` }, WORDS[found.decision]);
   };
 
-  // The buttons for one item; chosen again, a decision is taken back.
+  // The buttons for one item; choosing a decision again takes it back.
   deconfuse.decide = (kind, i, onother) => {
     const found = decisions.of(kind, i);
     const buttons = CHOICES[kind].map(([decision, text, key, why]) =>
@@ -174,7 +174,7 @@
     return el("div", { class: `side ${tone}` }, el("h4", {}, el("span", { "aria-hidden": "true" }, tone === "harmful" ? "▲ " : "▼ "), title), body);
   }
 
-  // The most harmful and most helpful training samples of row i, by each method that was run.
+  // The most harmful and most helpful training samples of row i, for each method.
   deconfuse.explanations = async (i) => {
     const run = get("run");
     const parts = await Promise.all(run.methods.map(async (method, m) => (i < method.rows ? [method, await row(`explained-${m}`, i)] : null)));
@@ -225,7 +225,7 @@
       ]));
   };
 
-  // Where an item is in its list, and the way to the next and the one before; step(by) goes there.
+  // An item's position in its list, with buttons to the previous and the next item; step(by) goes there.
   deconfuse.listBar = (list, at, back, link, step) =>
     el("div", { class: "detail-bar" },
       el("a", { class: "button back", href: back }, "‹ List"),
@@ -247,7 +247,7 @@
       setTimeout(() => (button.textContent = what), 1500);
     } }, what);
 
-  // A page of a list beside what is chosen of it; on a narrow screen one of the two.
+  // A list beside the chosen item; a narrow screen shows one of the two.
   deconfuse.workbench = (filters, list, detail) =>
     el("div", { class: "bench" },
       el("section", { class: "master", "aria-label": "List" }, filters, list.box),

@@ -1,6 +1,6 @@
 "use strict";
 
-// One item after the other, decided by a key: confusions, relabels, mis-similar pairs.
+// Review items one after another, each decided by a key: confusions, relabels, mis-similar pairs.
 (() => {
   const { el, get, load, number, many, go, decisions } = deconfuse;
   const QUEUES = { confusion: "Confusions", label: "Relabels", mis_similar: "Mis-similar pairs" };
@@ -44,7 +44,7 @@
         go("review", null, next, true);
       }
 
-      // The next position in a direction that the filter lets through; -1 where there is none.
+      // The next position in a direction that passes the filter; -1 where there is none.
       function next(from, by) {
         for (let i = from + by; i >= 0 && i < items[kind()].length; i += by) {
           if (!open() || !decisions.of(kind(), items[kind()][i])) return i;
@@ -75,7 +75,7 @@
         else draw();
       }
 
-      // Another label, by its class: the one recommended is accepted, the one that is there rejects the other.
+      // Give a label by its class: the recommended label is an accept, the current label is a reject.
       function give(sample, id) {
         const train = get("train");
         const { decision, label } = decisions.labelled(deconfuse.className(id), deconfuse.className(train.labels[sample]), deconfuse.className(train.recommended[sample]));

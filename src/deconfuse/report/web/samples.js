@@ -60,7 +60,7 @@
         ])));
   };
 
-  // Its nearest training samples, and what it is harmful in.
+  // Its nearest training samples, and the explanations in which it is harmful.
   deconfuse.sampleMore = (k) => {
     const box = el("div", { class: "methods" }, el("p", { class: "loading" }, "Loading"));
     const train = get("train");
@@ -155,7 +155,7 @@
           deconfuse.select("Sort", [["", "Most suspicious"], ["harm", "Most harmful"], ["help", "Most helpful"], ["size", "Largest influence"], ["vote", "Surest vote"]], settings.get("sort") || "", (value) => set("sort", value)));
       }
 
-      // Another label is asked for in Review.
+      // Giving another label is done on the page Review.
       function ask(k) {
         go("review", null, new URLSearchParams({ queue: "label", at: train.relabels.indexOf(k), other: "1" }));
       }

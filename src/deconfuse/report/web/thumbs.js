@@ -1,11 +1,11 @@
 "use strict";
 
-// A picture of a sample: its cell of a sheet, or, where samples are no pictures, the initials of its class.
+// The picture of a sample: its cell of a sheet, or the initials of its class where samples are no images.
 (() => {
   const { el, get, className } = deconfuse;
   const TILES = 6;
 
-  // The part that the neighbours of queries are in.
+  // The part of the data that contains the neighbours of queries.
   deconfuse.galleryPart = () => (get("run").parts.gallery === undefined ? "query" : "gallery");
 
   function initials(name) {
@@ -20,7 +20,7 @@
     return `${className(data.labels[i])}, ${data.names[i]}`;
   }
 
-  // part: train, query or gallery, loaded before. The size is the style sheet's, in --s.
+  // part: train, query or gallery; it must be loaded. The size is set by --s in the style sheet.
   deconfuse.thumb = (part, i, kind = "") => {
     const images = get("run").images;
     const data = get(part);
@@ -57,7 +57,7 @@
     return box;
   }
 
-  // A picture with a caption below; href: where it leads.
+  // A picture with a caption below it; href: the target of its link.
   deconfuse.figure = (part, i, lines, href, kind) =>
     el(
       href ? "a" : "div",

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from deconfuse.launch.tables import main
-from deconfuse.runs.review import kappa, parts
+from deconfuse.report.review import kappa, parts
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import write_csv
 from tests.finished import finish

@@ -1,4 +1,4 @@
-"""What reviewers decided, as the paper's Tables 4 and 6, and how far two of them agree."""
+"""Tables of reviewers' decisions, as the paper's Tables 4 and 6, and how far two reviewers agree."""
 
 from itertools import combinations
 from pathlib import Path
@@ -25,9 +25,9 @@ LABELS_OF_PAPER = {
     "inshop": {"centralized": "66.67%", "diversified": "50.00%", "individual": "80.00%"},
 }
 NOTE_4 = (
-    "agree: the reviewer agrees with the model: a confusion pair does look alike, a mis-similar pair does "
-    "not. Agreed: agree / (agree + disagree). The paper (agree, disagree): confusion pairs CUB200 15, 5, "
-    "CARS196 6, 14, InShop 10, 10; mis-similar pairs 11, 9; 2, 18; 5, 15. Together 52 % and 30 %."
+    "agree: the reviewer agrees with the model that a confusion pair looks alike, or that a mis-similar "
+    "pair does not. Agreed: agree / (agree + disagree). The paper (agree, disagree): confusion pairs CUB200 "
+    "15, 5, CARS196 6, 14, InShop 10, 10; mis-similar pairs 11, 9; 2, 18; 5, 15. Together 52 % and 30 %."
 )
 NOTE_6 = (
     "accept: the recommended label is right; other: neither it nor the one given. Confirmed: accept / "
@@ -36,15 +36,16 @@ NOTE_6 = (
     "centralized 100, 100, 66.67 %; diversified 92.59, 100, 50 %; individual 66.67, 85.71, 80 %."
 )
 NOTE_AGREEMENT = (
-    "Of what both decided. kappa = (p - e) / (1 - e) (Cohen), p: share of equal decisions, e: the share that "
-    "chance gives by how often each says what, unsure being a decision of its own; - where e is 1."
+    "Of the pairs and labels that both reviewers decided on. kappa = (p - e) / (1 - e) (Cohen), with p the "
+    "share of equal decisions, and e the share expected by chance from how often each reviewer decides what; "
+    "unsure is a decision of its own. It is - where e is 1."
 )
 
 
 def parts(files: list[Path], folder: Path) -> list[Part]:
-    """Table 4 and 6, Table 4 by class, and where two files decide on the same things, their agreement.
+    """Tables 4 and 6, Table 4 by class, and the agreement of files that decide on the same pairs or labels.
 
-    folder: where the reviewed runs are; they tell the data set and the kind of each class.
+    folder: where the reviewed runs are, from which the data set and the kind of each class are read.
     """
     reviews = [(review, _reviewed(folder, review)) for review in map(decisions.read, files)]
     found = [
@@ -61,7 +62,7 @@ def parts(files: list[Path], folder: Path) -> list[Part]:
 
 
 def kappa(pairs: list[tuple[str, str]]) -> float | None:
-    """Cohen's kappa of two reviewers' decisions on the same things, in [-1, 1]; None where chance gives 1.
+    """Cohen's kappa of two reviewers' decisions on the same things, in [-1, 1]; None where e is 1.
 
     kappa = (p - e) / (1 - e),  p = share of equal pairs,  e = sum_c p1(c) p2(c)
     """
@@ -76,7 +77,7 @@ def _reviewed(folder: Path, review: Review) -> Run | None:
 
 
 def _dataset(review: Review, run: Run | None) -> str:
-    """Of the run; where that is gone, the first word of its name."""
+    """The data set of the run; where the run is gone, the first word of its name."""
     return run.choice("dataset") if run else review.run.partition("-")[0] or "-"
 
 
@@ -95,14 +96,14 @@ def _table4(reviews: list[tuple[Review, Run | None]]) -> pd.DataFrame:
         dataset = _dataset(review, run)
         for kind, some in review.pairs.groupby("kind", sort=True):
             paper = PAIRS_OF_PAPER.get(dataset, {}).get(kind)
-            told = f"{paper[0]}, {paper[1]}: {_share(paper[0], sum(paper))}" if paper else "-"
+            of_paper = f"{paper[0]}, {paper[1]}: {_share(paper[0], sum(paper))}" if paper else "-"
             start = {"dataset": dataset, "review": str(review.file), "pairs": NAMES[kind]}
-            rows.append({**start, **_pair_row(some), "paper": told})
+            rows.append({**start, **_pair_row(some), "paper": of_paper})
     return pd.DataFrame(rows)
 
 
 def _by_class(reviews: list[tuple[Review, Run | None]]) -> pd.DataFrame:
-    """Most pairs first, ties by name."""
+    """Table 4 by class of the query; most pairs first, ties by name."""
     rows = []
     for review, run in reviews:
         start = {"dataset": _dataset(review, run), "review": str(review.file)}
@@ -156,7 +157,7 @@ def _decided(review: Review) -> dict[tuple[str, str, str], str]:
 
 
 def _common(first: Review, second: Review) -> dict[tuple[str, str, str], tuple[str, str]]:
-    """Both decisions on what both decided, in the first file's order."""
+    """Both decisions on each pair or label that both files decide on, in the first file's order."""
     one, other = _decided(first), _decided(second)
     return {key: (one[key], other[key]) for key in one if key in other}
 
