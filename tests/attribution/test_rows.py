@@ -163,6 +163,7 @@ def test_scores_of_embeddings_of_any_length_are_those_of_float64(method):
     exact = Training(z.double(), training.labels, torch.eye(32).double(), torch.zeros(32).double(), loss)
     found = METHODS[method](replace(training, features=z), Targets(z, z, GROUPS)).double()
     want = METHODS[method](exact, Targets(z.double(), z.double(), GROUPS))
-    # Conjugate gradients in float32 stop at some 1e-6 of the right side, divided by the damping.
-    tolerance = 1e-3 if method in ("if", "relatif") else 1e-4
+    # Rounding of gradients that are nearly zero is not small beside them, and relatif divides by their size;
+    # conjugate gradients in float32 stop at some 1e-6 of the right side, divided by the damping.
+    tolerance = {"relatif": 2e-2, "if": 1e-3}.get(method, 1e-4)
     torch.testing.assert_close(found, want, rtol=0, atol=tolerance * want.abs().max().item())
