@@ -259,7 +259,7 @@ def test_a_users_error_inside_an_instantiation_is_told_as_it_is(group, words, me
         (["dataset.classes=3"], "dataset.classes=3 is too small; give 4 or more"),
         (["+dataset.sead=3"], "there is no key dataset.sead; did you mean seed? Valid: "),
         (
-            ["+dataset.on_bad_image=skip"],
+            ["dataset.classes=4", "+dataset.on_bad_image=skip"],
             "dataset.on_bad_image has no meaning for dataset glyphs; leave it out",
         ),
     ],
