@@ -158,7 +158,7 @@ def test_an_error_that_is_not_the_users_has_its_traceback_and_the_others_are_the
         (["model=small_cnn,timm"], r".*there is no key model.width.* \[model=timm\]"),
         (["seed=0,???"], r"seed has no default; give it as seed=VALUE \[seed=\?\?\?\]"),
         (["seed=0,${nope}"], r"Interpolation key 'nope' not found$"),
-        (["output_dir=a,b"], r"output_dir is one for all jobs"),
+        (["output_dir='a','b'"], r"output_dir is one for all jobs"),
         (["experiment=baseline,counterfactual"], r"experiments that sweep over seed themselves"),
     ],
 )
