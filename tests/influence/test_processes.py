@@ -39,7 +39,7 @@ def methods() -> dict[str, partial]:
         option: instantiate({k: v for k, v in one.items() if k not in KEYS}) for option, one in chosen.items()
     }
     # On these random heads H is indefinite, and the way of CG would be a matter of rounding: a large damping.
-    found["if"] = partial(found["if"], damping=10.0)
+    found["if"] = partial(found["if"].func, **(found["if"].keywords | {"damping": 10.0}))
     found["if, explicit"] = partial(
         influence_function.scores, solver=influence_function.Solver("explicit"), damping=0.5
     )

@@ -1,6 +1,5 @@
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from deconfuse.retraining.reweight import (
 )
 from deconfuse.system.errors import UserError
 from deconfuse.training.checkpoint import save
-from deconfuse.training.datamodule import BalancedBatches
+from deconfuse.training.datamodule import BalancedBatches, DataModule
 from tests.made import model_and_data, recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
@@ -62,7 +61,8 @@ def small(toy):
     targets = Targets(test, test, tuple(map(torch.tensor, pairs)), sign=-1.0)
     scores = torch.randn(5, 23, generator=torch.Generator().manual_seed(2))
     scores[:, ::7] = 0
-    data = SimpleNamespace(labels=training.labels.numpy(), recipe=recipe(classes_per_batch=3, per_class=2))
+    data = object.__new__(DataModule)  # what mode=cached reads of it
+    data.labels, data.recipe = training.labels.numpy(), recipe(classes_per_batch=3, per_class=2)
     return training, targets, scores, data
 
 
