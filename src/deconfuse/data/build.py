@@ -12,10 +12,10 @@ from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
 from deconfuse.data.listing import KEYS, Listing, Reading
 from deconfuse.data.pixels import Pixels
 from deconfuse.data.readable import readable
-from deconfuse.data.spelling import same_path
 from deconfuse.data.split import ImageSpec, Part, RowSpec, Split
 from deconfuse.system.errors import UserError, did_you_mean, one_of, shorten
 from deconfuse.system.progress import console
+from deconfuse.system.spelling import same_path
 
 PARTS = ("train", "test", "query", "gallery")
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from deconfuse.data.images import FeatureRows
 from deconfuse.data.listing import Listing
-from deconfuse.data.spelling import one_spelling
 from deconfuse.system.arrays import map_array
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.progress import console, track
+from deconfuse.system.spelling import one_spelling
 
 NEEDED = ("features", "labels", "split")
 OPTIONAL = ("paths",)

@@ -8,10 +8,10 @@ import numpy as np
 from deconfuse.data.image_files import identities, suffixes
 from deconfuse.data.images import FileImages
 from deconfuse.data.listing import Listing
-from deconfuse.data.spelling import Names, one_spelling, same_word
 from deconfuse.data.walk import images_below
 from deconfuse.system.errors import UserError, did_you_mean, one_of, shorten, within
 from deconfuse.system.progress import console
+from deconfuse.system.spelling import Names, one_spelling, same_word
 
 WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "query": "query"}
 WORDS |= {"gallery": "gallery", "val": "val", "valid": "val", "validation": "val", "dev": "val"}

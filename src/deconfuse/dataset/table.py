@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-from deconfuse.data import csv_files
-from deconfuse.data.csv_files import Rows
 from deconfuse.data.image_files import identities
 from deconfuse.data.images import FileImages
 from deconfuse.data.listing import Listing
-from deconfuse.data.spelling import one_spelling
+from deconfuse.system import csv_files
+from deconfuse.system.csv_files import Rows
 from deconfuse.system.errors import UserError, shorten
+from deconfuse.system.spelling import one_spelling
 
 COLUMNS = ("path", "label", "split")
 

@@ -10,11 +10,11 @@ import pandas as pd
 from jaxtyping import Bool, Int
 
 from deconfuse.data.noise import NoisyLabels
-from deconfuse.data.spelling import Names, same_path, same_word
 from deconfuse.data.split import Split
 from deconfuse.labels import decisions
 from deconfuse.system.errors import UserError, shorten, within
 from deconfuse.system.files import unguarded
+from deconfuse.system.spelling import Names, same_path, same_word
 
 
 @dataclass(frozen=True)

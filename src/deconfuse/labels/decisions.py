@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from deconfuse.data import csv_files
+from deconfuse.system import csv_files
 from deconfuse.system.errors import UserError, one_of, within
 from deconfuse.system.files import unguarded
 

@@ -13,10 +13,10 @@ import shutil
 from pathlib import Path
 
 from deconfuse import dataset
-from deconfuse.data.archive import unpack
 from deconfuse.data.build import build
 from deconfuse.data.layout import counts
 from deconfuse.data.split import Split
+from deconfuse.system.archive import unpack
 from deconfuse.system.errors import UserError, invoked, one_of
 from deconfuse.system.files import whole_folder
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from deconfuse.data.spelling import same_word
 from deconfuse.system.errors import UserError, shorten
+from deconfuse.system.spelling import same_word
 
 DELIMITERS = ",;\t"
 CHUNK = 200  # rows held as lists at once; more of them slow down Python's garbage collector

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deconfuse.data.csv_files import CHUNK, read
+from deconfuse.system.csv_files import CHUNK, read
 from deconfuse.system.errors import UserError
 
 ROWS = [["a,b.png", "it's; so", "train"], ['q"q.png', "two\nlines", "test"], ["NA", "nan", "None"]]

@@ -1,6 +1,6 @@
 import pytest
 
-from deconfuse.data.spelling import Names, one_spelling, same_path, same_word
+from deconfuse.system.spelling import Names, one_spelling, same_path, same_word
 
 SAME = [
     ("cat", " cat ", "cat\u00a0", "\tcat", "ｃａｔ"),

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from deconfuse.data.archive import unpack
+from deconfuse.system.archive import unpack
 from deconfuse.system.errors import UserError
 
 FILES = {"Made/list.txt": b"eins\n" * 999, "Made/images/a b.jpg": bytes(range(256)) * 70, "Made/empty": b""}
