@@ -24,10 +24,7 @@ from deconfuse.retraining.reweight import (
 )
 from deconfuse.system.errors import UserError
 from deconfuse.training.checkpoint import save
-<<<<<<< HEAD
-=======
-from deconfuse.training.datamodule import BalancedBatches, DataModule
->>>>>>> h-influence
+from deconfuse.training.datamodule import DataModule
 from tests.made import model_and_data, recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
