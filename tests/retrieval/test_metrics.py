@@ -89,7 +89,7 @@ def test_the_nearest_of_many_is_the_first_of_more():
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("k", [257, 300, 640])
 def test_many_neighbours_are_ranked_by_whole_rows(k, same, monkeypatch):
-    monkeypatch.setattr("deconfuse.retrieval.neighbours.HELD", 3000)  # a few rows at a time
+    monkeypatch.setattr("deconfuse.retrieval.neighbours.HELD", 60_000)  # a few rows at a time
     random = torch.Generator().manual_seed(6)
     query = torch.randint(0, 9, (641, 3), generator=random).float()  # exact, with many ties
     gallery = query if same else torch.randint(0, 9, (2100, 3), generator=random).float()
@@ -103,7 +103,7 @@ def test_many_neighbours_are_ranked_by_whole_rows(k, same, monkeypatch):
 
 
 def test_metrics_of_few_large_classes_are_those_of_a_full_ranking(monkeypatch):
-    monkeypatch.setattr("deconfuse.retrieval.neighbours.HELD", 4000)
+    monkeypatch.setattr("deconfuse.retrieval.neighbours.HELD", 60_000)
     random = torch.Generator().manual_seed(7)
     z = torch.nn.functional.normalize(torch.randn(701, 4, generator=random, dtype=torch.float64))
     labels = torch.arange(701) % 2
@@ -296,7 +296,9 @@ def test_metrics_of_any_labels_are_shares_that_grow_with_k(drawn, same):
         assert found == dict.fromkeys(found, 0.0)
 
 
-@given(points(least=2, most=23), st.sampled_from(["same", "other", "twins"]), st.sampled_from([0, 1, 300, 1e4]))
+@given(
+    points(least=2, most=23), st.sampled_from(["same", "other", "twins"]), st.sampled_from([0, 1, 300, 1e4])
+)
 def test_confusions_and_recall_add_up_exactly(drawn, case, offset):
     """R@1 times the queries that count is these less the confusions, as whole numbers, on any input."""
     z, labels = drawn

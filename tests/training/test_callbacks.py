@@ -159,7 +159,7 @@ def test_an_epoch_that_can_not_be_explained_is_said_and_training_goes_on(tmp_pat
 @pytest.mark.parametrize("offset", [0.0, 300.0])
 @pytest.mark.parametrize("case", ["same", "other", "twins"])
 def test_a_measured_epoch_has_the_recall_of_the_finished_run(tmp_path, case, offset):
-    """The embeddings in batches, out of order and of two processes' kind, give what `retrieve` gives of all."""
+    """The embeddings in batches and out of order give what `retrieve` gives of all."""
     random = torch.Generator().manual_seed(0)
     z, other = (torch.randn(61, 4, generator=random) + offset for _ in range(2))
     labels, theirs = torch.arange(61) % 9, torch.arange(61) % 7

@@ -79,8 +79,8 @@ def mis_similar(
     """Each query with the farthest gallery sample of its own class (Section 5), ties by gallery row.
 
     Farthest first, ties by query. same: query and gallery are the same rows; a pair that both its samples
-    name is listed once, under the smaller row. twins: as of `nearest`. A query that has no other gallery sample
-    of its class has no pair.
+    name is listed once, under the smaller row. twins: as of `nearest`. A query that has no other gallery
+    sample of its class has no pair.
     """
     itself = torch.arange(len(query), device=query.device) if same else twins
     order = torch.argsort(gallery_labels, stable=True)
