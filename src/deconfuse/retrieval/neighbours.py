@@ -2,9 +2,9 @@
 
 |a - b|^2 = |a|^2 + |b|^2 - 2 a.b loses its digits where rows are close to each other and far from the origin.
 So both sides are first moved to the gallery's median and scaled by a power of two, in float64. `_error`
-bounds how far off a product's distance is. Where two candidates are closer than that, the differences a - b of the
-rows as they were given are squared in float64. Where a gallery row that is no candidate may be nearer, the
-query is compared with the whole gallery by products in float64, which takes some four times as long.
+bounds how far off a product's distance is. Where two candidates are closer than that, the differences a - b
+of the rows as they were given are squared in float64. Where a gallery row that is no candidate may be nearer,
+the query is compared with the whole gallery by products in float64, which takes some eight times as long.
 """
 
 from collections.abc import Iterator
