@@ -114,7 +114,9 @@ def test_confusions_of_any_labels_are_the_definition(drawn, same):
         assert d <= apart[query].min() + 1e-5
         assert 0 <= d <= 4 + 1e-5
     assert found.distance.tolist() == sorted(found.distance.tolist())
-    others = sorted(set(range(len(z))) - set(found.query.tolist()))
+    lone = (labels.bincount()[labels] == 1) & same  # the gallery has no other of their class
+    assert not lone[found.query].any()
+    others = sorted(set(range(len(z))) - set(found.query.tolist()) - set(lone.nonzero()[:, 0].tolist()))
     assert all((apart[i][labels == labels[i]].min() <= apart[i].min() + 1e-5) for i in others)
     assert len(found) == 0 or len(labels.unique()) > 1
     parts = groups(found, labels)
@@ -145,3 +147,28 @@ def test_distance_and_its_gradient_of_short_and_long_z(scale):
     assert torch.allclose(distance(scale * a, scale * b), distance(a, b), rtol=1e-12)
     for found, want in zip(distance_gradient(scale * a, scale * b), distance_gradient(a, b), strict=True):
         torch.testing.assert_close(found * scale, want)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 300.0, 1e4])
+@pytest.mark.parametrize("same", [True, False])
+def test_pairs_under_an_offset_are_those_of_float64(same, offset):
+    random = torch.Generator().manual_seed(3)
+    query = torch.randn(61, 4, generator=random) + offset
+    gallery = query if same else torch.randn(47, 4, generator=random) + offset
+    labels, theirs = torch.arange(61) % 7, torch.arange(len(gallery)) % 7
+    e, f = (side.double() / side.double().norm(dim=1, keepdim=True) for side in (query, gallery))
+    apart = (e[:, None] - f[None]).square().sum(2)
+    if same:
+        apart.fill_diagonal_(torch.inf)
+    near = apart.argmin(1)
+    found = find(query, gallery, labels, theirs, same=same)
+    wrong = [i for i in range(61) if labels[i] != theirs[near[i]]]
+    want = sorted(wrong, key=lambda i: (apart[i, near[i]].item(), i))
+    assert found.pairs.tolist() == [[i, near[i].item()] for i in want]
+    exact = apart[found.query, found.neighbour].float()
+    torch.testing.assert_close(found.distance, exact, rtol=1e-6, atol=0)  # of float32
+    far = mis_similar(query, gallery, labels, theirs, same=same)
+    own = apart.masked_fill((labels[:, None] != theirs) | torch.isinf(apart), -1)
+    assert torch.equal(own.argmax(1)[far.query], far.neighbour)
+    torch.testing.assert_close(far.distance, own.amax(1)[far.query].float(), rtol=1e-6, atol=0)
+    assert far.distance.tolist() == sorted(far.distance.tolist(), reverse=True)

@@ -1,5 +1,7 @@
 """Confusions, mis-similar pairs, groups and d by hand: numbers that any right implementation has."""
 
+import math
+
 import pytest
 import torch
 
@@ -35,9 +37,9 @@ def test_confusions_in_a_gallery_of_their_own_by_hand():
 
 
 def test_a_sample_is_not_its_own_neighbour_only_where_query_and_gallery_are_the_same_rows():
-    z, labels = on_circle(0, 10, 170), torch.tensor([0, 1, 0])
+    z, labels = on_circle(0, 10, 170, 185), torch.tensor([0, 1, 0, 1])
     same = find(z, z, labels, labels, same=True)
-    assert sorted(same.pairs.tolist()) == [[0, 1], [1, 0], [2, 1]]
+    assert same.pairs.tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
     assert len(find(z, z.clone(), labels, labels, same=False)) == 0
 
 
@@ -104,3 +106,32 @@ def test_the_parts_of_the_test_side_are_in_the_order_that_the_metrics_take():
     query, gallery = on_circle(0, 10), on_circle(20)
     side = Queries(query, gallery, torch.tensor([3, 4]), torch.tensor([5]), False)
     assert [part.tolist() for part in side.parts] == [query.tolist(), gallery.tolist(), [3, 4], [5]]
+
+
+def test_a_twin_is_in_no_pair_and_a_query_with_no_other_of_its_class_neither():
+    # Queries 0 and 1 are gallery rows 2 and 0; query 2 is not in the gallery; query 3 is row 4, alone there.
+    gallery, theirs = on_circle(40, 170, 0, 20, 90), torch.tensor([0, 0, 0, 1, 2])
+    query, labels = on_circle(0, 40, 165, 90), torch.tensor([0, 0, 0, 2])
+    twins = torch.tensor([2, 0, -1, 4])
+    found = find(query, gallery, labels, theirs, same=False, twins=twins)
+    assert found.pairs.tolist() == [[0, 3], [1, 3]]  # both 20 degrees from row 3
+    far = mis_similar(query, gallery, labels, theirs, same=False, twins=twins)
+    assert far.pairs.tolist() == [[0, 1], [2, 2], [1, 1]]  # at 170, 165 and 130 degrees
+    want = [2 - 2 * math.cos(math.radians(angle)) for angle in (170, 165, 130)]
+    assert far.distance.tolist() == pytest.approx(want, abs=1e-12)
+
+
+def test_copies_have_d_0_and_the_pair_is_listed_once():
+    z, labels = on_circle(30, 30, 80), torch.tensor([0, 0, 1])
+    found = mis_similar(z, z, labels, labels, same=True)
+    assert found.pairs.tolist() == [[0, 1]]
+    assert found.distance.tolist() == [0]
+
+
+def test_d_of_a_pair_that_nearly_coincides_keeps_its_digits():
+    # Rows (1, t) and (1, 0) have d = 4 sin(atan(t) / 2)^2, about t^2: 1e-10 here, a float32 step of 1 squared
+    # away from nothing.
+    z, labels = torch.tensor([[1.0, 1e-5], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]]), torch.tensor([0, 1, 1, 0])
+    found = find(z, z, labels, labels, same=True)
+    assert found.pairs.tolist()[:2] == [[0, 1], [1, 0]]
+    assert found.distance.tolist()[:2] == pytest.approx([1e-10] * 2, rel=1e-6)

@@ -10,8 +10,12 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from deconfuse.retrieval.confusion import find
 from deconfuse.retrieval.metrics import TILE, metrics, nearest, nmi
+from deconfuse.retrieval.neighbours import PRECISE
 from tests.drawn import points
+
+PROMISED = {"rtol": PRECISE, "atol": 0}  # of a distance; the order is exact
 
 
 def slow_nearest(query, gallery, k, same):
@@ -50,7 +54,7 @@ def test_ties_go_to_the_smaller_index_for_any_tile(tile, k):
         distance, index = nearest(query, gallery, k, same=same, tile=tile)
         want_distance, want_index = slow_nearest(query, gallery, k, same)
         assert torch.equal(index, want_index)
-        assert torch.equal(distance.double(), want_distance)
+        torch.testing.assert_close(distance.double(), want_distance, **PROMISED)
 
 
 def test_ties_go_to_the_smaller_index_and_k_is_capped():
@@ -85,7 +89,7 @@ def test_the_nearest_of_many_is_the_first_of_more():
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("k", [257, 300, 640])
 def test_many_neighbours_are_ranked_by_whole_rows(k, same, monkeypatch):
-    monkeypatch.setattr("deconfuse.retrieval.metrics.HELD", 3000)  # a few rows at a time
+    monkeypatch.setattr("deconfuse.retrieval.neighbours.HELD", 60_000)  # a few rows at a time
     random = torch.Generator().manual_seed(6)
     query = torch.randint(0, 9, (641, 3), generator=random).float()  # exact, with many ties
     gallery = query if same else torch.randint(0, 9, (2100, 3), generator=random).float()
@@ -95,11 +99,11 @@ def test_many_neighbours_are_ranked_by_whole_rows(k, same, monkeypatch):
         exact.fill_diagonal_(torch.inf)
     want = exact.argsort(dim=1, stable=True)[:, :k]
     assert torch.equal(index, want)
-    assert torch.equal(distance.double(), exact.gather(1, want))
+    torch.testing.assert_close(distance.double(), exact.gather(1, want), **PROMISED)
 
 
 def test_metrics_of_few_large_classes_are_those_of_a_full_ranking(monkeypatch):
-    monkeypatch.setattr("deconfuse.retrieval.metrics.HELD", 4000)
+    monkeypatch.setattr("deconfuse.retrieval.neighbours.HELD", 60_000)
     random = torch.Generator().manual_seed(7)
     z = torch.nn.functional.normalize(torch.randn(701, 4, generator=random, dtype=torch.float64))
     labels = torch.arange(701) % 2
@@ -275,7 +279,7 @@ def test_nearest_of_any_size_and_type_is_a_sorted_list(drawn, k, same, rows, col
     assert distance.shape == index.shape == (len(z), min(k, len(gallery) - same))
     assert distance.dtype == z.dtype
     assert torch.equal(index, want_index.reshape(index.shape).long())
-    assert torch.equal(distance.double(), want_distance.reshape(index.shape))
+    torch.testing.assert_close(distance.double(), want_distance.reshape(index.shape), **PROMISED)
 
 
 @given(points(least=2), st.booleans())
@@ -290,3 +294,29 @@ def test_metrics_of_any_labels_are_shares_that_grow_with_k(drawn, same):
         assert found == dict.fromkeys(found, 1.0)
     if same and max(labels.bincount()) == 1:  # no query has a second of its class
         assert found == dict.fromkeys(found, 0.0)
+
+
+@given(
+    points(least=2, most=23), st.sampled_from(["same", "other", "twins"]), st.sampled_from([0, 1, 300, 1e4])
+)
+def test_confusions_and_recall_add_up_exactly(drawn, case, offset):
+    """R@1 times the queries that count is these less the confusions, as whole numbers, on any input."""
+    z, labels = drawn
+    z = z + offset
+    gallery, theirs, twins = z, labels, None
+    if case != "same":
+        gallery, theirs = z.flip(0)[: len(z) // 2], labels.flip(0)[: len(z) // 2]
+    if case == "twins":  # the last half of the queries are the gallery
+        twins = torch.arange(len(z)).flip(0)
+        twins[twins >= len(gallery)] = -1
+    how = {"same": case == "same", "twins": twins}
+    found = metrics(z, gallery, labels, theirs, **how, unit=True)["R@1"]
+    partners = (labels[:, None] == theirs).long()
+    if case == "same":
+        partners.fill_diagonal_(0)
+    if twins is not None:
+        partners[twins >= 0, twins[twins >= 0]] = 0
+    counted = int((partners.sum(1) > 0).sum())
+    confusions = len(find(z, gallery, labels, theirs, **how))
+    assert round(found * counted) == counted - confusions
+    assert found == ((counted - confusions) / counted if counted else 0)

@@ -17,7 +17,7 @@ SCALES = [1e-18, 1e-6, 1.0, 1e6, 1e18]
 def truth(query, gallery, same, unit=False, own=None, digits=None):
     """Squared distances (q, g) in float64 by differences; inf where a row is the query itself.
 
-    digits: to which they are rounded, as numpy's distances of unit rows that are equally far differ by rounding.
+    digits: to which they are rounded, as distances of unit rows that are equal differ by rounding in numpy.
     """
     sides = [side.double().numpy() for side in (query, gallery)]
     if unit:
@@ -157,7 +157,7 @@ def test_more_near_copies_than_float64_products_tell_apart(k):
 
 @pytest.mark.parametrize("m", [64, 2048])
 def test_roundings_that_all_point_the_same_way(m):
-    """Rows of one number each, m times: every addition of a product rounds alike, and sqrt(m) of them is m."""
+    """Rows of one number each, m times: every addition of a product is rounded alike."""
     z = torch.randn(61, 1, generator=torch.Generator().manual_seed(5)).expand(61, m).contiguous()
     agree(z, z, 1, same=True)
     agree(z, z, 8, same=True)
@@ -222,7 +222,7 @@ def test_the_rows_that_are_searched_stay_as_they_are(dtype):
 @given(points(), st.integers(1, 9), st.booleans(), st.booleans(), st.sampled_from([0, 300, 4096]))
 def test_any_grid_with_any_offset_is_a_stable_sort(drawn, k, same, unit, offset):
     z = drawn[0] + offset
-    # Directions of a grid that are equally far differ by rounding in numpy: 1e-16 of 1, squared or times d^0.5.
+    # Distances of directions that are equal differ by rounding in numpy.
     apart = truth(z, z, same, unit, digits=16 if unit else None)
     k = min(k, len(z) - same)
     squared, index = nearest(z, z, k, same=same, unit=unit)
@@ -246,7 +246,7 @@ def test_distances_of_pairs_that_nearly_coincide():
     b = torch.tensor([[2.0, 0.0]])
     exact = 4 * (torch.atan(a[:, 1].double() / a[:, 0].double()) / 2).sin().square()
     found = pair_distances(a, b, torch.arange(4), torch.zeros(4, dtype=torch.long))
-    # The first coordinates' difference, 1 - cos t, has lost its digits for small t, but it is nothing beside t.
+    # 1 - cos t, the first coordinates' difference, has lost its digits for small t, but is nothing beside t.
     torch.testing.assert_close(found, exact, rtol=1e-9, atol=0)
 
 

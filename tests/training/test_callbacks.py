@@ -11,8 +11,9 @@ from torch import nn
 
 from deconfuse.attribution.trajectory import When
 from deconfuse.influence import tracin
+from deconfuse.retrieval.confusion import Queries, retrieve
 from deconfuse.system.errors import UserError
-from deconfuse.training.callbacks import Explain
+from deconfuse.training.callbacks import Explain, Retrieval
 from deconfuse.training.train import find_or_train
 from tests.attribution.test_epochs import TRAINER, made
 from tests.made import model_and_data
@@ -153,3 +154,41 @@ def test_an_epoch_that_can_not_be_explained_is_said_and_training_goes_on(tmp_pat
     assert checkpoint.exists()
     assert (tmp_path / "explained_0001.ckpt").exists()
     assert "epoch 1 could not be explained, training goes on: influence: no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+@pytest.mark.parametrize("case", ["same", "other", "twins"])
+def test_a_measured_epoch_has_the_recall_of_the_finished_run(tmp_path, case, offset):
+    """The embeddings in batches and out of order give what `retrieve` gives of all."""
+    random = torch.Generator().manual_seed(0)
+    z, other = (torch.randn(61, 4, generator=random) + offset for _ in range(2))
+    labels, theirs = torch.arange(61) % 9, torch.arange(61) % 7
+    same, twins = case == "same", None
+    if case == "twins":
+        other, theirs, twins = z.flip(0), labels.flip(0), torch.arange(60, -1, -1)
+    gallery, theirs = (z, labels) if same else (other, theirs)
+    split = SimpleNamespace(
+        query=Rows(labels.numpy()), gallery=Rows(theirs.numpy()), shared_gallery=same, recall_at=(1, 2, 8)
+    )
+    split.twins = None if twins is None else twins.numpy()
+    logged, callback = {}, Retrieval(split, tmp_path / "history.csv")
+    callback.on_validation_epoch_start(None, None)
+    for loader, side in enumerate((z,) if same else (z, gallery)):
+        for rows in torch.randperm(61, generator=random).split(13):
+            callback.on_validation_batch_end(None, None, side[rows], (None, None, rows), 0, loader)
+    callback.on_validation_epoch_end(None, SimpleNamespace(log_dict=logged.update))
+    test = Queries(z, gallery, labels, theirs, same, twins)
+    confusions, found = retrieve(test, (1, 2, 8))
+    assert logged == found
+    counted = sum(int(y in theirs) for y in labels) if case == "other" else 61
+    assert round(found["R@1"] * counted) == counted - len(confusions)
+
+
+class Rows:
+    """The labels of one side of a split."""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def __len__(self):
+        return len(self.labels)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from deconfuse.attribution.curvature import WIDE_BYTES, sample_gradients
 from deconfuse.attribution.head import Training
-from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.attribution.rows import embeddings, of_every_process, parts, place, total
 from deconfuse.retrieval.directions import unit
+from deconfuse.system.linear_algebra import factorise
 
 FIX = "look for features that are very large, or take influence=eif or tracin, which need no factors"
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.system.errors import at_least
+from deconfuse.system.linear_algebra import factorise
 from deconfuse.system.progress import console
 
 

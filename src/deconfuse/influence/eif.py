@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse.attribution.head import Sides, Targets, Training, loss_change
-from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.attribution.network import Network, score_groups
 from deconfuse.attribution.rows import score_chunks
 from deconfuse.retrieval.confusion import distance, mean_distance, mean_distance_gradient
 from deconfuse.system.errors import UserError, at_least, count, flag, number
+from deconfuse.system.linear_algebra import factorise
 
 COINCIDE = 1e-20  # the largest d of a pair whose samples are copies of one picture
 

@@ -19,11 +19,11 @@ from torch import Tensor
 from deconfuse.attribution.curvature import explicit, hessian_of, sample_gradients
 from deconfuse.attribution.head import Sides, Targets, Training, along, weight_gradient
 from deconfuse.attribution.kronecker import fit
-from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.attribution.network import Network, score_groups
 from deconfuse.attribution.rows import part_rows, score_chunks
 from deconfuse.attribution.solving import conjugate_gradient, damping_of, residuals, say_residuals
 from deconfuse.system.errors import UserError, at_least, count, one_of
+from deconfuse.system.linear_algebra import factorise
 
 BLOCK_BYTES = 256 * 2**20  # of right sides solved side by side
 NETWORK_LANCZOS = 12  # vectors as long as theta, held at once

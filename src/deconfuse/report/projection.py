@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deconfuse.attribution.linear_algebra import factorise
+from deconfuse.system.linear_algebra import factorise
 
 
 def pca(e: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n 2"], tuple[float, float]]:

@@ -1,1 +1,1 @@
-"""Train the head again on weighted samples; may import attribution, training, retrieval, system."""
+"""Train the head again on weighted samples; may import attribution, training, data, retrieval, system."""

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deconfuse.retrieval.directions import unit
 from deconfuse.retrieval.metrics import Answers, answer
-from deconfuse.retrieval.neighbours import pair_distances
+from deconfuse.retrieval.neighbours import farthest, pair_distances
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,16 @@ def find(
     gallery_labels: Int[Tensor, " g"],
     *,
     same: bool,
+    twins: Int[Tensor, " q"] | None = None,
 ) -> Pairs:
     """Confusion pairs (Definition 2.1), closest first, ties by query.
 
-    They are the queries whose nearest gallery sample, by the distance of normalised z, has another class; a
-    query whose class the gallery lacks is none, as no model could get it right.
+    They are the queries whose nearest gallery sample, by the distance of normalised z, has another class. A
+    query whose class the gallery lacks is none, as no model could get it right. same and twins: as of
+    `nearest`.
     """
     sides = query, gallery, query_labels, gallery_labels
-    return _pairs(*sides, answer(*sides, same=same, ranks=(1,), unit=True, whole=False))
+    return _pairs(*sides, answer(*sides, same=same, ranks=(1,), unit=True, twins=twins, whole=False))
 
 
 def retrieve(test: "Queries", ranks: tuple[int, ...]) -> tuple[Pairs, dict[str, float]]:
@@ -58,13 +59,12 @@ def retrieve(test: "Queries", ranks: tuple[int, ...]) -> tuple[Pairs, dict[str, 
 def _pairs(
     query: Tensor, gallery: Tensor, query_labels: Tensor, gallery_labels: Tensor, told: Answers
 ) -> Pairs:
-    wrong = torch.nonzero((told.relevant > 0) & (query_labels != gallery_labels[told.first.clamp_min(0)]))[
-        :, 0
-    ]
-    index = told.first[wrong]
-    distance = pair_distances(query, gallery, wrong, index)
+    wrong = (told.relevant > 0) & (query_labels != gallery_labels[told.first.clamp_min(0)])
+    rows = torch.nonzero(wrong)[:, 0]
+    others = told.first[rows]
+    distance = pair_distances(query, gallery, rows, others)
     order = torch.argsort(distance, stable=True)
-    return Pairs(wrong[order], index[order], distance[order].to(query.dtype))
+    return Pairs(rows[order], others[order], distance[order].to(query.dtype))
 
 
 def mis_similar(
@@ -74,39 +74,37 @@ def mis_similar(
     gallery_labels: Int[Tensor, " g"],
     *,
     same: bool,
+    twins: Int[Tensor, " q"] | None = None,
 ) -> Pairs:
-    """Each query with the farthest gallery sample of its own class (Section 5).
+    """Each query with the farthest gallery sample of its own class (Section 5), ties by gallery row.
 
     Farthest first, ties by query. same: query and gallery are the same rows; a pair that both its samples
-    name is told once.
+    name is listed once, under the smaller row. twins: as of `nearest`. A query that has no other gallery
+    sample of its class has no pair.
     """
-    dtype = query.dtype
-    query, gallery = unit(query, torch.float64), unit(gallery, torch.float64)
+    itself = torch.arange(len(query), device=query.device) if same else twins
     order = torch.argsort(gallery_labels, stable=True)
     labels, sizes = torch.unique_consecutive(gallery_labels[order], return_counts=True)
-    rows, far, distance = [], [], []
+    far = torch.full_like(query_labels, -1)
     for label, members in zip(labels.tolist(), order.split(sizes.tolist()), strict=True):
         mine = torch.nonzero(query_labels == label)[:, 0]
-        if not len(mine):
-            continue
-        other = members[(query[mine] @ gallery[members].T).argmin(1)]
-        rows, far = [*rows, mine], [*far, other]
-        distance.append((query[mine] - gallery[other]).square().sum(1))
-    if not rows:
-        none = torch.empty(0, dtype=torch.int64)
-        return Pairs(none, none, query.new_empty(0, dtype=dtype))
-    a, b, d = torch.cat(rows), torch.cat(far), torch.cat(distance)
+        if len(mine):
+            own = torch.full_like(mine, -1) if itself is None else _place(itself[mine], members)
+            index = farthest(query[mine], gallery[members], own)
+            far[mine] = torch.where(index >= 0, members[index], -1)
+    rows = torch.nonzero(far >= 0)[:, 0]
     if same:
-        real = a != b  # a class of one sample has no pair
-        a, b, d = a[real], b[real], d[real]
-        named = set(zip(a.tolist(), b.tolist(), strict=True))
-        once = [x < y or (y, x) not in named for x, y in zip(a.tolist(), b.tolist(), strict=True)]
-        keep = torch.tensor(once, dtype=torch.bool)
-        a, b, d = a[keep], b[keep], d[keep]
-    by_query = torch.argsort(a, stable=True)
-    a, b, d = a[by_query], b[by_query], d[by_query]
-    order = torch.argsort(d, descending=True, stable=True)
-    return Pairs(a[order], b[order], d[order].to(dtype))
+        mutual = far[far[rows]] == rows
+        rows = rows[~mutual | (rows < far[rows])]
+    distance = pair_distances(query, gallery, rows, far[rows])
+    rank = torch.argsort(distance, descending=True, stable=True)
+    return Pairs(rows[rank], far[rows][rank], distance[rank].to(query.dtype))
+
+
+def _place(rows: Int[Tensor, " q"], members: Int[Tensor, " s"]) -> Int[Tensor, " q"]:
+    """Where each row is in members, which ascend; -1 where it is not."""
+    place = torch.searchsorted(members, rows).clamp_max(len(members) - 1)
+    return torch.where(members[place] == rows, place, -1)
 
 
 @dataclass(frozen=True)

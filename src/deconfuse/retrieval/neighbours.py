@@ -1,10 +1,10 @@
 """Exact nearest neighbours: float32 products find the candidates, and float64 decides where they cannot.
 
 |a - b|^2 = |a|^2 + |b|^2 - 2 a.b loses its digits where rows are close to each other and far from the origin.
-So both sides are first moved to the gallery's median and scaled by a power of two, in float64. `_error` bounds
-how far off a product's distance is. Where two candidates are closer than that, the differences a - b of the
-rows as they were given are squared in float64. Where a gallery row that is no candidate may be nearer, the
-query is compared with the whole gallery by products in float64, which takes some four times as long.
+So both sides are first moved to the gallery's median and scaled by a power of two, in float64. `_error`
+bounds how far off a product's distance is. Where two candidates are closer than that, the differences a - b
+of the rows as they were given are squared in float64. Where a gallery row that is no candidate may be nearer,
+the query is compared with the whole gallery by products in float64, which takes some eight times as long.
 """
 
 from collections.abc import Iterator
@@ -346,6 +346,33 @@ def _keep(
     known = torch.cat([index[rows], place + first], 1)
     distance[rows], order = both.topk(k, largest=False)
     index[rows] = known.gather(1, order)
+
+
+@torch.no_grad()
+def farthest(
+    query: Float[Tensor, "q m"], gallery: Float[Tensor, "g m"], own: Int[Tensor, " q"]
+) -> Int[Tensor, " q"]:
+    """The gallery row that is farthest from each query, rows scaled to length one; ties by index.
+
+    By products in float64 of rows moved to the gallery's mean. own: the gallery row that is the query itself,
+    -1 for none; where there is no other, the result is -1.
+    """
+    far = torch.full_like(own, -1)
+    g = gallery / row_lengths(gallery)
+    mean = g.mean(0)
+    g -= mean
+    norms, columns = g.square().sum(1), torch.arange(len(gallery), device=gallery.device)
+    for some in torch.arange(len(query), device=query.device).split(max(1, HELD // (2 * len(gallery)))):
+        q = query[some] / row_lengths(query[some]) - mean
+        lengths = q.square().sum(1)
+        squared = torch.addmm(norms, q, g.T, alpha=-2) + lengths[:, None]
+        mine = (own[some] >= 0).nonzero()[:, 0]
+        squared[mine, own[some][mine]] = -torch.inf
+        most = squared.amax(1, keepdim=True)
+        level = squared >= most - 2 * _error(most, lengths, query.shape[1], torch.float64)
+        first = torch.where(level & ~torch.isinf(squared), columns, len(columns)).amin(1)
+        far[some] = torch.where(first < len(columns), first, -1)
+    return far
 
 
 def smallest(values: Float[Tensor, "t g"], k: int) -> Int[Tensor, "t k"]:

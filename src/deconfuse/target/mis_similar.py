@@ -12,6 +12,6 @@ def choose(confusions: Pairs, test: Queries, *, most: int | None = None) -> Expl
     if most is not None:
         count("target.most", most, 1)
     sides = test.query, test.gallery, test.query_labels, test.gallery_labels
-    pairs = mis_similar(*sides, same=test.same)
+    pairs = mis_similar(*sides, same=test.same, twins=test.twins)
     chosen = Pairs(pairs.query[:most], pairs.neighbour[:most], pairs.distance[:most])
     return Explained(tuple(chosen.pairs[:, None, :].unbind(0)), -1.0, "mis_similar.csv", chosen)

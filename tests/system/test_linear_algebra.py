@@ -7,10 +7,10 @@ import torch
 from deconfuse.attribution import kronecker
 from deconfuse.attribution.curvature import spectrum
 from deconfuse.attribution.head import Targets
-from deconfuse.attribution.linear_algebra import factorise
 from deconfuse.influence import eif, ekfac, influence_function
 from deconfuse.report.projection import pca
 from deconfuse.system.errors import UserError
+from deconfuse.system.linear_algebra import factorise
 
 
 def test_what_works_is_what_torch_gives():
