@@ -1,1 +1,1 @@
-"""Rank the training samples, the likeliest mislabelled first; may import labels, attribution, retrieval, system."""
+"""Rank training samples, likeliest mislabelled first; may import labels, attribution, retrieval, system."""

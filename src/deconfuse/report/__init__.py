@@ -1,1 +1,1 @@
-"""Write the pages that a person looks at and reviews in; may import runs, labels, attribution, data, retrieval, system."""
+"""Write the pages to look at and review in; may import runs, labels, attribution, data, retrieval, system."""
