@@ -79,7 +79,7 @@ def on_head(method: partial, folder) -> torch.Tensor:
     """The scores of all rows, from each process's own."""
     (training, targets), (before, were) = side(5), side(8)
     scores = method(own(training), targets, **more(method, (own(before), were)))
-    return of_all(scores, N, folder)
+    return of_all(scores, N, folder, scores.dtype)
 
 
 def on_network(method: partial) -> torch.Tensor:
