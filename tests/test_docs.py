@@ -69,6 +69,27 @@ def test_the_index_lists_every_page():
     )
 
 
+TESTS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+
+
+def meant(name):
+    """The test files whose path ends with a name as the pages write it."""
+    return [path for path in TESTS if f"/{path}".endswith(f"/{name}")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_each_name_of_a_test_file_is_that_of_one_test_file(page):
+    """A name that two folders have is written with its folder."""
+    for name in re.findall(r"(?:[\w.-]+/)*test_\w+\.py\b", page.read_text("utf-8")):
+        assert len(meant(name)) == 1, (name, meant(name))
+
+
+def test_names_of_test_files_are_whole_and_need_a_folder_where_two_have_them():
+    assert meant("test_neighbours.py") == meant("retrieval/test_neighbours.py") != []
+    assert meant("bours.py") == meant("labels/test_neighbours.py") == []
+    assert len(meant("test_features.py")) == 2
+
+
 def commands(text):
     """(subcommand, its words) of each command in a page or in the comments of a YAML file."""
     text = re.sub(r" \\\n\s*", " ", text)
