@@ -45,7 +45,7 @@ NO_RESULT = ("multirun", "log")
 
 @dataclass(frozen=True)
 class Phase:
-    """What is killed. words: of the command, `tables` or those of src.run; gone: what its start lacks of its
+    """What is killed. words: of the command, `tables` or those of `run`; gone: what its start lacks of its
     end (glob patterns); begun: whether the phase has, by the output folder and what was said."""
 
     name: str
@@ -124,7 +124,9 @@ def until(command: Command, happened: Callable[[], bool]) -> bool:
 
 
 def _carry_out(words: tuple[str, ...], output: Path, log: Path) -> int:
+    """Run the command in a process that was forked for it, and return its exit code."""
     os.setpgid(0, 0)
+    os.environ["DECONFUSE_COMMAND"] = "python -m src."  # as in a checkout: metrics.json keeps the command
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -133,7 +135,7 @@ def _carry_out(words: tuple[str, ...], output: Path, log: Path) -> int:
             tables.main([str(output)])
             return 0
         sys.argv = ["run.py", *words, f"output_dir={output}"]
-        return sweep.command(importlib.import_module("src.run").main)
+        return sweep.command(importlib.import_module("deconfuse.__main__").run)
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -7,7 +7,9 @@ import time
 
 import pandas as pd
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
+from deconfuse.__main__ import command as main
 from tests.conftest import ROOT
 from tests.test_story import TINY
 
@@ -43,11 +45,11 @@ sys.exit(code)
     [
         (["losss=softtriple"], 1, "did you mean loss?"),
         (["loss=softriple"], 1, "did you mean softtriple?"),
-        (["-m", "seed=0,1", "influence.radus=0.1"], 1, "did you mean radius?"),
-        (["-m", "seed=0,1", "influence.radus=0.1", "hydra/launcher=joblib"], 1, "did you mean radius?"),
+        (["-m", "seed=0,1", "influence.radus=0.1"], 1, "did you mean path.radius?"),
+        (["-m", "seed=0,1", "influence.radus=0.1", "hydra/launcher=joblib"], 1, "did you mean path.radius?"),
         (["-m", "--cfg", "job"], 1, "error: give one of -m, --cfg and --info"),
         (["--cfg", "job"], 0, "log_every_n_steps"),
-        (["--help"], 0, "dataset=folder"),
+        (["--help"], 0, "  python -m src.run dataset=folder dataset.root=DIR "),
     ],
 )
 def test_a_misspelt_word_and_help_are_answered_before_torch_is_imported(words, code, said, tmp_path):
@@ -61,6 +63,20 @@ def test_a_misspelt_word_and_help_are_answered_before_torch_is_imported(words, c
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr
     assert done.stdout.endswith("False False\n")
+
+
+def test_help_shows_the_command_that_the_user_has_called(monkeypatch, capsys):
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["deconfuse", "run", "--help"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.delenv("DECONFUSE_COMMAND", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "\n  deconfuse run noise=flip_10 " in said
+    assert "\n  deconfuse run -m seed=0,1,2 " in said
+    assert "src.run" not in said
 
 
 @pytest.mark.slow

@@ -226,6 +226,43 @@ def test_a_query_that_is_in_the_gallery_is_known_by_path_and_features(tmp_path):
     assert load(npz(tmp_path, split=part, labels=labels, features=features)).twins is None
 
 
+def test_a_query_is_found_in_the_gallery_behind_another_row_of_its_path(tmp_path):
+    part = np.array(["train"] * 5 + ["query"] * 3 + ["gallery"] * 3)
+    labels = np.array([0, 0, 1, 1, 1, 2, 3, 3, 3, 2, 3])
+    features = FEATURES.copy()
+    features[[10, 8, 9]] = features[[5, 6, 7]]
+    labels[[10, 8, 9]] = labels[[5, 6, 7]]
+    split = load(npz(tmp_path, split=part, labels=labels, paths=np.full(N, "1.jpg"), features=features))
+    assert split.twins.tolist() == [2, 0, 1]
+    # Of one path a part, too: training has the path first, with other features.
+    paths = np.array([*"abcde", *"abc", *"bca"])
+    split = load(npz(tmp_path, split=part, labels=labels, paths=paths, features=features))
+    assert split.twins.tolist() == [2, 0, 1]
+
+
+def test_each_of_equal_crops_has_a_row_of_the_gallery_to_itself(tmp_path):
+    part = np.array(["train"] * 5 + ["query"] * 3 + ["gallery"] * 3)
+    labels, features = np.array([0, 0, 1, 1, 1, 2, 2, 3, 2, 2, 3]), FEATURES.copy()
+    features[[6, 8, 9]] = features[5]
+    features[10] = features[7]
+    paths = np.array([*"tuvwx", "p", "p", "q", "p", "p", "q"])
+    split = load(npz(tmp_path, split=part, labels=labels, paths=paths, features=features))
+    assert split.twins.tolist() == [0, 1, 2]
+
+
+def test_many_crops_of_one_path_are_matched_as_by_comparing_every_pair():
+    draw = np.random.default_rng(1)
+    crops = draw.normal(size=(300, 40)) * draw.choice([1e-9, 1.0, 1e9], (300, 1))
+    order = draw.permutation(300)
+    near = crops[order] * (1 + draw.choice([1e-5, 5e-3], (300, 1)))  # the others are of another crop
+    rows, parts = np.concatenate([crops, near]), ["query"] * 300 + ["gallery"] * 300
+    distance = np.linalg.norm(near[:, None] - crops[None], axis=2)
+    same = distance <= features.SAME * np.linalg.norm(near, axis=1)[:, None]
+    assert 100 < same.sum() < 200
+    want = [int(np.flatnonzero(row)[0]) if row.any() else 300 + i for i, row in enumerate(same)]
+    assert features._identities(rows, ["1.jpg"] * 600, parts) == [*range(300), *want]
+
+
 def test_the_same_row_in_training_and_in_test_is_named(tmp_path):
     paths, features = np.array([f"{i}.png" for i in range(N)]), FEATURES.copy()
     paths[7] = "2.png"

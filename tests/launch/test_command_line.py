@@ -114,6 +114,19 @@ def test_a_misspelt_key_two_levels_down_is_answered_with_its_neighbours():
     )
 
 
+@pytest.mark.parametrize("word", ["influence.radius=0.1", "influence.radus=0.1"])
+def test_a_key_that_lies_one_level_deeper_is_found_there(word):
+    key = word.partition("=")[0]
+    assert told(word).startswith(f"there is no key {key}; did you mean path.radius? Valid: ")
+
+
+def test_a_near_key_at_the_level_itself_goes_before_those_below_it():
+    # step_epochs is near, and no key below recipe.optimizer is asked.
+    assert "did you mean step_epochs?" in told("recipe.step_epoch=1")
+    assert "did you mean optimizer.weight_decay?" in told("recipe.weight_decay=1")
+    assert "did you mean" not in told("recipe.xyzzy=1")
+
+
 def test_the_valid_keys_are_those_of_the_chosen_option():
     assert told("dataset=folder", "dataset.rot=x") == (
         "there is no key dataset.rot; did you mean root? Valid: augment, background, channels, image_resize, "

@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf, open_dict
 
 from deconfuse import CONF
-from deconfuse.launch.names import corrected, depends, explanation, places, without_noise
+from deconfuse.launch.names import NOT_IN_WEIGHTS, corrected, depends, explanation, places, without_noise
 from deconfuse.runs import identity
 from deconfuse.runs.identity import without_places
 
@@ -41,6 +41,19 @@ def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_a
     assert home("a", model={"weights": "none"}).name == "x-x-x-x-seed0-5072c72d"
     # The same words elsewhere are other things.
     assert home("a", model={"path": "x"}) != home("a", model={"path": "y"})
+
+
+def test_a_key_that_changes_no_weight_counts_under_the_same_name_in_another_group(composed):
+    settings, choices = composed
+
+    def home(group, name, value):
+        return places({**settings, group: {**settings[group], name: value}}, choices, "data")[0]
+
+    for word in sorted(NOT_IN_WEIGHTS):
+        group, name = word.split(".")
+        assert home(group, name, "one") == home(group, name, "two")
+        for other in {"dataset", "model", "loss", "recipe", "trainer"} - {group}:
+            assert home(other, name, "one") != home(other, name, "two"), (other, name)
 
 
 def test_several_processes_have_the_checkpoint_of_one():

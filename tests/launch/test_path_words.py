@@ -12,9 +12,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
+from deconfuse.labels.corrections import Source
 from deconfuse.launch.command_line import CONF
 from deconfuse.launch.path_words import KEYS, expand_home, in_hydras_words
 from tests.conftest import ROOT
@@ -122,9 +124,14 @@ def test_relabels_is_a_file_and_a_group_of_keys(tmp_path):
     odd.touch()
     for key in ("relabels", "relabels.file"):
         assert config(f"{key}={odd}").file == str(odd)
-        assert config("relabels.min_vote=0.7", f"{key}=a/b-c.json") == {"file": "a/b-c.json", "min_vote": 0.7}
+        found = config("relabels.min_vote=0.7", f"{key}=a/b-c.json")
+        assert found == OmegaConf.merge(config(), {"file": "a/b-c.json", "min_vote": 0.7})
     assert config("relabels=null").file is None
-    assert config("relabels={file: x.csv}").file == "x.csv"
+    for given in ("relabels={file: x.json}", "relabels={file:x.json}"):
+        assert config(given) == config("relabels=x.json")
+        assert instantiate(config(given)) == Source("x.json", 0.6)
+    both = config("relabels={file: x.csv, min_vote: 0.7}")
+    assert both == config("relabels=x.csv", "relabels.min_vote=0.7")
     assert in_hydras_words(["-m", "seed=0,1", "relabels=a.csv,b.csv"])[2] == "relabels.file=a.csv,b.csv"
     assert in_hydras_words(["relabel=x", "--help"]) == ["relabel=x", "--help"]
 
@@ -143,7 +150,7 @@ def test_home_is_expanded_in_what_a_yaml_file_says(monkeypatch):
 
 
 def test_every_key_of_the_settings_that_takes_a_path_is_known():
-    # By its name; of Hydra's own, run.dir is where the command is started.
+    # By its name, unless it is a group of keys; of Hydra's own, run.dir is where the command is started.
     found = set()
     for path in [CONF / "config.yaml", *CONF.glob("*/*.yaml")]:
         group = [] if path.parent == CONF else [path.parent.name]
@@ -154,9 +161,10 @@ def test_every_key_of_the_settings_that_takes_a_path_is_known():
 
 def keys(settings, above=()):
     for key, value in settings.items():
-        yield (*above, key)
         if isinstance(value, dict):
             yield from keys(value, (*above, key))
+        else:
+            yield (*above, key)
 
 
 def test_a_sweeps_folder_is_below_an_output_dir_with_a_tilde(monkeypatch):

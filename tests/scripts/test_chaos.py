@@ -1,4 +1,38 @@
+import os
+import subprocess
+import sys
+
 from scripts import chaos
+from tests.conftest import ROOT
+
+PHASE = """
+import sys
+from pathlib import Path
+from scripts import chaos  # before deconfuse, which it finds in the checkout
+import deconfuse
+
+print(deconfuse.__file__)
+none = ["dataset=features", "dataset.path=none.npz"]
+for own, words in ((chaos.RUN, ["--help"]), (chaos.RUN, ["--cfg", "job"]), ([], none)):
+    command = chaos.Command((*own, *words), Path(sys.argv[1]))
+    chaos.until(command, lambda: False)
+    print(command.code, command.said())
+"""
+
+
+def test_a_phases_command_is_run_in_a_process_that_was_forked_for_it(tmp_path):
+    words = [sys.executable, "-c", PHASE, str(tmp_path / "outputs")]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    file, said = done.stdout.split("\n", 1)
+    assert file == str(ROOT / "src" / "deconfuse" / "__init__.py")
+    helped, rest = said.split("\n0 ", 1)
+    assert helped.startswith("0 deconfuse finds the training samples")
+    assert "\n  python -m src.run noise=flip_10 " in helped  # as in the command of metrics.json
+    settings, failed = rest.split("\n1 ", 1)
+    assert "embedding_size: 8\n" in settings  # of chaos.RUN
+    assert failed.startswith("error: dataset features: looked for ")
 
 
 def test_what_differs_or_is_left_over_is_seen(tmp_path):

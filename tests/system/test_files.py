@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -215,13 +216,57 @@ def test_what_dead_processes_left_is_cleaned_and_what_living_ones_write_is_not(t
 
 def test_what_another_machine_began_is_left_for_a_day(tmp_path):
     fresh, old = (left(tmp_path, dead_pid(), machine=name) for name in ("abc123", "def456"))
-    older = tmp_path / ".x.csv.123.partial"  # as earlier versions called it
-    older.write_text("half")
-    for path, hours in ((fresh, 23.9), (old, 24.1), (older, 24.1)):
+    for path, hours in ((fresh, 23.9), (old, 24.1)):
         when = time.time() - 3600 * hours
         os.utime(path, (when, when))
     write_a_file(tmp_path / "x")
     assert names(tmp_path) == [fresh.name, "x"]
+
+
+def test_what_other_programs_call_partial_is_let_be_however_old_it_is(tmp_path):
+    others = [".x.csv.123.partial", ".partial", ".film.mkv.partial", ".abc123.7.partial"]
+    others += [".x.ABC123.7.partial", ".x.abc123.7a.partial", "x.abc123.7.partial", ".x.abcdef0.7.partial"]
+    for name in others:
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    write_a_file(tmp_path / "x")
+    assert names(tmp_path) == sorted([*others, "x"])
+
+
+# --- disk
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (OSError(errno.EROFS, "Read-only file system", "/out/run/.x.partial"), True),
+        (PermissionError(errno.EACCES, "Permission denied", "/out"), True),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", b"/out/run/x.csv"), True),
+        (OSError(errno.EPERM, "Operation not permitted", "/photos/1.jpg", None, "/out/run/1.jpg"), True),
+        (PermissionError(errno.EACCES, "Permission denied"), False),  # of a semaphore
+        (PermissionError(errno.EACCES, "Permission denied", "/photos/1.jpg"), False),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "nvcc"), False),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), False),  # a fork
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), False),
+        (OSError(errno.EMFILE, "Too many open files", "/out/run/x.csv"), False),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), False),
+        (TimeoutError("no answer"), False),
+    ],
+)
+def test_only_an_error_of_writing_there_says_so(error, told):
+    def fail():
+        with files.disk(Path("/out/run")):
+            raise error
+
+    with pytest.raises(UserError if told else type(error)) as caught:
+        fail()
+    if told:
+        assert str(caught.value).startswith(f"could not write /out/run ({error.strerror}); nothing there was")
+        assert caught.value.__cause__ is error
+    else:
+        assert caught.value is error
 
 
 def test_what_can_not_be_removed_is_let_be(tmp_path, monkeypatch):

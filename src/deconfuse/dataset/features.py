@@ -3,15 +3,17 @@
 They are in an .npz file, or a folder of .npy files, with the arrays features (n, D), labels (n,), split (n,)
 and optionally paths (n,), the names of the samples. Several crops of one image may have the same path: the
 second is named "PATH (2)" in all tables, and so on in the order of the rows. A query and a gallery row with
-the same path and the same features are one sample, which is never its own neighbour.
+the same path and the same features are one sample, which is never its own neighbour, in whatever order the
+crops of one path are listed.
 """
 
 import zipfile
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from deconfuse.data.images import FeatureRows
 from deconfuse.data.listing import Listing
@@ -27,6 +29,10 @@ USUAL = 16  # features whose largest number is between 2^-USUAL and 2^USUAL stay
 SMALLEST = np.finfo(np.float32).tiny  # below it float32 has fewer digits, and none below 1e-45
 # The greatest distance between features of one image, relative to their norm, as batch sizes change rounding.
 SAME = 1e-3
+# Rows with the same path are compared with the NEAREST ones among them, by distance in DIRECTIONS dimensions.
+DIRECTIONS = 8
+NEAREST = 32
+SIDES = {"train": {"train"}, "query": {"query"}, "gallery": {"gallery"}, "test": {"query", "gallery"}}
 
 
 def load(path: str) -> Listing:
@@ -46,8 +52,9 @@ def load(path: str) -> Listing:
     names = [f"row {i}" for i in range(len(features))]
     identities: list[Hashable] = list(range(len(features)))
     if "paths" in arrays:
-        names = _numbered(_words(place, "paths", arrays["paths"]), parts, source)
-        identities = _identities(features, names)
+        paths = _words(place, "paths", arrays["paths"])
+        names = _numbered(paths, parts, source)
+        identities = _identities(features, paths, parts)
     return Listing(
         FeatureRows(features, exponent),
         one_spelling(labels, source),
@@ -82,17 +89,48 @@ def _numbered(paths: list[str], parts: list[str], source: str) -> list[str]:
     return names
 
 
-def _identities(features: np.ndarray, names: list[str]) -> list[Hashable]:
-    """For each row its number, or that of the first row with its name if their features are the same."""
-    first: dict[str, int] = {}
-    same: list[Hashable] = list(range(len(names)))
-    for i, name in enumerate(names):
-        j = first.setdefault(name, i)
-        if i != j:
-            one, other = (features[row].astype(np.float64) for row in (j, i))
-            if np.linalg.norm(one - other) <= SAME * np.linalg.norm(one):
-                same[i] = j
+def _identities(features: np.ndarray, paths: list[str], parts: list[str]) -> list[Hashable]:
+    """For each row the number of the first row that is the same sample, which may be the row itself.
+
+    Rows of different parts are the same sample if they have the same path and the same features. Within a
+    part every row is a sample of its own, so a query row has at most one row of the gallery.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for i, path in enumerate(paths):
+        rows_of.setdefault(path, []).append(i)
+    same: list[int] = list(range(len(paths)))
+    for rows in rows_of.values():
+        if len({parts[i] for i in rows}) == 1:
+            continue
+        taken: dict[int, set[str]] = {}
+        for i, near in zip(rows, _nearest_rows(features, rows), strict=True):
+            own = SIDES.get(parts[i], {parts[i]})
+            free = (same[j] for j in near if j < i and not taken[same[j]] & own)
+            same[i] = next(free, i)
+            taken.setdefault(same[i], set()).update(own)
     return same
+
+
+def _nearest_rows(features: np.ndarray, rows: list[int]) -> Iterator[list[int]]:
+    """For each of the rows those among them with the same features, the nearest first, itself included.
+
+    At most NEAREST of them are compared. A projection to DIRECTIONS orthonormal directions, in which no
+    distance grows, finds them, so the rows are not compared pair by pair.
+    """
+    width = features.shape[1]
+    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(width, min(width, DIRECTIONS))))[0]
+    step = max(1, CHECKED_BYTES // (8 * width))
+    blocks = (features[rows[k : k + step]].astype(np.float64) for k in range(0, len(rows), step))
+    found = [(block @ directions, np.linalg.norm(block, axis=1)) for block in blocks]
+    points, norms = (np.concatenate(each) for each in zip(*found, strict=True))
+    tree, count = cKDTree(points), min(NEAREST, len(rows))
+    for i, point, norm in zip(rows, points, norms, strict=True):
+        bound = {"distance_upper_bound": 1.001 * SAME * norm}
+        projected, places = tree.query(point, [*range(1, count + 1)], **bound)
+        near = sorted(rows[place] for place in places[np.isfinite(projected)])
+        differences = features[near].astype(np.float64) - features[i]
+        distances = np.linalg.norm(differences, axis=1)
+        yield [near[k] for k in np.argsort(distances, kind="stable") if distances[k] <= SAME * norm]
 
 
 def _arrays(place: Path) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import re
 import shlex
 from concurrent.futures.process import BrokenProcessPool
+from difflib import get_close_matches
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -154,8 +155,25 @@ def _key(key: str, words: list[str]) -> str:
         above.append(step)
     if not valid:
         return f"there is no key {key}; {'.'.join(above)} has none below it"
-    near = did_you_mean(step, valid if above else {*valid, *GROUPS})
+    names = valid if above else sorted({*valid, *GROUPS})
+    near = did_you_mean(step, names)
+    if above and not get_close_matches(step, names, n=1):
+        near = _deeper(step, below) + near
     return f"there is no key {key}; {near}" + (f" (in {'.'.join(above)})" if above else "")
+
+
+def _deeper(name: str, group: DictConfig) -> str:
+    """Text that asks for the key nearest to name one level below the group; "" if none is near."""
+    below = [
+        f"{outer}.{inner}"
+        for outer, value in group.items()
+        if isinstance(value, DictConfig)
+        for inner in value
+        if not str(inner).startswith("_")
+    ]
+    last = {key.rpartition(".")[2]: key for key in below}
+    near = get_close_matches(name, last, n=1)
+    return f"did you mean {last[near[0]]}? " if near else ""
 
 
 def _composed(words: list[str]) -> DictConfig:

@@ -15,14 +15,14 @@ EXPLAINING_KEYS = (
     *("counterfactual", "retrain", "loop"),
 )
 # Settings below TRAINING_KEYS that change no weight. Where they decide which images are read, the data's
-# fingerprint says so.
-NOT_IN_WEIGHTS = (
-    *("root", "csv", "download", "on_bad_image", "on_small_class"),
+# fingerprint says so. Each is named with its group, as a key of the same name elsewhere may change weights.
+NOT_IN_WEIGHTS = {
+    *("dataset.root", "dataset.csv", "dataset.download", "dataset.on_bad_image", "dataset.on_small_class"),
     *("dataset.path", "dataset.crop_box", "dataset.layout", "dataset.seed"),
     *("dataset.test_classes", "dataset.test", "dataset.train"),
-    *("eval_batch_size", "validate_every"),
-    *("accelerator", "strategy", "num_nodes", "log_every_n_steps"),
-)
+    *("recipe.eval_batch_size", "recipe.validate_every"),
+    *("trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps"),
+}
 # The settings that a model's weights depend on.
 TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
 TRAINING_FORMAT = 4  # raised when the code trains other weights from the same settings
@@ -36,11 +36,7 @@ def depends(settings: dict, data: str, start: str = "") -> dict:
     """
     settings = without_places({key: settings[key] for key in TRAINING_KEYS})
     weights = {
-        key: {
-            name: value
-            for name, value in settings[key].items()
-            if not {name, f"{key}.{name}"} & set(NOT_IN_WEIGHTS)
-        }
+        key: {name: value for name, value in settings[key].items() if f"{key}.{name}" not in NOT_IN_WEIGHTS}
         if isinstance(settings[key], dict)
         else settings[key]
         for key in TRAINING_KEYS

@@ -13,6 +13,8 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Valu
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from deconfuse.system.errors import invoked
+
 # The keys that take a path; a test compares them with conf/.
 KEYS = (
     *("output_dir", "data_dir", "dataset.root", "dataset.csv", "dataset.path", "model.weights"),
@@ -21,7 +23,9 @@ KEYS = (
 ONE_FOR_ALL_JOBS = ("output_dir", "hydra.sweep.dir")  # never swept over, so a comma is part of the name
 SWEEP_FLAGS = {"-m", "--multirun"}
 
-OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)  # ${home:~/x}, in conf/
+# What conf/ may say: ${home:~/x}, and ${command:run} for how the user calls a subcommand.
+OmegaConf.register_new_resolver("home", os.path.expanduser, replace=True)
+OmegaConf.register_new_resolver("command", invoked, replace=True)
 
 
 def in_hydras_words(words: list[str]) -> list[str]:

@@ -13,8 +13,8 @@ class UserError(Exception):
 def command(main: Callable[[list[str]], int | None], interrupted: str = "interrupted") -> None:
     """Run a subcommand with the words of the command line, and end the process with its exit code.
 
-    None is exit code 0. A UserError is printed as one line, with exit code 1; Ctrl-C prints the line
-    `interrupted`, with 130. If the reader of the output leaves early, the exit code is 141.
+    None is exit code 0. A UserError or an OSError is printed as one line, with exit code 1; Ctrl-C prints the
+    line `interrupted`, with 130. If the reader of the output leaves early, the exit code is 141.
     """
     try:
         code = main(sys.argv[1:])
@@ -22,7 +22,7 @@ def command(main: Callable[[list[str]], int | None], interrupted: str = "interru
         sys.exit(code)
     except BrokenPipeError:
         sys.exit(reader_left())
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Write files and folders whole or not at all, and read them with an error that names a damaged one."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,16 @@ import pandas as pd
 
 from deconfuse.system.errors import UserError
 
+# The names of what is being written: .NAME.MACHINE.PROCESS.partial, as `_partial` makes them.
+PARTIAL = re.compile(r"\..+\.(?P<machine>[0-9a-f]{6})\.(?P<process>\d+)\.partial", re.DOTALL)
+# Errors of a write into an open file, which name no file: the disk is full or fails.
+OF_A_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+# Errors of making, renaming or removing a file, which name it.
+OF_A_PLACE = OF_A_DISK | {
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EMLINK, errno.EXDEV, errno.EBUSY, errno.ETXTBSY, errno.ESTALE),
+    *(errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.EILSEQ, errno.EOPNOTSUPP),
+}
 LEFT = 24 * 3600  # seconds after which what another machine began to write counts as abandoned
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last is the guard itself, which can so be removed again
 # Cells that are no formula: a number with its spread or interval, as in -0.012 ± 0.003 or
@@ -28,14 +39,31 @@ SPREAD = re.compile(r"-|[+-][0-9.]+(e[+-]?[0-9]+)? [±\[][-+0-9.,e±\[\]() of]*"
 
 @contextmanager
 def disk(path: Path, option: str = "output_dir=FOLDER") -> Iterator[None]:
-    """Turn an OSError of writing below path into a UserError; option: the words that choose another place."""
+    """Turn an OSError of writing path, or below it, into a UserError.
+
+    Other OSErrors, as of a network or of a process that cannot be started, are raised as they are.
+    option: the words that choose another place.
+    """
     try:
         yield
     except OSError as error:
+        if not _of_writing(error, path):
+            raise
         raise UserError(
             f"could not write {path} ({error.strerror or error}); nothing there was changed; "
             f"free some space, or choose another place with {option}"
         ) from error
+
+
+def _of_writing(error: OSError, path: Path) -> bool:
+    """True if the error is that of a disk, or of a file that is path, beside it, below it or above it."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes, Path))]
+    if not names:
+        return error.errno in OF_A_DISK
+    path, places = path.absolute(), [Path(os.fsdecode(name)).absolute() for name in names]
+    return error.errno in OF_A_PLACE and any(
+        place.is_relative_to(path.parent) or path.is_relative_to(place) for place in places
+    )
 
 
 @contextmanager
@@ -105,18 +133,19 @@ def tidy(folder: Path) -> None:
     """Remove the files and folders that dead processes were writing in a folder; errors are ignored.
 
     Whether a process of another machine lives is not known, so what it began is removed after LEFT seconds.
+    Files of other programs are left alone, also those whose names begin with a dot and end in .partial.
     """
     with suppress(OSError):
         for left in folder.glob(".*.partial"):
             with suppress(OSError):
-                if _is_left(left):
+                if PARTIAL.fullmatch(left.name) and _is_left(left):
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _is_left(partial: Path) -> bool:
     """True if the writer is dead; False for this process, which may be writing in another thread."""
-    *_, machine, process, _ = partial.name.split(".")
-    if machine != _machine() or not process.isdigit():
+    machine, process = PARTIAL.fullmatch(partial.name).group("machine", "process")
+    if machine != _machine():
         return time.time() - partial.stat().st_mtime > LEFT
     try:
         os.kill(int(process), 0)
