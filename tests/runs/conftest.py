@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
-from deconfuse.data.split import ArrayImages, ImageSpec, Part, Split
+from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs.tables import Findings

@@ -13,8 +13,8 @@ import deconfuse
 
 print(deconfuse.__file__)
 none = ["dataset=features", "dataset.path=none.npz"]
-for own, words in ((chaos.RUN, ["--help"]), (chaos.RUN, ["--cfg", "job"]), ([], none)):
-    command = chaos.Command((*own, *words), Path(sys.argv[1]))
+for words in (["--help", *chaos.RUN], ["--cfg", "job", *chaos.RUN], none):
+    command = chaos.Command(tuple(words), Path(sys.argv[1]))
     chaos.until(command, lambda: False)
     print(command.code, command.said())
 """
