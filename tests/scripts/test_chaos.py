@@ -13,8 +13,8 @@ import deconfuse
 
 print(deconfuse.__file__)
 none = ["dataset=features", "dataset.path=none.npz"]
-for own, words in ((chaos.RUN, ["--help"]), (chaos.RUN, ["--cfg", "job"]), ([], none)):
-    command = chaos.Command((*own, *words), Path(sys.argv[1]))
+for words in (["--help", *chaos.RUN], ["--cfg", "job", *chaos.RUN], none):
+    command = chaos.Command(tuple(words), Path(sys.argv[1]))
     chaos.until(command, lambda: False)
     print(command.code, command.said())
 """
@@ -28,7 +28,6 @@ def test_a_phases_command_is_run_in_a_process_that_was_forked_for_it(tmp_path):
     file, said = done.stdout.split("\n", 1)
     assert file == str(ROOT / "src" / "deconfuse" / "__init__.py")
     helped, rest = said.split("\n0 ", 1)
-    assert helped.startswith("0 deconfuse finds the training samples")
     assert "\n  python -m src.run noise=flip_10 " in helped  # as in the command of metrics.json
     settings, failed = rest.split("\n1 ", 1)
     assert "embedding_size: 8\n" in settings  # of chaos.RUN

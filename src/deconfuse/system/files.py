@@ -24,6 +24,7 @@ from deconfuse.system.errors import UserError
 PARTIAL = re.compile(r"\..+\.(?P<machine>[0-9a-f]{6})\.(?P<process>\d+)\.partial", re.DOTALL)
 # Errors of a write into an open file, which name no file: the disk is full or fails.
 OF_A_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+CUT = re.compile(r"\d+ requested and \d+ written")  # numpy's, which has no number
 # Errors of making, renaming or removing a file, which name it.
 OF_A_PLACE = OF_A_DISK | {
     *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
@@ -59,7 +60,7 @@ def _of_writing(error: OSError, path: Path) -> bool:
     """True if the error is that of a disk, or of a file that is path, beside it, below it or above it."""
     names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes, Path))]
     if not names:
-        return error.errno in OF_A_DISK
+        return error.errno in OF_A_DISK or CUT.fullmatch(str(error)) is not None
     path, places = path.absolute(), [Path(os.fsdecode(name)).absolute() for name in names]
     return error.errno in OF_A_PLACE and any(
         place.is_relative_to(path.parent) or path.is_relative_to(place) for place in places
