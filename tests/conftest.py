@@ -18,7 +18,8 @@ import tests.typechecker  # noqa: F401 - the hook looks it up by name
 MATHS = (
     *("attribution.curvature", "attribution.features", "attribution.head", "attribution.kronecker"),
     *("attribution.network", "detector", "influence", "labels.evidence", "labels.relabel", "labels.taxonomy"),
-    *("loss", "model", "retraining", "retrieval", "target", "training.embedder"),
+    *("loss", "model", "retraining.counterfactual", "retraining.parallel_heads", "retrieval", "target"),
+    "training.embedder",
 )
 install_import_hook([f"deconfuse.{name}" for name in MATHS], "tests.typechecker.check")
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
 
@@ -10,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from deconfuse import CONF
+from deconfuse import CONF, HERE
 from deconfuse.__main__ import COMMANDS
 from deconfuse.launch.path_words import in_hydras_words
 from tests.conftest import ROOT
@@ -67,6 +68,42 @@ def test_the_index_lists_every_page():
     assert {"../README.md", *(path.name for path in (ROOT / "docs").glob("*.md"))} - {"index.md"} == set(
         links(index)
     )
+
+
+TESTS = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+
+
+def meant(name):
+    """The test files whose path ends with a name as the pages write it."""
+    return [path for path in TESTS if f"/{path}".endswith(f"/{name}")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_each_name_of_a_test_file_is_that_of_one_test_file(page):
+    """A name that two folders have is written with its folder."""
+    for name in re.findall(r"(?:[\w.-]+/)*test_\w+\.py\b", page.read_text("utf-8")):
+        assert len(meant(name)) == 1, (name, meant(name))
+
+
+def test_names_of_test_files_are_whole_and_need_a_folder_where_two_have_them():
+    assert meant("test_neighbours.py") == meant("retrieval/test_neighbours.py") != []
+    assert meant("bours.py") == meant("labels/test_neighbours.py") == []
+    assert len(meant("test_features.py")) == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_each_module_that_a_page_names_exists(page):
+    """Files as room/module.py or src/deconfuse/room/module.py, and code as `room.module.name`."""
+    text = page.read_text("utf-8")
+    files = re.findall(r"(?<![\w./-])(?:[\w-]+/)+\w+\.py\b", text)
+    for name in (name for name in files if not name.endswith("/mine.py")):  # an example's
+        assert any((base / name).is_file() for base in (ROOT, HERE, ROOT / "tests")), name
+    rooms = "|".join(path.parent.name for path in HERE.glob("*/__init__.py"))
+    for module, name in re.findall(rf"`(?:deconfuse\.)?((?:{rooms})\.\w+)\.(\w+)[`(]", text):
+        if (HERE / f"{module.replace('.', '/')}.py").is_file():
+            assert hasattr(import_module(f"deconfuse.{module}"), name), (module, name)
+        else:
+            assert module.split(".")[0] in GROUPS, module  # a setting, such as influence.path.radius
 
 
 def commands(text):

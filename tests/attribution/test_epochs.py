@@ -28,7 +28,7 @@ TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
 
 def made(model, data, words, explainer=None, target=None, name="eif", params="head"):
     """Moments of the untrained model; words: of When."""
-    explainer = explainer or partial(eif.scores, steps=3)
+    explainer = explainer or partial(eif.scores, path=eif.Sphere(0.02, 3))
     target = target or partial(pairs.choose, most=7)
     subject = Subject(copy.deepcopy(model), data, params, torch.device("cpu"))
     return Moments(When(**words), subject, explainer, target, name)
@@ -257,6 +257,6 @@ def test_of_several_processes_none_goes_on_alone(monkeypatch):
     moments = made(model, data, {})
     monkeypatch.setattr(Moments, "explain", fails)
     moments.while_training("model.ckpt", 4)
-    monkeypatch.setattr("deconfuse.attribution.epochs.shards.world", lambda: 2)
+    monkeypatch.setattr("deconfuse.attribution.epochs.distributed.world", lambda: 2)
     with pytest.raises(UserError, match=r"epoch 4 .*: influence: no; influence.when=last trains without"):
         moments.while_training("model.ckpt", 4)

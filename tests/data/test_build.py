@@ -123,6 +123,21 @@ def test_a_class_with_one_image_is_dropped_where_that_is_asked():
     assert split.query.rows.tolist() == [3, 4]
 
 
+def test_classes_with_one_image_that_are_dropped_are_counted_and_named(capsys):
+    samples = [*SMALL, "u test", "u test"]
+    made(samples, on_small_class="drop")
+    assert capsys.readouterr().err.splitlines() == [
+        "dataset made: 2 class(es) with a single image are left out, 2 image(s) of 10 "
+        "(dataset.on_small_class=drop): t, s"
+    ]
+    rows = [*samples, *(f"x{i} train" for i in range(5))]
+    made(rows, on_small_class="drop")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.endswith("7 image(s) of 15 (dataset.on_small_class=drop): t, s, x0, x1, x2 and 2 more")
+    made([row for row in samples if row[0] not in "st"], on_small_class="drop")
+    assert capsys.readouterr().err == ""
+
+
 def test_one_image_on_each_of_two_sides_is_one_image_on_each():
     rows = ["b train", "b train", "s train", "s test", "a test", "a test", "c train", "c train"]
     with pytest.raises(UserError, match=r"2 class\(es\) have a single image: s, s;"):

@@ -1,10 +1,15 @@
+import io
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
+from deconfuse.data.pixels import Pixels
 from deconfuse.data.readable import readable
 from deconfuse.system.errors import UserError
+from tests.data.test_pixels import DAMAGED_EXIF, with_exif
 from tests.samples import BAD, encoded, pixels
 
 
@@ -58,6 +63,74 @@ def test_an_image_cut_anywhere_is_refused(tmp_path, cut):
     path.write_bytes(whole[: len(whole) * cut // 60])
     with pytest.raises(UserError, match=r"cut\.png: not a readable image"):
         FileImages([path])[0]
+
+
+@pytest.mark.parametrize("on_bad_image", ["raise", "skip", "later"])
+@pytest.mark.filterwarnings("ignore:.*EXIF data:UserWarning")
+def test_images_with_damaged_exif_are_read_as_they_are_stored(tmp_path, on_bad_image):
+    files = [tmp_path / f"{i}.png" for i in range(len(DAMAGED_EXIF))]
+    for file, exif in zip(files, DAMAGED_EXIF.values(), strict=True):
+        file.write_bytes(with_exif("PNG", exif))
+    images = FileImages(files)
+    assert readable(images, on_bad_image).tolist() == list(range(len(files)))
+    for i in range(len(files)):
+        assert np.asarray(images[i]).ravel().tolist() == list(range(0, 252, 14))
+
+
+def test_an_avif_with_any_damaged_byte_is_read_or_refused_with_its_name(tmp_path):
+    file = io.BytesIO()
+    values = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(values).save(file, "AVIF")
+    whole, path, kinds = file.getvalue(), tmp_path / "x.avif", set()
+    for i in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[i] ^= 0xFF
+        path.write_bytes(damaged)
+        images = FileImages([path])
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except Exception as error:
+            kinds.add(type(error))
+            with pytest.raises(UserError, match=r"x\.avif: not a readable image \(.+\); replace it or set"):
+                images[0]
+            with pytest.raises(UserError, match=r"x\.avif: not a readable image"):
+                readable(images, "raise")
+        else:
+            assert images[0].size == image.size
+    assert RuntimeError in kinds  # Pillow's error for what its AVIF decoder refuses
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, SystemExit])
+def test_what_is_no_fault_of_the_image_is_not_blamed_on_it(tmp_path, monkeypatch, error):
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded("PNG"))
+
+    def broken(*args):
+        raise error
+
+    monkeypatch.setattr("deconfuse.data.images.plain", broken)
+    with pytest.raises(error):
+        FileImages([path])[0]
+
+
+@pytest.mark.parametrize(("dtype", "sort"), [(np.uint16, "integers"), (np.float32, "floats")])
+def test_deep_images_that_were_not_looked_at_need_a_value_range(tmp_path, dtype, sort):
+    path = tmp_path / "x.tif"
+    Image.fromarray(np.array([[0, 100, 250]], dtype)).save(path)
+    shutil.copy(path, tmp_path / "y.tif")
+    images = FileImages([path, tmp_path / "y.tif"])
+    assert readable(images, "later").tolist() == [0, 1]
+    with pytest.raises(UserError) as caught:
+        images[1]
+    assert str(caught.value) == (
+        f"{tmp_path}/y.tif: it holds {sort} beyond 8 bits, and the value of white is not known, as the "
+        "images were not looked at beforehand (dataset.on_bad_image=later); "
+        "set dataset.value_range=[BLACK,WHITE], the values of black and of white"
+    )
+    ranged = FileImages(images.files, pixels=Pixels(value_range=[0, 500]))
+    assert readable(ranged, "later").tolist() == [0, 1]
+    assert np.asarray(ranged[1]).tolist() == [[0, 51, 128]]  # 127.5 is rounded to even
 
 
 def boxed(tmp_path, box, size=(9, 7)):

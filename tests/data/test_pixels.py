@@ -4,9 +4,9 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from deconfuse.data.pixels import Pixels, as_mode, kind, plain, scaled, white_of
+from deconfuse.data.pixels import Pixels, as_mode, exact, kind, plain, scaled, upright, white_of
 from deconfuse.system.errors import UserError
 
 
@@ -14,12 +14,35 @@ def chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(rows, colour, bits, width, key=b""):
-    """A PNG by hand; rows: each row's bytes, colour: 0 grey, 2 RGB, 6 RGBA; key: its tRNS."""
+def png_bytes(rows, colour, bits, width, key=b""):
+    """A PNG by hand; rows: each row's bytes, colour: 0 grey, 2 RGB, 4 grey + alpha, 6 RGBA; key: its tRNS."""
     header = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
     trns = chunk(b"tRNS", key) if key else b""
     data = zlib.compress(b"".join(b"\0" + row for row in rows))
-    whole = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + trns + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + trns + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def png(*args):
+    return Image.open(io.BytesIO(png_bytes(*args)))
+
+
+def tiff(values, photometric, orientation=1):
+    """An opened TIFF by hand of 16-bit values (h, w, channels); photometric: 2 RGB, 5 CMYK."""
+    height, width, channels = values.shape
+    data = values.astype("<u2").tobytes()
+    short, long = 3, 4
+    tags = [
+        *((256, short, 1, width), (257, short, 1, height), (258, short, channels, None), (259, short, 1, 1)),
+        *((262, short, 1, photometric), (273, long, 1, None), (274, short, 1, orientation)),
+        *((277, short, 1, channels), (278, short, 1, height), (279, long, 1, len(data))),
+    ]
+    bits_at = 8 + 2 + 12 * len(tags) + 4
+    places = {258: bits_at, 273: bits_at + 2 * channels}
+    directory = b"".join(
+        struct.pack("<HHII", tag, sort, count, places.get(tag, value)) for tag, sort, count, value in tags
+    )
+    bits = struct.pack(f"<{channels}H", *[16] * channels)
+    whole = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + directory + bytes(4) + bits + data
     return Image.open(io.BytesIO(whole))
 
 
@@ -133,3 +156,61 @@ def test_a_value_beyond_white_is_refused():
     image = Image.fromarray(np.array([[0, 5000]], np.uint16))
     with pytest.raises(ValueError, match="largest value is 5000, above 4095"):
         plain(image, None, 4095.0)
+
+
+SIDEWAYS = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0%c\0\0\0\0\0\0\0"
+DAMAGED_EXIF = {
+    "short": b"Exif\0\0II*\0",
+    "no TIFF": b"Exif\0\0" + b"\xff" * 20,
+    "offset beyond the end": b"Exif\0\0II*\0\xff\xff\xff\x7f",
+    "cut in its directory": SIDEWAYS[:20],
+    "a word": b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abc\0\0\0\0\0",
+    "0": SIDEWAYS % 0,
+    "9": SIDEWAYS % 9,
+}
+
+
+def with_exif(format, exif):
+    """The bytes of an RGB image of 3 x 2 pixels, all different, with this EXIF."""
+    file = io.BytesIO()
+    values = np.arange(0, 252, 14, dtype=np.uint8).reshape(2, 3, 3)
+    Image.fromarray(values).save(file, format, exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("name", DAMAGED_EXIF)
+@pytest.mark.filterwarnings("ignore:.*EXIF data:UserWarning")
+def test_an_image_with_damaged_exif_is_upright_as_stored(format, name):
+    whole = with_exif(format, DAMAGED_EXIF[name])
+    stored = np.asarray(Image.open(io.BytesIO(whole)))
+    assert np.array_equal(np.asarray(as_mode(Image.open(io.BytesIO(whole)), "RGB")), stored)
+
+
+@pytest.mark.parametrize("held", range(1, 9))
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_each_orientation_is_turned_once_as_pillow_turns_it(format, held):
+    whole = with_exif(format, SIDEWAYS % held)
+    turned = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(whole))))
+    assert turned.shape == ((2, 3, 3) if held < 5 else (3, 2, 3))
+    once = as_mode(Image.open(io.BytesIO(whole)), "RGB")
+    assert np.array_equal(np.asarray(once), turned)
+    assert np.array_equal(np.asarray(as_mode(once, "RGB")), turned)
+    image = Image.open(io.BytesIO(whole))
+    copied = Image.fromarray(np.asarray(image))  # as a composited image, it has no EXIF of its own
+    assert np.array_equal(np.asarray(upright(copied, image)), turned)
+
+
+def test_a_sideways_tiff_of_16_bits_a_channel_is_turned_once():
+    values = np.arange(0, 65536, 3700)[:18].reshape(2, 3, 3)
+    image = tiff(values, 2, orientation=6)
+    assert (kind(image), exact(image)) == ("integers", True)
+    # Orientation 6 is stored with its left edge at the top, so it is turned by 90 degrees clockwise.
+    assert np.array_equal(np.asarray(as_mode(image, "RGB")), np.rot90(values >> 8, -1))
+
+
+def test_16_bits_of_cmyk_are_ink_and_not_red_green_and_blue():
+    inks = np.array([[[0, 0, 0, 0], [65535, 0, 0, 0], [0, 0, 0, 65535]]])
+    image = tiff(inks, 5)
+    assert (kind(image), exact(image)) == ("integers", False)
+    assert np.asarray(plain(image, None, 65535.0)).tolist() == [[[255] * 3, [0, 255, 255], [0] * 3]]

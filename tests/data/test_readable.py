@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,6 +8,7 @@ from deconfuse.data.images import FileImages
 from deconfuse.data.pixels import Pixels
 from deconfuse.data.readable import readable
 from deconfuse.system.errors import UserError
+from tests.data.test_pixels import png_bytes
 from tests.samples import BAD, encoded, made
 
 
@@ -129,8 +132,9 @@ def test_all_images_of_a_kind_have_the_scale_of_the_largest_value(tmp_path, caps
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([[0, np.nan]], r"NaN or infinite"),
-        ([[-0.5, 1]], r"values below 0, down to -0\.5"),
+        ([[0, np.nan]], r"NaN or infinite values; mend the file or set dataset\.on_bad_image=skip$"),
+        ([[0, np.inf]], r"NaN or infinite values; mend the file"),
+        ([[-0.5, 1]], r"values below 0, down to -0\.5; set dataset\.value_range=\[BLACK,WHITE\], the values"),
         ([[0, 3.0]], r"neither of 0 to 1 nor of 0 to 255\)?; set dataset\.value_range=\[0,1\]"),
     ],
 )
@@ -139,6 +143,91 @@ def test_floats_without_a_scale_are_refused_with_the_files_name(tmp_path, values
     Image.fromarray(np.array(values, np.float32)).save(path)
     with pytest.raises(UserError, match=rf"x\.tif: .*{said}"):
         readable(FileImages([path]), "raise")
+
+
+def test_nan_is_refused_with_a_value_range_too(tmp_path):
+    path = tmp_path / "x.tif"
+    Image.fromarray(np.array([[0, np.nan]], np.float32)).save(path)
+    with pytest.raises(UserError, match=r"x\.tif: it holds NaN or infinite values; mend the file"):
+        readable(FileImages([path], pixels=Pixels(value_range=[0, 1])), "raise")
+
+
+def negative(tmp_path, n):
+    """Float images with values from -1 to 1."""
+    files = [tmp_path / f"negative{i}.tif" for i in range(n)]
+    for file in files:
+        Image.fromarray(np.array([[-1, 0, 1]], np.float32)).save(file)
+    return files
+
+
+def test_many_images_with_negative_values_are_answered_with_the_range(tmp_path):
+    files = negative(tmp_path, 2)
+    what = [f"{file}: it holds values below 0, down to -1" for file in files]
+    words = "set dataset.value_range=[BLACK,WHITE], the values of black and of white"
+    with pytest.raises(UserError) as caught:
+        readable(FileImages(files), "raise")
+    assert str(caught.value) == f"2 of 2 images can't be used: {what[0]}, {what[1]}; {words}"
+    assert np.asarray(FileImages(files, pixels=Pixels(value_range=[-1, 1]))[0]).tolist() == [[0, 128, 255]]
+    (tmp_path / "zero.png").write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        readable(FileImages([*files, tmp_path / "zero.png"]), "raise")
+    assert str(caught.value).endswith(
+        f"; mend or replace them, or set dataset.on_bad_image=skip; for values below 0 {words}"
+    )
+
+
+def test_skip_says_how_an_image_with_negative_values_is_kept(tmp_path, capsys):
+    files = negative(tmp_path, 1)
+    assert readable(FileImages(files), "skip").tolist() == []
+    assert capsys.readouterr().err.splitlines() == [
+        f"skipped {files[0]}: it holds values below 0, down to -1; to keep it, "
+        "set dataset.value_range=[BLACK,WHITE], the values of black and of white"
+    ]
+
+
+def grey_with_alpha(path, grey):
+    """A PNG of 16-bit grey with alpha, of one opaque pixel."""
+    path.write_bytes(png_bytes([struct.pack(">2H", grey, 65535)], 4, 16, 1))
+    return path
+
+
+def grey_of_16_bits(path, grey):
+    Image.fromarray(np.array([[grey]], np.uint16)).save(path)
+    return path
+
+
+def test_twelve_bits_of_grey_with_alpha_are_refused_before_training(tmp_path):
+    files = [grey_of_16_bits(tmp_path / "a.png", 1000), grey_with_alpha(tmp_path / "b.png", 4000)]
+    words = (
+        f"{files[1]}: Pillow reads the upper 8 of its 16 bits alone, which is too few where 0 is black and "
+        "4095 white, in place of 0 and 65535; save it with 8 bits a channel or set dataset.on_bad_image=skip"
+    )
+    for given in (None, [0, 4095]):
+        images = FileImages(files, pixels=Pixels(value_range=given))
+        with pytest.raises(UserError) as caught:
+            readable(images, "raise")
+        assert str(caught.value) == words
+
+
+def test_twelve_bits_of_grey_with_alpha_are_skipped_and_decide_no_scale(tmp_path, capsys):
+    files = [grey_of_16_bits(tmp_path / "a.png", 1000), grey_with_alpha(tmp_path / "b.png", 4000)]
+    images = FileImages(files)
+    assert readable(images, "skip").tolist() == [0]
+    assert (images.whites, images.deep) == ({"integers": 1023.0}, {0: "integers"})
+    assert np.asarray(images[0]).tolist() == [[1000 >> 2]]
+    skipped, scale = capsys.readouterr().err.splitlines()
+    assert skipped.startswith(f"skipped {files[1]}: Pillow reads the upper 8 of its 16 bits alone")
+    assert scale.startswith("1 images of integers beyond 8 bits: 0 is black and 1023 white")
+    ranged = FileImages(files, pixels=Pixels(value_range=[0, 4095]))
+    assert readable(ranged, "skip").tolist() == [0]
+
+
+@pytest.mark.parametrize("given", [None, [0, 65535]])
+def test_sixteen_bits_of_grey_with_alpha_are_read(tmp_path, given):
+    files = [grey_of_16_bits(tmp_path / "a.png", 1000), grey_with_alpha(tmp_path / "b.png", 60000)]
+    images = FileImages(files, pixels=Pixels(value_range=given))
+    assert readable(images, "raise").tolist() == [0, 1]
+    assert np.unique(np.asarray(images[1])).tolist() == [60000 >> 8]
 
 
 def test_skip_of_nothing_but_bad_images_leaves_none(tmp_path):

@@ -6,6 +6,7 @@ process found, gives each process the scores of its own shard, and nothing else 
 
 import typing
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from torch import nn
 
+from deconfuse.attribution import rows
 from deconfuse.attribution.attribute import takes_earlier
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.network import Network
@@ -79,7 +81,7 @@ def on_head(method: partial, folder) -> torch.Tensor:
     """The scores of all rows, from each process's own."""
     (training, targets), (before, were) = side(5), side(8)
     scores = method(own(training), targets, **more(method, (own(before), were)))
-    return of_all(scores, N, folder)
+    return of_all(scores, N, folder, scores.dtype)
 
 
 def on_network(method: partial) -> torch.Tensor:
@@ -95,6 +97,8 @@ def does_networks(method: partial) -> bool:
 def everything(methods: dict[str, partial], folder) -> dict:
     """All scores, by method and by what is attributed."""
     found = {(name, "head"): on_head(method, folder) for name, method in methods.items()}
+    with patch.object(rows, "PART_ROWS", 5):  # shards of 11 and 12 rows are taken in three parts each
+        found |= {(name, "head in parts"): on_head(method, folder) for name, method in methods.items()}
     whole = {name: method for name, method in methods.items() if name in OPTIONS and does_networks(method)}
     return found | {(name, "network"): on_network(method) for name, method in whole.items()}
 

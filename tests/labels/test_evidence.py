@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -115,3 +118,18 @@ def test_where_no_other_label_is_known_the_odds_are_finite():
     label, log_odds = odds(votes, torch.zeros(1, dtype=torch.long))
     assert label.tolist() == [0]
     assert -100 < log_odds.item() < -80
+
+
+def test_a_side_in_float64_beside_one_in_float32_counts_alike(toy):
+    """As a checkpoint whose embeddings have nearly one direction is judged in float64."""
+    training, _ = toy
+    single = replace(
+        training,
+        features=training.features.float(),
+        weight=training.weight.float(),
+        bias=training.bias.float(),
+        loss=copy.deepcopy(training.loss).float(),
+    )
+    mixed, double = (evidence([training, other], 4) for other in (single, training))
+    assert mixed.share.dtype == torch.float64
+    torch.testing.assert_close(mixed.own, double.own, rtol=0, atol=1e-6)

@@ -109,7 +109,8 @@ def test_what_is_stale_is_explained_again_and_nothing_else(go, tmp_path, capsys,
     # What another format's code left is stale, and again=true takes nothing for done.
     words[1] = "influence=random"
     for word, number in (("again=false", 7), ("again=true", 7)):
-        monkeypatch.setattr("deconfuse.runs.results.RESULTS_FORMAT", number)
+        for module in ("results", "finished"):
+            monkeypatch.setattr(f"deconfuse.runs.{module}.RESULTS_FORMAT", number)
         before = kept(output)
         assert go(*words, word) == 0
         assert [folder.name.split("-")[4] for folder in again()] == ["random"]

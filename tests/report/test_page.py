@@ -122,7 +122,8 @@ def test_any_name_is_text_in_a_script(tmp_path):
 
 
 def test_maps_keep_their_shape_and_query_comes_before_gallery(tmp_path):
-    train = torch.tensor([[0.0, 0], [4, 0], [4, 2], [0, 2]])
+    # Directions of a rectangle far along a third axis, which keep its shape to 1e-6.
+    train = torch.tensor([[-2.0, -1, 3e3], [2, -1, 3e3], [2, 1, 3e3], [-2, 1, 3e3]], dtype=torch.float64)
     sides = {"train": train, "query": train[:3] * 5, "gallery": train[3:] * 5}
     told = page.maps(tmp_path, sides, True, 0)
     assert [(one["side"], one["way"]) for one in told] == [("train", "pca"), ("test", "pca")]

@@ -26,10 +26,13 @@ def test_the_usual_settings_of_each_option_and_data_set(tmp_path):
 def test_of_settings_that_as_many_have_the_usual_ones_are_those_of_conf(tmp_path):
     def made(radius, seed=0):
         return finish(
-            tmp_path, f"{radius}-{seed}", seed, settings={"influence": {"radius": radius, "n_theta": 1}}
+            tmp_path,
+            f"{radius}-{seed}",
+            seed,
+            settings={"influence": {"path": {"radius": radius}, "n_theta": 1}},
         )
 
-    given = yaml.safe_load((ROOT / "conf/influence/eif.yaml").read_text())["radius"]
+    given = yaml.safe_load((ROOT / "conf/influence/eif.yaml").read_text())["path"]["radius"]
     runs = [made(radius) for radius in (0.0025, 0.01, given, 0.04, 0.16)]
     for order in (runs, runs[::-1]):
         assert usual(order, "influence") == [runs[2]]

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from deconfuse.attribution import kronecker
-from deconfuse.attribution.curvature import spectrum
 from deconfuse.attribution.head import Targets
+from deconfuse.attribution.solving import spectrum
 from deconfuse.influence import eif, ekfac, influence_function
 from deconfuse.report.projection import pca
 from deconfuse.system.errors import UserError
@@ -55,8 +55,10 @@ def test_every_factorisation_goes_this_way(toy):
         ],
         "inv": [
             (
-                lambda: influence_function.scores(training, targets, solver="explicit"),
-                r"the damped Hessian: .*raise influence.damping \(lambda is .*influence.solver=cg",
+                lambda: influence_function.scores(
+                    training, targets, solver=influence_function.Solver(kind="explicit")
+                ),
+                r"the damped Hessian: .*raise influence.damping \(lambda is .*influence.solver.kind=cg",
             )
         ],
         "qr": [(lambda: eif.scores(training, targets), "embeddings of the confused samples")],

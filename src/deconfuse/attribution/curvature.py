@@ -65,13 +65,20 @@ def hvp(training: Training, v: Float[Tensor, "b m D"], bend: "Bend | None" = Non
 
     bend: the pieces of a softmax loss's second derivative, from `bend_of`; None: autograd, for any loss.
     """
+    return total(training, _summed_product(training, v, bend)) / len(of_every_process(training))
+
+
+def _summed_product(
+    training: Training, v: Float[Tensor, "b m D"], bend: "Bend | None"
+) -> Float[Tensor, "b m D"]:
+    """The sum over a side's rows of each one's d^2l/dW^2 V."""
     b, m, _ = v.shape
     s = training.features @ v.flatten(0, 1).T  # (n, b m)
     if bend is not None:
         t = bend.product(s.view(-1, b, m)).flatten(1)
     else:
         t = torch.cat([hessian_product_z(training, training.z, each) for each in s.split(m, dim=1)], 1)
-    return (total(training, t.T @ training.features) / len(of_every_process(training))).view(v.shape)
+    return (t.T @ training.features).view(v.shape)
 
 
 @dataclass(frozen=True)
@@ -135,7 +142,8 @@ def hessian_of(training: Training) -> Callable[[Float[Tensor, "b m D"]], Float[T
         return partial(hvp, training, bend=bend_of(training))
 
     def product(v: Tensor) -> Tensor:
-        return sum(len(part) / len(training) * hvp(part, v, bend_of(part)) for _, part in parts(training))
+        own = sum(_summed_product(part, v, bend_of(part)) for _, part in parts(training))
+        return total(training, own) / len(of_every_process(training))
 
     return product
 

@@ -1,6 +1,6 @@
 """Look at a trained model: one pass of its frozen backbone, then who is taken for whom, and how often.
 
-From the features on, everything is a function of features. One search of nearest neighbours gives both the
+All that follows the pass is computed from its features. One search of nearest neighbours gives both the
 retrieval metrics and the confusions, so that they agree on any input.
 """
 

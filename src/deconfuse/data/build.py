@@ -172,7 +172,10 @@ def _check_labels(listing: Listing, pairs: list[tuple[int, int]]) -> None:
 
 
 def _without_small(listing: Listing, rows: np.ndarray, on_small_class: str) -> np.ndarray:
-    """Drop, or refuse, classes with a single sample, for which no other sample could be retrieved."""
+    """Drop, or refuse, classes with a single sample, for which no other sample could be retrieved.
+
+    Prints how many classes and images are dropped, and the names of the first classes.
+    """
     if on_small_class == "keep" or not len(rows):
         return rows
     codes, words = listing.class_codes
@@ -185,6 +188,11 @@ def _without_small(listing: Listing, rows: np.ndarray, on_small_class: str) -> n
             f"{listing.source}: {len(small)} class(es) have a single image: "
             f"{shorten(word for _, word in small)}; "
             "add images, or leave them out with dataset.on_small_class=drop"
+        )
+    if small:
+        console.print(
+            f"{listing.source}: {len(small)} class(es) with a single image are left out, {len(small)} "
+            f"image(s) of {len(rows)} (dataset.on_small_class=drop): {shorten(word for _, word in small)}"
         )
     return rows[counts[key] >= 2]
 

@@ -15,24 +15,26 @@ import numpy as np
 from PIL import Image
 
 from deconfuse.data.image_files import complete, hush_large_images
-from deconfuse.data.pixels import Pixels, extremes, kind, plain, upright
+from deconfuse.data.pixels import RANGE, SKIP, Pixels, Unscalable, exact, extremes, kind, plain, upright
 from deconfuse.system.errors import UserError
 
-SKIP = "set dataset.on_bad_image=skip"
 MEND = f"replace it or {SKIP}"
 FED = ("image_size", "image_resize", "channels", "augment", "on_small_class")
-READ_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 ENDS = 4096  # bytes at the start and at the end of a file that its fingerprint is made of
 RELEASED_EVERY = 4096  # rows read from a mapped file before its memory is given back to the system
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `FileImages.inspect` found: (width, height), `pixels.kind`, and the largest value of a kind."""
+    """What `FileImages.inspect` found: (width, height), `pixels.kind`, and the largest value of a kind.
+
+    exact: False if Pillow reads only the upper 8 of 16 bits.
+    """
 
     size: tuple[int, int]
     kind: str
     largest: float
+    exact: bool = True
 
 
 class FileImages(Sequence):
@@ -41,7 +43,8 @@ class FileImages(Sequence):
     Items are L or RGB, 8 bits a channel, composited and upright (pixels.py). files: paths, as str or Path.
     boxes (n, 4): left, top, right and bottom edge in pixels of the file, counted from 0, right and bottom
     exclusive. Images are cut to their boxes; an edge beyond the image's edge is moved onto it.
-    whites: the value of white of all integer images and of all float images, which `readable` finds.
+    whites: the value of white of all integer images and of all float images, which `readable` finds. An image
+    of such a kind is refused if neither its white nor pixels.value_range is known.
     """
 
     USES = (*FED, "on_bad_image", "background", "value_range")
@@ -62,10 +65,17 @@ class FileImages(Sequence):
 
     def __getitem__(self, i: int) -> Image.Image:
         with self.opened(i) as image:
-            found = plain(image, self.pixels, self.whites.get(kind(image)))
-            if self.boxes is not None:
-                found = _cut(found, self.boxes[i], self.path(i))
-            return upright(found, image)
+            sort = kind(image)
+            if sort and self.pixels.value_range is None and sort not in self.whites:
+                raise _no_white(self.path(i), sort)
+            return self._read(i, image, self.whites.get(sort))
+
+    def _read(self, i: int, image: Image.Image, white: float | None) -> Image.Image:
+        """Item i, made from its opened file."""
+        found = plain(image, self.pixels, white)
+        if self.boxes is not None:
+            found = _cut(found, self.boxes[i], self.path(i))
+        return upright(found, image)
 
     def path(self, i: int) -> Path:
         """The path of file i. Paths are made one at a time, as a million of them take seconds."""
@@ -81,12 +91,18 @@ class FileImages(Sequence):
                 yield image
         except FileNotFoundError:
             raise _gone(path) from None
-        except READ_ERRORS as error:
+        except (UserError, MemoryError):
+            raise
+        except Unscalable as error:
+            raise unusable(path, error) from None
+        except Exception as error:  # each of Pillow's decoders has its own kinds of errors
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{path}: not a readable image ({reason}); {MEND}") from None
+            raise UserError(f"{path}: not a readable image ({reason}); {MEND}") from error
 
     def inspect(self, i: int, whole: bool) -> Inspection:
-        """Read the header of file i and look for its end; with `whole`, decode all its pixels.
+        """Read the header of file i and look for its end; with `whole`, read it as item i is read.
+
+        An image of more than 8 bits is always decoded, for its largest value or with the given value_range.
 
         Raises UserError if the file can't be read, or if its box lies outside the image.
         """
@@ -95,9 +111,10 @@ class FileImages(Sequence):
             if self.boxes is not None:
                 _inside(self.boxes[i], size, self.path(i))
             if sort and self.pixels.value_range is None:
-                return Inspection(size, sort, extremes(image)[1])
-            if whole or not complete(image, self.path(i)):
-                plain(image, self.pixels)
+                bits = exact(image)  # before the pixels are loaded
+                return Inspection(size, sort, extremes(image)[1], bits)
+            if whole or sort or not complete(image, self.path(i)):
+                self._read(i, image, None)
             return Inspection(size, sort, 0.0)
 
     def content(self, i: int) -> bytes:
@@ -124,6 +141,18 @@ class FileImages(Sequence):
 
 def _gone(path: Path) -> UserError:
     return UserError(f"{path}: the image is gone; restore it or take it off the list")
+
+
+def _no_white(path: Path, sort: str) -> UserError:
+    return UserError(
+        f"{path}: it holds {sort} beyond 8 bits, and the value of white is not known, as the images were not "
+        f"looked at beforehand (dataset.on_bad_image=later); {RANGE}"
+    )
+
+
+def unusable(path: Path, error: Unscalable) -> UserError:
+    """The error with the file's name and the fix."""
+    return UserError(f"{path}: {error}; {error.fix}")
 
 
 def _inside(box: np.ndarray, size: tuple[int, int], path: Path) -> tuple[float, float, float, float]:

@@ -7,12 +7,34 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageColor
 
 from deconfuse.system.errors import UserError
 
 INTEGERS = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+RANGE = "set dataset.value_range=[BLACK,WHITE], the values of black and of white"
+SKIP = "set dataset.on_bad_image=skip"
+NOT_FINITE = ("it holds NaN or infinite values", f"mend the file or {SKIP}")
 UNCLEAR = 16  # floats with a largest value between 1 and this have neither the range 0 to 1 nor 0 to 255
+
+TURNS = {  # what turns an image of each EXIF orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+TURNED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow keeps an orientation
+
+
+class Unscalable(ValueError):
+    """The values of an image can't become 8 bits; fix: what the user can do, as the end of a message."""
+
+    def __init__(self, what: str, fix: str):
+        super().__init__(what)
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -66,15 +88,18 @@ def kind(image: Image.Image) -> str:
 
 
 def extremes(image: Image.Image) -> tuple[float, float]:
-    """The least and the largest value of an image whose `kind` is not ""; ValueError if one is not finite."""
+    """The least and the largest value of an image whose `kind` is not "".
+
+    Raises Unscalable if a value is negative or not finite.
+    """
     values = _values(image)
     if values is None:  # Pillow gives only the upper 8 of 16 bits
         values = np.asarray(image).astype(np.uint16) * 257
     values = values[..., :3] if values.ndim == 3 else values  # an alpha channel is no brightness
     if not np.isfinite(values).all():
-        raise ValueError("it holds NaN or infinite values")
+        raise Unscalable(*NOT_FINITE)
     if values.min() < 0:
-        raise ValueError(f"it holds values below 0, down to {values.min():g}")
+        raise Unscalable(f"it holds values below 0, down to {values.min():g}", RANGE)
     return float(values.min()), float(values.max())
 
 
@@ -108,7 +133,7 @@ def plain(image: Image.Image, pixels: Pixels | None = None, white: float | None 
     """The image as L or RGB of 8 bits, composited on the background, but not turned upright.
 
     white: the value of white of images of this kind; None: from the image's own largest value.
-    Raises ValueError if the values can't be scaled.
+    Raises ValueError if the values can't be scaled; it is Unscalable where the fix is known.
     """
     pixels = pixels or Pixels()
     if kind(image):
@@ -124,13 +149,27 @@ def plain(image: Image.Image, pixels: Pixels | None = None, white: float | None 
 
 def upright(image: Image.Image, orientation: Image.Image | None = None) -> Image.Image:
     """The image turned upright by its EXIF orientation, or by that of the image it was made from."""
-    held = (orientation or image).getexif().get(0x0112, 1)
-    if held == 1:
+    turn = TURNS.get(held_orientation(orientation or image))
+    if turn is None:
         return image
-    if orientation is not None and orientation is not image:
-        image = image.copy()
-        image.getexif()[0x0112] = held
-    return ImageOps.exif_transpose(image)
+    found = image.transpose(turn)
+    for key in TURNED:  # so that it is not turned again
+        found.info.pop(key, None)
+    return found
+
+
+def held_orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image, 1 to 8; 1, upright as stored, if its EXIF is damaged or has none.
+
+    1 for TIFF too, as Pillow turns these when it loads them.
+    """
+    if image.format == "TIFF":
+        return 1
+    try:
+        held = image.getexif().get(0x0112, 1)
+        return held if held in TURNS else 1
+    except Exception:  # Pillow raises many kinds, struct.error, SyntaxError, TypeError and others
+        return 1
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -146,17 +185,33 @@ def _raw_mode(image: Image.Image) -> str:
     return first if isinstance(first, str) else ""
 
 
+def exact(image: Image.Image) -> bool:
+    """True if Pillow can read all bits of an image that is not loaded yet; else it reads 8 of 16 bits."""
+    name, _, order = _raw_mode(image).partition(";16")
+    colour = name == image.mode and name in ("RGB", "RGBA") and order in ("B", "L", "N")
+    return colour or image.mode == "F" or image.mode in INTEGERS
+
+
+def check_upper(black: float, white: float) -> None:
+    """Raise Unscalable if the upper 8 of 16 bits don't tell the brightness between these values."""
+    if (black, white) != (0, 65535):
+        raise Unscalable(
+            f"Pillow reads the upper 8 of its 16 bits alone, which is too few where {black:g} is black and "
+            f"{white:g} white, in place of 0 and 65535",
+            f"save it with 8 bits a channel or {SKIP}",
+        )
+
+
 def _values(image: Image.Image) -> np.ndarray | None:
-    """The values of an image with all their bits, (h, w) or (h, w, channels); None if Pillow can't read them.
+    """The values of an image with all their bits, (h, w) or (h, w, channels); None if not `exact`.
 
     Pillow keeps the upper byte of 16-bit colour. Read again with swapped bytes, it keeps the lower byte.
     """
-    raw = _raw_mode(image)
+    if not exact(image):
+        return None
     if image.mode == "F" or image.mode in INTEGERS:
         return np.asarray(image)
-    name, _, order = raw.partition(";16")
-    if name != image.mode or order not in ("B", "L", "N"):
-        return None
+    name, _, order = _raw_mode(image).partition(";16")
     swapped = f"{name};16{'L' if order == 'B' else 'B'}"
     image.fp.seek(0)
     file = io.BytesIO(image.fp.read())
@@ -179,14 +234,13 @@ def _deep(image: Image.Image, pixels: Pixels, white: float | None) -> Image.Imag
         largest = extremes(image)[1]
         white = white_of(sort, largest) if white is None else white
         if largest > white:
-            raise ValueError(f"its largest value is {largest:g}, above {white:g}")
+            raise Unscalable(f"its largest value is {largest:g}, above {white:g}", RANGE)
     values = _values(image)
     if values is None:
-        if (black, white) != (0, 65535):
-            raise ValueError("12 bits of 16-bit grey with alpha can't be read; save it with 8 bits")
+        check_upper(black, white)
         return _composited(_with_alpha(image, ""), pixels.colour)
     if not np.isfinite(values).all():
-        raise ValueError("it holds NaN or infinite values")
+        raise Unscalable(*NOT_FINITE)
     found = Image.fromarray(scaled(values[..., :3] if values.ndim == 3 else values, black, white))
     if values.ndim == 3 and values.shape[2] == 4:
         found.putalpha(Image.fromarray((values[..., 3] >> 8).astype(np.uint8)))

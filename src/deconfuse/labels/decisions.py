@@ -2,8 +2,8 @@
 
 A decisions file is JSON, as the report's page exports it, or CSV. Labels to give may also come from a run's
 relabels.csv, from a clean_list.csv, or from a plain list of path and label. In CSVs that a run or the report
-writes, text that a spreadsheet would compute begins with ' (`artifacts.guarded`), which is taken off here. A
-plain list is taken as it is written.
+writes, text that a spreadsheet would compute begins with ' (`system.files.guarded`), which is taken off here.
+A plain list is taken as it is written.
 """
 
 import json

@@ -5,6 +5,7 @@ the embeddings are drawn towards wrong labels that the head has learnt, the back
 in training little has been learnt, late too much. Their errors differ, so the plain mean of all is safe.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -43,15 +44,17 @@ def evidence(
     c = classes_of(sides[0])
     kept = min(KEPT, c)
     classes = torch.empty(len(given), kept, dtype=torch.long, device=given.device)
-    share = sides[0].z.new_empty(len(given), kept)
-    own = sides[0].z.new_empty(len(given))
+    # A side in float64, as one of nearly one direction is, makes the whole sum one of float64.
+    dtype = functools.reduce(torch.promote_types, (side.z.dtype for side in sides))
+    share = sides[0].z.new_empty(len(given), kept, dtype=dtype)
+    own = sides[0].z.new_empty(len(given), dtype=dtype)
     tile = tile or max(1, TILE_BYTES // (8 * c))
     for start in range(0, len(given), tile):
         rows = slice(start, start + tile)
         total = share.new_zeros(len(given[rows]), c)
         for side, pair in zip(sides, votes, strict=True):
             for one in pair:  # a neighbour's share is its label's, so equal labels write equal numbers
-                total += torch.zeros_like(total).scatter_(1, one.classes[rows], one.share[rows])
+                total += torch.zeros_like(total).scatter_(1, one.classes[rows], one.share[rows].to(dtype))
             total += F.softmax(SCALE * class_cosines(side, rows), dim=1)
         total /= 3 * len(sides)
         share[rows], classes[rows] = total.topk(kept, dim=1)

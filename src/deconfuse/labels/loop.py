@@ -64,8 +64,8 @@ def allowed(plan: Relabelling, candidates: int | None, model: Embedder) -> None:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a round trains with: labels (n,), left_out (n,) of training, evidence (n,): P of its label
-    beside the other one of two, the label given and the most likely other; in [0, 1]."""
+    """What a round trains with: labels (n,), left_out (n,) of training, and evidence (n,) in [0, 1], which is
+    P(chosen) / (P(given) + P(best alternative)); chosen is the one of these two that `labels` has."""
 
     labels: np.ndarray
     left_out: np.ndarray

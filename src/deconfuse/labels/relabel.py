@@ -82,7 +82,7 @@ def vote(
 
     Algorithm 1, with d the Euclidean distance of the embeddings, as they are given or scaled to length one
     first (unit), which is done in float64. k: by default the median class size. tile: samples at a time (by
-    memory). voters: whose labels count (all); K is capped at the other voters there are. Raises UserError for
+    memory). voters: whose labels count (all); K is at most the number of other voters. Raises UserError for
     fewer than two samples or voters.
     """
     if len(labels) < 2 or (voters is not None and int(voters.sum()) < 2):

@@ -2,6 +2,10 @@
 
 If they are started here, the process that the user started does none of the job's work. It watches the new
 processes: when one of them fails or dies, it ends the others and says in one line what happened.
+
+torch's elastic agent is not used for this: it ends the other processes at once when one fails, so that what
+they were writing is cut off and the cause is lost; it sends a terminal's Ctrl-C a second time, prints error
+lines of its own, and keeps its signal handlers.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Nearest neighbours in tiles, and the retrieval metrics made of them."""
+"""Retrieval metrics: R@k and MAP@R from one search of the nearest neighbours, and NMI from k-means."""
 
 import warnings
 from dataclasses import dataclass

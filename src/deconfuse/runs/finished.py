@@ -108,7 +108,7 @@ class Run:
             raise ValueError(f"not the {size} bytes that the run wrote")
 
     def setting(self, *without: str) -> str:
-        """A hash of the settings, without those named, such as influence or influence.radius."""
+        """A hash of the settings, without those named, such as influence or influence.path.radius."""
         left = copy.deepcopy(self.settings) if without else self.settings
         for path in without:
             *groups, key = path.split(".")

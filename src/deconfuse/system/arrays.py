@@ -39,7 +39,8 @@ def add_array(file: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
 def add_rows(file: zipfile.ZipFile, name: str, n: int, batches: Iterable[np.ndarray]) -> None:
     """Write an array of n rows that come batch by batch, so that it is never in memory as a whole.
 
-    Raises ValueError if there are more or fewer than n rows.
+    numpy's open_memmap is not used: writing through a mapping turns a full disk into SIGBUS, which ends the
+    process, and an .npy file has no checksum. Raises ValueError if there are more or fewer than n rows.
     """
     written = 0
     with _member(file, name) as member:
