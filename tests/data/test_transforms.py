@@ -5,6 +5,7 @@ from PIL import Image
 
 from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
 from deconfuse.data.pixels import as_mode
+from deconfuse.data.readable import readable
 from deconfuse.data.split import ImageSpec, Part
 from deconfuse.data.transforms import ImageDataset, RowDataset, transforms
 from deconfuse.system.errors import UserError
@@ -191,7 +192,9 @@ def test_the_global_random_state_is_put_back_when_an_image_cannot_be_read(tmp_pa
 
 
 def single(path, channels):
-    part = Part(FileImages([path]), np.array([0]), np.array([0]), (path.name,))
+    images = FileImages([path])
+    readable(images, "raise")  # finds the value of white
+    part = Part(images, np.array([0]), np.array([0]), (path.name,))
     _, evaluation = transforms(ImageSpec(8, channels, "none"), (0.0,) * channels, (1.0,) * channels)
     return ImageDataset(part, part.labels, evaluation, channels)[0][0].numpy()
 

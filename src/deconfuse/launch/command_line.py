@@ -166,7 +166,7 @@ def _deeper(name: str, group: DictConfig) -> str:
     """Text that asks for the key nearest to name one level below the group; "" if none is near."""
     below = [
         f"{outer}.{inner}"
-        for outer, value in group.items()
+        for outer, value in group.items_ex(resolve=False)  # a key without a value is no group
         if isinstance(value, DictConfig)
         for inner in value
         if not str(inner).startswith("_")
