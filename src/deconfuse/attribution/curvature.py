@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deconfuse.attribution.head import TILE_BYTES, Training
+from deconfuse.attribution.head import Training
 from deconfuse.attribution.rows import of_every_process, part_rows, parts, total
+from deconfuse.kernels.exp_sums import TILE_BYTES
 from deconfuse.system.errors import UserError
 
 WIDE_BYTES = 2 * 2**20  # of a tile's logits or embeddings: fits a cache
