@@ -144,7 +144,7 @@ def retrain(
     job: Job, frozen: Frozen, targets: Targets, influence: Float[Tensor, "g n"]
 ) -> reweight.Changes | None:
     """What training the head again by the scores changes; None where it was not asked for."""
-    source = reweight.Source(job.subject.model, job.subject.data, job.start.trainer)
+    source = reweight.BatchSource(job.subject.model, job.subject.data, job.start.trainer)
     return distributed.told(
         lambda: reweight.reweight(job.ask.retraining, frozen.training, targets, influence, source)
     )

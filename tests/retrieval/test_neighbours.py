@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deconfuse.retrieval import neighbours
-from deconfuse.retrieval.neighbours import nearest, pair_distances, row_lengths, search, smallest
+from deconfuse.retrieval import coordinates, neighbours
+from deconfuse.retrieval.coordinates import pair_distances, row_lengths
+from deconfuse.retrieval.neighbours import nearest, search, smallest
 from tests.drawn import points
 
 OFFSETS = [0.0, 1.0, 300.0, 1e3, 5e3, 1e4]
@@ -187,7 +188,7 @@ def test_numbers_that_are_not_finite_count_as_zero():
 def test_blocks_of_whole_rows_are_as_one(monkeypatch):
     z = cloud(331, 5, 300.0)
     monkeypatch.setattr(neighbours, "HELD", 5000)
-    monkeypatch.setattr(neighbours, "CHUNK", 37)
+    monkeypatch.setattr(coordinates, "CHUNK", 37)
     agree(z, z, 300, same=True)
     agree(z[torch.arange(331) % 90], z, 8, same=False)
 
@@ -202,7 +203,7 @@ def test_a_few_numbers_in_float64_are_held_at_a_time(monkeypatch):
         return result
 
     monkeypatch.setattr(neighbours, "HELD", 2**12)
-    monkeypatch.setattr(neighbours.torch, "addmm", watched)
+    monkeypatch.setattr(torch, "addmm", watched)
     z = cloud(1, 5, 300.0).repeat(211, 1)
     for k in (1, 210):
         nearest(z, z, k, same=True)

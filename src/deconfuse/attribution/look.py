@@ -18,7 +18,8 @@ from deconfuse.attribution.features import find_or_extract
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.rows import parts as rows_of
 from deconfuse.data.split import Split
-from deconfuse.retrieval.confusion import Explained, Pairs, Queries, retrieve
+from deconfuse.retrieval.confusion import Explained, Pairs, retrieve
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.progress import console

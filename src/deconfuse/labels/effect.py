@@ -9,8 +9,9 @@ import pandas as pd
 from deconfuse.attribution.look import Seen, Subject, look
 from deconfuse.data.split import Split
 from deconfuse.labels.corrections import Corrections
-from deconfuse.retrieval.confusion import Queries, distance
+from deconfuse.retrieval.confusion import distance
 from deconfuse.retrieval.metrics import MEASURES
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system.progress import console
 from deconfuse.training.train import Start, another
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deconfuse.retrieval.metrics import nearest
+from deconfuse.retrieval.neighbours import nearest
 from deconfuse.system.errors import UserError, count
 from deconfuse.system.progress import track
 

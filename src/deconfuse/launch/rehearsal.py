@@ -11,7 +11,8 @@ from deconfuse.attribution.head import Training
 from deconfuse.data.split import ImageSpec, RowSpec, Split
 from deconfuse.labels.judge import votes
 from deconfuse.launch.experiments import labels_of
-from deconfuse.retrieval.confusion import Queries, find
+from deconfuse.retrieval.confusion import find
+from deconfuse.retrieval.queries import Queries
 from deconfuse.runs import takes
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count
@@ -74,7 +75,8 @@ def rehearse(model: Embedder, ask, spec: ImageSpec | RowSpec) -> None:
     training = Training(phi, labels, model.head.weight.detach(), model.head.bias.detach(), model.loss)
     console.quiet = True  # messages about made-up samples would mislead
     try:
-        ask.target(find(phi, phi, labels, labels, same=True), Queries(phi, phi, labels, labels, True))
+        test = Queries(phi, phi, labels, labels, same=True)
+        ask.target(find(test), test)
         attribute.rehearse(ask.explainer, model, ask.params, spec.shape)
         scores = torch.zeros(1, 4)
         ask.detector(training, scores, votes(training, scores, 1, ask.candidates))

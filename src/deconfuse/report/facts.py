@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deconfuse.report.methods import Method
 from deconfuse.retrieval.confusion import Pairs, groups
-from deconfuse.retrieval.neighbours import pair_distances
+from deconfuse.retrieval.coordinates import pair_distances
 from deconfuse.retrieval.statistics import detection_curve
 from deconfuse.runs.columns import SIGNS
 from deconfuse.runs.tables import Findings

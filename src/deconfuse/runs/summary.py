@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from deconfuse.runs.part import form_of
+from deconfuse.runs.section import form_of
 
 
 def show(metrics: dict, folder: str, console: Console) -> None:

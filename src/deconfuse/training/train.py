@@ -60,12 +60,8 @@ def find_or_train(
         return final, True
 
     def train() -> tuple[Path, bool]:
-        resume = unfinished if unfinished.exists() else None
-        if resume:
-            data.first_epoch = resumable(model, resume, settings)
-            console.print(f"resuming training from {resume}")
         try:
-            fit(model, data, folder, trainer, logger, resume, settings, moments)
+            fit(model, data, folder, trainer, logger, settings, moments)
         except (KeyboardInterrupt, Stopped):
             said(unfinished, model.recipe.epochs)
             raise
@@ -118,15 +114,18 @@ def fit(
     folder: Path,
     trainer,
     logger,
-    resume: Path | None,
     settings: dict | None = None,
     moments=None,
 ) -> None:
-    """Train with Lightning; the last complete epoch is always on disk.
+    """Train with Lightning; the last complete epoch is always on disk, and training goes on after it.
 
     Raises KeyboardInterrupt where Lightning would exit.
     """
-    recipe = model.recipe
+    recipe, unfinished = model.recipe, folder / RESUME
+    resume = unfinished if unfinished.exists() else None
+    if resume:
+        data.first_epoch = resumable(model, resume, settings)
+        console.print(f"resuming training from {resume}")
     # Deterministic mode would also fill every new tensor: a fifth of the time, and nothing here reads one.
     torch.utils.deterministic.fill_uninitialized_memory = False
     keeper = ModelCheckpoint(
