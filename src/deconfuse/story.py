@@ -80,7 +80,7 @@ def run(cfg: DictConfig) -> Path:
     # Judge: which labels look wrong, and what should they be? Does training on those win back what was lost?
     votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates)
     sides = earlier_sides(subject, model.checkpoint)
-    judged = judge.judge(ask.detector, frozen.training, influence, votes, sides)
+    judged = judge.judge(ask.detector, frozen, influence, votes, sides)
     clock.lap("relabelling")
     rounds = relabel_in_rounds(job, seen)
     clock.lap("loop", rounds)

@@ -256,7 +256,7 @@ def test_runs_of_changed_data_and_without_scores_are_counted_and_left_out(output
     also(outputs, "proxynca-seed0", explained={"rows": 3, "unscored": 3})
     main([str(outputs)])
     said = capsys.readouterr().out
-    assert "\n1 of 5 runs are of data that has changed since, and are only in runs.csv\n" in said
+    assert "\n1 of 5 runs is of data that has changed since, and is only in runs.csv\n" in said
     assert (
         "\n1 of 4 runs have no score but 0 (influence=if solved no system? raise influence.damping)" in said
     )
@@ -378,12 +378,12 @@ def test_runs_of_another_version_are_counted_said_and_left_out(tmp_path, capsys)
     main([str(tmp_path)])
     text = capsys.readouterr().out
     assert "| 1 | 0.700 |" in text
-    assert "\n1 of 2 runs were written by another version of deconfuse and are left out; the commands" in text
+    assert "\n1 of 2 runs was written by another version of deconfuse and is left out; the commands" in text
     assert len(pd.read_csv(tmp_path / "tables" / "runs.csv")) == 1
     with pytest.raises(UserError, match=rf"^{tmp_path}/b/metrics.json: written by another version"):
         show(find(tmp_path))
     run(tmp_path, 0, 0.7, name="a", format=99)
-    with pytest.raises(UserError, match=rf"^{tmp_path}: its 2 run\(s\) were written by another version"):
+    with pytest.raises(UserError, match=rf"^{tmp_path}: its 2 runs were written by another version"):
         main([str(tmp_path)])
 
 

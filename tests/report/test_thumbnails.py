@@ -68,5 +68,5 @@ def test_a_picture_that_is_gone_is_named_and_the_others_are_there(tmp_path, caps
     inside = cell(tmp_path / "thumbs", sheets, "train", 2)[2:-3, 2:-3]  # JPEG mixes colours at an edge
     assert inside.mean((0, 1)) == pytest.approx([20, 0, 200], abs=4)
     said = capsys.readouterr().err
-    assert "report: 1 pictures are left out" in said
+    assert "report: 1 picture left out" in said
     assert "1.png" in said

@@ -190,7 +190,7 @@ def test_sigterm_stops_training_and_the_same_bits_come_out(tmp_path, swallowed, 
     listen()
     with pytest.raises(Stopped, match="SIGTERM"):
         find_or_train(cut, data, tmp_path / "cut", trainer, None)
-    assert f"training stopped; 1 of 2 epochs are kept in {tmp_path}/cut\n" in capsys.readouterr().err
+    assert f"training stopped; 1 of 2 epochs is kept in {tmp_path}/cut\n" in capsys.readouterr().err
     again, data = model_and_data(epochs=2)
     find_or_train(again, data, tmp_path / "cut", TRAINER, None)
     assert torch.equal(again.head.weight, of_two_epochs)

@@ -15,6 +15,7 @@ from deconfuse.labels import decisions
 from deconfuse.system.errors import UserError, shorten, within
 from deconfuse.system.files import unguarded
 from deconfuse.system.spelling import Names, same_path, same_word
+from deconfuse.system.words import agree, many
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read(source: Source, split: Split, noisy: NoisyLabels) -> Corrections | None
     evidence[~changed] = ""
     already = len(np.unique(rows)) - int(changed.sum())
     if not changed.any():
-        had = f"all {already} labels it gives are there already" if already else "it gives no label"
+        had = f"it gives {many(already, 'label')}, there already" if already else "it gives no label"
         raise UserError(
             f"{file}: nothing to change: {had}; run without relabels=, or lower relabels.min_vote"
         )
@@ -132,7 +133,8 @@ def match(
     ]
     if other:
         raise UserError(
-            f"{file}: {len(other)} sample(s) have another label than when they were looked at: "
+            f"{file}: {many(len(other), 'sample')} {agree(len(other), 'has', 'have')} another label than "
+            "at the review: "
             f"{shorten(other, 2)}; give the dataset=, noise= and seed= of the run that was reviewed"
         )
     given: dict[int, int] = {}
@@ -152,7 +154,8 @@ def _unknown(paths: list[str], split: Split) -> str:
     alike = [name for name in split.train.names if name.rpartition("/")[2] == last]
     near = alike[:1] or difflib.get_close_matches(paths[0], split.train.names[:20000], n=1)
     hint = f"did you mean {near[0]}?" if near else f"they are named like {split.train.names[0]}"
-    return f"{len(paths)} path(s) are in no training set of this data: {shorten(paths, 2)}; {hint}"
+    what = f"{many(len(paths), 'path')} {agree(len(paths))} in no training set of this data"
+    return f"{what}: {shorten(paths, 2)}; {hint}"
 
 
 def _near(name: str, classes: Iterable[str]) -> str:

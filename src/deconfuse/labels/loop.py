@@ -200,7 +200,7 @@ def fingerprint(labels: Labels) -> str:
 
 def of(subject: Subject, seen: Seen) -> Trained:
     """A model that was looked at, as the loop wants it: with its sides at the checkpoints kept."""
-    sides = [*earlier_sides(subject, seen.checkpoint), seen.frozen.training]
+    sides = [*(past.training for past in earlier_sides(subject, seen.checkpoint)), seen.frozen.training]
     return Trained(seen.checkpoint, sides, {name: seen.retrieval[name] for name in MEASURES})
 
 

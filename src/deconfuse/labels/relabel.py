@@ -12,6 +12,7 @@ from torch import Tensor
 from deconfuse.retrieval.neighbours import nearest
 from deconfuse.system.errors import UserError, count
 from deconfuse.system.progress import track
+from deconfuse.system.words import many
 
 TILE_BYTES = 64 * 2**20  # of votes held at once; never n x c
 KEPT = 8  # labels of a candidate that are kept, the most likely ones
@@ -190,7 +191,8 @@ def check(labels: Int[Tensor, " n"], k: int | None, asked: int | None) -> None:
     needed, there = 36 * n * min(k, n), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise UserError(
-            f"the votes of {n} samples with {k} neighbours each take {needed / 2**30:.0f} GiB of memory, "
+            f"the votes of {n} samples with {many(k, 'neighbour')} each take {needed / 2**30:.0f} GiB of "
+            "memory, "
             f"this machine has {there / 2**30:.0f}; candidates=10000 asks the most harmful samples alone, "
             "neighbours=20 fewer neighbours"
         )

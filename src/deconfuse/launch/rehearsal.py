@@ -17,6 +17,7 @@ from deconfuse.runs import takes
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count
 from deconfuse.system.progress import console
+from deconfuse.system.words import many
 from deconfuse.training.embedder import Embedder
 from deconfuse.training.recipe import INSTANCE_BALANCED
 
@@ -47,7 +48,7 @@ def answerable(split: Split) -> None:
     """UserError where no query has an image of its class in the gallery: nothing could be retrieved."""
     if split.lone.all():
         raise UserError(
-            f"none of the {len(split.query)} queries has another image of its class in the gallery, so "
+            f"none of {many(len(split.query), 'query')} has another image of its class in the gallery, so "
             "nothing can be retrieved; add gallery images of the queries' classes"
         )
 

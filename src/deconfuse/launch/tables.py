@@ -22,6 +22,7 @@ from deconfuse.runs.settings import row_settings
 from deconfuse.runs.takes import current, distinct, natural
 from deconfuse.system.errors import UserError, invoked
 from deconfuse.system.files import whole_file, write_csv
+from deconfuse.system.words import agree, many
 
 # Columns that depend on the model, and not on how it is explained.
 MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]
@@ -239,18 +240,22 @@ def left_out(every: list[Run], runs: list[Run], others: int) -> list[str]:
     lines = []
     if others:
         lines.append(
-            f"{others} of {len(every) + others} runs were written by another version of deconfuse and are "
-            "left out; the commands in their metrics.json make them anew"
+            f"{others} of {many(len(every) + others, 'run')} {agree(others, 'was', 'were')} written by "
+            "another "
+            f"version of deconfuse and {agree(others)} left out; the commands in their metrics.json make "
+            "them anew"
         )
     if len(runs) < len(every):
+        old = len(every) - len(runs)
         lines.append(
-            f"{len(every) - len(runs)} of {len(every)} runs are of data that has changed since, and are only "
-            "in runs.csv"
+            f"{old} of {many(len(every), 'run')} {agree(old)} of data that has changed since, and "
+            f"{agree(old)} only in runs.csv"
         )
     unscored = sum(takes.nothing_scored(run) for run in runs if not run.report["corrections"])
     if unscored:
         lines.append(
-            f"{unscored} of {len(runs)} runs have no score but 0 (influence=if solved no system? raise "
-            "influence.damping), and are in no table about scores"
+            f"{unscored} of {many(len(runs), 'run')} {agree(unscored, 'has', 'have')} no score but 0 "
+            "(influence=if solved no system? raise influence.damping), and "
+            f"{agree(unscored)} in no table about scores"
         )
     return lines

@@ -9,7 +9,6 @@ lines of its own, and keeps its signal handlers.
 """
 
 import io
-import logging
 import multiprocessing
 import os
 import socket
@@ -77,7 +76,6 @@ class Report:
 
 def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
     """Run the job in as many processes as the trainer's settings ask for; return the job's folder."""
-    hush()
     trainer = instantiate(cfg.trainer)
     found = devices.strategy(trainer)
     several = isinstance(found, DDPStrategy)
@@ -97,19 +95,12 @@ def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
 
 def member(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
     """Run the job as one of several processes, of which only the first prints."""
-    hush()
     devices.join(instantiate(cfg.trainer))
     if not distributed.first():
         console.quiet = True
         warnings.simplefilter("ignore")
     console.print(f"{distributed.world()} processes")
     return run(cfg)
-
-
-def hush() -> None:
-    """Let Lightning log nothing but errors."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def look_after(run: Callable[[DictConfig], Path], cfg: DictConfig, here: int, machines: int) -> Path:

@@ -14,6 +14,7 @@ from deconfuse.data.split import ImageSpec, Part
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.files import whole_file
 from deconfuse.system.progress import console, track
+from deconfuse.system.words import many
 
 CELL = 96  # pixels: a thumbnail's longer side at most, and the grid of a sheet
 COLUMNS = 10  # and rows; a sheet of 100 decodes to under 4 MB
@@ -67,7 +68,7 @@ def make(folder: Path, parts: dict[str, Part], spec: ImageSpec) -> Sheets:
             with whole_file(folder / f"{start // COLUMNS**2}.{suffix}") as partial:
                 sheet.save(partial, format="PNG" if suffix == "png" else "JPEG", quality=85, compress_level=2)
     if failed:
-        console.print(f"report: {len(failed)} pictures are left out: {shorten(failed, 3)}")
+        console.print(f"report: {many(len(failed), 'picture')} left out: {shorten(failed, 3)}")
     return Sheets(place, size, suffix)
 
 

@@ -21,6 +21,7 @@ from deconfuse.system.files import disk
 from deconfuse.system.lock import found_or_made
 from deconfuse.system.progress import console
 from deconfuse.system.signals import Stopped
+from deconfuse.system.words import agree, many
 from deconfuse.training import loader_workers, provenance
 from deconfuse.training.callbacks import Explain, Keep, Progress, Retrieval
 from deconfuse.training.checkpoint import WholeFiles, forget, keep, load, path_at, read, resumable, save
@@ -105,7 +106,9 @@ def another(
 def said(unfinished: Path, epochs: int) -> None:
     """Print how many epochs of a training that was stopped are on disk."""
     whole = read(unfinished)["epoch"] + 1 if unfinished.exists() else 0
-    console.print(f"training stopped; {whole} of {epochs} epochs are kept in {unfinished.parent}")
+    console.print(
+        f"training stopped; {whole} of {many(epochs, 'epoch')} {agree(whole)} kept in {unfinished.parent}"
+    )
 
 
 def fit(
