@@ -4,7 +4,7 @@ from PIL import Image
 
 from deconfuse.data.images import ArrayImages, FileImages
 from deconfuse.data.split import ImageSpec, Part
-from deconfuse.report.thumbnails import CELL, COLUMNS, make, small
+from deconfuse.report.thumbnails import CELL, COLUMNS, make
 
 NAMES = tuple(f"{i}.png" for i in range(230))
 
@@ -48,12 +48,6 @@ def test_every_picture_is_where_it_is_said_to_be(tmp_path):
     assert (np.diff(labels[:130][order]) >= 0).all()
     with Image.open(tmp_path / "2.png") as last:
         assert last.size == (CELL * COLUMNS, 3 * CELL)
-
-
-def test_a_larger_image_is_made_small_and_keeps_its_shape():
-    assert small(Image.new("RGB", (400, 100)), "RGB").size == (CELL, CELL // 4)
-    assert small(Image.new("L", (31, 50)), "RGB").size == (31, 50)
-    assert small(Image.new("RGBA", (20, 200)), "L").mode == "L"
 
 
 def test_a_picture_that_is_gone_is_named_and_the_others_are_there(tmp_path, capsys):
