@@ -33,6 +33,14 @@ OF_SEVERAL = {
     "test_rooms": "the folders of the package",
     "test_run": "src/run.py, src/tables.py and src/clean.py, the entries of a checkout",
 }
+# Source files that are tested in a test file of another name.
+TESTED_IN = {
+    **{f"detector/{name}": "detector/test_detectors" for name in ("evidence", "influence", "knn", "loss")},
+    **{f"detector/{name}": "detector/test_detectors" for name in ("margin", "random", "self_influence")},
+    **{f"target/{name}": "target/test_targets" for name in ("groups", "mis_similar", "pairs")},
+    "__main__": "test_run",
+    "retrieval/queries": "retrieval/test_confusion",
+}
 
 
 def modules(folder):
@@ -140,5 +148,14 @@ def test_each_test_file_is_named_after_a_source_file(name):
     assert named != (name in OF_SEVERAL), "a test file is named after a source file or listed in OF_SEVERAL"
 
 
+def test_each_source_file_has_a_test_file_of_its_name_or_is_listed_with_another():
+    sources = {
+        path.relative_to(HERE).with_suffix("") for path in HERE.rglob("*.py") if path.stem != "__init__"
+    }
+    tested = {source for source in sources if str(source.parent / f"test_{source.name}") in TESTS}
+    assert {str(source) for source in sources - tested} == set(TESTED_IN)
+
+
 def test_no_exception_is_listed_that_does_not_exist():
     assert set(OF_SEVERAL) <= set(TESTS)
+    assert set(TESTED_IN.values()) <= set(TESTS)
