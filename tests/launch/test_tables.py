@@ -425,8 +425,8 @@ def test_an_experiment_says_itself_which_runs_its_table_takes(tmp_path, monkeypa
     of_its_table("of_all", flipped=False)
     of_its_table("of_flipped", flipped=True)
     assert capsys.readouterr().err == (
-        "warning: experiment=of_given is of labels as they are: this run will not be in its table\n"
-        "warning: experiment=of_flipped is of flipped labels: this run will not be in its table\n"
+        "warning: experiment=of_given takes runs with labels as they are: this run will not be in its table\n"
+        "warning: experiment=of_flipped takes runs with flipped labels: this run will not be in its table\n"
     )
 
 

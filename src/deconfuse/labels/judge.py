@@ -1,4 +1,4 @@
-"""Ask a detector how suspicious each training label is, and the neighbours which label they vote for."""
+"""Compute the neighbours' votes on each training label, and the detector's suspicion of it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +29,7 @@ def judge(
     votes: Votes,
     earlier: Iterator[Frozen],
 ) -> Judgement:
-    """The detector's suspicion, and the labels it recommends: by default those of votes, Algorithm 1's.
+    """The detector's suspicion and the labels that it recommends, or else those that Algorithm 1's votes do.
 
     earlier: the checkpoints kept, frozen, for a detector whose signature has that word. Where embeddings have
     nearly one direction, the detector is given them in float64.
