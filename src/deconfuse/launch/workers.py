@@ -201,7 +201,7 @@ def _process(task: Task, variables: dict[str, str], writer: Connection) -> None:
         if task.silent:
             stack.enter_context(redirect_stdout(printed))
         try:
-            report = Report(folder=member(task.run, job.cfg))
+            report = Report(folder=member(task.run, task.cfg))
         except BaseException as error:
             report = failed(error, task.with_traceback)
     with suppress(OSError):  # the parent has ended
