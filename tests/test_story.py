@@ -159,11 +159,12 @@ def test_what_takes_time_is_done_once(tmp_path, monkeypatch):
     searches = [n for n in calls["of"] if n > 4]  # four rows are made up, to try the settings
     epochs, after, votes, evidence = [96] * 2, [96], [96], [96] * 2 * 2
     assert searches == [*epochs, *after, *votes, *evidence]
-    assert calls["_largest"] == [96] * 3  # the best label; twice the best one but the given
-    assert sorted(calls["map_array"]) == sorted(["checkpoint", "train", "query"] * 2)  # of two epochs
+    # The best label once; the best one but the given for the suspicion, and for two shares that are right.
+    assert [n for n in calls["_largest"] if n > 4] == [96] * 4
+    assert sorted(calls["map_array"]) == sorted(["checkpoint", "train", "query"] * 2)
     assert arrays._compare_checksum.cache_info().misses == 3 * 2
     assert len(calls["file_digest"]) == len(set(calls["file_digest"]))
-    assert calls["is_narrow"] == [96] * 2
+    assert calls["is_narrow"] == [96] * 2  # of two epochs
     assert calls["__init__"] == [None]
 
 
