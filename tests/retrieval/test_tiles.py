@@ -24,7 +24,7 @@ def test_the_nearest_of_all_tiles_are_those_of_one_matrix_of_distances(same, til
     assert torch.equal(torch.cat([part[2] for part in found]), places)
 
 
-def test_where_a_query_has_fewer_others_the_rest_is_minus_one_at_infinity():
+def test_where_a_query_has_fewer_others_the_rest_is_at_infinity():
     rows = torch.tensor([[0.0], [1.0], [3.0]], dtype=torch.float64)
     ((_, squared, index),) = tiled(rows, rows, 3, True, torch.arange(3), (8, 8))
     assert index[:, :2].tolist() == [[1, 2], [0, 2], [1, 0]]
