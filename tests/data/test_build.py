@@ -110,7 +110,7 @@ def test_a_class_with_one_image_is_refused_by_name():
     with pytest.raises(UserError) as caught:
         made(SMALL)
     assert str(caught.value) == (
-        "dataset made: 2 class(es) have a single image: t, s; "
+        "dataset made: 2 classes have a single image: t, s; "
         "add images, or leave them out with dataset.on_small_class=drop"
     )
 
@@ -127,13 +127,13 @@ def test_classes_with_one_image_that_are_dropped_are_counted_and_named(capsys):
     samples = [*SMALL, "u test", "u test"]
     made(samples, on_small_class="drop")
     assert capsys.readouterr().err.splitlines() == [
-        "dataset made: 2 class(es) with a single image are left out, 2 image(s) of 10 "
+        "dataset made: 2 classes with a single image are left out, 2 images of 10 "
         "(dataset.on_small_class=drop): t, s"
     ]
     rows = [*samples, *(f"x{i} train" for i in range(5))]
     made(rows, on_small_class="drop")
     said = " ".join(capsys.readouterr().err.split())
-    assert said.endswith("7 image(s) of 15 (dataset.on_small_class=drop): t, s, x0, x1, x2 and 2 more")
+    assert said.endswith("7 images of 15 (dataset.on_small_class=drop): t, s, x0, x1, x2 and 2 more")
     made([row for row in samples if row[0] not in "st"], on_small_class="drop")
     assert capsys.readouterr().err == ""
 

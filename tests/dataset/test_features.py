@@ -268,7 +268,7 @@ def test_the_same_row_in_training_and_in_test_is_named(tmp_path):
     paths[7] = "2.png"
     assert len(load(npz(tmp_path, paths=paths)).query) == 6  # another crop of it
     features[7] = features[2]
-    with pytest.raises(UserError, match=r"1 file\(s\) are in training and in test: 2.png; keep each"):
+    with pytest.raises(UserError, match=r"1 file is in training and in test: 2.png; keep each"):
         load(npz(tmp_path, paths=paths, features=features))
 
 

@@ -7,6 +7,7 @@ retrieval metrics and the confusions, so that they agree on any input.
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,12 +17,15 @@ from torch import Tensor
 
 from deconfuse.attribution.features import find_or_extract
 from deconfuse.attribution.head import Targets, Training
+from deconfuse.attribution.rows import in_float64, is_narrow
 from deconfuse.attribution.rows import parts as rows_of
 from deconfuse.data.split import Split
-from deconfuse.retrieval.confusion import Explained, Pairs, Queries, retrieve
+from deconfuse.retrieval.confusion import Explained, Pairs, retrieve
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.progress import console
+from deconfuse.system.words import many
 from deconfuse.training.checkpoint import kept, load
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
@@ -53,6 +57,16 @@ class Frozen:
     query: Float[Tensor, "q D"]
     gallery: Float[Tensor, "g D"]
     folder: Path
+
+    @cached_property
+    def narrow(self) -> bool:
+        """True if the training embeddings have nearly one direction: float32 holds few of their digits."""
+        return is_narrow(self.training)
+
+    @property
+    def precise(self) -> Training:
+        """The training side, in float64 if it is narrow."""
+        return in_float64(self.training) if self.narrow else self.training
 
     def test_side(self, split: Split) -> Queries:
         """The test side's embeddings z = W phi + b, not normalised, with its labels.
@@ -95,10 +109,14 @@ def freeze(subject: Subject, checkpoint: Path) -> Frozen:
     model.cpu().requires_grad_(False)
     labels, head = torch.from_numpy(data.labels), model.head
     training = Training(features["train"], labels, head.weight, head.bias, model.loss)
-    zero = [rows.start + i for rows, part in rows_of(training) for i in _zero_rows(part.z)]
+    zero, dead = [], []
+    for rows, part in rows_of(training):  # both in one pass, as the rows may be mapped from a file
+        zero += [rows.start + i for i in _zero_rows(part.z)]
+        dead += [rows.start + i for i in _zero_rows(part.features)]
     _check_directions(zero, "training", split.train.names)
-    for name, samples in parts.items():
-        _warn_of_dead(_zero_rows(features[name]), "training" if name == "train" else name, samples.names)
+    _warn_of_dead(dead, "training", split.train.names)
+    for name, samples in list(parts.items())[1:]:
+        _warn_of_dead(_zero_rows(features[name]), name, samples.names)
     gallery = features.get("gallery", features["query"])
     return Frozen(training, features["query"], gallery, checkpoint.parent)
 
@@ -132,8 +150,7 @@ def _warn_of_dead(zero: list[int], side: str, names: Sequence[str]) -> None:
 
 def _images(rows: list[int], side: str, names: Sequence[str]) -> str:
     """How many they are, and the names of some."""
-    count = f"{len(rows)} {side} image{'' if len(rows) == 1 else 's'}"
-    return f"{count} ({shorten(names[i] for i in rows)})"
+    return f"{many(len(rows), f'{side} image')} ({shorten(names[i] for i in rows)})"
 
 
 def measure(frozen: Frozen, split: Split, checkpoint: Path, ranks: tuple[int, ...] = (1,)) -> Seen:
@@ -155,7 +172,7 @@ def before(subject: Subject, checkpoints: list[Path]) -> Iterator[tuple[Subject,
         yield replace(subject, model=past), path
 
 
-def earlier_sides(subject: Subject, checkpoint: Path) -> Iterator[Training]:
-    """The training side at each checkpoint that was kept before this one."""
+def earlier_sides(subject: Subject, checkpoint: Path) -> Iterator[Frozen]:
+    """Each checkpoint that was kept before this one, frozen; one at a time."""
     for past, path in before(subject, kept(checkpoint)):
-        yield freeze(past, path).training
+        yield freeze(past, path)

@@ -25,6 +25,7 @@ from deconfuse.labels.relabel import Votes
 from deconfuse.retrieval.directions import unit
 from deconfuse.system.errors import UserError, at_least, count, one_of, within
 from deconfuse.system.progress import console, track
+from deconfuse.system.words import agree, many
 
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 MOST_STEPS = 1000  # the most L-BFGS iterations per fold
@@ -61,10 +62,11 @@ def suspicion(
         share = out_of_fold(embeddings, labels, min(folds, int(sizes.max())), C, seed)
         result[judged] = 1 - np.clip(quality(labels, share, method=method), 0, 1)
         result[~judged] = np.median(result[judged])
-        if not judged.all():
+        alone = int((~judged).sum())
+        if alone:
             console.print(
-                f"cleanlab: {(~judged).sum()} samples are alone in their class and cannot be judged; "
-                "they get the median suspicion"
+                f"cleanlab: {many(alone, 'sample')} {agree(alone)} alone in {agree(alone, 'its', 'their')} "
+                f"class and cannot be judged; {agree(alone, 'it gets', 'they get')} the median suspicion"
             )
     return torch.from_numpy(result).to(training.z)
 

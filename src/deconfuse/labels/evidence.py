@@ -1,8 +1,9 @@
-"""What a model says about labels through three views at several times of its training, as one vote.
+"""Combine three views of a model, at several checkpoints, into one vote on each label.
 
-The neighbours' vote is blind to what a class looks like elsewhere, the head to what lies next to a sample;
-the embeddings are drawn towards wrong labels that the head has learnt, the backbone's features less so; early
-in training little has been learnt, late too much. Their errors differ, so the plain mean of all is safe.
+The neighbours' vote does not see what the rest of a class looks like, and the head does not see what lies
+next to a sample. Embeddings move towards wrong labels that the head has learnt, the backbone's features
+less so. Early checkpoints have learnt little, late ones have learnt wrong labels too. The errors of these
+views differ, so their unweighted mean is more often right than each of them.
 """
 
 import functools
@@ -44,7 +45,7 @@ def evidence(
     c = classes_of(sides[0])
     kept = min(KEPT, c)
     classes = torch.empty(len(given), kept, dtype=torch.long, device=given.device)
-    # A side in float64, as one of nearly one direction is, makes the whole sum one of float64.
+    # If one side is in float64, as for embeddings of nearly one direction, the sum is in float64.
     dtype = functools.reduce(torch.promote_types, (side.z.dtype for side in sides))
     share = sides[0].z.new_empty(len(given), kept, dtype=dtype)
     own = sides[0].z.new_empty(len(given), dtype=dtype)
@@ -65,7 +66,7 @@ def evidence(
 def odds(votes: Votes, labels: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
     """(label, log P(label) - log P(labels)): the most likely other label, and the log-odds for it, nats.
 
-    > 0 where it is more likely than the label given; votes.own are those of `labels`.
+    > 0 if it is more likely than the label in `labels`, whose votes are votes.own.
     """
     label, share = votes.best_but(labels)
     tiny = torch.finfo(share.dtype).tiny

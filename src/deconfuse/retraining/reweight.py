@@ -72,7 +72,7 @@ class Retraining:
 
 
 @dataclass(frozen=True)
-class Source:
+class BatchSource:
     """What the batches of a retraining are made of.
 
     data: the training set and how it is drawn; model: for mode=images, whose backbone makes the features;
@@ -123,7 +123,7 @@ def reweight(
     training: Training,
     targets: Targets,
     influence: Float[Tensor, "g n"],
-    source: Source,
+    source: BatchSource,
 ) -> Changes | None:
     """Each group's d before and after its own retraining.
 
@@ -197,7 +197,7 @@ class Reweighting(pl.LightningModule):
         return self.heads.optimizer(self.plan.optimizer)
 
 
-def through_backbone(heads: Heads, plan: Retraining, source: Source, what: str) -> None:
+def through_backbone(heads: Heads, plan: Retraining, source: BatchSource, what: str) -> None:
     """Train the heads on augmented images, with Lightning, on the trainer's device, in float32."""
     again = copy.copy(source.data)
     again.seed, again.first_epoch, again.process = plan.seed, 0, (0, 1)
