@@ -4,7 +4,7 @@ from torch import nn
 
 from deconfuse.attribution import head
 from deconfuse.attribution.head import Targets, Training, chunks, loss_change
-from deconfuse.kernels import exp_sums
+from deconfuse.compute import exp_sums
 
 
 def direct(training, sides, move):

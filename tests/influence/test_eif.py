@@ -7,8 +7,8 @@ import torch
 
 from deconfuse.attribution import head
 from deconfuse.attribution.head import Targets, Training, chunks
+from deconfuse.compute import exp_sums
 from deconfuse.influence.eif import RawSteps, Space, Sphere, climb, scores
-from deconfuse.kernels import exp_sums
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.retrieval.confusion import distance

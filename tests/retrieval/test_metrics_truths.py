@@ -99,3 +99,14 @@ def test_nmi_by_hand():
     assert nmi(z, torch.tensor([0, 0, 1, 1, 1, 0])) == pytest.approx(shared / math.log(2), abs=1e-9)
     assert nmi(z, torch.tensor([4, 4, 4, 9, 9, 9])) == pytest.approx(1, abs=1e-9)
     assert nmi(z, torch.zeros(6, dtype=torch.long)) in (0, 1)  # one class, one cluster: nothing to tell
+
+
+def test_rounding_does_not_decide_between_rows_that_are_equally_far():
+    """A zero row is at d = 1 from every unit row; (0, 1, 1) / sqrt(2) has a square of 1 - 2e-16 or so."""
+    z = torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 1, 1]])
+    for k in (1, 2, 3, 4):
+        _, index = nearest(z, z, k, same=True, unit=True)
+        assert index[0].tolist() == [1, 2, 3, 4][:k]
+    test = Queries(z, z, torch.tensor([0, 0, 0, 0, 1]), torch.tensor([0, 0, 0, 0, 1]), same=True)
+    for ranks in ((1,), (1, 2), (1, 2, 4, 8)):
+        assert metrics(test, ranks=ranks, unit=True)["R@1"] == 1.0

@@ -22,6 +22,7 @@ from deconfuse.attribution.look import Frozen, Subject, before, freeze
 from deconfuse.attribution.network import Network, parameter_names
 from deconfuse.attribution.rows import of_all, own
 from deconfuse.attribution.scores import unsound
+from deconfuse.compute.placement import exact
 from deconfuse.retrieval.confusion import Explained
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, one_of
@@ -31,6 +32,7 @@ from deconfuse.training.embedder import Embedder
 PARAMS = ("head", "last_block", "all")
 
 
+@exact()
 def attribute(
     explainer: Callable,
     explained: Explained,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deconfuse.kernels.exp_sums import LOG2E, TILE_BYTES, Sums, by_operators
+from deconfuse.compute.exp_sums import LOG2E, TILE_BYTES, Sums, by_operators
 from deconfuse.retrieval.confusion import mean_distance_gradient
 from deconfuse.retrieval.directions import unit
 
@@ -41,6 +41,16 @@ class Training:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def here(self) -> bool:
+        """True if the features lie on the device of the weight, where everything is computed."""
+        return self.features.device.type == self.weight.device.type
+
+    def some(self, rows: slice) -> tuple[Float[Tensor, "t D"], Float[Tensor, "t m"]]:
+        """(features, embeddings z) of some rows, on the device of the weight."""
+        phi = self.features[rows].to(self.weight.device)
+        return phi, self.z[rows] if self.here else F.linear(phi, self.weight, self.bias)
 
     @cached_property
     def z(self) -> Float[Tensor, "n m"]:
@@ -124,6 +134,12 @@ class Sides:
     share: Float[Tensor, "b q"]
     rows: range
 
+    def split(self, size: int) -> Iterator["Sides"]:
+        """The groups in chunks of `size`."""
+        for start in range(0, len(self.rows), size):
+            some = slice(start, start + size)
+            yield Sides(self.features[some], self.share[some], self.rows[some])
+
 
 def classes_of(training: Training) -> int:
     """The number of classes c that the loss's c k proxies represent."""
@@ -135,7 +151,7 @@ def class_cosines(training: Training, rows: slice) -> Float[Tensor, "t c"]:
 
     Needs a loss whose proxies are grouped by class.
     """
-    cosine = unit(training.z[rows]) @ training.proxies.T
+    cosine = unit(training.some(rows)[1]) @ training.proxies.T
     return cosine.unflatten(1, (classes_of(training), -1)).amax(2)
 
 
@@ -148,9 +164,11 @@ def chunk_size(targets: Targets, n: int) -> int:
     return max(1, CHUNK_BYTES // (4 * max(n, targets.query.shape[1]) * 2 * longest))
 
 
-def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]:
-    """Cut the groups into chunks of `size`; None: of `chunk_size`."""
-    size = size or chunk_size(targets, n)
+def chunks(
+    targets: Targets, n: int, size: int | None = None, device: torch.device | None = None
+) -> Iterator[Sides]:
+    """Cut the groups into chunks of `size`; None: of `chunk_size`. device: of the chunks; None: the CPU."""
+    size, device = size or chunk_size(targets, n), device or torch.device("cpu")
     for start in range(0, len(targets), size):
         rows = range(start, min(start + size, len(targets)))
         some = [targets.groups[i] for i in rows]
@@ -158,8 +176,10 @@ def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]
         index = torch.stack([F.pad(group, (0, 0, 0, q - len(group))) for group in some])  # (b, q, 2)
         sizes = torch.tensor([len(group) for group in some], device=index.device)
         inside = torch.arange(q, device=index.device) < sizes[:, None]
-        features = torch.cat([targets.query[index[..., 0]], targets.gallery[index[..., 1]]], dim=1)
-        yield Sides(features, targets.sign * inside / sizes[:, None].to(features.dtype), rows)
+        sides = (targets.query, index[..., 0]), (targets.gallery, index[..., 1])
+        features = torch.cat([side[some.to(side.device)].to(device) for side, some in sides], dim=1)
+        share = targets.sign * inside / sizes[:, None].to(features.dtype)
+        yield Sides(features, share.to(device), rows)
 
 
 def side_gradient(training: Training, sides: Sides) -> Float[Tensor, "b r m"]:
@@ -195,7 +215,7 @@ def loss_change(
 
     z' = z + (phi U^T) A, z'.p = z.p + (phi U^T)(A p), ||z'||^2 = ||z||^2 + 2 (phi U^T)(A z) +
     (phi U^T) A A^T (phi U^T)^T: O(n (r + c k)) operations per move instead of O(n m D). sums: computes the
-    sums of exponentials of a softmax loss, see `kernels.exp_sums`.
+    sums of exponentials of a softmax loss, see `compute.exp_sums`.
     """
     b, r, _ = sides.shape
     n = len(training)

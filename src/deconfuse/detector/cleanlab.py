@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from deconfuse.attribution.head import Training
+from deconfuse.attribution.rows import embeddings
 from deconfuse.labels.relabel import Votes
 from deconfuse.retrieval.directions import unit
 from deconfuse.system.errors import UserError, at_least, count, one_of, within
@@ -57,9 +58,9 @@ def suspicion(
     judged = sizes[classes] > 1
     result = np.zeros(len(training))
     if (sizes > 1).sum() > 1:
-        embeddings = unit(training.z, torch.float64).cpu().numpy()[judged]
+        z = unit(embeddings(training), torch.float64).cpu().numpy()[judged]
         _, labels = np.unique(classes[judged], return_inverse=True)
-        share = out_of_fold(embeddings, labels, min(folds, int(sizes.max())), C, seed)
+        share = out_of_fold(z, labels, min(folds, int(sizes.max())), C, seed)
         result[judged] = 1 - np.clip(quality(labels, share, method=method), 0, 1)
         result[~judged] = np.median(result[judged])
         alone = int((~judged).sum())
@@ -68,7 +69,7 @@ def suspicion(
                 f"cleanlab: {many(alone, 'sample')} {agree(alone)} alone in {agree(alone, 'its', 'their')} "
                 f"class and cannot be judged; {agree(alone, 'it gets', 'they get')} the median suspicion"
             )
-    return torch.from_numpy(result).to(training.z)
+    return torch.from_numpy(result).to(training.weight)
 
 
 def out_of_fold(

@@ -19,7 +19,7 @@ from torch import Tensor
 from deconfuse.attribution.head import Sides, Targets, Training, loss_change
 from deconfuse.attribution.network import Network, score_groups
 from deconfuse.attribution.rows import score_chunks
-from deconfuse.kernels.exp_sums import Sums, by_operators, chosen
+from deconfuse.compute.exp_sums import Sums, by_operators, chosen
 from deconfuse.retrieval.confusion import distance, mean_distance, mean_distance_gradient
 from deconfuse.system.errors import UserError, at_least, count, flag, number
 from deconfuse.system.linear_algebra import factorise
@@ -78,7 +78,7 @@ def scores(
     """EIF of every training sample on every group.
 
     path: from theta_0 to theta_max and theta_min. n_theta: 1 (theta_max), 2 (and theta_min) or more.
-    one_pass: whether the losses after a move are computed by compiled code, see `kernels.exp_sums.chosen`.
+    one_pass: whether the losses after a move are computed by compiled code, see `compute.exp_sums.chosen`.
     Raises UserError for n_theta beyond the dimension of the space that d depends on, and beyond 2 where
     theta is more than the head.
     """

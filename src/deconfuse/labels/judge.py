@@ -11,17 +11,34 @@ from deconfuse.attribution.head import Training
 from deconfuse.attribution.look import Frozen
 from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.scores import acting
-from deconfuse.labels.relabel import Judgement, Votes, candidates, vote, vote_on
+from deconfuse.compute.placement import exact, fits
+from deconfuse.labels.relabel import (
+    NEIGHBOUR_BYTES,
+    Judgement,
+    Votes,
+    candidates,
+    neighbourhood,
+    vote,
+    vote_on,
+)
 
 
+@exact()
 def votes(training: Training, influence: Float[Tensor, "g n"], k: int | None, most: int | None) -> Votes:
-    """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful."""
-    if most is None:
-        return vote(embeddings(training), training.labels, k, unit=True)
-    asked = candidates(acting(influence).mean, most)
-    return vote_on(asked, embeddings(training), training.labels, k, unit=True)
+    """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful.
+
+    They are counted on the side's device if its memory holds them, and are returned on the CPU.
+    """
+    z, labels = embeddings(training), training.labels
+    if most is not None:
+        asked = candidates(acting(influence).mean, most).to(z.device)
+        return vote_on(asked, z, labels, k, unit=True).cpu()
+    if not fits(NEIGHBOUR_BYTES * len(z) * min(len(z), k or neighbourhood(labels)), z.device):
+        z, labels = z.cpu(), labels.cpu()
+    return vote(z, labels, k, unit=True).cpu()
 
 
+@exact()
 def judge(
     detector: Callable,
     frozen: Frozen,
@@ -32,12 +49,12 @@ def judge(
     """The detector's suspicion and the labels that it recommends, or else those that Algorithm 1's votes do.
 
     earlier: the checkpoints kept, frozen, for a detector whose signature has that word. Where embeddings have
-    nearly one direction, the detector is given them in float64.
+    nearly one direction, the detector is given them in float64. All that is returned is on the CPU.
     """
     dtype = frozen.training.weight.dtype
     more = {"earlier": (past.precise for past in earlier)} if takes_earlier(detector) else {}
     found = detector(frozen.precise, influence, votes, **more)
     if not isinstance(found, Judgement):
-        return Judgement(found.to(dtype), votes)
+        return Judgement(found.to(dtype).cpu(), votes)
     own = replace(found.votes, share=found.votes.share.to(dtype), own=found.votes.own.to(dtype))
-    return Judgement(found.suspicion.to(dtype), own)
+    return Judgement(found.suspicion.to(dtype).cpu(), own.cpu())

@@ -17,6 +17,7 @@ import torch
 
 from deconfuse.attribution.head import Training
 from deconfuse.attribution.look import Seen, Subject, earlier_sides, look
+from deconfuse.compute.placement import exact
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.labels.evidence import evidence, odds
@@ -109,7 +110,8 @@ def correct(
     with.
     """
     labels = torch.from_numpy(given)
-    votes = evidence(sides, k or neighbourhood(sides[-1].labels), labels=labels, voters=voters)
+    with exact():
+        votes = evidence(sides, k or neighbourhood(sides[-1].labels), labels=labels, voters=voters).cpu()
     other, log_odds = odds(votes, labels)
     share = log_odds.sigmoid()
     taken = (share >= sure) & (log_odds > 0)

@@ -15,6 +15,7 @@ from deconfuse.system.progress import track
 from deconfuse.system.words import many
 
 TILE_BYTES = 64 * 2**20  # of votes held at once; never n x c
+NEIGHBOUR_BYTES = 36  # of a neighbour's distance, index, label and share, and what is made on the way
 KEPT = 8  # labels of a candidate that are kept, the most likely ones
 
 
@@ -32,6 +33,11 @@ class Votes:
     share: Float[Tensor, "n k"]
     own: Float[Tensor, " n"]
     index: Int[Tensor, "n k"] | None = None
+
+    def cpu(self) -> "Votes":
+        """The same votes in the processor's memory."""
+        index = None if self.index is None else self.index.cpu()
+        return Votes(self.classes.cpu(), self.share.cpu(), self.own.cpu(), index)
 
     @cached_property
     def best(self) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
@@ -188,7 +194,7 @@ def check(labels: Int[Tensor, " n"], k: int | None, asked: int | None) -> None:
         count("candidates", asked, 1)
         return
     n, k = len(labels), k or neighbourhood(labels)
-    needed, there = 36 * n * min(k, n), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, there = NEIGHBOUR_BYTES * n * min(k, n), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise UserError(
             f"the votes of {n} samples with {many(k, 'neighbour')} each take {needed / 2**30:.0f} GiB of "

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deconfuse.attribution.head import Targets, Training, chunks
+from deconfuse.compute.placement import exact
 from deconfuse.data.sampler import BalancedBatches
 from deconfuse.retraining.parallel_heads import CHUNK_BYTES, Heads, chunk_size
 from deconfuse.retrieval.statistics import mean_interval
@@ -118,6 +119,7 @@ def sample_weights(influence: Float[Tensor, "g n"], plan: Retraining) -> Float[T
     return weights.masked_fill(influence < 0, plan.helpful).masked_fill(influence > 0, plan.harmful)
 
 
+@exact()
 def reweight(
     plan: Retraining,
     training: Training,
@@ -157,7 +159,8 @@ def on_features(heads: Heads, plan: Retraining, training: Training, data: DataMo
     optimizer = heads.optimizer(plan.optimizer)
     sampler = _sampler(plan, data)
     for rows in track(_rows(sampler, plan.epochs), what, plan.epochs * len(sampler)):
-        heads.learn(optimizer, training.features[rows], training.labels[rows], rows)
+        phi, where = training.features, heads.weight.device
+        heads.learn(optimizer, phi[rows.to(phi.device)].to(where), training.labels[rows.to(where)], rows)
 
 
 def _sampler(plan: Retraining, data: DataModule) -> BalancedBatches:

@@ -15,7 +15,7 @@ from deconfuse.retrieval.queries import Queries
 
 @dataclass(frozen=True)
 class Pairs:
-    """p pairs of a query and a gallery sample.
+    """p pairs of a query and a gallery sample; on the CPU, wherever they were searched.
 
     query (p,) and neighbour (p,): rows of query and gallery; distance (p,): d in [0, 4].
     """
@@ -54,7 +54,7 @@ def _pairs(test: Queries, answers: Answers) -> Pairs:
     others = answers.first[rows]
     distance = pair_distances(test.query, test.gallery, rows, others)
     order = torch.argsort(distance, stable=True)
-    return Pairs(rows[order], others[order], distance[order].to(test.query.dtype))
+    return _listed(rows[order], others[order], distance[order].to(test.query.dtype))
 
 
 def mis_similar(test: Queries) -> Pairs:
@@ -81,7 +81,11 @@ def mis_similar(test: Queries) -> Pairs:
         rows = rows[~mutual | (rows < far[rows])]
     distance = pair_distances(query, gallery, rows, far[rows])
     rank = torch.argsort(distance, descending=True, stable=True)
-    return Pairs(rows[rank], far[rows][rank], distance[rank].to(query.dtype))
+    return _listed(rows[rank], far[rows][rank], distance[rank].to(query.dtype))
+
+
+def _listed(query: Tensor, neighbour: Tensor, distance: Tensor) -> Pairs:
+    return Pairs(query.cpu(), neighbour.cpu(), distance.cpu())
 
 
 def _place(rows: Int[Tensor, " q"], members: Int[Tensor, " s"]) -> Int[Tensor, " q"]:
@@ -106,7 +110,7 @@ class Explained:
 
 def groups(confusions: Pairs, query_labels: Int[Tensor, " q"]) -> list[tuple[int, Int[Tensor, " s"]]]:
     """(test class, its confusions' rows) for each class with a confusion; largest first, ties by class."""
-    classes = query_labels[confusions.query]
+    classes = query_labels.cpu()[confusions.query]
     members = [(c, torch.nonzero(classes == c)[:, 0]) for c in classes.unique().tolist()]
     return sorted(members, key=lambda group: (-len(group[1]), group[0]))
 

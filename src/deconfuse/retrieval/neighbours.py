@@ -19,7 +19,7 @@ TILE = (2048, 2048)  # queries x gallery rows whose distances are held at once; 
 MANY = 256  # neighbours beyond which whole rows of distances are ranked, not tile after tile
 HELD = 2**24  # float32 distances, or half as many of float64, at once
 PRECISE = 1e-4  # a distance that may be off by more than this share of itself is computed again in float64
-TIE = 1e-9  # distances that differ by less than this share, and by less than their error, count as equal
+TIE = 1e-9  # distances that differ by less than this share count as equal, as float64's rounding decides them
 
 
 @torch.no_grad()
@@ -101,7 +101,7 @@ def _settled(
     error = product_error(squared, lengths, coordinates.query.shape[1], approximate.dtype)
     index = index.masked_fill(torch.isinf(squared), -1)
     error.masked_fill_(index < 0, 0)
-    close = squared.diff(dim=1) < error[:, 1:] + error[:, :-1]
+    close = (squared.diff(dim=1) < error[:, 1:] + error[:, :-1]) | _equal(squared)
     tie = close & (error <= TIE * squared)[:, 1:]  # never of float32 products
     doubtful = (error > PRECISE * squared) & (index >= 0)
     doubtful[:, 1:] |= close & ~tie
@@ -110,14 +110,39 @@ def _settled(
     squared = squared.gather(1, _starts(tie)) / coordinates.scale**2
     row, column = doubtful.nonzero(as_tuple=True)
     squared[row, column] = coordinates.distance(rows[row], index[row, column])
-    order = index.argsort(dim=1)
-    order = order.gather(1, squared.gather(1, order).argsort(dim=1, stable=True))[:, :k]
+    squared = _levelled(squared)
+    order = _order(squared, index)[:, :k]
     found, chosen, exact = (each.gather(1, order) for each in (squared, index, doubtful))
     if index.shape[1] == k:  # there are no others: one more was asked for
         return found, chosen, torch.zeros_like(exact[:, 0])
     reach = found[:, -1] * coordinates.scale**2
     reach = torch.where(exact[:, -1], reach, reach + error.amax(1))
     return found, chosen, ~(reach < bound)
+
+
+def _order(squared: Float[Tensor, "t k"], index: Int[Tensor, "t k"]) -> Int[Tensor, "t k"]:
+    """The places of the candidates, closest first, ties by gallery row."""
+    order = index.argsort(dim=1)
+    return order.gather(1, squared.gather(1, order).argsort(dim=1, stable=True))
+
+
+def _levelled(squared: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
+    """The distances, with those of a run that differ by less than TIE from one to the next made equal.
+
+    So rounding does not decide between rows that are equally far, whichever way they were found.
+    """
+    sorted_, place = squared.sort(dim=1)
+    tie = _equal(sorted_)
+    some = (tie & (sorted_.diff(dim=1) > 0)).any(1).nonzero()[:, 0]
+    if len(some):
+        level = sorted_[some].gather(1, _starts(tie[some]))
+        squared[some] = squared[some].scatter(1, place[some], level)
+    return squared
+
+
+def _equal(ascending: Float[Tensor, "t k"]) -> Bool[Tensor, "t pairs"]:
+    """Whether each distance is as large as the one before it, but for a share of TIE."""
+    return (ascending.diff(dim=1) <= TIE * ascending[:, 1:]) & ~torch.isinf(ascending[:, 1:])
 
 
 def _starts(tie: Bool[Tensor, "t pairs"]) -> Int[Tensor, "t k"]:
@@ -161,11 +186,14 @@ def _at_the_end(
     """
     reach = squared.kthvalue(k, dim=1).values[:, None]
     error = 2 * product_error(reach, lengths, coordinates.query.shape[1], torch.float64)
-    level = squared.masked_fill(squared > reach + error, torch.inf)
+    slack = torch.maximum(error, TIE * reach)
+    level = squared.masked_fill(squared > reach + slack, torch.inf)
     apart = (error > TIE * reach).expand_as(level)
-    level = torch.where((level >= reach - error) & ~torch.isinf(level) & ~apart, reach, level)
+    level = torch.where((level >= reach - slack) & ~torch.isinf(level) & ~apart, reach, level)
     row, column = (apart & ~torch.isinf(level)).nonzero(as_tuple=True)
     level[row, column] = coordinates.distance_by_kind(rows[row], column) * coordinates.scale**2
+    reach = level.kthvalue(k, dim=1).values[:, None]
+    level = torch.where((level - reach).abs() <= TIE * reach, reach, level)
     index = smallest(level, k)
     found = level.gather(1, index)
     return found, index.masked_fill(torch.isinf(found), -1)

@@ -88,7 +88,7 @@ def _terms_of_two(similarity: Tensor, reach: Tensor, pull: Tensor, scale: Tensor
 
 def on_cuda(similarity: Tensor, reach: Tensor, pull: Tensor, scale: Tensor) -> Float[Tensor, "b t"]:
     """As `one_pass`, by the Triton kernel."""
-    from deconfuse.kernels.triton_sums import sums
+    from deconfuse.compute.triton_sums import sums
 
     return sums(similarity, reach, pull, scale)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from deconfuse.kernels import exp_sums
-from deconfuse.kernels.exp_sums import by_operators, chosen, one_pass
+from deconfuse.compute import exp_sums
+from deconfuse.compute.exp_sums import by_operators, chosen, one_pass
 from deconfuse.system.errors import UserError
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 COMPARE = """
 import torch
-from deconfuse.kernels.exp_sums import by_operators
-from deconfuse.kernels.triton_sums import sums
-from tests.kernels.test_exp_sums import drawn
+from deconfuse.compute.exp_sums import by_operators
+from deconfuse.compute.triton_sums import sums
+from tests.compute.test_exp_sums import drawn
 for b, t, c in [(1, 1, 1), (3, 7, 5), (9, 17, 130), (8, 8, 64), (17, 40, 65)]:
     parts = drawn(b, t, c, seed=b)
     want = by_operators(*(each.double() for each in parts))

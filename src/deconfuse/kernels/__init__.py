@@ -1,1 +1,0 @@
-"""Inner loops in one pass over memory, compiled where that pays; may import system."""
