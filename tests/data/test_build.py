@@ -93,13 +93,13 @@ def test_images_that_are_skipped_leave_rows_names_and_classes_of_the_others(tmp_
 
 def test_a_class_on_both_sides_is_named():
     rows = ["b train", "b train", "z train", "z train", "b test", "b test", "a test", "a test"]
-    with pytest.raises(UserError, match=r"^dataset made: 1 class\(es\) are in training and in test: b; "):
+    with pytest.raises(UserError, match=r"^dataset made: 1 class is in training and in test: b; "):
         made(rows)
 
 
 def test_many_classes_on_both_sides_are_counted():
     rows = [f"c{i} {part}" for i in range(7) for part in ("train", "train", "query", "gallery")]
-    with pytest.raises(UserError, match=r": 7 class\(es\) .* test: c0, c1, c2, c3, c4 and 2 more; "):
+    with pytest.raises(UserError, match=r": 7 classes are .* test: c0, c1, c2, c3, c4 and 2 more; "):
         made(rows)
 
 
@@ -140,7 +140,7 @@ def test_classes_with_one_image_that_are_dropped_are_counted_and_named(capsys):
 
 def test_one_image_on_each_of_two_sides_is_one_image_on_each():
     rows = ["b train", "b train", "s train", "s test", "a test", "a test", "c train", "c train"]
-    with pytest.raises(UserError, match=r"2 class\(es\) have a single image: s, s;"):
+    with pytest.raises(UserError, match=r"2 classes have a single image: s, s;"):
         made(rows)
     assert made(rows, on_small_class="drop").class_names == ("b", "c", "a")
 

@@ -123,7 +123,7 @@ def test_missing_arrays_are_named(tmp_path):
         ({"labels": np.array([b"\xff"] * 11)}, r"labels are bytes that are no UTF-8"),
         ({"split": np.array(["trian"] * 11)}, r"split=trian is not known; did you mean train"),
         ({"labels": LABELS * 0}, r"are in training and in test: 0"),
-        ({"labels": np.arange(11)}, r"11 class\(es\) have a single image"),
+        ({"labels": np.arange(11)}, r"11 classes have a single image"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, saved, changes, message):

@@ -172,7 +172,7 @@ def test_an_unknown_split_word_is_answered_with_the_nearest(folder):
 
 
 def test_a_class_on_both_sides_is_named(folder):
-    with pytest.raises(UserError, match=r"1 class\(es\) are in training and in test: dog;"):
+    with pytest.raises(UserError, match=r"1 class is in training and in test: dog;"):
         load(written(folder, [row.replace("bee", "dog") for row in ROWS]))
 
 
@@ -204,7 +204,7 @@ def test_a_bad_image_is_named_before_training_or_left_out(folder):
 
 def test_a_class_of_one_image_is_refused_or_dropped(folder):
     file = written(folder, changed(4, "a/4.png,rat,test"))
-    with pytest.raises(UserError, match=r"2 class\(es\) have a single image: ant, rat;"):
+    with pytest.raises(UserError, match=r"2 classes have a single image: ant, rat;"):
         load(file)
     assert load(file, on_small_class="drop").class_names == ("cat", "dog", "bee")
 

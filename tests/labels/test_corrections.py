@@ -78,7 +78,7 @@ def test_the_label_a_sample_had_is_checked_but_not_where_it_is_right_by_now(tmp_
         (["0/0.png,caat"], r"there is no class caat; did you mean cat\? Training classes: apple, bear, cat"),
         (["0/0.png,yak"], r"yak is no training class but one to test with"),
         (["0/0.png,cat", "0/0.png,bear"], r"0/0.png is to be cat and bear; keep one line"),
-        (["0/0.png,apple"], r"nothing to change: all 1 labels it gives are there already"),
+        (["0/0.png,apple"], r"nothing to change: it gives 1 label, there already"),
         ([], r"nothing to change: it gives no label"),
         (["0/0.png,cat", "0/1.png,cat", "1/2.png,cat", "1/3.png,cat"], r"would be of one class"),
     ],

@@ -16,6 +16,7 @@ from deconfuse.system.words import agree, many
         (12, "class", "12 classes"),
         (2, "box", "2 boxes"),
         (2, "match", "2 matches"),
+        (3, "epoch", "3 epochs"),
     ],
 )
 def test_a_number_with_its_noun(n, noun, text):

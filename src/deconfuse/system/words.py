@@ -16,7 +16,7 @@ def agree(n: int, one: str = "is", more: str = "are") -> str:
 
 def _plural(noun: str) -> str:
     """The regular plural in English."""
-    if noun.endswith(("s", "x", "ch", "sh")):
+    if noun.endswith(("s", "x", "tch", "sh")):
         return f"{noun}es"
     if noun.endswith("y") and noun[-2] not in "aeiou":
         return f"{noun[:-1]}ies"
