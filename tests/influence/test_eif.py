@@ -162,6 +162,31 @@ def test_thetas_beyond_two_are_at_right_angles_on_the_same_sphere(toy):
                 assert abs((one * other).sum().item()) < 1e-9
 
 
+def test_a_move_that_cancels_has_length_zero_and_no_direction(toy):
+    """Of two sides with features u and 3 u, moves of 3 a and -a add up to nothing, rounding apart."""
+    training, test = toy
+    random = torch.Generator().manual_seed(0)
+    for u in test:
+        features = torch.stack([u, 3 * u])[None]
+        space = Space(features @ features.transpose(1, 2), torch.zeros(1, 2, 5).double(), torch.ones(1, 1))
+        for _ in range(20):
+            a = torch.randn(5, generator=random, dtype=torch.float64)
+            # A square of 1e-16 of the terms, of either sign.
+            assert space.norm(torch.stack([3 * a, -a])[None]).item() < 1e-7 * a.norm() * u.norm()
+    nothing = torch.zeros(1, 2, 5, dtype=torch.float64)
+    assert space.unit(nothing).tolist() == nothing.tolist()
+
+
+@pytest.mark.parametrize(("angle", "apart"), [(0.9e-10, 0.0), (1.1e-10, 1.0)])
+def test_a_pair_counts_as_copies_up_to_d_1e_20(angle, apart):
+    """d of unit vectors at a small angle is its square."""
+    weight, bias = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    test = torch.tensor([[1.0, 0.0], [1.0, angle]], dtype=torch.float64)
+    training = Training(test, torch.tensor([0, 1]), weight, bias, ProxyNCA(2, 2).double())
+    (sides,) = chunks(Targets.pairs(test, test, torch.tensor([[0, 1]])), 2, 1)
+    assert Space.of(training, sides).share.tolist() == [[apart]]
+
+
 def test_no_groups_and_coinciding_samples_give_zero_not_nan(toy):
     training, test = toy
     assert scores(training, Targets(test, test, ())).shape == (0, 23)
@@ -196,6 +221,18 @@ def test_bad_settings_are_named(toy, settings, message):
 def test_bad_paths_are_named(path, settings, message):
     with pytest.raises(UserError, match=message):
         path(**settings)
+
+
+def test_the_least_values_are_allowed():
+    assert (Sphere(1e-9, 1).steps, RawSteps(0, 1, 1e-12).steps) == (1, 1)
+    with pytest.raises(UserError, match=r"influence.path.max_change=9e-13 is too small; give 1e-12 or more"):
+        RawSteps(max_change=9e-13)
+
+
+def test_normalise_is_true_or_false(toy):
+    training, test = toy
+    with pytest.raises(UserError, match=r"influence.normalise=no is neither true nor false"):
+        inspect.unwrap(scores)(training, Targets(test, test, GROUPS), normalise="no")
 
 
 def test_a_path_that_is_a_word_and_no_group_is_named(toy):

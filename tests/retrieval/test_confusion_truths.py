@@ -102,6 +102,17 @@ def test_the_d_of_a_group_weighs_its_pairs():
     torch.testing.assert_close(gradient, want, rtol=0, atol=1e-12)
 
 
+def test_a_group_of_three_pairs_is_three_queries_and_then_three_neighbours():
+    # At 0 and 60 degrees d = 1, at 10 and 100 d = 2, at 20 and 200 d = 4.
+    z = on_circle(0, 10, 20, 60, 100, 200)[None]
+    share = torch.tensor([[0.5, 0.25, -1.0]], dtype=double)
+    assert mean_distance(z, share).tolist() == pytest.approx([0.5 * 1 + 0.25 * 2 - 1.0 * 4])
+    lengths = mean_distance_gradient(z, share).norm(dim=2)
+    # The gradient of d in one of two unit vectors at an angle a has length 2 sin a.
+    want = torch.tensor([[0.5 * 3**0.5, 0.25 * 2, 0.0]], dtype=double)
+    torch.testing.assert_close(lengths, want.repeat(1, 2), rtol=0, atol=1e-12)
+
+
 def test_the_parts_of_the_test_side_are_in_the_order_that_the_metrics_take():
     query, gallery = on_circle(0, 10), on_circle(20)
     side = Queries(query, gallery, torch.tensor([3, 4]), torch.tensor([5]), False)
