@@ -15,6 +15,7 @@ from deconfuse.retrieval.confusion import (
     mean_distance,
     mean_distance_gradient,
     mis_similar,
+    retrieve,
 )
 
 double = torch.float64
@@ -130,6 +131,34 @@ def test_a_twin_is_in_no_pair_and_a_query_with_no_other_of_its_class_neither():
     assert far.pairs.tolist() == [[0, 1], [2, 2], [1, 1]]  # at 170, 165 and 130 degrees
     want = [2 - 2 * math.cos(math.radians(angle)) for angle in (170, 165, 130)]
     assert far.distance.tolist() == pytest.approx(want, abs=1e-12)
+
+
+def test_one_search_has_the_pairs_and_the_metrics_by_hand():
+    # By direction 0 and 1 are taken for each other, and 2 and 3; row 1 is long, so z itself has others nearest.
+    z, labels = on_circle(0, 10, 90, 105), torch.tensor([0, 1, 0, 1])
+    z[1] *= 5
+    pairs, found = retrieve(Queries(z, z, labels, labels, True), (1, 2))
+    assert pairs.pairs.tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
+    # The second nearest of 0 and 3 is of their class, that of 1 and 2 is not.
+    assert found == pytest.approx({"R@1": 0, "R@2": 0.5, "MAP@R": 0})
+    # Queries 0 and 2 of them in that gallery: neither is its own neighbour.
+    side = Queries(z[[0, 2]], z, labels[[0, 2]], labels, False, torch.tensor([0, 2]))
+    pairs, found = retrieve(side, (1, 2))
+    assert pairs.pairs.tolist() == [[0, 1], [1, 3]]
+    assert found == pytest.approx({"R@1": 0, "R@2": 0.5, "MAP@R": 0})
+
+
+def test_a_twin_of_another_class_and_no_twin_leave_every_sample_of_the_class_as_a_candidate():
+    # Of class 0 the first row, the last row and the row after the twin's place are farthest, in turn.
+    gallery, theirs = on_circle(180, 0, 20, 270), torch.tensor([0, 0, 1, 0])
+    query, labels = on_circle(0, 0, 90), torch.tensor([0, 0, 0])
+    for twins in ([-1, 2, -1], [2, -1, 2]):
+        far = mis_similar(query, gallery, labels, theirs, same=False, twins=torch.tensor(twins))
+        assert far.pairs.tolist() == [[0, 0], [1, 0], [2, 3]]
+    # A twin that lies behind all rows of the class.
+    far = mis_similar(query, gallery[[0, 1, 3, 2]], labels, theirs[[0, 1, 3, 2]], same=False,
+                      twins=torch.tensor([3, 3, 3]))  # fmt: skip
+    assert far.pairs.tolist() == [[0, 0], [1, 0], [2, 2]]
 
 
 def test_copies_have_d_0_and_the_pair_is_listed_once():
