@@ -134,7 +134,7 @@ def test_a_twin_is_in_no_pair_and_a_query_with_no_other_of_its_class_neither():
 
 
 def test_one_search_has_the_pairs_and_the_metrics_by_hand():
-    # By direction 0 and 1 are taken for each other, and 2 and 3; row 1 is long, so z itself has others nearest.
+    # By direction 0 and 1 are taken for each other, and 2 and 3; by distance others are, as row 1 is long.
     z, labels = on_circle(0, 10, 90, 105), torch.tensor([0, 1, 0, 1])
     z[1] *= 5
     pairs, found = retrieve(Queries(z, z, labels, labels, True), (1, 2))

@@ -35,8 +35,8 @@ def answer(
     gallery_labels: Int[Tensor, " g"],
     *,
     same: bool,
-    ranks: tuple[int, ...] = (1, 2, 4, 8),
-    unit: bool = False,
+    ranks: tuple[int, ...],
+    unit: bool,
     twins: Int[Tensor, " q"] | None = None,
     whole: bool = True,
 ) -> Answers:
