@@ -234,3 +234,19 @@ def test_a_solver_that_is_a_word_and_no_group_is_named(toy):
     training, test = toy
     with pytest.raises(UserError, match=r"influence.solver=cg is not a group of keys; give .*kind=cg"):
         inspect.unwrap(scores)(training, Targets(test, test, GROUPS), solver="cg")
+
+
+@pytest.mark.parametrize(("budget", "size"), [(3 * 5400, 3), (3 * 5400 - 1, 2), (5400 - 1, 1)])
+def test_as_many_groups_are_solved_at_a_time_as_memory_allows(toy, monkeypatch, budget, size):
+    """A group takes six times W, 440 bytes here, and three times 23 samples with 5 axes in float64."""
+    training, test = toy
+    seen = []
+
+    def score_chunks(training, targets, what, score, size):
+        seen.append(size)
+        return torch.zeros(3, 23, dtype=torch.float64)
+
+    monkeypatch.setattr(influence_function, "score_chunks", score_chunks)
+    monkeypatch.setattr(influence_function, "BLOCK_BYTES", budget)
+    scores(training, Targets(test, test, GROUPS))
+    assert seen == [size]
