@@ -164,4 +164,4 @@ def test_residuals_above_ten_times_the_tolerance_are_said(capsys):
             "influence.damping, or x"
         )
     say_residuals("cg", [float("nan")], 1e-3, "")
-    assert "1 of 1 explanations are not solved" in " ".join(capsys.readouterr().err.split())
+    assert "1 of 1 explanation is not solved" in " ".join(capsys.readouterr().err.split())

@@ -98,7 +98,8 @@ def test_rows_are_compared_as_they_are_or_by_direction():
     # Row 1 is long: by distance row 2 is the nearest to row 0, by direction row 1.
     z, labels = on_circle(0, 10, 80, 90), torch.tensor([0, 0, 1, 1])
     z[1] *= 9
-    plain, unit = (
+    test = Queries(z, z, labels, labels, True)
+    plain, unit = (metrics(test, ranks=(1,), unit=unit) for unit in (False, True))
         metrics(Queries(z, z, labels, labels, True), ranks=(1,), unit=unit) for unit in (False, True)
     )
     assert (plain["R@1"], unit["R@1"]) == (0.75, 1)
