@@ -38,7 +38,7 @@ def evidence(
     sides = list(sides)
     given = sides[0].labels if labels is None else labels
     votes = [
-        [vote(x, side.labels, k, voters=who, unit=True) for x in (side.z, side.features)]
+        [vote(x, side.labels, k, voters=who, unit=True, listed=False) for x in (side.z, side.features)]
         for side, who in zip(sides, voters or [None] * len(sides), strict=True)
     ]
     c = classes_of(sides[0])

@@ -34,7 +34,7 @@ from deconfuse.launch import names, rehearsal, sweep
 from deconfuse.report import page
 from deconfuse.retraining import counterfactual, reweight
 from deconfuse.runs import results
-from deconfuse.system import distributed
+from deconfuse.system import distributed, memory
 from deconfuse.system.errors import UserError, count, flag, invoked, within
 from deconfuse.system.progress import console
 from deconfuse.training.datamodule import DataModule
@@ -167,6 +167,7 @@ def prepare(cfg: DictConfig) -> Job:
     trainer = instantiate(cfg.trainer)
     start = Start(copy.deepcopy(model), data, trainer)
     subject = Subject(model, data, cfg.params, device(trainer))
+    data.pinned = subject.device.type == "cuda"
 
     part, everything = split.fingerprints
     fingerprints = part, getattr(model.backbone, "fingerprint", "")
@@ -235,7 +236,8 @@ def built(cfg: DictConfig, key: str) -> Any:
 
 
 def begin(seed: int) -> None:
-    """Seed all random numbers, and keep Lightning from announcing it."""
+    """Seed all random numbers, keep Lightning from announcing it, and let freed memory be used again."""
+    memory.keep_freed()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with torch 2.14
     pl.seed_everything(int(within("seed", count("seed", seed, 0), 0, 2**32 - 1)), verbose=False)

@@ -1,0 +1,85 @@
+"""Votes by class: the sum of exp(-d) over each class's members among a sample's k nearest others.
+
+Where k is large, the sums need nobody's neighbours in order: the distance of the k-th says who counts.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from deconfuse.retrieval.neighbours import HELD, PRECISE, Space, nearest
+from deconfuse.system.progress import track
+
+COLUMNS = 2**18  # numbers of gallery rows that are moved to the centre at once
+
+
+def tally(squared: Float[Tensor, "t k"], classes: Int[Tensor, "t k"], c: int) -> Float[Tensor, "t c"]:
+    """P(label) of each label, by squared distances, closest first, and the neighbours' labels.
+
+    In float64: the votes of labels with as many neighbours each differ by little more than the distances do.
+    """
+    weight = _weights(squared.double().sqrt())
+    return weight.new_zeros(len(weight), c).scatter_add_(1, classes, weight)
+
+
+def _weights(distance: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """exp(-d) / sum exp(-d), relative to the closest: far-away samples do not underflow to 0/0."""
+    weight = torch.exp(distance[:, :1] - distance)
+    return weight / weight.sum(1, keepdim=True)
+
+
+def by_class(
+    rows: Float[Tensor, "n m"],
+    labels: Int[Tensor, " n"],
+    k: int,
+    c: int,
+    voters: Bool[Tensor, " n"] | None = None,
+) -> Float[Tensor, "n c"]:
+    """P(l) = sum_i exp(-d_i) [y_i = l] / sum_i exp(-d_i) over the k nearest other voters, in float64.
+
+    d: the distance of rows scaled to length one, by products of float64. Samples of which rounding leaves in
+    doubt who the k-th neighbour is, or how far a very close one is, get their neighbours one by one.
+    """
+    inside = torch.arange(len(rows), device=rows.device) if voters is None else voters.nonzero()[:, 0]
+    own = torch.full_like(labels, -1)
+    own[inside] = torch.arange(len(inside), device=rows.device)
+    gallery, theirs = (rows, labels) if voters is None else (rows[inside], labels[inside])
+    k, space = min(k, len(inside) - 1), Space.of(rows, gallery, True, voters is None, own)
+    members = torch.nn.functional.one_hot(theirs, c).double()
+    total, open_ = members.new_empty(len(rows), c), torch.zeros_like(labels, dtype=torch.bool)
+    tiles = torch.arange(len(rows), device=rows.device).split(max(1, HELD // (2 * len(gallery))))
+    for some in track(tiles, "votes of many neighbours", len(tiles)):
+        total[some], open_[some] = _some(space, some, members, k)
+    for some in open_.nonzero()[:, 0].split(max(1, HELD // (2 * k))):
+        squared, index = nearest(rows[some], gallery, k, same=False, unit=True, twins=own[some])
+        total[some] = tally(squared, theirs[index], c)
+    return total
+
+
+def _some(
+    space: Space, some: Int[Tensor, " t"], members: Float[Tensor, "g c"], k: int
+) -> tuple[Float[Tensor, "t c"], Bool[Tensor, " t"]]:
+    """(P, which samples are in doubt) of some samples."""
+    squared, lengths = _squared(space, some)
+    least, reach = squared.amin(1, keepdim=True), squared.kthvalue(k, dim=1).values[:, None]
+    unsure = torch.finfo(torch.float64).eps * (4 + space.query.shape[1] ** 0.5) * 3 * (lengths + reach)
+    level = ((squared - reach).abs_() <= 2 * unsure).sum(1)
+    doubt = (level > 1) | (unsure > PRECISE * least)[:, 0]
+    weight = torch.where(squared <= reach, squared, torch.inf).sqrt_().div_(space.scale)
+    weight = weight.neg_().add_(least.sqrt() / space.scale).exp_()
+    total = weight @ members
+    return total / total.sum(1, keepdim=True), doubt
+
+
+def _squared(space: Space, some: Int[Tensor, " t"]) -> tuple[Float[Tensor, "t g"], Float[Tensor, "t 1"]]:
+    """(scaled squared distances to the gallery, inf to the sample itself; squared lengths of the samples)."""
+    q = space.centred(0, some, torch.float64)
+    lengths, g = q.square().sum(1, keepdim=True), len(space.gallery)
+    squared, step = q.new_empty(len(some), g), max(1, COLUMNS // q.shape[1])
+    for start in range(0, g, step):
+        part = space.centred(1, slice(start, start + step), torch.float64)
+        squared[:, start : start + step] = torch.addmm(part.square().sum(1), q, part.T, alpha=-2)
+    squared.add_(lengths).clamp_min_(0)
+    mine = space.own[some]
+    squared[(mine >= 0).nonzero()[:, 0], mine[mine >= 0]] = torch.inf
+    return squared, lengths
