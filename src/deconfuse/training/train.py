@@ -192,8 +192,8 @@ def quick(model: Embedder, device: torch.device) -> Iterator[None]:
 def _check_compile(model: Embedder) -> None:
     if distributed.world() > 1 and not model.recipe.freeze_batchnorm:
         raise UserError(
-            "recipe.compile=true in several processes needs recipe.freeze_batchnorm=true, as BatchNorm of the "
-            "whole batch is not compiled; set one of them, or train in one process"
+            "recipe.compile=true in several processes needs recipe.freeze_batchnorm=true, as a "
+            "BatchNorm over all processes is not compiled; set both, or train in one process"
         )
 
 
