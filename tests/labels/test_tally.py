@@ -19,7 +19,7 @@ def drawn(n=61, c=5, dtype=torch.float64):
 @pytest.mark.parametrize("k", [1, 7, 60])
 @pytest.mark.parametrize("held", [10, 2**24])
 def test_equals_the_sum_written_out(monkeypatch, k, held):
-    monkeypatch.setattr(tally, "HELD", held)
+    monkeypatch.setattr(tally, "CACHED", held)
     x, labels = drawn()
     want = slow(F.normalize(x, dim=1).numpy(), labels.numpy(), k, 5)
     np.testing.assert_allclose(by_class(x, labels, k, 5), want, atol=1e-9)

@@ -100,8 +100,15 @@ def pulled_back(
     across, down = math.cos(turn), math.sin(turn)
     d, b = (-down * math.tan(shear) + across) / scale, (across * math.tan(shear) + down) / scale
     c, a = -down / scale, across / scale
-    x, y = -middle - shift[0], -middle - shift[1]
-    return d, b, d * x + b * y + middle, c, a, c * x + a * y + middle
+    x, y = middle + shift[0], middle + shift[1]
+    return (
+        d,
+        b,
+        middle - d * x - b * y,
+        c,
+        a,
+        middle - c * x - a * y,
+    )  # in the order of torchvision's rounding
 
 
 class ImageDataset(Dataset):

@@ -3,6 +3,7 @@
 Where k is large, the sums need nobody's neighbours in order: the distance of the k-th says who counts.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -10,7 +11,8 @@ from torch import Tensor
 from deconfuse.retrieval.neighbours import HELD, PRECISE, Space, nearest
 from deconfuse.system.progress import track
 
-COLUMNS = 2**18  # numbers of gallery rows that are moved to the centre at once
+COLUMNS = 2**20  # numbers of gallery rows that are moved to the centre at once
+CACHED = 2**18  # distances that are ranked at once: so few stay in the processor's cache
 
 
 def tally(squared: Float[Tensor, "t k"], classes: Int[Tensor, "t k"], c: int) -> Float[Tensor, "t c"]:
@@ -48,34 +50,58 @@ def by_class(
     members = torch.nn.functional.one_hot(theirs, c).double()
     total, open_ = members.new_empty(len(rows), c), torch.zeros_like(labels, dtype=torch.bool)
     tiles = torch.arange(len(rows), device=rows.device).split(max(1, HELD // (2 * len(gallery))))
+    memory = members.new_empty(len(tiles[0]), len(gallery))
     for some in track(tiles, "votes of many neighbours", len(tiles)):
-        total[some], open_[some] = _some(space, some, members, k)
+        squared, lengths = _squared(space, some, memory[: len(some)])
+        for few in torch.arange(len(some)).split(max(1, CACHED // len(gallery))):
+            here = slice(int(few[0]), int(few[-1]) + 1)
+            parts = squared[here], lengths[here]
+            total[some[here]], open_[some[here]] = _counted(space, *parts, members, k)
     for some in open_.nonzero()[:, 0].split(max(1, HELD // (2 * k))):
         squared, index = nearest(rows[some], gallery, k, same=False, unit=True, twins=own[some])
         total[some] = tally(squared, theirs[index], c)
     return total
 
 
-def _some(
-    space: Space, some: Int[Tensor, " t"], members: Float[Tensor, "g c"], k: int
+def _counted(
+    space: Space,
+    squared: Float[Tensor, "t g"],
+    lengths: Float[Tensor, "t 1"],
+    members: Float[Tensor, "g c"],
+    k: int,
 ) -> tuple[Float[Tensor, "t c"], Bool[Tensor, " t"]]:
-    """(P, which samples are in doubt) of some samples."""
-    squared, lengths = _squared(space, some)
-    least, reach = squared.amin(1, keepdim=True), squared.kthvalue(k, dim=1).values[:, None]
+    """(P, which samples are in doubt) of some samples, by their scaled distances to the gallery."""
+    least, reach, beyond = _ranked(squared, k)
     unsure = torch.finfo(torch.float64).eps * (4 + space.query.shape[1] ** 0.5) * 3 * (lengths + reach)
-    level = ((squared - reach).abs_() <= 2 * unsure).sum(1)
-    doubt = (level > 1) | (unsure > PRECISE * least)[:, 0]
-    weight = torch.where(squared <= reach, squared, torch.inf).sqrt_().div_(space.scale)
-    weight = weight.neg_().add_(least.sqrt() / space.scale).exp_()
+    doubt = (beyond - reach <= 2 * unsure) | (unsure > PRECISE * least)
+    weight = least.sqrt() - squared.sqrt()
+    weight = weight.div_(space.scale).exp_().mul_(squared <= reach)
     total = weight @ members
-    return total / total.sum(1, keepdim=True), doubt
+    return total / total.sum(1, keepdim=True), doubt[:, 0]
 
 
-def _squared(space: Space, some: Int[Tensor, " t"]) -> tuple[Float[Tensor, "t g"], Float[Tensor, "t 1"]]:
-    """(scaled squared distances to the gallery, inf to the sample itself; squared lengths of the samples)."""
+def _ranked(values: Float[Tensor, "t g"], k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The smallest value of each row, the k-th smallest and the next one, (t, 1) each.
+
+    On a CPU by NumPy, whose selection is several times as fast.
+    """
+    if values.device.type == "cpu":
+        part = torch.from_numpy(np.partition(values.numpy(), k - 1, axis=1))
+    else:
+        part = values.topk(k + 1, largest=False).values
+    return part[:, :k].amin(1, keepdim=True), part[:, k - 1 : k], part[:, k:].amin(1, keepdim=True)
+
+
+def _squared(
+    space: Space, some: Int[Tensor, " t"], squared: Float[Tensor, "t g"]
+) -> tuple[Float[Tensor, "t g"], Float[Tensor, "t 1"]]:
+    """(scaled squared distances to the gallery, inf to the sample itself; squared lengths of the samples).
+
+    squared: where the distances are put.
+    """
     q = space.centred(0, some, torch.float64)
     lengths, g = q.square().sum(1, keepdim=True), len(space.gallery)
-    squared, step = q.new_empty(len(some), g), max(1, COLUMNS // q.shape[1])
+    step = max(1, COLUMNS // q.shape[1])
     for start in range(0, g, step):
         part = space.centred(1, slice(start, start + step), torch.float64)
         squared[:, start : start + step] = torch.addmm(part.square().sum(1), q, part.T, alpha=-2)
