@@ -13,7 +13,9 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from torch import nn
 
 from deconfuse.data import build
 from deconfuse.launch.command_line import CONF
+from deconfuse.launch.workers import hush
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.model import efficientnet_lite0
 from deconfuse.model.small_cnn import SmallCNN
@@ -136,7 +139,7 @@ class Laps(pl.Callback):
         self.laps.append(tuple(b - a for a, b in zip(self.start, end, strict=True)))
 
 
-def glyphs(epochs: int) -> dict:
+def glyphs(epochs: int, most: int) -> dict:
     """A run's training on glyphs as a share of the bare loop, by seconds and by processor seconds."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [f"recipe.epochs={epochs}", f"recipe.validate_every={epochs + 1}"])
@@ -146,7 +149,7 @@ def glyphs(epochs: int) -> dict:
         SmallCNN(1), instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=64), recipe
     )
     data = DataModule(split, split.train.labels, model.backbone, recipe, cfg.num_workers, 0)
-    batches = list(data.train_dataloader())
+    batches = list(islice(data.train_dataloader(), most))
     parameters = [each for each in model.parameters() if each.requires_grad]
     optimizer = recipe.optimizer(parameters, lr=1e-3)
 
@@ -161,10 +164,9 @@ def glyphs(epochs: int) -> dict:
     clock = Laps()
 
     def trainer(**settings) -> pl.Trainer:
+        settings["callbacks"] = [*settings["callbacks"], clock]
         return pl.Trainer(
-            accelerator="cpu",
-            deterministic="warn",
-            **settings | {"callbacks": [*settings["callbacks"], clock]},
+            accelerator="cpu", deterministic="warn", limit_train_batches=len(batches), **settings
         )
 
     bare()
@@ -189,8 +191,11 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.bench_training", description=__doc__)
     parser.add_argument("--only", nargs="*", default=[*NETWORKS, "glyphs"], help="networks, or glyphs")
     parser.add_argument("--epochs", type=int, default=4, help="of glyphs, the first of which is not counted")
+    parser.add_argument("--batches", type=int, default=30, help="of each epoch of glyphs, at most 30")
     options = parser.parse_args(words)
     console.quiet = True
+    hush()
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     machine = described()
     print(f"torch {machine['torch']}, {machine['threads']} threads")
     found: dict = {"machine": machine, "rows": []}
@@ -208,7 +213,7 @@ def main(words: list[str]) -> None:
             )
         found["rows"] += rows
     if "glyphs" in options.only:
-        found["glyphs"] = glyphs(options.epochs)
+        found["glyphs"] = glyphs(options.epochs, options.batches)
         print("glyphs: " + ", ".join(f"{key} {value:.3g}" for key, value in found["glyphs"].items()))
     write_json(FILE, found)
     print(f"written to {FILE}")

@@ -23,8 +23,6 @@ for _ in range(8):
     np.ones(2**23)
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 free = held()
-large = np.ones(2**26)  # 512 MiB, beyond LARGEST
-del large
 memory.give_back()
 print(kept, faults, free, held())
 """
