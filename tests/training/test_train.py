@@ -364,19 +364,19 @@ def test_a_compiled_backbone_trains_alike_and_leaves_no_trace(tmp_path, monkeypa
 
     def traced(module):  # what Inductor's compiler does takes half a minute
         compiled.append(module)
-        real(module, backend="aot_eager")
+        real(module, backend="eager")
 
     monkeypatch.setattr(nn.Module, "compile", traced)
     states = []
     for compile in (False, True):
-        model, data = model_and_data(epochs=2, compile=compile)
+        model, data = model_and_data(epochs=1, compile=compile)
         fit(model, data, tmp_path / str(compile), TRAINER, None, None)
         assert model.backbone._compiled_call_impl is None
         states.append(model.state_dict())
     assert compiled == [model.backbone]
     assert states[0].keys() == states[1].keys()
     for name, tensor in states[0].items():
-        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-4)  # rounding, over two epochs
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-4)  # rounding, over an epoch
 
 
 def test_a_compiler_that_fails_is_one_line():
