@@ -23,6 +23,7 @@ from deconfuse.attribution import attribute
 from deconfuse.attribution.epochs import Moments
 from deconfuse.attribution.look import Subject
 from deconfuse.attribution.trajectory import When, method
+from deconfuse.compute import memory
 from deconfuse.data import build
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
@@ -166,6 +167,7 @@ def prepare(cfg: DictConfig) -> Job:
     trainer = instantiate(cfg.trainer)
     start = Start(copy.deepcopy(model), data, trainer)
     subject = Subject(model, data, cfg.params, device(trainer))
+    data.pinned = subject.device.type == "cuda"
 
     part, everything = split.fingerprints
     fingerprints = part, getattr(model.backbone, "fingerprint", "")
@@ -235,5 +237,6 @@ def built(cfg: DictConfig, key: str) -> Any:
 
 
 def begin(seed: int) -> None:
-    """Seed all random numbers."""
+    """Seed all random numbers, and let freed memory be used again."""
+    memory.keep_freed()
     pl.seed_everything(int(within("seed", count("seed", seed, 0), 0, 2**32 - 1)), verbose=False)

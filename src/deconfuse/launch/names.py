@@ -20,7 +20,7 @@ NOT_IN_WEIGHTS = {
     *("dataset.root", "dataset.csv", "dataset.download", "dataset.on_bad_image", "dataset.on_small_class"),
     *("dataset.path", "dataset.crop_box", "dataset.layout", "dataset.seed"),
     *("dataset.test_classes", "dataset.test", "dataset.train"),
-    *("recipe.eval_batch_size", "recipe.validate_every"),
+    *("recipe.eval_batch_size", "recipe.validate_every", "recipe.compile"),
     *("trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps"),
 }
 # The settings that a model's weights depend on.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytorch_lightning as pl
 import torch
@@ -32,7 +33,10 @@ class Embedder(pl.LightningModule):
             self.head.requires_grad_(False)
 
     def forward(self, inputs: Float[Tensor, "B *input"]) -> Float[Tensor, "B m"]:
-        """The embeddings z, not normalised."""
+        """The embeddings z, not normalised. On a CPU images lie in memory pixel by pixel, as kernels do in
+        training: convolutions are then up to twice as fast."""
+        if inputs.ndim == 4 and inputs.device.type == "cpu":
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         return self.head(self.backbone(inputs))
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -42,7 +46,8 @@ class Embedder(pl.LightningModule):
         processes has a part of the batch and computes the loss of the whole batch.
         """
         images, labels, _ = batch
-        with shared_batch.whole_batch():
+        # Frozen BatchNorm does not look at the batch.
+        with nullcontext() if self.recipe.freeze_batchnorm else shared_batch.whole_batch():
             z = self(images)
         z, labels = shared_batch.joined(z), distributed.joined(labels)
         of_batch = getattr(self.loss, "of_batch", None)

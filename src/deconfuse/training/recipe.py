@@ -20,7 +20,8 @@ class Recipe:
     schedule: cosine (to 0), constant, or step (times step_factor every step_epochs), after warmup_epochs of
     linear warm-up. clip_norm: largest gradient norm; clip_value: largest entry of the gradient; null for
     none, and at most one of the two. checkpoints: how many are kept, evenly over the epochs, the last one
-    included; influence=tracin sums over them.
+    included; influence=tracin sums over them. compile: train the backbone as torch.compile makes it, which
+    pays after its first minutes; what is computed is the same, rounded in other places.
     """
 
     epochs: int
@@ -42,6 +43,7 @@ class Recipe:
     clip_value: float | None = None
     step_epochs: int = 20
     step_factor: float = 0.1
+    compile: bool = False
 
     def __post_init__(self):
         sizes = ("classes_per_batch", "per_class", "embedding_size", "eval_batch_size")
@@ -53,6 +55,7 @@ class Recipe:
         one_of("recipe.schedule", self.schedule, ("cosine", "constant", "step"))
         within("recipe.step_factor", self.step_factor, 0, 1)
         flag("recipe.freeze_batchnorm", self.freeze_batchnorm)
+        flag("recipe.compile", self.compile)
         try:
             self.optimizer([torch.nn.Parameter(torch.zeros(1))])
         except (TypeError, ValueError) as error:
