@@ -1,1 +1,1 @@
-"""Score each training sample on each explanation; may import training, data, retrieval, system."""
+"""Score training samples on each explanation; may import model, training, frozen, data, retrieval, system."""

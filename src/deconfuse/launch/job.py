@@ -30,7 +30,7 @@ from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.labels import corrections, loop, relabel
 from deconfuse.labels.corrections import Corrections
-from deconfuse.launch import names, rehearsal, sweep
+from deconfuse.launch import backbone, names, rehearsal, sweep
 from deconfuse.report import page
 from deconfuse.retraining import counterfactual, reweight
 from deconfuse.runs import results
@@ -163,13 +163,17 @@ def prepare(cfg: DictConfig) -> Job:
     noisy = corrected.noisy if corrected else given
 
     model, settings = _model(cfg, settings, choices, split)
-    data = DataModule(split, noisy.labels, model.backbone, model.recipe, cfg.num_workers, cfg.seed)
-    trainer = instantiate(cfg.trainer)
-    start = Start(copy.deepcopy(model), data, trainer)
+    trainer, start = instantiate(cfg.trainer), getattr(model.backbone, "fingerprint", "")
+    fed = split
+    if model.recipe.frozen:
+        fed = backbone.in_features(split, model, Path(cfg.output_dir), cfg.num_workers, device(trainer))
+        model = backbone.alone(model)
+    data = DataModule(fed, noisy.labels, model.backbone, model.recipe, cfg.num_workers, cfg.seed)
+    untrained = Start(copy.deepcopy(model), data, trainer)
     subject = Subject(model, data, cfg.params, device(trainer))
 
     part, everything = split.fingerprints
-    fingerprints = part, getattr(model.backbone, "fingerprint", "")
+    fingerprints = part, start
     places = names.places(settings, choices, *fingerprints, everything)
     home, name = given_home, _ = distributed.agreed(places, "name for this run")
     if corrected:
@@ -181,7 +185,7 @@ def prepare(cfg: DictConfig) -> Job:
         noisy,
         corrected,
         Questions.of(cfg, settings),
-        start,
+        untrained,
         subject,
         home,
         given_home,
@@ -191,7 +195,7 @@ def prepare(cfg: DictConfig) -> Job:
     )
     if not job.done:
         _say(job)
-        job.ask.check(model, torch.from_numpy(noisy.labels), split.image, choices["influence"])
+        job.ask.check(model, torch.from_numpy(noisy.labels), fed.image, choices["influence"])
     return job
 
 
@@ -200,13 +204,13 @@ def _model(
 ) -> tuple[Embedder, dict[str, Any]]:
     """(the untrained model, the settings with the embedding size that it has)."""
     size = rehearsal.input_size(split.image, get_object(cfg.model._target_), choices)
-    backbone, recipe = instantiate(cfg.model, **size), instantiate(cfg.recipe)
-    if getattr(backbone, "embeds", False):  # its features are the embeddings
-        m = backbone.num_features
+    network, recipe = instantiate(cfg.model, **size), instantiate(cfg.recipe)
+    if getattr(network, "embeds", False):  # its features are the embeddings
+        m = network.num_features
         settings = {**settings, "recipe": {**settings["recipe"], "embedding_size": m}}
         recipe = dataclasses.replace(recipe, embedding_size=m)
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
-    return Embedder(backbone, loss, recipe), settings
+    return Embedder(network, loss, recipe), settings
 
 
 def _say(job: Job) -> None:

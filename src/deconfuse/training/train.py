@@ -15,9 +15,10 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from deconfuse.frozen.start import FILE, begin
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import disk
+from deconfuse.system.files import disk, write_json
 from deconfuse.system.lock import found_or_made
 from deconfuse.system.progress import console
 from deconfuse.system.signals import Stopped
@@ -61,6 +62,7 @@ def find_or_train(
 
     def train() -> tuple[Path, bool]:
         resume = unfinished if unfinished.exists() else None
+        start(model, data, folder)
         if resume:
             data.first_epoch = resumable(model, resume, settings)
             console.print(f"resuming training from {resume}")
@@ -75,6 +77,21 @@ def find_or_train(
         return final, False
 
     return found_or_made(final, find, train)
+
+
+def start(model: Embedder, data: DataModule, folder: Path) -> None:
+    """Put the head and the proxies where recipe.whiten starts them, and write start.json.
+
+    Nothing without recipe.whiten, and for a head that is not trained. It is repeated where a training is
+    resumed, as recipe.hold draws W to its start.
+    """
+    if model.recipe.whiten is None or model.embeds:
+        return
+    left_out = data.drawn < 0 if (data.drawn < 0).any() else None
+    found = begin(model.head, model.loss, data.split, data.labels, left_out, model.recipe.whiten, folder)
+    model.held = found.weight
+    if distributed.first():
+        write_json(folder / FILE, {"backbone": found.backbone, "whitened": found.whitened})
 
 
 @dataclass(frozen=True)
