@@ -78,7 +78,7 @@ def run(cfg: DictConfig) -> Path:
     clock.lap("retraining", retrained)
 
     # Judge: which labels look wrong, and what should they be? Does training on those win back what was lost?
-    votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates)
+    votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates, ask.weights)
     sides = earlier_sides(subject, model.checkpoint)
     judged = judge.judge(ask.detector, frozen.training, influence, votes, sides)
     clock.lap("relabelling")

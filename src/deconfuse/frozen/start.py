@@ -16,6 +16,7 @@ from deconfuse.retrieval.metrics import metrics
 from deconfuse.system.arrays import scratch
 from deconfuse.system.files import read_json
 
+WIDEST = 512  # directions of the whitened features in which classes are compared
 FILE = "start.json"  # beside a checkpoint: retrieval by the features alone, and at the start of the training
 
 
@@ -102,6 +103,25 @@ def class_means(
         e = F.normalize(F.linear(features[some], weight, bias), dim=1)
         sums.index_add_(0, labels[some], e if used is None else e * used[some, None])
     return sums / torch.bincount(labels, minlength=c).clamp_min(1)[:, None]
+
+
+def confusion(split: Split, folder: Path) -> Float[np.ndarray, "c c"]:
+    """C[y, j]: of the training samples of class y, the share whose closest other class is j; rows sum to 1.
+
+    Closest by the cosine of the whitened features and the class means, with the labels as the data has them.
+    """
+    features, labels = rows(split.train, folder), torch.from_numpy(split.train.labels)
+    weight, bias = (
+        part.float() for part in whitening(scatter(features, labels), min(WIDEST, features.shape[1]))
+    )
+    means = F.normalize(class_means(features, labels, weight, bias, split.num_classes), dim=1)
+    counts = torch.zeros(split.num_classes, split.num_classes, dtype=torch.float64)
+    for first in range(0, len(labels), ROWS):
+        some = slice(first, first + ROWS)
+        cosine = F.normalize(F.linear(features[some], weight, bias), dim=1) @ means.T
+        other = cosine.scatter(1, labels[some, None], -2).argmax(1)
+        counts.index_put_((labels[some], other), torch.ones(len(other), dtype=torch.float64), accumulate=True)
+    return (counts / counts.sum(1, keepdim=True)).numpy()
 
 
 def place_proxies(loss: nn.Module, means: Float[Tensor, "c m"]) -> None:

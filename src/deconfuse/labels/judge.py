@@ -11,14 +11,28 @@ from deconfuse.attribution.head import Training
 from deconfuse.attribution.rows import embeddings, in_float64, is_narrow
 from deconfuse.attribution.scores import acting
 from deconfuse.labels.relabel import Judgement, Votes, candidates, vote, vote_on
+from deconfuse.system.errors import one_of
+
+FAIR, PAPER = WEIGHTS = "fair", "paper"  # of neighbours: relabel.weights
 
 
-def votes(training: Training, influence: Float[Tensor, "g n"], k: int | None, most: int | None) -> Votes:
-    """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful."""
+def votes(
+    training: Training,
+    influence: Float[Tensor, "g n"],
+    k: int | None,
+    most: int | None,
+    weights: str = FAIR,
+) -> Votes:
+    """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful.
+
+    weights: fair, a class has the same say whatever its size; paper, as Algorithm 1 has it. UserError for
+    another word.
+    """
+    how = {"unit": True, "fair": one_of("relabel.weights", weights, WEIGHTS) == FAIR}
     if most is None:
-        return vote(embeddings(training), training.labels, k, unit=True)
+        return vote(embeddings(training), training.labels, k, **how)
     asked = candidates(acting(influence).mean, most)
-    return vote_on(asked, embeddings(training), training.labels, k, unit=True)
+    return vote_on(asked, embeddings(training), training.labels, k, **how)
 
 
 def judge(

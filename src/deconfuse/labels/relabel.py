@@ -77,11 +77,14 @@ def vote(
     tile: int | None = None,
     voters: Bool[Tensor, " n"] | None = None,
     unit: bool = False,
+    fair: bool = False,
 ) -> Votes:
     """P(y = l) = sum_i exp(-d_i) [y_i = l] / sum_i exp(-d_i) over the k nearest other samples.
 
     Algorithm 1, with d the Euclidean distance of the embeddings, as they are given or scaled to length one
-    first (unit), which is done in float64. k: by default the median class size. tile: samples at a time (by
+    first (unit), which is done in float64. fair: exp(-d_i) is divided by the number of voters of i's label
+    other than the sample itself, so that a large class has no more to say than a small one; by itself,
+    Algorithm 1 follows the classes' sizes. k: by default the median class size. tile: samples at a time (by
     memory). voters: whose labels count (all); K is at most the number of other voters. Raises UserError for
     fewer than two samples or voters.
     """
@@ -90,21 +93,39 @@ def vote(
     squared, index = neighbours(embeddings, k or neighbourhood(labels), voters, unit)
     classes = labels[index]
     share, own, c = torch.empty_like(squared), squared.new_empty(len(labels)), int(labels.max()) + 1
+    sizes = class_sizes(labels, c, voters) if fair else None
     tile = tile or max(1, TILE_BYTES // (8 * max(c, 3 * classes.shape[1])))
     for start in range(0, len(labels), tile):
         some = slice(start, start + tile)
-        total = _tally(squared[some], classes[some], c)
+        total = _tally(squared[some], classes[some], c, sizes, labels[some])
         share[some] = total.gather(1, classes[some])
         own[some] = total.gather(1, labels[some, None])[:, 0]
     return Votes(classes, share, own, index)
 
 
-def _tally(squared: Float[Tensor, "t k"], classes: Int[Tensor, "t k"], c: int) -> Float[Tensor, "t c"]:
-    """P(label) of each label, by squared distances and the neighbours' labels.
+def class_sizes(
+    labels: Int[Tensor, " n"], c: int, voters: Bool[Tensor, " n"] | None = None
+) -> Float[Tensor, " c"]:
+    """The number of voters of each class."""
+    return torch.bincount(labels if voters is None else labels[voters], minlength=c).double()
+
+
+def _tally(
+    squared: Float[Tensor, "t k"],
+    classes: Int[Tensor, "t k"],
+    c: int,
+    sizes: Float[Tensor, " c"] | None = None,
+    own: Int[Tensor, " t"] | None = None,
+) -> Float[Tensor, "t c"]:
+    """P(label) of each label, by squared distances and the neighbours' labels; sizes: of the classes, for
+    votes that are fair to small ones, among which a sample does not count for its own label.
 
     In float64: the votes of labels with as many neighbours each differ by little more than the distances do.
     """
     weight = _weights(squared.double().sqrt())
+    if sizes is not None:
+        weight = weight / (sizes[classes] - (classes == own[:, None]).double()).clamp_min(1)
+        weight = weight / weight.sum(1, keepdim=True)
     return weight.new_zeros(len(weight), c).scatter_add_(1, classes, weight)
 
 
@@ -147,11 +168,12 @@ def vote_on(
     k: int | None = None,
     tile: int | None = None,
     unit: bool = False,
+    fair: bool = False,
 ) -> Votes:
     """`vote` on the candidates asked alone, by all: 2 a n m operations instead of 2 n^2 m.
 
     Exact; of each candidate's votes those for the KEPT most likely labels are kept. tile: candidates at a
-    time (by memory). unit: as of `vote`. Raises UserError for fewer than two samples.
+    time (by memory). unit, fair: as of `vote`. Raises UserError for fewer than two samples.
     """
     if len(labels) < 2:
         raise UserError("relabelling needs at least two training samples")
@@ -160,10 +182,11 @@ def vote_on(
     classes = labels[:, None].repeat(1, kept)
     share = embeddings.new_full((len(labels), kept), torch.nan)
     own = embeddings.new_full((len(labels),), torch.nan)
+    sizes = class_sizes(labels, c) if fair else None
     tile = tile or max(1, TILE_BYTES // (8 * max(c, 3 * k)))
     for rows in track(asked.split(tile), "voting on candidates", math.ceil(len(asked) / tile)):
         squared, index = others(rows, embeddings, k, unit)
-        total = _tally(squared, labels[index], c)
+        total = _tally(squared, labels[index], c, sizes, labels[rows])
         own[rows] = total.gather(1, labels[rows, None])[:, 0].to(own.dtype)
         most, classes[rows] = total.topk(kept, dim=1)
         share[rows] = most.to(share.dtype)

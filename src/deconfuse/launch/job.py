@@ -26,8 +26,9 @@ from deconfuse.attribution.epochs import Moments
 from deconfuse.attribution.look import Subject
 from deconfuse.attribution.trajectory import When, method
 from deconfuse.data import build
-from deconfuse.data.noise import NoisyLabels
+from deconfuse.data.noise import CONFUSED, NoisyLabels
 from deconfuse.data.split import Split
+from deconfuse.frozen.start import confusion
 from deconfuse.labels import corrections, loop, relabel
 from deconfuse.labels.corrections import Corrections
 from deconfuse.launch import backbone, names, rehearsal, sweep
@@ -36,6 +37,7 @@ from deconfuse.retraining import counterfactual, reweight
 from deconfuse.runs import results
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count, flag, invoked, within
+from deconfuse.system.files import disk
 from deconfuse.system.progress import console
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.devices import device
@@ -57,6 +59,7 @@ class Questions:
     params: str
     neighbours: int | None
     candidates: int | None
+    weights: str
     report: bool | str
 
     @classmethod
@@ -74,6 +77,7 @@ class Questions:
             cfg.params,
             cfg.neighbours,
             cfg.candidates,
+            cfg.relabel.weights,
             cfg.report,
         )
 
@@ -158,16 +162,17 @@ def prepare(cfg: DictConfig) -> Job:
 
     split = sweep.shared(cfg.dataset, build.load)
     rehearsal.answerable(split)
-    given = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
-    corrected = corrections.read(built(cfg, "relabels"), split, given)
-    noisy = corrected.noisy if corrected else given
-
     model, settings = _model(cfg, settings, choices, split)
     trainer, start = instantiate(cfg.trainer), getattr(model.backbone, "fingerprint", "")
-    fed = split
-    if model.recipe.frozen:
-        fed = backbone.in_features(split, model, Path(cfg.output_dir), cfg.num_workers, device(trainer))
-        model = backbone.alone(model)
+
+    def in_features() -> Split:
+        return backbone.in_features(split, model, Path(cfg.output_dir), cfg.num_workers, device(trainer))
+
+    given = _noise(cfg, split, in_features)
+    corrected = corrections.read(built(cfg, "relabels"), split, given)
+    noisy = corrected.noisy if corrected else given
+    fed = in_features() if model.recipe.frozen else split
+    model = backbone.alone(model) if model.recipe.frozen else model
     data = DataModule(fed, noisy.labels, model.backbone, model.recipe, cfg.num_workers, cfg.seed)
     untrained = Start(copy.deepcopy(model), data, trainer)
     subject = Subject(model, data, cfg.params, device(trainer))
@@ -211,6 +216,15 @@ def _model(
         recipe = dataclasses.replace(recipe, embedding_size=m)
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
     return Embedder(network, loss, recipe), settings
+
+
+def _noise(cfg: DictConfig, split: Split, in_features: Callable[[], Split]) -> NoisyLabels:
+    """The training labels with noise=; the untrained backbone says which classes are confused."""
+    more = {}
+    if cfg.noise.ratio and cfg.noise.get("kind") == CONFUSED:
+        with disk(Path(cfg.output_dir)):
+            more["confusion"] = confusion(in_features(), Path(cfg.output_dir))
+    return instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes, **more)
 
 
 def _say(job: Job) -> None:

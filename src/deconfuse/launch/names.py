@@ -12,7 +12,7 @@ from deconfuse.system.files import short_hash
 
 EXPLAINING_KEYS = (
     *("target", "params", "influence", "detector", "neighbours", "candidates"),
-    *("counterfactual", "retrain", "loop"),
+    *("counterfactual", "retrain", "relabel", "loop"),
 )
 # Settings below TRAINING_KEYS that change no weight. Where they decide which images are read, the data's
 # fingerprint says so. Each is named with its group, as a key of the same name elsewhere may change weights.
