@@ -1,26 +1,27 @@
-"""P(wrong) of each training label: how likely it is that somebody mislabelled the sample, not that it is hard.
+"""P(wrong) of each training label: how likely it is that the label is an error, not that the sample is hard.
 
-A held-out classifier says p(j | x), which class x belongs to, and a label is wrong with the share eps, then any
-other class with equal probability. So a given label y has the probability
+A held-out classifier says p(j | x), which class x belongs to. A label is wrong with probability eps, and then
+any other class, one as likely as another. So the label y that is given has the probability
 
     P(y | x) = (1 - eps) p(y | x) + eps (1 - p(y | x)) / (c - 1),
 
-and P(wrong | x, y) is the second term's share of it. A weak classifier gives many labels a p of a tenth, which is
-far more than eps / (c - 1): hard samples are not wrong ones. p is the softmax of tau times the held-out cosines;
-tau and eps are what makes the labels given likeliest, so the classifier is calibrated and the errors are counted
-in one step, and nothing is tuned to a data set. The label noise is that of Natarajan et al. (NeurIPS 2013,
-"Learning with noisy labels"), its estimate a maximum likelihood as in Dawid and Skene (1979).
+and P(wrong | x, y) is the second term's share of it. A weak classifier gives many labels a p of a tenth,
+which is far more than eps / (c - 1): hard samples are not wrong ones. p is the softmax of tau times the
+held-out cosines. tau and eps are those by which the labels given are likeliest, so the classifier is
+calibrated and the errors are counted in one step, and nothing is tuned to a data set. Label noise of this
+kind: Natarajan et al. (NeurIPS 2013, "Learning with noisy labels"); errors counted by maximum likelihood:
+Dawid and Skene (1979).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deconfuse.labels.held_out import cosines
+from deconfuse.labels.relabel import Votes
 
 SCALES = np.geomspace(2, 500, 56).tolist()  # of the cosines in the softmax, among which tau is chosen
 PASSES = 2  # the second one counts each sample by 1 - P(wrong) of the first
@@ -33,9 +34,10 @@ WIDTH = 3.841  # twice the fall of the log likelihood at the ends of a 95 % inte
 class Doubt:
     """How likely each training label is wrong.
 
-    wrong (n,): P(wrong), in [0, 1]; label (n,): the likeliest other class; right (n,): P(that one is right), in
-    [0, wrong]. share: the estimated share of wrong labels, with the ends of its 95 % interval. agree: the share of
-    the labels that are the likeliest class by the other folds: how far the classifier can be trusted.
+    wrong (n,): P(wrong), in [0, 1]; label (n,): the likeliest other class; right (n,): P(that one is right),
+    in [0, wrong]. share: the estimated share of wrong labels, with the ends of its 95 % interval. agree: the
+    share of the labels that are the likeliest class by the other folds: how far to trust the classifier.
+    leave_one_out: R@1 of the embeddings on the training classes, None where not all neighbours are known.
     """
 
     wrong: Float[Tensor, " n"]
@@ -45,6 +47,7 @@ class Doubt:
     low: float
     high: float
     agree: float
+    leave_one_out: float | None
 
     @property
     def listed(self) -> Bool[Tensor, " n"]:
@@ -65,8 +68,10 @@ class Held:
     known: Bool[Tensor, " n"]
 
 
-def doubt(features: Float[Tensor, "n D"], labels: Int[Tensor, " n"], c: int) -> Doubt:
-    """P(wrong) of each label by the features; c: the number of classes.
+def doubt(
+    features: Float[Tensor, "n D"], labels: Int[Tensor, " n"], c: int, votes: Votes | None = None
+) -> Doubt:
+    """P(wrong) of each label by the features; c: the number of classes; votes: of the nearest embeddings.
 
     A label that no sample of the other folds has cannot be judged, and gets P(wrong) = eps.
     """
@@ -83,7 +88,10 @@ def doubt(features: Float[Tensor, "n D"], labels: Int[Tensor, " n"], c: int) -> 
     best = torch.exp(scales[place] * held.best - held.log_sum[:, place])
     right = wrong * (best / (1 - p).clamp_min(1e-12)).clamp(0, 1)
     agree = (held.own > held.best)[held.known].double().mean().item() if held.known.any() else 0.0
-    return Doubt(wrong, held.other, right, share, *interval(chances[:, place], share, c), agree)
+    first = (
+        (votes.classes[:, 0] == labels).double().mean().item() if votes and votes.index is not None else None
+    )
+    return Doubt(wrong, held.other, right, share, *interval(chances[:, place], share, c), agree, first)
 
 
 def _held(features: Tensor, labels: Tensor, weight: Tensor, c: int, scales: Tensor) -> Held:

@@ -15,6 +15,7 @@ from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.labels.relabel import Votes
 from deconfuse.labels.taxonomy import taxonomy
+from deconfuse.labels.wrong import Doubt
 from deconfuse.retraining.reweight import Changes
 from deconfuse.retrieval.confusion import Explained, Pairs, groups
 from deconfuse.runs.columns import COLUMNS
@@ -25,7 +26,7 @@ class Findings:
     """Everything a run has found, before it is written.
 
     influence (e, n): score of each training sample on each explanation, > 0 harmful.
-    suspicion (n,): higher = more likely mislabelled.
+    suspicion (n,): higher = more likely mislabelled; doubt: P(wrong) of each label.
     lds (e,): how well the scores predict retraining without random subsets, in [-1, 1]; None: not measured.
     retrained: d before and after retraining by the scores; None: not measured.
     trajectory: the scores at earlier epochs; None: only the last epoch was explained.
@@ -38,6 +39,7 @@ class Findings:
     influence: Float[Tensor, "e n"]
     suspicion: Float[Tensor, " n"]
     votes: Votes
+    doubt: Doubt
     lds: Float[np.ndarray, " e"] | None = None
     retrained: Changes | None = None
     trajectory: Trajectory | None = None
@@ -118,6 +120,9 @@ def sample_table(found: Findings) -> pd.DataFrame:
             "harmful_share": found.acting.harmful.numpy(),
             **(found.trajectory.columns() if found.trajectory else {}),
             "suspicion": found.suspicion.numpy(),
+            "p_wrong": found.doubt.wrong.numpy(),
+            "likeliest_other": [names[c] for c in found.doubt.label],
+            "p_other": found.doubt.right.numpy(),
             "vote_current": found.votes.own.numpy(),
             "recommended": [names[c] for c in label],
             "vote_recommended": share.numpy(),
@@ -130,10 +135,14 @@ def sample_table(found: Findings) -> pd.DataFrame:
 
 
 def relabel_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Algorithm 1: harmful samples whose neighbours vote for another label; most suspicious first."""
-    chosen = samples[(samples["influence_mean"] > 0) & (samples["recommended"] != samples["class"])]
-    chosen = chosen.sort_values(["suspicion", "sample"], ascending=[False, True], kind="stable")
-    chosen = chosen.assign(rank=np.arange(len(chosen)))
+    """The samples whose label is more likely wrong than right, most likely first.
+
+    recommended: the label with the largest vote, or, where that is the sample's own, the likeliest other one.
+    """
+    chosen = samples[samples["p_wrong"] > 0.5]
+    chosen = chosen.sort_values(["p_wrong", "sample"], ascending=[False, True], kind="stable")
+    other = chosen["recommended"].where(chosen["recommended"] != chosen["class"], chosen["likeliest_other"])
+    chosen = chosen.assign(rank=np.arange(len(chosen)), recommended=other)
     return chosen[[column for column in COLUMNS["relabels.csv"] if column in chosen]]
 
 
