@@ -89,9 +89,11 @@ def test_the_tables_fit_the_scores_and_each_other(noisy):
     assert not set(samples["class"]) & set(confusions["query_class"])
     assert samples["flipped"].sum() == 24 == found["noise"]["flipped"]
     assert ((samples["class"] != samples["true_class"]) == samples["flipped"]).all()
-    chosen = samples[(samples["influence_mean"] > 0) & (samples["recommended"] != samples["class"])]
+    chosen = samples[samples["p_wrong"] > 0.5]
     assert sorted(relabels["sample"]) == sorted(chosen["sample"])
-    assert relabels["suspicion"].is_monotonic_decreasing
+    assert relabels["p_wrong"].is_monotonic_decreasing
+    assert (relabels["recommended"] != relabels["class"]).all()
+    assert found["wrong"]["labels"] == pytest.approx(samples["p_wrong"].sum(), rel=0.02)
     assert found["retrieval"]["R@1"] == pytest.approx(1 - len(confusions) / 96, abs=1e-6)
     assert list(found["retrieval"]) == ["R@1", "R@2", "R@4", "R@8", "MAP@R", "NMI"]
     assert 0 < found["retrieval"]["NMI"] < 1

@@ -34,15 +34,14 @@ WIDTH = 3.841  # twice the fall of the log likelihood at the ends of a 95 % inte
 class Doubt:
     """How likely each training label is wrong.
 
-    wrong (n,): P(wrong), in [0, 1]; label (n,): the likeliest other class; right (n,): P(that one is right),
-    in [0, wrong]. share: the estimated share of wrong labels, with the ends of its 95 % interval. agree: the
-    share of the labels that are the likeliest class by the other folds: how far to trust the classifier.
-    leave_one_out: R@1 of the embeddings on the training classes, None where not all neighbours are known.
+    wrong (n,): P(wrong), in [0, 1]; label (n,): the likeliest other class. share: the estimated share of
+    wrong labels, with the ends of its 95 % interval. agree: the share of the labels that are the likeliest
+    class by the other folds: how far to trust the classifier. leave_one_out: R@1 of the embeddings on the
+    training classes, None where not all neighbours are known.
     """
 
     wrong: Float[Tensor, " n"]
     label: Int[Tensor, " n"]
-    right: Float[Tensor, " n"]
     share: float
     low: float
     high: float
@@ -85,13 +84,11 @@ def doubt(
         share = fits[place][0]
         wrong = torch.where(held.known, posterior(p, share, c), share)
         weight = 1 - wrong
-    best = torch.exp(scales[place] * held.best - held.log_sum[:, place])
-    right = wrong * (best / (1 - p).clamp_min(1e-12)).clamp(0, 1)
     agree = (held.own > held.best)[held.known].double().mean().item() if held.known.any() else 0.0
     first = (
         (votes.classes[:, 0] == labels).double().mean().item() if votes and votes.index is not None else None
     )
-    return Doubt(wrong, held.other, right, share, *interval(chances[:, place], share, c), agree, first)
+    return Doubt(wrong, held.other, share, *interval(chances[:, place], share, c), agree, first)
 
 
 def _held(features: Tensor, labels: Tensor, weight: Tensor, c: int, scales: Tensor) -> Held:

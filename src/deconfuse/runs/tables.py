@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deconfuse.attribution.scores import Acting, acting
@@ -48,6 +48,18 @@ class Findings:
     def acting(self) -> Acting:
         """How each training sample acts on the explanations on average."""
         return acting(self.influence)
+
+    @cached_property
+    def recommended(self) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """(label, its vote): the largest vote's, or the largest other one where the label is probably wrong.
+
+        If no neighbour votes for another label, it is the likeliest one by the held-out classifier.
+        """
+        given, (label, share) = torch.from_numpy(self.noisy.labels), self.votes.best
+        other, vote = self.votes.best_but(given)
+        other = torch.where(other == given, self.doubt.label, other)
+        listed = self.doubt.listed
+        return torch.where(listed, other, label), torch.where(listed, vote, share)
 
 
 def confusion_table(found: Findings) -> pd.DataFrame:
@@ -109,7 +121,7 @@ def retrained_table(changes: Changes) -> pd.DataFrame:
 def sample_table(found: Findings) -> pd.DataFrame:
     """One row per training sample, in the training set's order."""
     names, noisy = found.split.class_names, found.noisy
-    label, share = found.votes.best
+    label, share = found.recommended
     table = pd.DataFrame(
         {
             "sample": np.arange(len(noisy.labels)),
@@ -121,8 +133,6 @@ def sample_table(found: Findings) -> pd.DataFrame:
             **(found.trajectory.columns() if found.trajectory else {}),
             "suspicion": found.suspicion.numpy(),
             "p_wrong": found.doubt.wrong.numpy(),
-            "likeliest_other": [names[c] for c in found.doubt.label],
-            "p_other": found.doubt.right.numpy(),
             "vote_current": found.votes.own.numpy(),
             "recommended": [names[c] for c in label],
             "vote_recommended": share.numpy(),
@@ -135,14 +145,10 @@ def sample_table(found: Findings) -> pd.DataFrame:
 
 
 def relabel_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """The samples whose label is more likely wrong than right, most likely first.
-
-    recommended: the label with the largest vote, or, where that is the sample's own, the likeliest other one.
-    """
+    """The samples whose label is more likely wrong than right, most likely first."""
     chosen = samples[samples["p_wrong"] > 0.5]
     chosen = chosen.sort_values(["p_wrong", "sample"], ascending=[False, True], kind="stable")
-    other = chosen["recommended"].where(chosen["recommended"] != chosen["class"], chosen["likeliest_other"])
-    chosen = chosen.assign(rank=np.arange(len(chosen)), recommended=other)
+    chosen = chosen.assign(rank=np.arange(len(chosen)))
     return chosen[[column for column in COLUMNS["relabels.csv"] if column in chosen]]
 
 
