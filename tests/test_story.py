@@ -99,6 +99,19 @@ def test_the_tables_fit_the_scores_and_each_other(noisy):
     assert 0 < found["retrieval"]["NMI"] < 1
 
 
+def test_a_frozen_backbone_passes_once_whatever_the_loss_and_the_noise(tmp_path):
+    first = report(go(tmp_path, *TINY, "recipe=frozen"))
+    (features,) = tmp_path.glob("features/*.npz")
+    written = features.stat().st_mtime_ns
+    second = report(go(tmp_path, *TINY, "recipe=frozen", "loss=proxynca", "noise=confused"))
+    assert [path.stat().st_mtime_ns for path in tmp_path.glob("features/*.npz")] == [written]
+    assert second["noise"]["flipped"] == second["wrong"]["true"] == 10
+    assert first["start"]["backbone"] == second["start"]["backbone"]
+    for found in (first, second):
+        # Held to its start, two epochs move the head little: at most a few of the 96 queries change sides.
+        assert found["retrieval"]["R@1"] == pytest.approx(found["start"]["whitened"]["R@1"], abs=0.08)
+
+
 def test_every_column_is_described_with_its_sign(noisy):
     described = json.loads((noisy / "columns.json").read_text())
     for name in ("confusions.csv", "groups.csv", "samples.csv", "relabels.csv"):

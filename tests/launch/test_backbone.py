@@ -64,4 +64,4 @@ def test_the_pull_is_the_relative_squared_distance_from_the_start(hold):
     assert held.pull() == 0
     held.held = held.head.weight.detach() * 0.5
     # W = 2 W0, so ||W - W0||^2 = ||W0||^2.
-    assert float(held.pull()) == pytest.approx(hold, rel=1e-5)
+    assert torch.as_tensor(held.pull()).item() == pytest.approx(hold, rel=1e-5)

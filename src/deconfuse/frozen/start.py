@@ -57,11 +57,26 @@ def begin(
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)
-        place_proxies(loss, class_means(features, given, weight, bias, split.num_classes, used))
+    proxies_at_means(head, loss, split, labels, left_out, folder)
     parts = [split.query] if split.shared_gallery else [split.query, split.gallery]
     sides = [rows(part, folder) for part in parts]
     whitened = [F.linear(side, weight, bias) for side in sides]
     return Start(weight, bias, _retrieval(split, *sides), _retrieval(split, *whitened))
+
+
+@torch.no_grad()
+def proxies_at_means(
+    head: nn.Linear,
+    loss: nn.Module,
+    split: Split,
+    labels: np.ndarray,
+    left_out: np.ndarray | None,
+    folder: Path,
+) -> None:
+    """Set each class's proxies to the mean direction of its embeddings by the head as it is."""
+    used = None if left_out is None else torch.from_numpy(~left_out)
+    given = rows(split.train, folder), torch.from_numpy(labels)
+    place_proxies(loss, class_means(*given, head.weight, head.bias, split.num_classes, used))
 
 
 def rows(part: Part, folder: Path) -> Float[Tensor, "n D"]:

@@ -32,7 +32,7 @@ def in_features(
     parts |= {} if split.shared_gallery else {"gallery": split.gallery}
     data = DataModule(split, split.train.labels, backbone, model.recipe, num_workers, 0)
     fed = [asdict(split.image), list(backbone.mean), list(backbone.std)]
-    key = short_hash([split.fingerprints[1], fed, type(backbone).__name__, fingerprint(backbone)])
+    key = short_hash([split.fingerprints[1], fed, repr(backbone), fingerprint(backbone)])
     loaders = {name: data.in_order(part, data.own(part)) for name, part in parts.items()}
     path = output_dir / "features" / f"{key}.npz"
     found = find_or_extract_at(path, key, model.float().to(device), loaders)

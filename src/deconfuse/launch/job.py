@@ -32,6 +32,7 @@ from deconfuse.frozen.start import confusion
 from deconfuse.labels import corrections, loop, relabel
 from deconfuse.labels.corrections import Corrections
 from deconfuse.launch import backbone, names, rehearsal, sweep
+from deconfuse.model import timm
 from deconfuse.report import page
 from deconfuse.retraining import counterfactual, reweight
 from deconfuse.runs import results
@@ -209,7 +210,8 @@ def _model(
 ) -> tuple[Embedder, dict[str, Any]]:
     """(the untrained model, the settings with the embedding size that it has)."""
     size = rehearsal.input_size(split.image, get_object(cfg.model._target_), choices)
-    network, recipe = instantiate(cfg.model, **size), instantiate(cfg.recipe)
+    recipe = instantiate(cfg.recipe)
+    network = instantiate(cfg.model, **size, **timm.meant(cfg.model, recipe.frozen))
     if getattr(network, "embeds", False):  # its features are the embeddings
         m = network.num_features
         settings = {**settings, "recipe": {**settings["recipe"], "embedding_size": m}}

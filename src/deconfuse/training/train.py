@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from deconfuse.frozen.start import FILE, begin
+from deconfuse.frozen.start import FILE, begin, proxies_at_means
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import disk, write_json
@@ -82,12 +82,15 @@ def find_or_train(
 def start(model: Embedder, data: DataModule, folder: Path) -> None:
     """Put the head and the proxies where recipe.whiten starts them, and write start.json.
 
-    Nothing without recipe.whiten, and for a head that is not trained. It is repeated where a training is
-    resumed, as recipe.hold draws W to its start.
+    Nothing without recipe.whiten; of a head that is not trained only the proxies are placed. It is repeated
+    where a training is resumed, as recipe.hold draws W to its start.
     """
-    if model.recipe.whiten is None or model.embeds:
+    if model.recipe.whiten is None:
         return
     left_out = data.drawn < 0 if (data.drawn < 0).any() else None
+    if model.embeds:
+        proxies_at_means(model.head, model.loss, data.split, data.labels, left_out, folder)
+        return
     found = begin(model.head, model.loss, data.split, data.labels, left_out, model.recipe.whiten, folder)
     model.held = found.weight
     if distributed.first():
