@@ -32,9 +32,18 @@ def found():
     return Findings(split, noisy, pairs, explained, influence, votes.own, votes, sure(labels))
 
 
-def sure(labels, wrong=()):
-    """No doubt about the labels but those that are wrong; the likeliest other class is the next one."""
+def sure(labels, wrong=(), other=None):
+    """No doubt about the labels but those that are wrong; the likeliest other class is the next."""
     chance = torch.zeros(len(labels), dtype=torch.float64)
     chance[list(wrong)] = 0.9
-    other = torch.from_numpy((labels + 1) % (labels.max() + 1))
-    return Doubt(chance, other, chance.mean().item(), 0.0, 1.0, 0.5, None)
+    other = torch.from_numpy((labels + 1) % (labels.max() + 1)) if other is None else torch.tensor(other)
+    return Doubt(
+        chance,
+        other,
+        chance.mean().item(),
+        0.0,
+        1.0,
+        0.5,
+        None,
+        Votes(other[:, None], chance[:, None], 1 - chance),
+    )

@@ -48,7 +48,8 @@ def test_held_out_is_the_log_odds_that_the_label_is_wrong(toy):
     training, _ = toy
     found = held_out.suspicion(training, SCORES, vote(training.z, training.labels, 5))
     wrong = doubt(training.features, training.labels, 4).wrong.clamp(1e-15, 1 - 1e-15)
-    torch.testing.assert_close(found, wrong.log() - (-wrong).log1p())
+    torch.testing.assert_close(found.suspicion, wrong.log() - (-wrong).log1p())
+    assert ((found.votes.share.sum(1) - 1).abs() < 1e-6).all()  # all four classes are kept
 
 
 def test_loss_is_the_training_loss(toy):

@@ -82,6 +82,17 @@ def test_wrong_labels_are_counted_also_where_classes_overlap(apart, share):
     assert not share or right.mean() > 0.6
 
 
+def test_votes_are_the_classifiers_probabilities():
+    x, labels = classes(300, 6, 12, 3.0, 5)
+    labels = torch.from_numpy(labels)
+    found = doubt(x, labels, 6)
+    np.testing.assert_allclose(found.votes.share.sum(1), 1, atol=1e-9)
+    own = found.votes.share[found.votes.classes == labels[:, None]]
+    np.testing.assert_allclose(own, found.votes.own, atol=1e-9)
+    assert (found.votes.best[0] == labels).double().mean() == pytest.approx(found.agree)
+    assert (found.label != labels).all()
+
+
 def test_a_class_of_one_sample_cannot_be_judged():
     x, labels = classes(300, 10, 12, 4.0, 2)
     labels = labels.copy()

@@ -31,5 +31,12 @@ def found():
     )
     explained = Explained(tuple(confusions.pairs[:, None].unbind(0)), 1.0, "confusions.csv", confusions)
     return Findings(
-        split, noisy, confusions, explained, influence, 1 - votes.own, votes, sure(noisy.labels, [0])
+        split,
+        noisy,
+        confusions,
+        explained,
+        influence,
+        1 - votes.own,
+        votes,
+        sure(noisy.labels, [0], [2, 1, 0, 0, 0]),
     )

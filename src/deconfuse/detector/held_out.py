@@ -8,13 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse.attribution.head import Training, classes_of
-from deconfuse.labels.relabel import Votes
+from deconfuse.labels.relabel import Judgement, Votes
 from deconfuse.labels.wrong import doubt
 
 LEAST = 1e-15  # P(wrong) and P(right) count as this where they are smaller
 
 
-def suspicion(training: Training, influence: Float[Tensor, "p n"], votes: Votes) -> Float[Tensor, " n"]:
-    """log P(wrong) - log P(right), nats; higher = more likely mislabelled. Recommends by votes."""
-    wrong = doubt(training.features, training.labels, classes_of(training)).wrong
-    return torch.logit(wrong, LEAST).to(training.weight)
+def suspicion(training: Training, influence: Float[Tensor, "p n"], votes: Votes) -> Judgement:
+    """log P(wrong) - log P(right), nats; higher = more likely mislabelled.
+
+    The classifier's p(j | x) are the votes, by which labels are recommended.
+    """
+    found = doubt(training.features, training.labels, classes_of(training))
+    return Judgement(torch.logit(found.wrong, LEAST), found.votes)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deconfuse.labels.held_out import cosines
-from deconfuse.labels.relabel import Votes
+from deconfuse.labels.relabel import KEPT, Votes
 
 SCALES = np.geomspace(2, 500, 56).tolist()  # of the cosines in the softmax, among which tau is chosen
 PASSES = 2  # the second one counts each sample by 1 - P(wrong) of the first
@@ -37,7 +37,7 @@ class Doubt:
     wrong (n,): P(wrong), in [0, 1]; label (n,): the likeliest other class. share: the estimated share of
     wrong labels, with the ends of its 95 % interval. agree: the share of the labels that are the likeliest
     class by the other folds: how far to trust the classifier. leave_one_out: R@1 of the embeddings on the
-    training classes, None where not all neighbours are known.
+    training classes, None where not all neighbours are known. votes: p(j | x) of the likeliest classes.
     """
 
     wrong: Float[Tensor, " n"]
@@ -47,6 +47,7 @@ class Doubt:
     high: float
     agree: float
     leave_one_out: float | None
+    votes: Votes
 
     @property
     def listed(self) -> Bool[Tensor, " n"]:
@@ -56,14 +57,17 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Held:
-    """What is kept of the held-out cosines: own (n,), that of the label given; log_sum (n, t), log sum_j
-    exp(tau cos_j) for each of SCALES; best (n,), the largest one of another class, and `other`, that class;
-    known (n,): whether the other folds have samples of the label given."""
+    """What is kept of the held-out cosines.
+
+    own (n,): that of the label given; log_sum (n, t): log sum_j exp(tau cos_j) for each of SCALES; near
+    (n, k): the largest ones of all classes, and which `classes`; known (n,): whether the other folds have
+    samples of the label given.
+    """
 
     own: Float[Tensor, " n"]
     log_sum: Float[Tensor, "n t"]
-    best: Float[Tensor, " n"]
-    other: Int[Tensor, " n"]
+    near: Float[Tensor, "n k"]
+    classes: Int[Tensor, "n k"]
     known: Bool[Tensor, " n"]
 
 
@@ -84,27 +88,30 @@ def doubt(
         share = fits[place][0]
         wrong = torch.where(held.known, posterior(p, share, c), share)
         weight = 1 - wrong
-    agree = (held.own > held.best)[held.known].double().mean().item() if held.known.any() else 0.0
+    chance = Votes(held.classes, torch.exp(scales[place] * held.near - held.log_sum[:, place, None]), p)
+    agree = (held.classes[:, 0] == labels)[held.known].double().mean().item() if held.known.any() else 0.0
     first = (
         (votes.classes[:, 0] == labels).double().mean().item() if votes and votes.index is not None else None
     )
-    return Doubt(wrong, held.other, share, *interval(chances[:, place], share, c), agree, first)
+    ends, other = interval(chances[:, place], share, c), chance.best_but(labels)[0]
+    return Doubt(wrong, other, share, *ends, agree, first, chance)
 
 
 def _held(features: Tensor, labels: Tensor, weight: Tensor, c: int, scales: Tensor) -> Held:
     n = len(labels)
-    own, best = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
-    log_sum, other = torch.zeros(n, len(scales), dtype=torch.float64), (labels + 1) % max(c, 1)
+    own, log_sum = torch.zeros(n, dtype=torch.float64), torch.zeros(n, len(scales), dtype=torch.float64)
+    kept = min(KEPT, c)
+    near, classes = torch.zeros(n, kept, dtype=torch.float64), labels[:, None].repeat(1, kept)
     known = torch.zeros(n, dtype=torch.bool)
     for rows, cosine, there in cosines(features, labels, weight, c):
         cosine = cosine.double().masked_fill(~there, -1.0)
         given = labels[rows, None]
         own[rows] = cosine.gather(1, given)[:, 0]
         known[rows] = there[given[:, 0]]
-        best[rows], other[rows] = cosine.scatter(1, given, -2.0).max(1)
+        near[rows], classes[rows] = cosine.topk(kept, dim=1)
         for i, scale in enumerate(scales.tolist()):
             log_sum[rows, i] = torch.logsumexp(scale * cosine, 1)
-    return Held(own, log_sum, best, other, known)
+    return Held(own, log_sum, near, classes, known)
 
 
 def posterior(p: Float[Tensor, " n"], share: float, c: int) -> Float[Tensor, " n"]:

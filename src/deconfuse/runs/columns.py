@@ -140,7 +140,8 @@ COLUMNS = {
         "suspicion": "of the chosen detector; higher = more likely mislabelled",
         "p_wrong": "P(the label is wrong), in [0, 1], by a classifier that has not seen it",
         "vote_current": "P(current label), in [0, 1], by the neighbours (Algorithm 1) or detector=evidence",
-        "recommended": "class with the largest vote; where p_wrong > 0.5, among the other classes",
+        "recommended": "class with the largest vote; where p_wrong > 0.5, the likeliest other one by "
+        "the classifier of p_wrong",
         "vote_recommended": "that vote, in [0, 1]",
         "flipped": "True where noise= changed the label (only with noise)",
         "true_class": "the label before it was flipped (only with noise)",

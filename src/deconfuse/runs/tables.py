@@ -51,13 +51,9 @@ class Findings:
 
     @cached_property
     def recommended(self) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
-        """(label, its vote): the largest vote's, or the largest other one where the label is probably wrong.
-
-        If no neighbour votes for another label, it is the likeliest one by the held-out classifier.
-        """
-        given, (label, share) = torch.from_numpy(self.noisy.labels), self.votes.best
-        other, vote = self.votes.best_but(given)
-        other = torch.where(other == given, self.doubt.label, other)
+        """(label, its vote): the largest vote's; of a label that is probably wrong, the likeliest other."""
+        (label, share), other = self.votes.best, self.doubt.label
+        vote = self.votes.share.masked_fill(self.votes.classes != other[:, None], 0).amax(1)
         listed = self.doubt.listed
         return torch.where(listed, other, label), torch.where(listed, vote, share)
 
