@@ -69,6 +69,7 @@ def test_every_number_is_said_with_its_name():
         "calibration error 0.012",
         "Trust              held out, 75% of the labels given are the likeliest; R@1 on training classes, "
         "leave-one-out: 0.812",
+        "                   errors between classes that look alike are hardly counted",
         "Time               training 89 s, influence 0 s",
         f"Results            outputs/{'x' * 90}/",
     ]

@@ -158,7 +158,7 @@ def _wrong(wrong: dict) -> list[tuple[str, str]]:
     near = wrong["leave_one_out"]
     first = "" if near is None else f"; R@1 on training classes, leave-one-out: {near:.3f}"
     trust = f"held out, {wrong['agree']:.0%} of the labels given are the likeliest{first}"
-    return [*lines, ("Trust", trust)]
+    return [*lines, ("Trust", trust), ("", "errors between classes that look alike are hardly counted")]
 
 
 def _noise(noise: dict, detector: str) -> list[tuple[str, str]]:
