@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deconfuse.labels.tally import by_class, tally
+from deconfuse.labels.tally import by_class, fairly, tally
 from deconfuse.retrieval.neighbours import MANY, nearest
 from deconfuse.system.errors import UserError, count
 from deconfuse.system.progress import track
@@ -89,19 +89,24 @@ def vote(
     voters: Bool[Tensor, " n"] | None = None,
     unit: bool = False,
     listed: bool = True,
+    fair: bool = False,
 ) -> Votes:
     """P(y = l) = sum_i exp(-d_i) [y_i = l] / sum_i exp(-d_i) over the k nearest other samples.
 
     Algorithm 1, with d the Euclidean distance of the embeddings, as they are given or scaled to length one
     first (unit), which is done in float64. k: by default the median class size. tile: samples at a time (by
     memory). voters: whose labels count (all); K is at most the number of other voters. listed: whether the
-    neighbours' numbers are wanted. Raises UserError for fewer than two samples or voters.
+    neighbours' numbers are wanted. fair: exp(-d_i) is divided by the number of voters of i's label other than
+    the sample itself, so that a large class has no more to say than a small one; by itself, Algorithm 1
+    follows the classes' sizes. Raises UserError for fewer than two samples or voters.
     """
     if len(labels) < 2 or (voters is not None and int(voters.sum()) < 2):
         raise UserError("relabelling needs at least two training samples")
     k, c = k or neighbourhood(labels), int(labels.max()) + 1
+    sizes = class_sizes(labels, c, voters) if fair else None
     if unit and is_many(k, c):
-        found = _counted(by_class(embeddings, labels, k, c, voters), labels, embeddings.dtype)
+        total = fairly(by_class(embeddings, labels, k, c, voters), sizes, labels)
+        found = _counted(total, labels, embeddings.dtype)
         index = neighbours(embeddings, SHOWN, voters, unit)[1] if listed else None
         return replace(found, index=index, k=k)
     squared, index = neighbours(embeddings, k, voters, unit)
@@ -110,7 +115,7 @@ def vote(
     tile = tile or max(1, TILE_BYTES // (8 * max(c, 3 * classes.shape[1])))
     for start in range(0, len(labels), tile):
         some = slice(start, start + tile)
-        total = tally(squared[some], classes[some], c)
+        total = tally(squared[some], classes[some], c, sizes, labels[some])
         share[some] = total.gather(1, classes[some])
         own[some] = total.gather(1, labels[some, None])[:, 0]
     return Votes(classes, share, own, index, k)
@@ -119,6 +124,13 @@ def vote(
 def is_many(k: int, c: int) -> bool:
     """True where votes are added up by class, without an order of the neighbours."""
     return k > MANY and c <= k
+
+
+def class_sizes(
+    labels: Int[Tensor, " n"], c: int, voters: Bool[Tensor, " n"] | None = None
+) -> Float[Tensor, " c"]:
+    """The number of voters of each class."""
+    return torch.bincount(labels if voters is None else labels[voters], minlength=c).double()
 
 
 def _counted(total: Float[Tensor, "n c"], labels: Int[Tensor, " n"], dtype: torch.dtype) -> Votes:
@@ -163,11 +175,12 @@ def vote_on(
     k: int | None = None,
     tile: int | None = None,
     unit: bool = False,
+    fair: bool = False,
 ) -> Votes:
     """`vote` on the candidates asked alone, by all: 2 a n m operations instead of 2 n^2 m.
 
     Exact; of each candidate's votes those for the KEPT most likely labels are kept. tile: candidates at a
-    time (by memory). unit: as of `vote`. Raises UserError for fewer than two samples.
+    time (by memory). unit, fair: as of `vote`. Raises UserError for fewer than two samples.
     """
     if len(labels) < 2:
         raise UserError("relabelling needs at least two training samples")
@@ -176,10 +189,11 @@ def vote_on(
     classes = labels[:, None].repeat(1, kept)
     share = embeddings.new_full((len(labels), kept), torch.nan)
     own = embeddings.new_full((len(labels),), torch.nan)
+    sizes = class_sizes(labels, c) if fair else None
     tile = tile or max(1, TILE_BYTES // (8 * max(c, 3 * k)))
     for rows in track(asked.split(tile), "voting on candidates", math.ceil(len(asked) / tile)):
         squared, index = others(rows, embeddings, k, unit)
-        total = tally(squared, labels[index], c)
+        total = tally(squared, labels[index], c, sizes, labels[rows])
         own[rows] = total.gather(1, labels[rows, None])[:, 0].to(own.dtype)
         most, classes[rows] = total.topk(kept, dim=1)
         share[rows] = most.to(share.dtype)

@@ -16,13 +16,34 @@ COLUMNS = 2**20  # numbers of gallery rows that are moved to the centre at once
 CACHED = 2**18  # distances that are ranked at once: so few stay in the processor's cache
 
 
-def tally(squared: Float[Tensor, "t k"], classes: Int[Tensor, "t k"], c: int) -> Float[Tensor, "t c"]:
+def tally(
+    squared: Float[Tensor, "t k"],
+    classes: Int[Tensor, "t k"],
+    c: int,
+    sizes: Float[Tensor, " c"] | None = None,
+    own: Int[Tensor, " t"] | None = None,
+) -> Float[Tensor, "t c"]:
     """P(label) of each label, by squared distances, closest first, and the neighbours' labels.
 
-    In float64: the votes of labels with as many neighbours each differ by little more than the distances do.
+    sizes: of the classes, for votes that are fair to small ones, see `fairly`; own: the samples' labels. In
+    float64: the votes of labels with as many neighbours each differ by little more than the distances do.
     """
     weight = _weights(squared.double().sqrt())
-    return weight.new_zeros(len(weight), c).scatter_add_(1, classes, weight)
+    return fairly(weight.new_zeros(len(weight), c).scatter_add_(1, classes, weight), sizes, own)
+
+
+def fairly(
+    total: Float[Tensor, "t c"], sizes: Float[Tensor, " c"] | None, own: Int[Tensor, " t"] | None
+) -> Float[Tensor, "t c"]:
+    """P(l) / size(l), scaled to a sum of 1; P itself if sizes is None.
+
+    A sample does not count for the size of its own class.
+    """
+    if sizes is None:
+        return total
+    others = sizes.expand_as(total) - torch.nn.functional.one_hot(own, len(sizes))
+    total = total / others.clamp_min(1)
+    return total / total.sum(1, keepdim=True)
 
 
 def _weights(distance: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:

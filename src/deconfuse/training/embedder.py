@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ class Embedder(pl.LightningModule):
         super().__init__()
         self.backbone, self.loss, self.recipe = backbone, loss, recipe
         self.head = nn.Linear(backbone.num_features, recipe.embedding_size)
+        self.held: Tensor | None = None  # W0, which recipe.hold draws W to
         self.embeds = getattr(backbone, "embeds", False)
         if self.embeds:
             nn.init.eye_(self.head.weight)
@@ -45,14 +47,14 @@ class Embedder(pl.LightningModule):
         It is the mean over samples, or the `of_batch` of a loss that is no such mean. Each of several
         processes has a part of the batch and computes the loss of the whole batch.
         """
-        images, labels, _ = batch
+        inputs, labels, _ = batch
         # Frozen BatchNorm does not look at the batch.
         with nullcontext() if self.recipe.freeze_batchnorm else shared_batch.whole_batch():
-            z = self(images)
+            z = self.head(F.dropout(self.backbone(inputs), self.recipe.dropout))
         z, labels = shared_batch.joined(z), distributed.joined(labels)
         of_batch = getattr(self.loss, "of_batch", None)
         loss = of_batch(z, labels) if of_batch else self.loss(z, labels).mean()
-        loss = loss + self.loss.regulariser()
+        loss = loss + self.loss.regulariser() + self.pull()
         if not torch.isfinite(loss):
             # The two ways to clip exclude each other.
             clip = ", or set recipe.clip_norm=1" if self.recipe.clip_value is None else ""
@@ -63,6 +65,13 @@ class Embedder(pl.LightningModule):
             )
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
+
+    def pull(self) -> Tensor | float:
+        """recipe.hold ||W - W0||^2 / ||W0||^2, nats; 0 where W is not held."""
+        if self.held is None or not self.recipe.hold:
+            return 0.0
+        start = self.held.to(self.head.weight)
+        return self.recipe.hold * (self.head.weight - start).square().sum() / start.square().sum()
 
     def on_train_start(self) -> None:
         """Give each process its own seed, as dropout must not be the same in all of them."""

@@ -16,9 +16,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from deconfuse.compute import memory
+from deconfuse.frozen.start import FILE, begin, proxies_at_means
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import disk
+from deconfuse.system.files import disk, write_json
 from deconfuse.system.lock import found_or_made
 from deconfuse.system.progress import console
 from deconfuse.system.signals import Stopped
@@ -62,6 +63,7 @@ def find_or_train(
         return final, True
 
     def train() -> tuple[Path, bool]:
+        start(model, data, folder)
         try:
             fit(model, data, folder, trainer, logger, settings, moments)
         except (KeyboardInterrupt, Stopped):
@@ -73,6 +75,24 @@ def find_or_train(
         return final, False
 
     return found_or_made(final, find, train)
+
+
+def start(model: Embedder, data: DataModule, folder: Path) -> None:
+    """Put the head and the proxies where recipe.whiten starts them, and write start.json.
+
+    Nothing without recipe.whiten; of a head that is not trained only the proxies are placed. It is repeated
+    where a training is resumed, as recipe.hold draws W to its start.
+    """
+    if model.recipe.whiten is None:
+        return
+    left_out = data.drawn < 0 if (data.drawn < 0).any() else None
+    if model.embeds:
+        proxies_at_means(model.head, model.loss, data.split, data.labels, left_out, folder)
+        return
+    found = begin(model.head, model.loss, data.split, data.labels, left_out, model.recipe.whiten, folder)
+    model.held = found.weight
+    if distributed.first():
+        write_json(folder / FILE, {"backbone": found.backbone, "whitened": found.whitened})
 
 
 @dataclass(frozen=True)
