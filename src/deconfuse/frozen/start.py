@@ -13,6 +13,7 @@ from deconfuse.data.images import FeatureRows
 from deconfuse.data.split import Part, Split
 from deconfuse.frozen.whitening import ROWS, scatter, whitening
 from deconfuse.retrieval.metrics import metrics
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system.arrays import scratch
 from deconfuse.system.files import read_json
 
@@ -151,16 +152,10 @@ def place_proxies(loss: nn.Module, means: Float[Tensor, "c m"]) -> None:
 
 
 def _retrieval(split: Split, query: Tensor, gallery: Tensor | None = None) -> dict[str, float]:
-    return metrics(
-        query,
-        query if gallery is None else gallery,
-        torch.from_numpy(split.query.labels),
-        torch.from_numpy(split.gallery.labels),
-        same=split.shared_gallery,
-        ranks=(1,),
-        unit=True,
-        twins=None if split.twins is None else torch.from_numpy(split.twins),
-    )
+    labels = (torch.from_numpy(side.labels) for side in (split.query, split.gallery))
+    twins = None if split.twins is None else torch.from_numpy(split.twins)
+    test = Queries(query, query if gallery is None else gallery, *labels, split.shared_gallery, twins)
+    return metrics(test, ranks=(1,), unit=True)
 
 
 def beside(checkpoint: Path) -> dict | None:
