@@ -1,0 +1,316 @@
+"""From what a caller hands over to a frozen model: the samples, the head, the loss and the features."""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset, default_collate
+
+from deconfuse.api import arrays, losses, network, proxies
+from deconfuse.api.options import option
+from deconfuse.api.questions import Questions
+from deconfuse.api.samples import Inputs, Samples, read
+from deconfuse.api.vocabulary import split_of
+from deconfuse.attribution.features import extract
+from deconfuse.attribution.head import Training
+from deconfuse.attribution.look import Frozen, Subject
+from deconfuse.attribution.rows import embeddings, parts
+from deconfuse.attribution.scores import room
+from deconfuse.data.split import Split
+from deconfuse.model.identity import Identity
+from deconfuse.system.errors import UserError, shorten
+from deconfuse.system.progress import console
+from deconfuse.training import loader_workers
+from deconfuse.training.embedder import Embedder
+
+SCRATCH = Path(tempfile.gettempdir())  # of what does not fit into memory, in files without names
+FITTED = "softtriple"  # the loss whose proxies are fitted where none is given, as on the command line
+Loss = nn.Module | str | Mapping[str, Any] | None
+Head = str | nn.Module | tuple | None
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The samples of each side; gallery: None where test is searched in itself."""
+
+    train: Samples
+    test: Samples
+    gallery: Samples | None
+
+    @property
+    def named(self) -> dict[str, Samples]:
+        """The sides that there are, as `Frozen` names them."""
+        sides = {"train": self.train, "query": self.test}
+        return sides if self.gallery is None else {**sides, "gallery": self.gallery}
+
+
+def samples(model: Any, train: Any, test: Any, gallery: Any, ask: Questions) -> Sides:
+    """Read all sides; UserError for whatever cannot be meant."""
+    images = ask.images or {}
+    given = {"train": train, "test": test} | ({} if gallery is None else {"gallery": gallery})
+    found = {name: read(side, name, model is not None, images.get(name)) for name, side in given.items()}
+    return Sides(found["train"], found["test"], found.get("gallery"))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The head z = W phi + b; scaled: each row phi is first brought to a usual length, as only directions
+    count where the rows are the embeddings."""
+
+    weight: Float[Tensor, "m D"]
+    bias: Float[Tensor, " m"]
+    name: str
+    scaled: bool = False
+
+    @classmethod
+    def identity(cls, size: int, name: str, scaled: bool = False) -> "Linear":
+        """W = 1, b = 0."""
+        return cls(torch.eye(size), torch.zeros(size), name, scaled)
+
+    @classmethod
+    def of(cls, layer: nn.Linear, name: str) -> "Linear":
+        """The weights of a layer, in float32 on the CPU."""
+        weight = layer.weight.detach().float().cpu().clone()
+        bias = (
+            layer.bias.detach().float().cpu().clone() if layer.bias is not None else torch.zeros(len(weight))
+        )
+        return cls(weight, bias, name)
+
+
+def opened_model(
+    model: Any, head: Head, loss: Loss, sides: Sides, ask: Questions
+) -> tuple[network.Opened | None, Linear, nn.Module | str | Mapping]:
+    """(the model without its head, the head, the loss: fitted, or the name of one that is to be fitted)."""
+    if model is None:
+        linear = _given_head(head, sides.train.rows.shape[1])
+        opened = None
+    else:
+        texts = _texts(sides, ask)
+        opened = network.opened(model, _first_batch(sides, texts), head, texts)
+        linear = _model_head(opened)
+    chosen: nn.Module | str | Mapping
+    if _is_classifier(opened, loss, sides):
+        if opened is None or opened.head is None:
+            raise UserError("loss: cross-entropy needs a model whose last layer is linear; name it as head=")
+        console.print(f"{opened.name} is a classifier: the embeddings are what it reads")
+        chosen = losses.Classifier(opened.head).requires_grad_(False)
+        linear = Linear.identity(opened.head.in_features, f"input of {opened.name}")
+    elif loss is None or isinstance(loss, (str, Mapping)):
+        chosen = loss or FITTED
+    else:
+        chosen = losses.fitted(loss, len(linear.weight))
+    return opened, linear, chosen
+
+
+def _given_head(head: Head, size: int) -> Linear:
+    """The head that is applied to rows; by default the identity."""
+    if head is None:
+        return Linear.identity(size, "embeddings", scaled=True)
+    if isinstance(head, nn.Linear):
+        found = Linear.of(head, "head")
+    elif isinstance(head, tuple) and len(head) == 2:
+        weight = torch.from_numpy(arrays.rows(head[0], "head W").astype(np.float32))
+        bias = torch.from_numpy(arrays.array(head[1], "head b").astype(np.float32))
+        found = Linear(weight, bias, "head")
+    else:
+        raise UserError(
+            "head: without a model give a torch.nn.Linear, or a tuple (W, b) of shapes (m, D) and (m,)"
+        )
+    if found.weight.shape[1] != size or found.bias.shape != found.weight.shape[:1]:
+        shapes = tuple(found.weight.shape), tuple(found.bias.shape)
+        raise UserError(
+            f"head: W and b have the shapes {shapes[0]} and {shapes[1]} for rows of {size} numbers"
+        )
+    return found
+
+
+def _model_head(opened: network.Opened) -> Linear:
+    if opened.head is None:
+        return Linear.identity(opened.backbone.num_features, opened.name)
+    return Linear.of(opened.head, opened.name)
+
+
+def _is_classifier(opened: network.Opened | None, loss: Loss, sides: Sides) -> bool:
+    """True where cross-entropy is given, or nothing is and the head has one output for each training class."""
+    if losses.is_cross_entropy(loss):
+        return True
+    if loss is not None or opened is None or opened.head is None or sides.train.labels.dtype == object:
+        return False
+    labels = set(sides.train.labels.tolist())
+    return labels == set(range(opened.head.out_features)) and len(labels) > 1
+
+
+def _texts(sides: Sides, ask: Questions) -> list[str] | None:
+    """The inputs of all sides, train first, where they are texts."""
+    if not isinstance(sides.train.item(0), str):
+        return None
+    if ask.params != "head":
+        raise UserError(f"params={ask.params}: texts cannot be differentiated; take params=head")
+    return [side.item(i) for side in sides.named.values() for i in range(len(side))]
+
+
+def _first_batch(sides: Sides, texts: list[str] | None) -> Tensor:
+    n = min(4, len(sides.train))
+    if texts is not None:
+        return torch.arange(n)
+    items = [sides.train.item(i) for i in range(n)]
+    shapes = {tuple(item.shape) for item in items}
+    if len(shapes) > 1:
+        raise UserError(
+            f"train: its inputs have different shapes, {shorten(sorted(shapes), 2)}; resize them to one"
+        )
+    return torch.stack(items)
+
+
+def frozen_model(
+    opened: network.Opened | None, head: Linear, loss: nn.Module | str | Mapping, sides: Sides, ask: Questions
+) -> tuple[Frozen, Split, Subject]:
+    """(the frozen model, the samples with class ids, what `attribute` needs of the model)."""
+    fixed = losses.classes_of(loss) if isinstance(loss, nn.Module) else None
+    split = split_of(sides.train, sides.test, sides.gallery, ask.classes, fixed)
+    labels = torch.from_numpy(split.train.labels)
+    made = loss
+    if not isinstance(loss, nn.Module):  # drawn before anything else is, as on the command line
+        made = option("loss", loss, ask.seed, num_classes=split.num_classes, embedding_size=len(head.weight))
+    recipe = dataclasses.replace(
+        option("recipe", "small", ask.seed), embedding_size=len(head.weight), eval_batch_size=ask.batch_size
+    )
+    features = _features(opened, head, sides, ask)
+    training = Training(features["train"], labels, head.weight, head.bias, made)
+    frozen = Frozen(training, features["query"], features.get("gallery", features["query"]), SCRATCH)
+    _check_directions(training, split)
+    if not isinstance(loss, nn.Module):
+        proxies.fit(embeddings(training), labels, made, recipe, ask.seed)
+    backbone = Identity(head.weight.shape[1], embeds=head.scaled) if opened is None else opened.backbone
+    embedder = _embedder(backbone, head, made, recipe)
+    return frozen, split, Subject(embedder, Data(sides, split, ask), ask.params, _device(opened, ask))
+
+
+def _features(
+    opened: network.Opened | None, head: Linear, sides: Sides, ask: Questions
+) -> dict[str, Float[Tensor, "n D"]]:
+    """phi of every side, in memory or, beyond `scores.HELD_BYTES`, in a file without a name."""
+    found: dict[str, Tensor] = {}
+    done = 0
+    for name, side in sides.named.items():
+        if opened is None:
+            phi = room(len(side), side.rows.shape[1], torch.float32, torch.device("cpu"), SCRATCH)
+            scale = Identity(side.rows.shape[1], embeds=head.scaled)
+            for start, block in arrays.blocks(side.rows, f"reading {name}"):
+                phi[start : start + len(block)] = scale(torch.from_numpy(block.copy()))
+        else:
+            phi = _passed(opened, side, name, done, ask)
+        found[name] = phi
+        done += len(side)
+    return found
+
+
+def _passed(opened: network.Opened, side: Samples, name: str, done: int, ask: Questions) -> Tensor:
+    """One pass of the backbone; done: how many samples come before this side's, which numbers its texts."""
+    backbone = opened.backbone
+    items = range(done, done + len(side)) if backbone.texts is not None else None
+    inputs = Inputs(side) if items is None else [(torch.tensor(i), 0, i) for i in items]
+    loader = DataLoader(
+        inputs, batch_size=ask.batch_size, collate_fn=_collated, **loader_workers.settings(ask.num_workers)
+    )
+    phi = room(len(side), backbone.num_features, torch.float32, torch.device("cpu"), SCRATCH)
+    recipe = dataclasses.replace(option("recipe", "small"), embedding_size=1)
+    whole = Embedder(backbone, nn.Identity(), recipe).to(_device(opened, ask))
+    start = 0
+    for block in extract(whole, loader, name):
+        phi[start : start + len(block)] = block
+        start += len(block)
+    backbone.cpu()
+    return phi
+
+
+def _collated(items: list) -> list[Tensor]:
+    """default_collate, with one line for inputs that cannot be put together."""
+    try:
+        return default_collate(items)
+    except RuntimeError as error:
+        shapes = sorted({tuple(item[0].shape) for item in items})
+        if len(shapes) > 1:
+            raise UserError(
+                f"inputs have different shapes, {shorten(shapes, 2)}; resize them to one"
+            ) from None
+        raise UserError(f"inputs cannot be put into one batch: {str(error).splitlines()[0]}") from error
+
+
+def _device(opened: network.Opened | None, ask: Questions) -> torch.device:
+    """The device asked for, or else the one that the caller's model is on."""
+    if opened is None or ask.device is None:
+        return torch.device("cpu") if opened is None else opened.device
+    try:
+        return torch.empty(0, device=ask.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={ask.device}: {str(error).splitlines()[0]}") from None
+
+
+def _check_directions(training: Training, split: Split) -> None:
+    """Raise UserError, naming the samples, if a training embedding is zero; `Frozen.test_side` checks the
+    others."""
+    zero = [
+        rows.start + i for rows, part in parts(training) for i in (~part.z.any(1)).nonzero()[:, 0].tolist()
+    ]
+    if zero:
+        names = shorten(split.train.names[i] for i in zero)
+        raise UserError(
+            f"train: {len(zero)} embedding(s) are all zeros ({names}), so that they have no direction; leave them "
+            "out"
+        )
+
+
+def _embedder(backbone: nn.Module, head: Linear, loss: nn.Module, recipe) -> Embedder:
+    """The model in the form that the other rooms know."""
+    made = Embedder(backbone, loss, recipe)
+    made.head = nn.Linear(*reversed(head.weight.shape))
+    made.head.load_state_dict({"weight": head.weight, "bias": head.bias})
+    return made.eval().requires_grad_(False)
+
+
+class Data:
+    """The samples by number, as `attribute.whole` reads them for params=last_block and params=all."""
+
+    def __init__(self, sides: Sides, split: Split, ask: Questions):
+        self.sides, self.split, self.ask, self.labels = sides, split, ask, split.train.labels
+
+    def _side(self, part) -> Samples:
+        if part is self.split.train:
+            return self.sides.train
+        return (
+            self.sides.test if part is self.split.query or self.sides.gallery is None else self.sides.gallery
+        )
+
+    def item(self, part, i: int) -> Any:
+        """Input i of a part."""
+        side = self._side(part)
+        return side.item(i) if side.rows is None else torch.from_numpy(np.array(side.rows[i], np.float32))
+
+    def own(self, part) -> range:
+        """All rows: there is one process."""
+        return range(len(part))
+
+    def in_order(self, part, rows: Sequence[int]) -> DataLoader:
+        """A loader of some rows of a part."""
+        return DataLoader(
+            Subset(_Items(self, part), rows), batch_size=self.ask.batch_size, collate_fn=_collated
+        )
+
+
+class _Items(Sequence):
+    def __init__(self, data: Data, part):
+        self.data, self.part = data, part
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, i: int) -> tuple[Any, int, int]:
+        return self.data.item(self.part, int(i)), 0, int(i)
