@@ -45,7 +45,8 @@ def rows(values: Any, where: str) -> np.ndarray:
         if len(bad):
             i, j = bad[0]
             raise UserError(
-                f"{where}: row {start + i}, column {j} is {found[start + i, j]}, which is not finite as float32; "
+                f"{where}: row {start + i}, column {j} is {found[start + i, j]}, which is not finite as "
+                "float32; "
                 "mend or leave out that row"
             )
     return found
@@ -80,7 +81,8 @@ def labels(values: Any, n: int, where: str) -> np.ndarray:
         bad = np.flatnonzero(~np.isfinite(found) | (found != np.floor(found)))
         if len(bad):
             raise UserError(
-                f"{where}: label {bad[0]} is {found[bad[0]]}; give whole numbers or text, and leave out samples "
+                f"{where}: label {bad[0]} is {found[bad[0]]}; give whole numbers or text, and leave out "
+                "samples "
                 "without a label"
             )
     if found.dtype.kind in "fiub":

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """metrics: R@k and MAP@R before, after, and their difference. changes: one row per query whose confusion is
-    another one now, as in changes.csv. vanished, appeared, moved: how many of each. p: of the exact McNemar test
-    that as many confusions vanish as appear, two-sided."""
+    """metrics: R@k and MAP@R before, after, and their difference. changes: one row per query whose confusion
+    is another one now, as in changes.csv. vanished, appeared, moved: how many of each. p: of the exact
+    McNemar test that as many confusions vanish as appear, two-sided."""
 
     metrics: pd.DataFrame
     changes: pd.DataFrame
@@ -29,12 +29,16 @@ class Comparison:
     def __repr__(self) -> str:
         row = self.metrics.loc["R@1"]
         return (
-            f"Comparison(R@1 {row['before']:.3f} -> {row['after']:.3f}; confusions: {self.vanished} vanished, "
+            f"Comparison(R@1 {row['before']:.3f} -> {row['after']:.3f}; confusions: {self.vanished} "
+            "vanished, "
             f"{self.appeared} appeared, {self.moved} moved; p {self.p:.2g})"
         )
 
     def _repr_html_(self) -> str:
-        lines = f"{self.vanished} confusions vanished, {self.appeared} appeared, {self.moved} moved; p {self.p:.2g}"
+        lines = (
+            f"{self.vanished} confusions vanished, {self.appeared} appeared, {self.moved} moved; p "
+            f"{self.p:.2g}"
+        )
         return f"<p>{lines}</p>{self.metrics.to_html(float_format='{:.3f}'.format)}"
 
 

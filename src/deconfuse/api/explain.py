@@ -1,6 +1,7 @@
 """Explain a model's confusions: from arrays, or from a model and its data sets, to what was found.
 
-The steps are those of story.py, by the same functions; nothing is trained but proxies, where no loss is given.
+The steps are those of story.py, by the same functions; nothing is trained but proxies, where no loss is
+given.
 """
 
 import random
@@ -39,26 +40,27 @@ def explain(
     """Find who is taken for whom, which training samples are to blame, and which labels look wrong.
 
     model: any torch.nn.Module whose output, or whose layer `head`, is the embedding; (trunk, embedder) of
-    pytorch-metric-learning; a sentence-transformers encoder. None: train and test are embeddings. It is copied,
-    put into eval mode and never trained.
+    pytorch-metric-learning; a sentence-transformers encoder. None: train and test are embeddings. It is
+    copied, put into eval mode and never trained.
 
     train, test, gallery: a torch Dataset of (input, label), or a tuple (values, labels) or (values, labels,
-    names), where values are an array, tensor or memory map (n, ...), texts, or a Dataset. gallery: what test is
-    searched in; None: test itself.
+    names), where values are an array, tensor or memory map (n, ...), texts, or a Dataset. gallery: what test
+    is searched in; None: test itself.
 
     head: the name of the linear layer whose weight W is attributed, z = W phi + b; None: the last one whose
     output is the model's. Without a model a torch.nn.Linear, or (W, b), that is applied to the rows.
 
-    loss: the loss that the model was trained with, with its trained proxies (ours, pytorch-metric-learning's, or
-    a module with one value per sample); torch.nn.CrossEntropyLoss() for a classifier, whose embeddings are then
-    what its last layer reads; None, or the name of an option of conf/loss: proxies are fitted to the embeddings.
+    loss: the loss that the model was trained with, with its trained proxies (ours, pytorch-metric-learning's,
+    or a module with one value per sample); torch.nn.CrossEntropyLoss() for a classifier, whose embeddings are
+    then what its last layer reads; None, or the name of an option of conf/loss: proxies are fitted to the
+    embeddings.
 
     asked: see `Questions`. Scores > 0 are harmful: fitting the sample more brings the confused pair closer.
     Raises UserError, in one line, for whatever cannot be meant. No global state is changed, and the same
     arguments give the same numbers.
     """
     ask = Questions.of(asked)
-    with silence(not ask.progress), _left_as_it_was(ask.seed):
+    with silence(not ask.progress), left_as_it_was(ask.seed):
         clock = Clock()
         sides = prepare.samples(model, train, test, gallery, ask)
         opened, linear, own = prepare.opened_model(model, head, loss, sides, ask)
@@ -93,9 +95,9 @@ def answer(frozen: Frozen, split: Split, subject: Subject, ask: Questions, clock
 
 
 @contextmanager
-def _left_as_it_was(seed: int) -> Iterator[None]:
+def left_as_it_was(seed: int) -> Iterator[None]:
     """Seed Python's, numpy's and torch's random numbers, and put their states back afterwards."""
-    states = random.getstate(), np.random.get_state()
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - a data set of the caller's may draw from it

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 def cleanlab(found: "Found") -> pd.DataFrame:
     """One row per training sample with the columns of Datalab's get_issues("label").
 
-    is_label_issue: the sample is in relabels. label_score: 1 - suspicion where the detector gives a share (knn,
-    cleanlab); else 1 - (how many samples are less suspicious, ties halved) / n; in [0, 1], lower = more likely
-    mislabelled. given_label, predicted_label: class names; predicted is the label that is recommended.
+    is_label_issue: the sample is in relabels. label_score: 1 - suspicion where the detector gives a share
+    (knn, cleanlab); else 1 - (how many samples are less suspicious, ties halved) / n; in [0, 1], lower = more
+    likely mislabelled. given_label, predicted_label: class names; predicted is the label that is recommended.
     """
     samples = found.samples
     suspicion = samples["suspicion"].to_numpy(float)

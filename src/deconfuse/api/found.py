@@ -1,4 +1,5 @@
-"""What `explain` has found: tables, scores, a page in Jupyter, the report, and the comparison with another."""
+"""What `explain` has found: tables, scores, a page in Jupyter, the report, and the comparison with
+another."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,7 +46,8 @@ class Found:
         return (
             f"Found(R@1 {self.retrieval['R@1']:.3f}, {len(self.confusions)} confusions of "
             f"{len(self.findings.split.query)} queries, {len(self.influence)} explained by "
-            f"{self.asked.choices['influence']}, {len(self.relabels)} relabels of {len(self.samples)} samples)"
+            f"{self.asked.choices['influence']}, {len(self.relabels)} relabels of {len(self.samples)} "
+            "samples)"
         )
 
     def _repr_html_(self) -> str:
@@ -68,7 +70,8 @@ class Found:
 
     @property
     def samples(self) -> pd.DataFrame:
-        """One row per training sample: its mean influence, suspicion, and the label its neighbours vote for."""
+        """One row per training sample: its mean influence, suspicion, and the label its neighbours vote
+        for."""
         return self.tables["samples.csv"]
 
     @property
@@ -121,7 +124,8 @@ class Found:
         return compared(self, other)
 
     def report(self, folder: str | Path) -> Path:
-        """Write the report and all tables into a new folder, and return the page to open with a double click."""
+        """Write the report and all tables into a new folder, and return the page to open with a double
+        click."""
         with silence(not self.asked.progress):
             return written.report(self, Path(folder))
 

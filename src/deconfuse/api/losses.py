@@ -1,4 +1,5 @@
-"""A caller's loss as one value per sample: ours, pytorch-metric-learning's, a classifier's, or any that can be."""
+"""A caller's loss as one value per sample: ours, pytorch-metric-learning's, a classifier's, or any that can
+be."""
 
 import copy
 from typing import Any
@@ -63,7 +64,8 @@ def fitted(loss: nn.Module, size: int) -> nn.Module:
     """
     if not isinstance(loss, nn.Module):
         raise UserError(
-            f"loss: a {type(loss).__name__}; give a loss module with its trained proxies, the name of a loss such "
+            f"loss: a {type(loss).__name__}; give a loss module with its trained proxies, the name of a "
+            "loss such "
             'as "softtriple" that is fitted to the embeddings, or nothing'
         )
     own = copy.deepcopy(loss).cpu().float().eval()
@@ -72,7 +74,8 @@ def fitted(loss: nn.Module, size: int) -> nn.Module:
     proxies = getattr(found, "proxies", None)
     if isinstance(proxies, Tensor) and proxies.shape[1] != size:
         raise UserError(
-            f"loss: its proxies have {proxies.shape[1]} numbers, and the embeddings {size}; give the loss of this "
+            f"loss: its proxies have {proxies.shape[1]} numbers, and the embeddings {size}; give the loss "
+            "of this "
             "model, or head=LAYER if the embeddings are another layer's"
         )
     _check(found, size)
@@ -101,7 +104,8 @@ def _of_library(loss: nn.Module) -> nn.Module:
         return SoftmaxOfCosines(loss.proxies.T, 2 * loss.softmax_scale, 0.0)
     if not hasattr(loss, "W"):
         raise UserError(
-            f"loss: {type(loss).__name__} compares samples with each other, so that none has a loss of its own; "
+            f"loss: {type(loss).__name__} compares samples with each other, so that none has a loss of "
+            "its own; "
             "leave loss out, and proxies are fitted to the embeddings"
         )
     if isinstance(loss, losses.NormalizedSoftmaxLoss):
@@ -136,15 +140,18 @@ def _check(loss: nn.Module, size: int) -> None:
         alone = torch.cat([loss(z[:1], y[:1]), loss(z[1:], y[1:])]) if both.shape == (2,) else both
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
-            f"loss: {name} fails on (embeddings (2, {size}), labels (2,)): {str(error).strip().splitlines()[0]}"
+            f"loss: {name} fails on (embeddings (2, {size}), labels (2,)): "
+            f"{str(error).strip().splitlines()[0]}"
         ) from error
     if both.shape != (2,):
         raise UserError(
-            f"loss: {name} gives a value of shape {tuple(both.shape)} for two samples; it must give one each, "
+            f"loss: {name} gives a value of shape {tuple(both.shape)} for two samples; it must give one "
+            "each, "
             'as reduction="none" does; or leave loss out, and proxies are fitted to the embeddings'
         )
     if not torch.allclose(both, alone, rtol=SAME, atol=SAME):
         raise UserError(
-            f"loss: {name} of a sample depends on the other samples of its batch, so that none has a loss of its "
+            f"loss: {name} of a sample depends on the other samples of its batch, so that none has a loss "
+            "of its "
             "own; leave loss out, and proxies are fitted to the embeddings"
         )

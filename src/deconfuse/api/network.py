@@ -62,8 +62,8 @@ class Backbone(nn.Module):
 
 @dataclass(frozen=True)
 class Opened:
-    """A copy of the caller's model, in eval mode and on the CPU. head: its last linear layer, or None where the
-    output is phi; device: where the caller's model is."""
+    """A copy of the caller's model, in eval mode and on the CPU. head: its last linear layer, or None where
+    the output is phi; device: where the caller's model is."""
 
     backbone: Backbone
     head: nn.Linear | None
@@ -74,9 +74,9 @@ class Opened:
 def opened(model: Any, batch: Any, head: str | nn.Module | None, texts: list[str] | None) -> Opened:
     """Find the head of a model by running one batch; the model itself is not changed.
 
-    model: a module, or trunk and embedder as a tuple or a mapping (pytorch-metric-learning). head: the layer's
-    name, or the layer; None: the last linear layer whose output is the model's output, up to its length. Raises
-    UserError where there is no such layer, or where the model cannot read the batch.
+    model: a module, or trunk and embedder as a tuple or a mapping (pytorch-metric-learning). head: the
+    layer's name, or the layer; None: the last linear layer whose output is the model's output, up to its
+    length. Raises UserError where there is no such layer, or where the model cannot read the batch.
     """
     whole = _one_module(model)
     name = _name_of(whole, head)
@@ -108,7 +108,8 @@ def _one_module(model: Any) -> nn.Module:
         return nn.Sequential(*map(_bare, model))
     if not isinstance(model, nn.Module):
         raise UserError(
-            f"model: a {type(model).__name__}; give a torch.nn.Module, a LightningModule, or (trunk, embedder)"
+            f"model: a {type(model).__name__}; give a torch.nn.Module, a LightningModule, or (trunk, "
+            "embedder)"
         )
     return _bare(model)
 

@@ -15,9 +15,9 @@ from deconfuse.system.errors import UserError, did_you_mean, one_of
 def option(group: str, chosen: str | Mapping[str, Any], seed: int = 0, **arguments: Any) -> Any:
     """What conf/GROUP/NAME.yaml describes, made with its numbers, those that are changed, and the arguments.
 
-    chosen: the option's name, or a mapping with `name` and the keys to change, such as
-    {"name": "eif", "n_theta": 2, "path": {"radius": 0.05}}. seed: in place of the run's seed. Raises UserError
-    for a name or key that does not exist, or a value that the option refuses.
+    chosen: the option's name, or a mapping with `name` and the keys to change, such as {"name": "eif",
+    "n_theta": 2, "path": {"radius": 0.05}}. seed: in place of the run's seed. Raises UserError for a name or
+    key that does not exist, or a value that the option refuses.
     """
     name, changed = _chosen(group, chosen)
     options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))

@@ -17,8 +17,9 @@ from deconfuse.system.errors import UserError
 class Pictures(Sequence):
     """Item i is a picture (Pillow, L or RGB) of sample i.
 
-    get: i -> a path, an image, or an array or tensor of shape (H, W), (C, H, W) or (H, W, C). Floats from 0 to 1
-    are scaled by 255; other floats, such as normalised inputs, from the smallest to the largest of the picture.
+    get: i -> a path, an image, or an array or tensor of shape (H, W), (C, H, W) or (H, W, C). Floats from 0
+    to 1 are scaled by 255; other floats, such as normalised inputs, from the smallest to the largest of the
+    picture.
     """
 
     USES = ()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, default_collate
 
@@ -89,7 +89,7 @@ def opened_model(
 ) -> tuple[network.Opened | None, Linear, nn.Module | str | Mapping]:
     """(the model without its head, the head, the loss: fitted, or the name of one that is to be fitted)."""
     if model is None:
-        linear = _given_head(head, sides.train.rows.shape[1])
+        linear = given_head(head, sides.train.rows.shape[1])
         opened = None
     else:
         texts = _texts(sides, ask)
@@ -109,7 +109,7 @@ def opened_model(
     return opened, linear, chosen
 
 
-def _given_head(head: Head, size: int) -> Linear:
+def given_head(head: Head, size: int) -> Linear:
     """The head that is applied to rows; by default the identity."""
     if head is None:
         return Linear.identity(size, "embeddings", scaled=True)
@@ -138,7 +138,8 @@ def _model_head(opened: network.Opened) -> Linear:
 
 
 def _is_classifier(opened: network.Opened | None, loss: Loss, sides: Sides) -> bool:
-    """True where cross-entropy is given, or nothing is and the head has one output for each training class."""
+    """True where cross-entropy is given, or nothing is and the head has one output for each training
+    class."""
     if losses.is_cross_entropy(loss):
         return True
     if loss is not None or opened is None or opened.head is None or sides.train.labels.dtype == object:
@@ -176,21 +177,38 @@ def frozen_model(
     fixed = losses.classes_of(loss) if isinstance(loss, nn.Module) else None
     split = split_of(sides.train, sides.test, sides.gallery, ask.classes, fixed)
     labels = torch.from_numpy(split.train.labels)
-    made = loss
-    if not isinstance(loss, nn.Module):  # drawn before anything else is, as on the command line
-        made = option("loss", loss, ask.seed, num_classes=split.num_classes, embedding_size=len(head.weight))
+    features = _features(opened, head, sides, ask)
+    training = training_side(features["train"], labels, split.num_classes, head, loss, ask.seed)
+    _check_directions(training, split.train.names)
+    frozen = Frozen(training, features["query"], features.get("gallery", features["query"]), SCRATCH)
     recipe = dataclasses.replace(
         option("recipe", "small", ask.seed), embedding_size=len(head.weight), eval_batch_size=ask.batch_size
     )
-    features = _features(opened, head, sides, ask)
-    training = Training(features["train"], labels, head.weight, head.bias, made)
-    frozen = Frozen(training, features["query"], features.get("gallery", features["query"]), SCRATCH)
-    _check_directions(training, split)
-    if not isinstance(loss, nn.Module):
-        proxies.fit(embeddings(training), labels, made, recipe, ask.seed)
     backbone = Identity(head.weight.shape[1], embeds=head.scaled) if opened is None else opened.backbone
-    embedder = _embedder(backbone, head, made, recipe)
+    embedder = _embedder(backbone, head, training.loss, recipe)
     return frozen, split, Subject(embedder, Data(sides, split, ask), ask.params, _device(opened, ask))
+
+
+def training_side(
+    phi: Float[Tensor, "n D"],
+    labels: Int[Tensor, " n"],
+    classes: int,
+    head: Linear,
+    loss: nn.Module | str | Mapping,
+    seed: int,
+) -> Training:
+    """The frozen training side; a loss that is named is made, and its proxies are fitted to the embeddings.
+
+    The seed is set first, so that the proxies start where those of the command line do.
+    """
+    if isinstance(loss, nn.Module):
+        return Training(phi, labels, head.weight, head.bias, loss)
+    torch.manual_seed(seed)
+    made = option("loss", loss, seed, num_classes=classes, embedding_size=len(head.weight))
+    training = Training(phi, labels, head.weight, head.bias, made)
+    recipe = dataclasses.replace(option("recipe", "small", seed), embedding_size=len(head.weight))
+    proxies.fit(embeddings(training), labels, made, recipe, seed)
+    return Training(phi, labels, head.weight, head.bias, made)
 
 
 def _features(
@@ -254,16 +272,17 @@ def _device(opened: network.Opened | None, ask: Questions) -> torch.device:
         raise UserError(f"device={ask.device}: {str(error).splitlines()[0]}") from None
 
 
-def _check_directions(training: Training, split: Split) -> None:
+def _check_directions(training: Training, names: Sequence[str]) -> None:
     """Raise UserError, naming the samples, if a training embedding is zero; `Frozen.test_side` checks the
     others."""
     zero = [
         rows.start + i for rows, part in parts(training) for i in (~part.z.any(1)).nonzero()[:, 0].tolist()
     ]
     if zero:
-        names = shorten(split.train.names[i] for i in zero)
+        named = shorten(names[i] for i in zero)
         raise UserError(
-            f"train: {len(zero)} embedding(s) are all zeros ({names}), so that they have no direction; leave them "
+            f"train: {len(zero)} embedding(s) are all zeros ({named}), so that they have no direction; "
+            "leave them "
             "out"
         )
 

@@ -30,7 +30,8 @@ def fit(
             value = _of_batch(loss, z[rows], labels[rows]) + loss.regulariser()
             if not torch.isfinite(value):
                 raise UserError(
-                    f"the loss of the proxies became {value.item()} in epoch {epoch + 1}; look for embeddings that "
+                    f"the loss of the proxies became {value.item()} in epoch {epoch + 1}; look for "
+                    "embeddings that "
                     "are very large, or give your own loss"
                 )
             optimizer.zero_grad()

@@ -35,12 +35,12 @@ class Asked(TypedDict, total=False):
 class Questions:
     """The further arguments of `explain`, checked.
 
-    params: the parameters that are attributed, head, last_block or all. target, influence, detector: options of
-    conf/, by name or as {"name": NAME, KEY: VALUE}. neighbours: K of the vote on labels; None: the median class
-    size. candidates: vote only on so many of the most harmful samples; None: on all. classes: class names by
-    label. images: pictures to show, as {"train": [...], "test": [...]}: files, Pillow's images or arrays.
-    batch_size: inputs that pass the model at once; num_workers: processes that read them. device: None: where
-    the model is. seed: of all random numbers. progress: bars and messages.
+    params: the parameters that are attributed, head, last_block or all. target, influence, detector: options
+    of conf/, by name or as {"name": NAME, KEY: VALUE}. neighbours: K of the vote on labels; None: the median
+    class size. candidates: vote only on so many of the most harmful samples; None: on all. classes: class
+    names by label. images: pictures to show, as {"train": [...], "test": [...]}: files, Pillow's images or
+    arrays. batch_size: inputs that pass the model at once; num_workers: processes that read them. device:
+    None: where the model is. seed: of all random numbers. progress: bars and messages.
     """
 
     params: str = "head"

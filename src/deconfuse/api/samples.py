@@ -1,4 +1,5 @@
-"""The samples of one side as a caller hands them over: rows, arrays, texts or a Dataset, with labels and names."""
+"""The samples of one side as a caller hands them over: rows, arrays, texts or a Dataset, with labels and
+names."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ LOOKED_AT = 5  # items that are read twice, to see whether they stay the same
 class Samples:
     """n samples of one side.
 
-    rows: finished embeddings (n, D), or None where a model reads inputs. item: i -> the model's input, or None
-    with rows. labels: as handed over. names: of the samples. pictures: to look at; None where there are none.
-    classes: the class names that the data set knows, or None.
+    rows: finished embeddings (n, D), or None where a model reads inputs. item: i -> the model's input, or
+    None with rows. labels: as handed over. names: of the samples. pictures: to look at; None where there are
+    none. classes: the class names that the data set knows, or None.
     """
 
     rows: np.ndarray | None
@@ -69,7 +70,8 @@ def read(given: Any, where: str, model: bool, images: Sequence | None = None) ->
         return _of_array(values, given_labels, given_names, where, model, images)
     if not model:
         raise UserError(
-            f"{where}: a {type(values).__name__}, but there is no model to read it; give explain(model, ...), or "
+            f"{where}: a {type(values).__name__}, but there is no model to read it; give explain(model, "
+            "...), or "
             "embeddings as (array, labels)"
         )
     return _of_items(values, given_labels, given_names, where, images)
@@ -147,7 +149,8 @@ def _input(item: Any, where: str) -> Any:
         key = next((key for key in INPUTS if key in item), None)
         if key is None:
             raise UserError(
-                f"{where}: its items have the keys {shorten(map(str, item))}, and none is known to hold the input; "
+                f"{where}: its items have the keys {shorten(map(str, item))}, and none is known to hold "
+                "the input; "
                 f"name it {INPUTS[1]}, or hand over (dataset of inputs, labels)"
             )
         return item[key]
@@ -176,7 +179,8 @@ def _check_still(item: Callable[[int], Any], n: int, where: str) -> None:
         same = torch.equal(one, other) if isinstance(one, Tensor) else one == other
         if not same:
             raise UserError(
-                f"{where}: item {i} is another one each time it is read; hand over the data set without random "
+                f"{where}: item {i} is another one each time it is read; hand over the data set without "
+                "random "
                 "augmentation (the transform that you test with)"
             )
 
@@ -206,7 +210,8 @@ def _label(item: Any, where: str, i: int) -> Any:
         key = next((key for key in LABELS if key in item), None)
         if key is None:
             raise UserError(
-                f"{where}: its items have the keys {shorten(map(str, item))}, and none is known to hold the label; "
+                f"{where}: its items have the keys {shorten(map(str, item))}, and none is known to hold "
+                "the label; "
                 f"hand over ({where}, labels)"
             )
         found = item[key]

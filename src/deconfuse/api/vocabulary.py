@@ -21,9 +21,9 @@ def split_of(
 ) -> Split:
     """The samples with class ids; the training classes are 0 to c - 1, and others of the test side follow.
 
-    Labels of all sides are one vocabulary: the same label is the same class. fixed: the number of classes of a
-    loss that is fitted already, whose class i is the label i; None: the training labels in their order. Raises
-    UserError where labels do not fit, and where nothing could be retrieved.
+    Labels of all sides are one vocabulary: the same label is the same class. fixed: the number of classes of
+    a loss that is fitted already, whose class i is the label i; None: the training labels in their order.
+    Raises UserError where labels do not fit, and where nothing could be retrieved.
     """
     sides = {"train": train, "test": test} | ({} if gallery is None else {"gallery": gallery})
     _check_kinds(sides)
@@ -80,13 +80,15 @@ def _training_classes(labels: np.ndarray, fixed: int | None) -> list:
         return known
     if labels.dtype == object:
         raise UserError(
-            f"train: labels are text, and the loss knows its {fixed} classes by number; give the numbers that it "
+            f"train: labels are text, and the loss knows its {fixed} classes by number; give the numbers "
+            "that it "
             "was trained with, and the names as classes="
         )
     if known[0] < 0 or known[-1] >= fixed:
         bad = known[0] if known[0] < 0 else known[-1]
         raise UserError(
-            f"train: the label {bad} is none of the loss's {fixed} classes, 0 to {fixed - 1}; give the labels that "
+            f"train: the label {bad} is none of the loss's {fixed} classes, 0 to {fixed - 1}; give the "
+            "labels that "
             "it was trained with"
         )
     return list(range(fixed))

@@ -39,8 +39,8 @@ def asked(found: "Found") -> dict[str, Any]:
 
 
 def report(found: "Found", folder: Path) -> Path:
-    """FOLDER/index.html with its data, and FOLDER/tables with tables, scores and metrics.json; whole or not at
-    all. Raises UserError where the folder is there already and not empty."""
+    """FOLDER/index.html with its data, and FOLDER/tables with tables, scores and metrics.json; whole or not
+    at all. Raises UserError where the folder is there already and not empty."""
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give the name of a new folder")

@@ -84,7 +84,8 @@ def silence(asked: bool = True) -> Iterator[None]:
 
 
 def wanted() -> bool:
-    """True if bars are drawn: on a terminal or in a notebook, unless DECONFUSE_PROGRESS=0; with =1 anywhere."""
+    """True if bars are drawn: on a terminal or in a notebook, unless DECONFUSE_PROGRESS=0; with =1
+    anywhere."""
     choice = os.environ.get("DECONFUSE_PROGRESS")
     if silent:
         return False
