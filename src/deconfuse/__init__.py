@@ -41,8 +41,8 @@ def __getattr__(name: str) -> Any:
     if name not in _FACE:
         raise AttributeError(f"module 'deconfuse' has no attribute {name!r}")
     module = import_module(_FACE[name])
-    if name in ("influence", "retrieval"):
-        import_module("deconfuse.api.steps")  # lets their modules be called as the steps that they are
+    if name != "UserError":
+        import_module("deconfuse.api.steps")  # lets the modules of influence and retrieval be called
     return (
         module
         if module.__name__.endswith(f".{name}") and not hasattr(module, name)

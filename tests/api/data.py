@@ -11,7 +11,7 @@ def rows(n, classes, seed, size=12, first=0):
     random = np.random.default_rng(seed)
     labels = first + np.arange(n) % classes
     centres = np.random.default_rng(99).normal(size=(first + classes, size))
-    return (centres[labels] + 0.9 * random.normal(size=(n, size))).astype(np.float32), labels
+    return (centres[labels] + 1.7 * random.normal(size=(n, size))).astype(np.float32), labels
 
 
 def images(n, classes, seed, channels=1, size=12, first=0):

@@ -1,3 +1,4 @@
+import os
 import random
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.system.errors import UserError
 from tests.api.data import Named, Small, images, rows
-from tests.conftest import SHARED
+from tests.conftest import ROOT, SHARED
 from tests.test_story import go
 
 TRAIN, TEST = rows(70, 5, 0), rows(47, 4, 1, first=5)
@@ -251,7 +252,7 @@ def test_what_cannot_be_meant_is_one_line(arguments, message):
         ({"head": "fcc"}, r"^head=fcc is no linear layer of the model; did you mean fc\?"),
         ({"head": nn.Linear(2, 2)}, r"^head: this layer is no linear layer of the model"),
         (
-            {"train": (images(12, 3, 0, size=1).tensors[0].squeeze(), [0, 1, 2] * 4)},
+            {"train": images(12, 3, 0, channels=2)},
             r"^the model cannot read a batch",
         ),
         ({"device": "cuda:99"}, r"^device=cuda:99"),
@@ -334,6 +335,9 @@ assert "hydra" not in sys.modules, "no Hydra in the public face"
 
 
 def test_importing_is_cheap_and_brings_no_hydra():
-    done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=100)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", LAZY], capture_output=True, text=True, timeout=100, env=environment
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "module 'deconfuse' has no attribute 'explane'\n"

@@ -26,13 +26,9 @@ def pictured():
 
 
 def test_it_says_in_one_line_what_it_is(found):
-    assert re.fullmatch(
-        r(
-            r"Found\(R@1 0\.\d{3}, \d+ confusions of 47 queries, \d+ explained by eif, \d+ relabels of 70 "
-            r"samples\)"
-        ),
-        repr(found),
-    )
+    said = re.sub(r"\d+", "1", repr(found))
+    assert said == ("Found(R@1 1.1, 1 confusions of 1 queries, 1 explained by eif, 1 relabels of 1 samples)")
+    assert f"{len(found.confusions)} confusions of 47 queries" in repr(found)
 
 
 def test_the_tables_fit_each_other(found):

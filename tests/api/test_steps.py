@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 import deconfuse as dc
+from deconfuse.api import steps  # noqa: F401 - the face imports it when it is first used
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.retrieval.metrics import metrics
 from deconfuse.system.errors import UserError

@@ -68,6 +68,8 @@ def labels(values: Any, n: int, where: str) -> np.ndarray:
 
     Floats that are whole numbers, booleans, pandas columns and categories are taken, too.
     """
+    if isinstance(values, (list, tuple)) and any(isinstance(label, str) for label in values):
+        values = np.array(values, dtype=object)  # else numpy would make text of numbers beside text
     found = array(values, where)
     if found.ndim == 2 and found.shape[0] == n and found.shape[1] > 1:
         raise UserError(f"{where}: has shape {found.shape}, as one-hot labels have; give labels.argmax(1)")
@@ -90,16 +92,13 @@ def labels(values: Any, n: int, where: str) -> np.ndarray:
     missing = [i for i, label in enumerate(found.tolist()) if label is None or label != label or label == ""]
     if missing:
         raise UserError(f"{where}: label {missing[0]} is missing; give it, or leave out the sample")
-    odd = {type(label).__name__ for label in found.tolist()} - {"str", "str_"}
-    if not odd:
+    kinds = {type(label).__name__ for label in found.tolist()}
+    if kinds <= {"str", "str_"}:
         return np.array([str(label) for label in found.tolist()], dtype=object)
-    if odd <= {"int", "int64", "int32", "bool"} and all(
-        not isinstance(label, str) for label in found.tolist()
-    ):
+    if kinds <= {"int", "int64", "int32", "bool"}:
         return found.astype(np.int64)
     raise UserError(
-        f"{where}: labels of the types {shorten(sorted(odd | {'str'} if len(odd) > 1 else odd))}; "
-        "give all as whole numbers, or all as text"
+        f"{where}: labels of the types {shorten(sorted(kinds))}; give all as whole numbers, or all as text"
     )
 
 

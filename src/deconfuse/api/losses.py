@@ -95,7 +95,8 @@ def _of_library(loss: nn.Module) -> nn.Module:
 
     if isinstance(loss, losses.SoftTripleLoss):
         c, k = loss.num_classes, loss.centers_per_class
-        made = SoftTriple(c, loss.fc.shape[0], k, loss.la, loss.gamma, tau=0.0, margin=loss.margin)
+        gamma = 1 / loss.gamma  # which the library keeps inverted
+        made = SoftTriple(c, loss.fc.shape[0], k, loss.la, gamma, tau=0.0, margin=loss.margin)
         return _with_proxies(made, loss.fc.T)
     if isinstance(loss, losses.ProxyAnchorLoss):
         made = ProxyAnchor(*loss.proxies.shape, alpha=loss.alpha, margin=loss.margin)
