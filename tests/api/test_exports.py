@@ -12,7 +12,7 @@ def test_label_issues_are_in_the_form_of_cleanlab(detector):
     found = dc.explain(train=TRAIN, test=TEST, detector=detector)
     issues = found.to_cleanlab()
     assert list(issues) == ["is_label_issue", "label_score", "given_label", "predicted_label"]
-    assert issues.dtypes["is_label_issue"] == bool
+    assert issues["is_label_issue"].dtype.kind == "b"
     assert np.flatnonzero(issues["is_label_issue"]).tolist() == sorted(found.relabels["sample"])
     assert issues["label_score"].between(0, 1).all()
     order = np.argsort(issues["label_score"].to_numpy(), kind="stable")

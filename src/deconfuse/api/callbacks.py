@@ -8,12 +8,12 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import nn
 
+from deconfuse.adapt.losses import fitted, is_cross_entropy
+from deconfuse.adapt.prepare import Head, Loss
+from deconfuse.adapt.questions import Asked, Questions
+from deconfuse.adapt.samples import read
 from deconfuse.api.explain import explain
 from deconfuse.api.found import Found
-from deconfuse.api.losses import fitted, is_cross_entropy
-from deconfuse.api.prepare import Head, Loss
-from deconfuse.api.questions import Asked, Questions
-from deconfuse.api.samples import read
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count, did_you_mean
 from deconfuse.system.progress import console

@@ -13,11 +13,11 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from deconfuse.api import prepare
+from deconfuse.adapt import prepare
+from deconfuse.adapt.options import option
+from deconfuse.adapt.prepare import Head, Loss
+from deconfuse.adapt.questions import Asked, Questions
 from deconfuse.api.found import Found
-from deconfuse.api.options import option
-from deconfuse.api.prepare import Head, Loss
-from deconfuse.api.questions import Asked, Questions
 from deconfuse.attribution import attribute
 from deconfuse.attribution.look import Frozen, Subject, measure
 from deconfuse.data.noise import NoisyLabels

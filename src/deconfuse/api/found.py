@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse import __version__
+from deconfuse.adapt.options import name_of, option
+from deconfuse.adapt.questions import Option, Questions
 from deconfuse.api import exports, html, written
 from deconfuse.api.comparison import Comparison, compared
-from deconfuse.api.options import name_of, option
-from deconfuse.api.questions import Option, Questions
 from deconfuse.attribution import attribute
 from deconfuse.attribution.look import Seen, Subject
 from deconfuse.labels.relabel import Votes

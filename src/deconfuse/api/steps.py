@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from deconfuse.api import arrays, losses
+from deconfuse.adapt import arrays, losses
+from deconfuse.adapt.options import option
+from deconfuse.adapt.prepare import SCRATCH, Head, Loss, given_head, training_side
+from deconfuse.adapt.vocabulary import RANKS
 from deconfuse.api.explain import left_as_it_was
-from deconfuse.api.options import option
-from deconfuse.api.prepare import SCRATCH, Head, Loss, given_head, training_side
-from deconfuse.api.vocabulary import RANKS
 from deconfuse.attribution import attribute
 from deconfuse.attribution.look import Frozen, Subject
 from deconfuse.labels.relabel import check, vote

@@ -72,11 +72,8 @@ def _labelled(value: Any) -> bool:
         for key, each in keys.items()
         if each.default is each.empty and each.kind == each.POSITIONAL_OR_KEYWORD
     ]
-    return (
-        "root" in keys
-        and set(needed) <= {"self", "root", "split"}
-        and {"split", "train", "download"} & set(keys)
-    )
+    plain = "root" in keys and set(needed) <= {"self", "root", "split"}
+    return plain and not {"split", "train", "download"}.isdisjoint(keys)
 
 
 def _splits(kind: type, name: str, root: str, download: bool) -> Iterator[tuple[str, Any]]:
@@ -119,6 +116,7 @@ def _labels(part: Any) -> list:
     labels = [part[i][1] for i in range(len(part))]
     if labels and not isinstance(labels[0], (int, str)):
         raise UserError(
-            f"dataset torchvision: a label of {type(part).__name__} is a {type(labels[0]).__name__}, not one class"
+            f"dataset torchvision: a label of {type(part).__name__} is a {type(labels[0]).__name__}, "
+            "and not one class"
         )
     return labels

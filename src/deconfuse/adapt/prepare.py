@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, default_collate
 
-from deconfuse.api import arrays, losses, network, proxies
-from deconfuse.api.options import option
-from deconfuse.api.questions import Questions
-from deconfuse.api.samples import Inputs, Samples, read
-from deconfuse.api.vocabulary import split_of
+from deconfuse.adapt import arrays, losses, network, proxies
+from deconfuse.adapt.options import option
+from deconfuse.adapt.questions import Questions
+from deconfuse.adapt.samples import Inputs, Samples, read
+from deconfuse.adapt.vocabulary import split_of
 from deconfuse.attribution.features import extract
 from deconfuse.attribution.head import Training
 from deconfuse.attribution.look import Frozen, Subject

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from deconfuse.api import arrays
-from deconfuse.api.pictures import Pictures, pictured
+from deconfuse.adapt import arrays
+from deconfuse.adapt.pictures import Pictures, pictured
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.progress import track
 

@@ -4,7 +4,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 
 from deconfuse import CONF
-from deconfuse.api.options import option
+from deconfuse.adapt.options import option
 from deconfuse.influence.eif import Sphere
 from deconfuse.system.errors import UserError
 

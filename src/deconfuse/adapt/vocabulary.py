@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deconfuse.api.samples import Samples
+from deconfuse.adapt.samples import Samples
 from deconfuse.data.images import FeatureRows
 from deconfuse.data.split import ImageSpec, Part, RowSpec, Split
 from deconfuse.system.errors import UserError

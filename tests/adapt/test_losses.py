@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from deconfuse.api.losses import Classifier, classes_of, fitted
+from deconfuse.adapt.losses import Classifier, classes_of, fitted
 from deconfuse.loss.proxyanchor import ProxyAnchor
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.system.errors import UserError

@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from deconfuse.api.options import name_of, option
+from deconfuse.adapt.options import name_of, option
 from deconfuse.attribution import attribute
 from deconfuse.system.errors import UserError, count, did_you_mean, flag, within
 
