@@ -146,7 +146,8 @@ def run(model: nn.Module, given: Any) -> Any:
         return model(given)
     if hasattr(model, "tokenize"):  # sentence-transformers
         device = next(model.parameters()).device
-        return model({key: value.to(device) for key, value in model.tokenize(given).items()})
+        read = model.tokenize(given).items()
+        return model({key: value.to(device) if isinstance(value, Tensor) else value for key, value in read})
     return model(given)
 
 
