@@ -41,7 +41,22 @@ def test_without_a_linear_layer_at_the_end_the_output_is_the_embedding():
 def test_a_layer_in_the_middle_can_be_named():
     found = opened(Small(), BATCH, "mix", None)
     assert found.backbone.num_features == 8
-    assert found.backbone.last_block == ["model.fc.weight", "model.fc.bias"]
+    assert found.backbone.last_block == ["model.norm.weight", "model.norm.bias"]
+
+
+def test_the_last_block_is_found_where_the_head_lies_deep():
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(144, 9), nn.ReLU()), nn.ReLU())
+            self.top = nn.Sequential(nn.Dropout(), nn.Linear(9, 4))
+
+        def forward(self, x):
+            return self.top(self.body(x))
+
+    found = opened(Deep(), BATCH, None, None)
+    assert found.name == "top.1"
+    assert found.backbone.last_block == ["model.body.1.0.weight", "model.body.1.0.bias"]
 
 
 def test_a_timm_network_with_and_without_its_classifier():

@@ -206,21 +206,24 @@ def _check_rows(values: Tensor, n: int, what: str) -> None:
 
 
 def _last_block(model: nn.Module, head: str) -> list[str]:
-    """The parameter names of the last block before the head: the last child that has any, step by step down
-    through lists of layers."""
-    before = [
-        (name, child)
-        for name, child in model.named_children()
-        if name != head.split(".")[0] and any(True for _ in child.parameters())
-    ]
-    if not before:
-        return []
+    """The parameter names of the last block before the head: of the sibling before it that has any, and, step
+    by step down through lists of layers, of that one's last; where no sibling has any, of those of its
+    parent."""
+    *parents, own = head.split(".")
+    while True:
+        prefix = "".join(f"{name}." for name in parents)
+        before: list[tuple[str, nn.Module]] = []
+        for name, child in model.get_submodule(".".join(parents)).named_children():
+            if name == own:
+                break
+            before += [(f"{prefix}{name}", child)] if any(True for _ in child.parameters()) else []
+        if before:
+            break
+        if not parents:
+            return []
+        *parents, own = parents
     name, block = before[-1]
     while isinstance(block, (nn.Sequential, nn.ModuleList)):
-        inner = [
-            (key, child) for key, child in block.named_children() if any(True for _ in child.parameters())
-        ]
-        if not inner:
-            break
+        inner = [each for each in block.named_children() if any(True for _ in each[1].parameters())]
         name, block = f"{name}.{inner[-1][0]}", inner[-1][1]
     return [f"{name}.{key}" for key, _ in block.named_parameters()]
