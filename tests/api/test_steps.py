@@ -22,6 +22,10 @@ def test_each_step_alone_gives_what_explain_gives():
         pairs = TEST[0][query], TEST[0][neighbour]
         scores = getattr(dc.influence, influence)(TRAIN, pairs, head=head, loss=loss)
         np.testing.assert_allclose(scores, found.influence, rtol=1e-4, atol=1e-7)
+    plain = dc.explain(train=TRAIN, test=TEST)  # embeddings of any length, and proxies that are fitted
+    query, neighbour = plain.seen.confusions.pairs.T
+    scores = dc.influence.eif(TRAIN, (TEST[0][query], TEST[0][neighbour]))
+    np.testing.assert_allclose(scores, plain.influence, rtol=1e-4, atol=1e-7)
     again = dc.relabel(found.embeddings()["train"], TRAIN[1])
     assert again["recommended"].map(str).tolist() == found.samples["recommended"].tolist()
     np.testing.assert_allclose(again["vote_current"], found.samples["vote_current"], rtol=1e-5)
@@ -78,3 +82,14 @@ def test_relabel_votes_as_algorithm_1_by_hand():
 def test_a_step_with_wrong_arguments_is_one_line(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def test_labels_are_the_classes_of_a_loss_that_is_given():
+    """Labels 0, 2 and 4 of five classes: their proxies are the loss's own, as all five labels show."""
+    torch.manual_seed(0)
+    loss, kept = SoftTriple(5, 12), np.isin(TRAIN[1], (0, 2, 4))
+    pairs = TEST[0][:4], TEST[0][4:8]
+    some = dc.influence.eif((TRAIN[0][kept], TRAIN[1][kept]), pairs, loss=loss)
+    np.testing.assert_allclose(some, dc.influence.eif(TRAIN, pairs, loss=loss)[:, kept], rtol=1e-4, atol=1e-7)
+    with pytest.raises(UserError, match="the label 5 is none of the loss's 5 classes"):
+        dc.influence.eif((TRAIN[0], TRAIN[1] + 1), pairs, loss=loss)

@@ -27,7 +27,7 @@ def split_of(
     """
     sides = {"train": train, "test": test} | ({} if gallery is None else {"gallery": gallery})
     _check_kinds(sides)
-    known = _training_classes(train.labels, fixed)
+    known = training_classes(train.labels, fixed)
     ids = {label: i for i, label in enumerate(known)}
     others = sorted(
         {label for side in (test, gallery) if side for label in side.labels.tolist()} - ids.keys()
@@ -70,7 +70,9 @@ def _check_kinds(sides: dict[str, Samples]) -> None:
         raise UserError(f"embeddings have different lengths: {said}; all must come from one model")
 
 
-def _training_classes(labels: np.ndarray, fixed: int | None) -> list:
+def training_classes(labels: np.ndarray, fixed: int | None) -> list:
+    """The label of each class id: those of the training side in their order, or, of a loss that is fitted
+    already, the numbers of its classes; UserError where the labels are none of these."""
     known = sorted(set(labels.tolist()))
     if fixed is None:
         if len(known) < 2:

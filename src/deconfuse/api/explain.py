@@ -13,7 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
-from deconfuse.adapt import prepare
+from deconfuse.adapt import freezing, prepare
 from deconfuse.adapt.options import option
 from deconfuse.adapt.prepare import Head, Loss
 from deconfuse.adapt.questions import Asked, Questions
@@ -64,7 +64,7 @@ def explain(
         clock = Clock()
         sides = prepare.samples(model, train, test, gallery, ask)
         opened, linear, own = prepare.opened_model(model, head, loss, sides, ask)
-        frozen, split, subject = prepare.frozen_model(opened, linear, own, sides, ask)
+        frozen, split, subject = freezing.frozen_model(opened, linear, own, sides, ask)
         clock.lap("features")
         return answer(frozen, split, subject, ask, clock)
 

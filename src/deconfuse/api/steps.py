@@ -17,13 +17,16 @@ import torch
 from jaxtyping import Float
 
 from deconfuse.adapt import arrays, losses
+from deconfuse.adapt.freezing import SCRATCH, training_side
 from deconfuse.adapt.options import option
-from deconfuse.adapt.prepare import SCRATCH, Head, Loss, given_head, training_side
-from deconfuse.adapt.vocabulary import RANKS
+from deconfuse.adapt.prepare import FITTED, Head, Linear, Loss, given_head
+from deconfuse.adapt.vocabulary import RANKS, training_classes
 from deconfuse.api.explain import left_as_it_was
 from deconfuse.attribution import attribute
+from deconfuse.attribution.head import Training
 from deconfuse.attribution.look import Frozen, Subject
 from deconfuse.labels.relabel import check, vote
+from deconfuse.model.identity import Identity
 from deconfuse.retrieval import confusion, metrics
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.system.errors import UserError, count
@@ -49,33 +52,39 @@ def scores(
     features of p queries (p, D) and of the p samples they are taken for. head, loss: as of `explain`.
     options: keys of conf/influence. Raises UserError for what cannot be meant.
     """
-    phi, ids, known = _side(train, "train")
+    phi, labels = _taken(train, "train")
     left, right = (_rows(side, f"pairs[{i}]") for i, side in enumerate(pairs))
     if left.shape != right.shape or left.shape[1] != phi.shape[1]:
+        shapes = f"{tuple(left.shape)} and {tuple(right.shape)}"
         raise UserError(
-            f"pairs: shapes {tuple(left.shape)} and {tuple(right.shape)} for training rows of "
-            f"{phi.shape[1]} numbers; "
-            "give a row for each query and for each neighbour"
+            f"pairs: shapes {shapes} for training rows of {phi.shape[1]} numbers; give a row for each "
+            "query and "
+            "for each neighbour"
         )
     linear = given_head(head, phi.shape[1])
-    own = (
-        loss
-        if loss is None or not isinstance(loss, torch.nn.Module)
-        else losses.fitted(loss, len(linear.weight))
-    )
+    own = losses.fitted(loss, len(linear.weight)) if isinstance(loss, torch.nn.Module) else loss or FITTED
     explainer = option("influence", {"name": method, **options}, seed)
+    scale = Identity(phi.shape[1], embeds=linear.scaled)
     with silence(not progress), left_as_it_was(seed):
-        training = training_side(phi, ids, len(known), linear, own or "softtriple", seed)
-        both = torch.arange(len(left))
-        explained = Explained(
-            tuple(torch.stack([both, both], 1)[:, None].unbind(0)),
-            1.0,
-            "confusions.csv",
-            Pairs(both, both, both.float()),
-        )
-        frozen = Frozen(training, left, right, SCRATCH)
+        training = _training(scale(phi), labels, linear, own, seed)
+        frozen = Frozen(training, scale(left), scale(right), SCRATCH)
         subject = Subject(None, None, "head", torch.device("cpu"))
-        return attribute.attribute(explainer, explained, frozen, subject, []).numpy()
+        return attribute.attribute(explainer, _each(len(left)), frozen, subject, []).numpy()
+
+
+def _training(phi: torch.Tensor, labels: np.ndarray, linear: Linear, loss, seed: int) -> Training:
+    fixed = losses.classes_of(loss) if isinstance(loss, torch.nn.Module) else None
+    known = training_classes(labels, fixed)
+    ids = {label: i for i, label in enumerate(known)}
+    numbers = torch.tensor([ids[label] for label in labels.tolist()])
+    return training_side(phi, numbers, len(known), linear, loss, seed)
+
+
+def _each(n: int) -> Explained:
+    """n pairs, the i-th query with the i-th neighbour, each explained on its own."""
+    both = torch.arange(n)
+    pairs = Pairs(both, both, torch.zeros(n))
+    return Explained(tuple(pairs.pairs[:, None].unbind(0)), 1.0, "confusions.csv", pairs)
 
 
 def relabel(
