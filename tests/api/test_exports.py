@@ -28,7 +28,7 @@ def test_the_columns_are_those_of_datalab_itself():
     from cleanlab import Datalab
 
     found = dc.explain(train=TRAIN, test=TEST)
-    lab = Datalab({"label": TRAIN[1].tolist()}, "label", verbosity=0)
+    lab = Datalab({"label": TRAIN[1].tolist()}, label_name="label", verbosity=0)
     share = np.full((70, 5), 0.05) + 0.75 * np.eye(5)[TRAIN[1]]
     lab.find_issues(pred_probs=share, issue_types={"label": {}})
     theirs, own = lab.get_issues("label"), found.to_cleanlab()

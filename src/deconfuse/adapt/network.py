@@ -144,9 +144,10 @@ def run(model: nn.Module, given: Any) -> Any:
     """The model's answer to a batch of tensors, or of texts."""
     if not isinstance(given, list):
         return model(given)
-    if hasattr(model, "tokenize"):  # sentence-transformers
+    read = getattr(model, "preprocess", None) or getattr(model, "tokenize", None)  # sentence-transformers
+    if read is not None:
         device = next(model.parameters()).device
-        read = model.tokenize(given).items()
+        read = read(given).items()
         return model({key: value.to(device) if isinstance(value, Tensor) else value for key, value in read})
     return model(given)
 
