@@ -43,8 +43,7 @@ compat: setup ## Install the wheel beside other versions, and try it (RUNS="lowe
 	@$(RUN) -m scripts.compat $(RUNS)
 
 site: setup ## Build the documentation's site into site/
-	@$(VENV)/bin/pip install --quiet --editable '.[docs]'
-	@$(VENV)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 lint: setup ## Check style, formatting and the direction of imports
 	@$(VENV)/bin/ruff check .

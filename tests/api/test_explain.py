@@ -285,6 +285,7 @@ def test_a_model_that_draws_in_eval_mode_is_refused():
         dc.explain(Noisy(), train=images(12, 3, 0), test=images(9, 3, 1), head="fc")
 
 
+@pytest.mark.slow
 def test_a_resnet_of_torchvision_trained_in_plain_pytorch_on_omniglot():
     """Ten lines of a stranger's script; its classifier reads 512 features, which are what is compared."""
     if not (SHARED / "data/omniglot/images_background_small1.zip").exists():
