@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles run test test-portable lint bench chaos scale photos tables
+.PHONY: help setup oracles run test test-portable compat site lint bench chaos scale photos tables
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -38,6 +38,12 @@ NUMERIC := $(addprefix tests/,attribution detector influence loss model retraini
 test-portable: setup ## Run the numeric part of the tests as a processor without AVX would
 	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
 		$(RUN) -m pytest -n 2 --dist loadfile $(NUMERIC)
+
+compat: setup ## Install the wheel beside other versions, and try it (RUNS="lowest torch-2.11 newest"; 6 GB each)
+	@$(RUN) -m scripts.compat $(RUNS)
+
+site: setup ## Build the documentation's site into site/
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 lint: setup ## Check style, formatting and the direction of imports
 	@$(VENV)/bin/ruff check .

@@ -27,6 +27,7 @@ OF_SEVERAL = {
     "report/test_decisions": "report/web/decisions.js",
     "report/test_web": "the report's pages in a browser",
     "influence/test_processes": "every influence method, in two processes and in one",
+    "scripts/test_notebooks": "notebooks/",
     "test_conf": "conf/",
     "test_docs": "README.md and docs/",
     "test_oracles": "influence methods against other libraries",

@@ -37,6 +37,11 @@ COMMANDS = {  # name: (module, what it does, what Ctrl-C says)
         "draw letters, some of them mislabelled, to try things on",
         "interrupted",
     ),
+    "doctor": (
+        "deconfuse.launch.doctor",
+        "say what is installed, which devices there are, and what is missing",
+        "interrupted",
+    ),
 }
 COMPLETION = ("-sc", "--shell-completion")
 

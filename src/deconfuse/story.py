@@ -202,6 +202,7 @@ def keep(job: Job, outcome: Outcome, clock: Clock) -> None:
         clock.lap("report")
         report = results.finish(partial, report)
     dashboard.publish(tracker.page(model.logger), report, written, found, job.folder)
+    tracker.numbers(model.logger, dashboard.numbers(report))
     summary.show(report, str(job.folder), Console(highlight=False))
 
 

@@ -322,3 +322,45 @@ def test_thousands_of_rows_keep_their_order_and_the_last_line_is_checked_as_the_
     assert [split.class_names[label] for label in split.query.labels[-2:]] == ["98", "99"]
     with pytest.raises(UserError, match=r"line 3001 has an empty cell"):
         load(written(tmp_path, [*rows[:-1], f"{n - 1}.png,,test"]))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".arrow"])
+def test_parquet_and_arrow_files_are_what_the_csv_is(folder, suffix):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is an extra (tables)")
+    from pyarrow import feather, parquet
+
+    cells = [row.split(",") for row in ROWS]
+    columns = dict(zip(("path", "label", "split"), zip(*cells, strict=True), strict=True))
+    content = pyarrow.table(
+        {"note": list(range(len(ROWS))), **{key: list(value) for key, value in columns.items()}}
+    )
+    write = parquet.write_table if suffix == ".parquet" else feather.write_feather
+    write(content, folder / f"list{suffix}")
+    one, other = load(csv=written(folder, ROWS)), load(csv=str(folder / f"list{suffix}"))
+    assert one.fingerprints == other.fingerprints
+    assert one.train.names == other.train.names
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"path": ["a"], "label": ["b"]},
+            r"no column split; it has path, label and needs path, label, split",
+        ),
+        (
+            {"path": ["a", "b"], "label": ["b", None], "split": ["train"] * 2},
+            r"row 1 \(from 0\) has an empty cell",
+        ),
+    ],
+)
+def test_a_parquet_file_that_lacks_something_is_one_line(tmp_path, columns, message):
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is an extra (tables)")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(columns), tmp_path / "list.parquet")
+    with pytest.raises(UserError, match=message):
+        table.load(str(tmp_path / "list.parquet"))
+    (tmp_path / "list.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UserError, match="not a whole table"):
+        table.load(str(tmp_path / "list.parquet"))

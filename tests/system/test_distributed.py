@@ -114,3 +114,16 @@ def test_before_torchruns_processes_have_joined_the_first_one_speaks(monkeypatch
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", rank)
     assert distributed.mine_to_say() == mine
+
+
+def alone_in_a_team():
+    """What one of three processes sees, and that it waits for nobody, inside `alone`."""
+    with distributed.alone():
+        found = distributed.world(), distributed.rank(), list(distributed.share(N, 4))
+        return (*found, distributed.total(torch.ones(1)).item()), distributed.world()
+
+
+def test_inside_alone_a_process_works_as_if_there_were_no_others(tmp_path):
+    for inside, outside in team(tmp_path, WORLD, alone_in_a_team):
+        assert inside == (1, 0, list(range(N)), 1.0)
+        assert outside == WORLD

@@ -43,3 +43,17 @@ def test_the_name_is_gone_after_an_error(terminal):
     progress.console.print("after")
     assert terminal.getvalue() == "after\n"
     assert speaker() == ""
+
+
+def test_inside_silence_nothing_is_said_and_no_bar_is_drawn(terminal):
+    with progress.silence():
+        progress.console.print("line")
+        assert not progress.wanted()
+        with progress.silence(False):
+            progress.console.print("another")
+        assert list(progress.track(range(3), "training", 3)) == [0, 1, 2]
+    assert terminal.getvalue() == ""
+    assert progress.wanted()
+    with progress.silence(False):
+        progress.console.print("said")
+    assert "said" in terminal.getvalue()

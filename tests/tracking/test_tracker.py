@@ -6,6 +6,7 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger
 
 from deconfuse import story
+from deconfuse.system.errors import UserError
 from deconfuse.tracking import tracker
 from tests import offline
 from tests.conftest import ROOT
@@ -125,3 +126,49 @@ def test_wandb_goes_offline_without_a_prompt_or_a_wait(tmp_path, logged_in, monk
     assert page.run.display_name == "glyphs-seed0-abc"
     assert [line["loss"] for line in page.history] == [1.5]
     assert page.code == 0
+
+
+def test_tensorboard_gets_the_settings_and_the_numbers(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is an extra")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = tracker.tensorboard(tmp_path, "run", {"seed": 3, **CONFIG})
+    logger.log_metrics({"loss": 0.5}, step=7)
+    tracker.numbers(logger, {"retrieval/R@1": 0.75, "confusions": 12.0})
+    events = EventAccumulator(str(tmp_path / "tensorboard/run")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(7, 0.5)]
+    assert events.Scalars("retrieval/R_at_1")[0].value == 0.75
+    assert events.Scalars("confusions")[0].value == 12
+
+
+def test_mlflow_gets_the_settings_and_the_numbers(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is an extra")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    logger = tracker.mlflow(tmp_path, "my run", {"seed": 3, **CONFIG}, "project")
+    logger.log_metrics({"loss": 0.5}, step=7)
+    tracker.numbers(logger, {"retrieval/R@1": 0.75})
+    client = mlflow.tracking.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("project").experiment_id])
+    assert run.data.metrics == {"loss": 0.5, "retrieval/R_at_1": 0.75}
+    assert run.data.params["seed"] == "3"
+    assert (run.info.run_name, run.info.status) == ("my run", "FINISHED")
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "mlflow"])
+def test_a_logger_that_is_not_installed_is_one_line(kind, tmp_path, monkeypatch):
+    def missing(*args, **settings):
+        raise ModuleNotFoundError(f"No module named {kind!r}")
+
+    monkeypatch.setattr(
+        tracker, {"tensorboard": "TensorBoardLogger", "mlflow": "MLFlowLogger"}[kind], missing
+    )
+    more = ("project",) if kind == "mlflow" else ()
+    with pytest.raises(UserError, match=rf"^logger={kind} needs {kind}; pip install 'deconfuse\[{kind}\]'$"):
+        getattr(tracker, kind)(tmp_path, "run", CONFIG, *more)
+
+
+def test_numbers_go_to_no_other_logger(tmp_path):
+    logger = tracker.csv(tmp_path, "run", {})
+    tracker.numbers(logger, {"confusions": 1.0})
+    tracker.numbers(None, {"confusions": 1.0})
+    assert not list(tmp_path.rglob("*.csv"))

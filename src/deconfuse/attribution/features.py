@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -50,7 +50,7 @@ def extract(model: Embedder, loader: DataLoader, what: str) -> Iterator[Float[Te
 
 
 def _check(
-    backbone: nn.Module, images: Float[Tensor, "B *input"], features: Float[Tensor, "B D"], what: str
+    backbone: nn.Module, images: Shaped[Tensor, "B *input"], features: Float[Tensor, "B D"], what: str
 ) -> None:
     """Raise UserError if images have other features when they pass again, or without the rest of the batch.
 

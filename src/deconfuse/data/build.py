@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
+from deconfuse.data.images import ArrayImages, FeatureRows, FileImages, LazyImages
 from deconfuse.data.listing import KEYS, Listing, Reading
 from deconfuse.data.pixels import Pixels
 from deconfuse.data.readable import readable
@@ -90,7 +90,7 @@ def _opened(listing: Listing, reading: Reading) -> tuple[Listing, np.ndarray, Im
     if isinstance(images, FeatureRows):
         return listing, rows, RowSpec(images.values.shape[1])
     spec = ImageSpec(reading.image_size, reading.channels, reading.augment, reading.image_resize)
-    if isinstance(images, ArrayImages):
+    if isinstance(images, (ArrayImages, LazyImages)):
         return listing, rows, spec
     images = FileImages(images.files, images.boxes, Pixels(reading.background, reading.value_range))
     return replace(listing, images=images), readable(images, reading.on_bad_image), spec

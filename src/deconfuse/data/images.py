@@ -6,7 +6,7 @@ that have a meaning for its samples.
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +198,29 @@ class ArrayImages(Sequence):
     def content(self, i: int) -> bytes:
         """The pixels themselves."""
         return self.pixels[i].tobytes()
+
+
+class LazyImages(Sequence):
+    """Images that another library reads: item i is Pillow's, as `get` returns it.
+
+    get: i -> an image; read: i -> bytes that change when the image changes. USES lacks what is decided when a
+    file is opened.
+    """
+
+    USES = FED
+
+    def __init__(self, get: Callable[[int], Image.Image], read: Callable[[int], bytes], n: int):
+        self.get, self.read, self.n = get, read, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> Image.Image:
+        return self.get(int(i))
+
+    def content(self, i: int) -> bytes:
+        """What `read` returns."""
+        return self.read(int(i))
 
 
 class FeatureRows(Sequence):

@@ -6,7 +6,10 @@ from functools import cached_property
 
 import numpy as np
 
-from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
+from deconfuse.data.images import ArrayImages, FeatureRows, FileImages, LazyImages
+from deconfuse.system.errors import UserError, did_you_mean, within
+from deconfuse.system.progress import console
+from deconfuse.system.spelling import Names, same_word
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Listing:
     data set is read unless the settings say otherwise.
     """
 
-    images: FileImages | ArrayImages | FeatureRows
+    images: FileImages | ArrayImages | LazyImages | FeatureRows
     classes: Sequence[str]
     parts: Sequence[str]
     names: Sequence[str]
@@ -78,3 +81,47 @@ def _coded(items: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
     numbers: dict[Hashable, int] = {}
     codes = np.fromiter((numbers.setdefault(item, len(numbers)) for item in items), np.int64, len(items))
     return codes, np.fromiter(numbers, dtype=object, count=len(numbers))
+
+
+def tested(
+    classes: Sequence[str], wanted: float | str | Sequence[str] | None, seed: int, where: str
+) -> set[str]:
+    """The classes that test: a share of them, which the seed draws (None: half), or those that are named.
+
+    Raises UserError for a share outside of [0, 1], and for a name that is no class.
+    """
+    wanted = 0.5 if wanted is None else wanted
+    if isinstance(wanted, (int, float)):
+        within("dataset.test_classes", wanted, 0.0, 1.0)
+        order = np.random.default_rng(seed).permutation(len(classes))
+        return {classes[i] for i in order[: round(wanted * len(classes))]}
+    spelt = Names(classes, same_word)
+    named = [spelt(str(name)) for name in ([wanted] if isinstance(wanted, str) else wanted)]
+    for name in named:
+        if name not in classes:
+            raise UserError(
+                f"dataset.test_classes: no class {name} in {where}; {did_you_mean(name, classes)}"
+            )
+    return set(named)
+
+
+def by_class(
+    classes: Sequence[str],
+    splits: Sequence[str],
+    wanted: float | str | Sequence[str] | None,
+    seed: int,
+    where: str,
+) -> list[str]:
+    """The part of each sample of a data set that has splits of its own.
+
+    They stay as they are where nothing else is wanted and no class is in both train and another one, as
+    metric learning is tested. Else all splits are put together, and classes are drawn for the test.
+    """
+    train = {c for c, split in zip(classes, splits, strict=True) if split == "train"}
+    others = {c for c, split in zip(classes, splits, strict=True) if split != "train"}
+    if wanted is None and train and others and not train & others:
+        return ["train" if split == "train" else "test" for split in splits]
+    test = tested(sorted(set(classes)), wanted, seed, where)
+    drawn = f"{len(test)} of {len(set(classes))} classes test"
+    console.print(f"{where}: {len(set(splits))} split(s) put together, and {drawn}")
+    return ["test" if name in test else "train" for name in classes]

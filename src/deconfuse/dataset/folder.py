@@ -3,15 +3,13 @@
 import os
 from pathlib import Path
 
-import numpy as np
-
 from deconfuse.data.image_files import identities, suffixes
 from deconfuse.data.images import FileImages
-from deconfuse.data.listing import Listing
+from deconfuse.data.listing import Listing, tested
 from deconfuse.data.walk import images_below
-from deconfuse.system.errors import UserError, did_you_mean, one_of, shorten, within
+from deconfuse.system.errors import UserError, one_of, shorten
 from deconfuse.system.progress import console
-from deconfuse.system.spelling import Names, one_spelling, same_word
+from deconfuse.system.spelling import one_spelling
 from deconfuse.system.words import agree, many
 
 WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "query": "query"}
@@ -140,18 +138,5 @@ def _drawn(
     names: list[str], classes: list[str], test_classes, seed: int, base: Path
 ) -> tuple[list[str], list[str], list[str]]:
     """Images of the classes that test_classes chooses are the test, all others are for training."""
-    test = _test_classes(sorted(set(classes)), 0.5 if test_classes is None else test_classes, seed, base)
+    test = tested(sorted(set(classes)), test_classes, seed, str(base))
     return names, classes, ["test" if name in test else "train" for name in classes]
-
-
-def _test_classes(classes: list[str], wanted, seed: int, base: Path) -> set[str]:
-    if isinstance(wanted, (int, float)):
-        within("dataset.test_classes", wanted, 0.0, 1.0)
-        order = np.random.default_rng(seed).permutation(len(classes))
-        return {classes[i] for i in order[: round(wanted * len(classes))]}
-    spelt = Names(classes, same_word)
-    wanted = [spelt(str(name)) for name in ([wanted] if isinstance(wanted, str) else wanted)]
-    for name in wanted:
-        if name not in classes:
-            raise UserError(f"dataset.test_classes: no class {name} in {base}; {did_you_mean(name, classes)}")
-    return set(wanted)

@@ -6,6 +6,7 @@ default group: gloo on processors, NCCL on GPUs.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -35,8 +36,21 @@ def first() -> bool:
     return rank() == 0
 
 
+_alone: list[bool] = []  # one entry for each `alone` that is in force
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process works as if there were no others, which wait elsewhere."""
+    _alone.append(True)
+    try:
+        yield
+    finally:
+        _alone.pop()
+
+
 def _joined() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return not _alone and dist.is_available() and dist.is_initialized()
 
 
 def share(n: int, size: int = 1) -> range:

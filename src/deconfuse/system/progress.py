@@ -1,5 +1,6 @@
 """The console: progress bars of long loops, names before lines of a sweep's jobs, seconds of each step."""
 
+import importlib.util
 import os
 import sys
 import time
@@ -64,10 +65,36 @@ def started_first() -> bool:
     return not by_torchrun() or os.environ.get("RANK", "0") == "0"
 
 
+silent: list[bool] = []  # one entry for each `silence` that is in force
+
+
+@contextmanager
+def silence(asked: bool = True) -> Iterator[None]:
+    """Inside, no bar is drawn and the console prints nothing, if asked."""
+    before = console.quiet
+    if asked:
+        silent.append(True)
+        console.quiet = True
+    try:
+        yield
+    finally:
+        if asked:
+            silent.pop()
+            console.quiet = before
+
+
 def wanted() -> bool:
-    """True if bars are drawn: on a terminal, unless DECONFUSE_PROGRESS=0; with =1 anywhere."""
+    """True if bars are drawn: on a terminal or in a notebook, unless DECONFUSE_PROGRESS=0; with =1
+    anywhere."""
     choice = os.environ.get("DECONFUSE_PROGRESS")
-    return sys.stderr.isatty() if choice is None else choice != "0"
+    if silent:
+        return False
+    return sys.stderr.isatty() or _in_notebook() if choice is None else choice != "0"
+
+
+def _in_notebook() -> bool:
+    """True in Jupyter, where rich draws bars with the help of ipywidgets."""
+    return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
 
 
 def bar() -> Progress:

@@ -220,6 +220,16 @@ def curves(
     return {**lines, "random order": (some / len(samples), some / len(samples))}
 
 
+def numbers(report: dict) -> dict[str, float]:
+    """The numbers of metrics.json that charts need, flat; truth values are left out."""
+    shown = flat({key: value for key, value in report.items() if key not in NOT_SHOWN})
+    return {
+        key: float(value)
+        for key, value in shown.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
 def flat(value: dict, prefix: str = "") -> dict[str, float | str]:
     """{'a': {'b': 1}} -> {'a/b': 1}; values that are not numbers or text are left out."""
     found = {}

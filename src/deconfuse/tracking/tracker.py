@@ -1,4 +1,4 @@
-"""Loggers of training: none, a CSV file, or Weights & Biases; and how a W&B run begins and ends."""
+"""Loggers of training: none, CSV, TensorBoard, MLflow, or Weights & Biases; how a W&B run begins and ends."""
 
 import functools
 import logging
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import urlparse
 
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from deconfuse.system.errors import UserError
 from deconfuse.system.progress import console
 
 GROUPED = ("dataset", "noise", "model", "loss")  # what is trained: seeds and methods are compared within it
@@ -59,6 +60,44 @@ def wandb(folder: Path, name: str, config: dict, project: str, patience: float =
         console.print(f"W&B could not be reached ({reason}); this run is kept offline, wandb sync sends it")
         run = library.init(mode="offline", settings=library.Settings(**settings), **arguments)
     return WandbLogger(experiment=run, save_dir=folder)
+
+
+def tensorboard(folder: Path, name: str, config: dict) -> Logger:
+    """TensorBoard's files in FOLDER/tensorboard, with the settings; UserError where it is not installed."""
+    try:
+        logger = TensorBoardLogger(folder / "tensorboard", name=None, version=name, default_hp_metric=False)
+        logger.log_hyperparams(_settings(config))
+    except ModuleNotFoundError:
+        raise _not_installed("tensorboard") from None
+    return logger
+
+
+def mlflow(folder: Path, name: str, config: dict, project: str, uri: str | None = None) -> Logger:
+    """A run of an MLflow experiment, with the settings; UserError where MLflow is not installed.
+
+    uri: of the server; None: MLFLOW_TRACKING_URI, or else a database in FOLDER.
+    """
+    place = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = None if uri or os.environ.get("MLFLOW_TRACKING_URI") else (folder.resolve() / "mlflow").as_uri()
+    try:
+        logger = MLFlowLogger(project, name, tracking_uri=place, artifact_location=files)
+    except ModuleNotFoundError:
+        raise _not_installed("mlflow") from None
+    logger.log_hyperparams(_settings(config))
+    return logger
+
+
+def _not_installed(extra: str) -> UserError:
+    return UserError(f"logger={extra} needs {extra}; pip install 'deconfuse[{extra}]'")
+
+
+def numbers(logger: Logger | None, found: dict[str, float]) -> None:
+    """Log the numbers that a run has found to TensorBoard or MLflow, and end the MLflow run."""
+    if isinstance(logger, (TensorBoardLogger, MLFlowLogger)):
+        named = {key.replace("@", "_at_"): value for key, value in found.items()}
+        logger.log_metrics(named)
+        logger.finalize("success")
 
 
 def logged_in(library) -> bool:

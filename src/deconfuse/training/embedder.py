@@ -1,6 +1,5 @@
 """The network that is trained: backbone + linear head + loss, as a LightningModule."""
 
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -105,17 +104,8 @@ class Embedder(pl.LightningModule):
         ]
         optimizer = self.recipe.optimizer([group for group in groups if group["params"]])
         total = max(int(self.trainer.estimated_stepping_batches), 1)
-        warm = self.recipe.warmup_epochs * total / max(self.trainer.max_epochs, 1)
-
-        def rate(step: int) -> float:
-            if step < warm:
-                return (step + 1) / (warm + 1)
-            if self.recipe.schedule == "constant":
-                return 1.0
-            if self.recipe.schedule == "step":
-                epoch = step * self.trainer.max_epochs // total
-                return self.recipe.step_factor ** (epoch // self.recipe.step_epochs)
-            return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        epochs = self.trainer.max_epochs
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.recipe.rate(step, total, epochs)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

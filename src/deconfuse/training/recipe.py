@@ -1,5 +1,6 @@
 """How a model is trained: the checked settings of conf/recipe/."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -96,3 +97,15 @@ class Recipe:
         """The epochs, counted from 1, after which a checkpoint is kept; the last epoch is among them."""
         number = min(self.checkpoints, self.epochs)
         return {round(self.epochs * i / number) for i in range(1, number + 1)}
+
+    def rate(self, step: int, total: int, epochs: int | None = None) -> float:
+        """The factor of the learning rates at a step of `total`, counted from 0; epochs: the recipe's own."""
+        epochs = epochs or self.epochs
+        warm = self.warmup_epochs * total / max(epochs, 1)
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        if self.schedule == "constant":
+            return 1.0
+        if self.schedule == "step":
+            return self.step_factor ** (step * epochs // total // self.step_epochs)
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))

@@ -1,0 +1,1 @@
+"""What `import deconfuse` offers to notebooks and scripts, without Hydra; may import all rooms below."""
