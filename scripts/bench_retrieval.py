@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from deconfuse.retrieval.metrics import nearest
+from deconfuse.retrieval.neighbours import nearest
 from scripts.bench import apart, peak_of
 
 

@@ -12,6 +12,8 @@ FOLDERS = sorted(path.parent for path in HERE.glob("*/__init__.py"))
 CHOICES = [path for path in FOLDERS if (CONF / path.name).is_dir()]
 ROOMS = [path for path in FOLDERS if path not in CHOICES]
 LARGEST = 12  # modules of a room
+LONGEST = 60  # lines of a function, with its docstring
+PARAMETERS = 7  # of a function at most, beside self or cls
 FACE = {"__init__", "__main__", "story"}  # the modules that lie directly in the package
 KEYWORDS = {"influence_function": "if"}  # `if` cannot be a module's name
 # Endings of test files that check the same source file against independent computations.
@@ -31,6 +33,17 @@ OF_SEVERAL = {
     "test_package": "the wheel and the source archive",
     "test_rooms": "the folders of the package",
     "test_run": "src/run.py, src/tables.py and src/clean.py, the entries of a checkout",
+}
+# Source files that are tested in a test file of another name.
+TESTED_IN = {
+    **{f"detector/{name}": "detector/test_detectors" for name in ("evidence", "influence", "knn", "loss")},
+    **{f"detector/{name}": "detector/test_detectors" for name in ("margin", "random", "self_influence")},
+    **{f"target/{name}": "target/test_targets" for name in ("groups", "mis_similar", "pairs")},
+    **{f"adapt/{name}": "api/test_explain" for name in ("arrays", "freezing", "prepare", "proxies")},
+    **{f"adapt/{name}": "api/test_explain" for name in ("questions", "samples")},
+    **{f"api/{name}": "api/test_found" for name in ("comparison", "html", "written")},
+    "__main__": "test_run",
+    "retrieval/queries": "retrieval/test_confusion",
 }
 
 
@@ -92,6 +105,30 @@ def test_each_folder_opens_with_one_line_that_is_true_of_what_it_imports(folder)
     assert imported(folder) <= allowed <= below(folder)
 
 
+def functions():
+    """(place, lines, number of parameters) of each function of the package, methods and inner ones too.
+
+    The __init__ that @dataclass makes is not written in a file, so a dataclass may have more fields.
+    """
+    for path in sorted(HERE.rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        methods = {f for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for f in c.body}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                given = node.args
+                names = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+                static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in node.decorator_list)
+                count = len(list(filter(None, names))) - (node in methods and not static)
+                yield f"{path.relative_to(HERE)}: {node.name}", node.end_lineno - node.lineno + 1, count
+
+
+def test_no_function_is_long_and_none_has_many_parameters():
+    found = list(functions())
+    assert len(found) > 500
+    assert [place for place, lines, _ in found if lines > LONGEST] == []
+    assert [place for place, _, count in found if count > PARAMETERS] == []
+
+
 def test_the_folders_of_tests_are_those_of_the_code():
     beside = {"scripts"}  # the tests of scripts/, which is no part of the package
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
@@ -115,5 +152,14 @@ def test_each_test_file_is_named_after_a_source_file(name):
     assert named != (name in OF_SEVERAL), "a test file is named after a source file or listed in OF_SEVERAL"
 
 
+def test_each_source_file_has_a_test_file_of_its_name_or_is_listed_with_another():
+    sources = {
+        path.relative_to(HERE).with_suffix("") for path in HERE.rglob("*.py") if path.stem != "__init__"
+    }
+    tested = {source for source in sources if str(source.parent / f"test_{source.name}") in TESTS}
+    assert {str(source) for source in sources - tested} == set(TESTED_IN)
+
+
 def test_no_exception_is_listed_that_does_not_exist():
     assert set(OF_SEVERAL) <= set(TESTS)
+    assert set(TESTED_IN.values()) <= set(TESTS)

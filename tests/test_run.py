@@ -109,7 +109,7 @@ def test_the_command_line_says_one_line_and_exits_1():
         assert words in cub.stderr
     swept = command("-m", "noise.ratio=1.5,-1")
     assert swept.returncode == 1
-    assert "2 job(s) failed: noise.ratio=1.5; noise.ratio=-1" in swept.stderr
+    assert "2 jobs failed: noise.ratio=1.5; noise.ratio=-1" in swept.stderr
 
 
 @pytest.mark.slow

@@ -1,13 +1,16 @@
 import errno
+import hashlib
 import json
 import re
 import signal
+from functools import wraps
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import timm
 import torch
 import yaml
@@ -18,16 +21,20 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from PIL import Image
 
+from deconfuse.attribution import look
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.data.build import build
 from deconfuse.dataset import table as csv_table
 from deconfuse.influence import eif
+from deconfuse.labels import relabel
 from deconfuse.launch.command_line import CONF, explain
 from deconfuse.launch.draw import draw
 from deconfuse.launch.path_words import in_hydras_words
 from deconfuse.loss.softtriple import SoftTriple
+from deconfuse.retrieval import coordinates
 from deconfuse.runs.clean import links
 from deconfuse.story import run
+from deconfuse.system import arrays
 from deconfuse.system.errors import UserError
 from deconfuse.system.signals import Stopped, listen
 from tests import offline
@@ -125,6 +132,40 @@ def test_a_second_run_reuses_the_checkpoint_and_writes_the_same(noisy, capsys):
     go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25")
     assert report(noisy)["checkpoint"]["reused"]
     assert {name: (noisy / name).read_bytes() for name in SMALL_TABLES} == before
+
+
+def test_what_takes_time_is_done_once(tmp_path, monkeypatch):
+    """One run, counted: two searches beside one per epoch of training, and each file and array read once."""
+    calls = {}
+
+    def counted(place, name, told, make=lambda function: function):
+        original = getattr(place, name)
+
+        @wraps(original)
+        def function(*args, **more):
+            calls.setdefault(name, []).append(told(*args))
+            return original(*args, **more)
+
+        monkeypatch.setattr(place, name, make(function))
+
+    counted(coordinates.Coordinates, "of", lambda query, *_: len(query), staticmethod)
+    counted(relabel, "_largest", lambda share, _: len(share))
+    counted(arrays, "map_array", lambda path, name: name)
+    counted(hashlib, "file_digest", lambda file, _: file.name)
+    counted(look, "is_narrow", len)
+    counted(pl.Trainer, "__init__", lambda *_: None)
+    arrays._compare_checksum.cache_clear()
+    go(tmp_path, *TINY, "noise=flip_10", "noise.ratio=0.25", "detector=evidence")
+    searches = [n for n in calls["of"] if n > 4]  # four rows are made up, to try the settings
+    epochs, after, votes, evidence = [96] * 2, [96], [96], [96] * 2 * 2
+    assert searches == [*epochs, *after, *votes, *evidence]
+    # The best label once; the best one but the given for the suspicion, and for two shares that are right.
+    assert [n for n in calls["_largest"] if n > 4] == [96] * 4
+    assert sorted(calls["map_array"]) == sorted(["checkpoint", "train", "query"] * 2)
+    assert arrays._compare_checksum.cache_info().misses == 3 * 2
+    assert len(calls["file_digest"]) == len(set(calls["file_digest"]))
+    assert calls["is_narrow"] == [96] * 2  # of two epochs
+    assert calls["__init__"] == [None]
 
 
 def test_only_what_the_weights_depend_on_trains_again(tmp_path):

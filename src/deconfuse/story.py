@@ -80,7 +80,7 @@ def run(cfg: DictConfig) -> Path:
     # Judge: which labels look wrong, and what should they be? Does training on those win back what was lost?
     votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates)
     sides = earlier_sides(subject, model.checkpoint)
-    judged = judge.judge(ask.detector, frozen.training, influence, votes, sides)
+    judged = judge.judge(ask.detector, frozen, influence, votes, sides)
     clock.lap("relabelling")
     rounds = relabel_in_rounds(job, seen)
     clock.lap("loop", rounds)
@@ -144,7 +144,7 @@ def retrain(
     job: Job, frozen: Frozen, targets: Targets, influence: Float[Tensor, "g n"]
 ) -> reweight.Changes | None:
     """What training the head again by the scores changes; None where it was not asked for."""
-    source = reweight.Source(job.subject.model, job.subject.data, job.start.trainer)
+    source = reweight.BatchSource(job.subject.model, job.subject.data, job.start.trainer)
     return distributed.told(
         lambda: reweight.reweight(job.ask.retraining, frozen.training, targets, influence, source)
     )

@@ -7,6 +7,7 @@ import deconfuse as dc
 from deconfuse.api import steps  # noqa: F401 - the face imports it when it is first used
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.retrieval.metrics import metrics
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system.errors import UserError
 from tests.api.data import rows
 
@@ -36,8 +37,8 @@ def test_each_step_alone_gives_what_explain_gives():
 
 
 def test_a_module_that_can_be_called_is_still_the_module():
-    z = torch.from_numpy(TEST[0]), torch.from_numpy(TEST[1])
-    whole = metrics(z[0], z[0], z[1], z[1], same=True, unit=True)
+    z, labels = torch.from_numpy(TEST[0]), torch.from_numpy(TEST[1])
+    whole = metrics(Queries(z, z, labels, labels, True), unit=True)
     assert dc.retrieval.metrics(TEST) == pytest.approx(whole)
     assert dc.retrieval.metrics.metrics is metrics
 

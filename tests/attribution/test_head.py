@@ -4,6 +4,7 @@ from torch import nn
 
 from deconfuse.attribution import head
 from deconfuse.attribution.head import Targets, Training, chunks, loss_change
+from deconfuse.compute import exp_sums
 
 
 def direct(training, sides, move):
@@ -20,7 +21,8 @@ def direct(training, sides, move):
 def test_loss_change_equals_moving_the_weight(toy, tile, monkeypatch):
     training, test = toy
     if tile is not None:  # training samples at a time
-        monkeypatch.setattr(head, "TILE_BYTES", 4 * len(training.proxies) * tile)
+        for module in (exp_sums, head):  # of a softmax of cosines, and of other losses
+            monkeypatch.setattr(module, "TILE_BYTES", 4 * len(training.proxies) * tile)
     sides = test[:6].reshape(3, 2, 11)
     move = torch.randn(3, 2, 5, dtype=torch.float64) / 10
     torch.testing.assert_close(

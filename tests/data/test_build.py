@@ -93,13 +93,13 @@ def test_images_that_are_skipped_leave_rows_names_and_classes_of_the_others(tmp_
 
 def test_a_class_on_both_sides_is_named():
     rows = ["b train", "b train", "z train", "z train", "b test", "b test", "a test", "a test"]
-    with pytest.raises(UserError, match=r"^dataset made: 1 class\(es\) are in training and in test: b; "):
+    with pytest.raises(UserError, match=r"^dataset made: 1 class is in training and in test: b; "):
         made(rows)
 
 
 def test_many_classes_on_both_sides_are_counted():
     rows = [f"c{i} {part}" for i in range(7) for part in ("train", "train", "query", "gallery")]
-    with pytest.raises(UserError, match=r": 7 class\(es\) .* test: c0, c1, c2, c3, c4 and 2 more; "):
+    with pytest.raises(UserError, match=r": 7 classes are .* test: c0, c1, c2, c3, c4 and 2 more; "):
         made(rows)
 
 
@@ -110,7 +110,7 @@ def test_a_class_with_one_image_is_refused_by_name():
     with pytest.raises(UserError) as caught:
         made(SMALL)
     assert str(caught.value) == (
-        "dataset made: 2 class(es) have a single image: t, s; "
+        "dataset made: 2 classes have a single image: t, s; "
         "add images, or leave them out with dataset.on_small_class=drop"
     )
 
@@ -127,20 +127,20 @@ def test_classes_with_one_image_that_are_dropped_are_counted_and_named(capsys):
     samples = [*SMALL, "u test", "u test"]
     made(samples, on_small_class="drop")
     assert capsys.readouterr().err.splitlines() == [
-        "dataset made: 2 class(es) with a single image are left out, 2 image(s) of 10 "
+        "dataset made: 2 classes with a single image are left out, 2 images of 10 "
         "(dataset.on_small_class=drop): t, s"
     ]
     rows = [*samples, *(f"x{i} train" for i in range(5))]
     made(rows, on_small_class="drop")
     said = " ".join(capsys.readouterr().err.split())
-    assert said.endswith("7 image(s) of 15 (dataset.on_small_class=drop): t, s, x0, x1, x2 and 2 more")
+    assert said.endswith("7 images of 15 (dataset.on_small_class=drop): t, s, x0, x1, x2 and 2 more")
     made([row for row in samples if row[0] not in "st"], on_small_class="drop")
     assert capsys.readouterr().err == ""
 
 
 def test_one_image_on_each_of_two_sides_is_one_image_on_each():
     rows = ["b train", "b train", "s train", "s test", "a test", "a test", "c train", "c train"]
-    with pytest.raises(UserError, match=r"2 class\(es\) have a single image: s, s;"):
+    with pytest.raises(UserError, match=r"2 classes have a single image: s, s;"):
         made(rows)
     assert made(rows, on_small_class="drop").class_names == ("b", "c", "a")
 

@@ -92,7 +92,7 @@ def test_images_that_are_not_there_are_counted_and_named(tmp_path):
 def test_a_test_image_is_counted_once_where_query_and_gallery_are_one(tmp_path):
     split = split_of(tmp_path, ["train"] * 2 + ["test"] * 3)
     (tmp_path / "images" / "t" / "4.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 of 5 images are not in"):
+    with pytest.raises(UserError, match=r"1 of 5 images is not in"):
         LAYOUT.check(tmp_path, split)
 
 

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from deconfuse.data.pixels import Pixels, as_mode, exact, kind, plain, scaled, upright, white_of
+from deconfuse.data.pixels import (
+    Pixels,
+    as_mode,
+    exact,
+    kind,
+    plain,
+    scaled,
+    thumbnail,
+    upright,
+    white_of,
+)
 from deconfuse.system.errors import UserError
 
 
@@ -214,3 +224,9 @@ def test_16_bits_of_cmyk_are_ink_and_not_red_green_and_blue():
     image = tiff(inks, 5)
     assert (kind(image), exact(image)) == ("integers", False)
     assert np.asarray(plain(image, None, 65535.0)).tolist() == [[[255] * 3, [0, 255, 255], [0] * 3]]
+
+
+def test_a_larger_image_is_made_small_and_keeps_its_shape():
+    assert thumbnail(Image.new("RGB", (400, 100)), "RGB", 96).size == (96, 24)
+    assert thumbnail(Image.new("L", (31, 50)), "RGB", 96).size == (31, 50)
+    assert thumbnail(Image.new("RGBA", (20, 200)), "L", 96).mode == "L"

@@ -217,7 +217,7 @@ def test_twelve_bits_of_grey_with_alpha_are_skipped_and_decide_no_scale(tmp_path
     assert np.asarray(images[0]).tolist() == [[1000 >> 2]]
     skipped, scale = capsys.readouterr().err.splitlines()
     assert skipped.startswith(f"skipped {files[1]}: Pillow reads the upper 8 of its 16 bits alone")
-    assert scale.startswith("1 images of integers beyond 8 bits: 0 is black and 1023 white")
+    assert scale.startswith("1 image of integers beyond 8 bits: 0 is black and 1023 white")
     ranged = FileImages(files, pixels=Pixels(value_range=[0, 4095]))
     assert readable(ranged, "skip").tolist() == [0]
 

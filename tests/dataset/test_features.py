@@ -123,7 +123,7 @@ def test_missing_arrays_are_named(tmp_path):
         ({"labels": np.array([b"\xff"] * 11)}, r"labels are bytes that are no UTF-8"),
         ({"split": np.array(["trian"] * 11)}, r"split=trian is not known; did you mean train"),
         ({"labels": LABELS * 0}, r"are in training and in test: 0"),
-        ({"labels": np.arange(11)}, r"11 class\(es\) have a single image"),
+        ({"labels": np.arange(11)}, r"11 classes have a single image"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, saved, changes, message):
@@ -268,7 +268,7 @@ def test_the_same_row_in_training_and_in_test_is_named(tmp_path):
     paths[7] = "2.png"
     assert len(load(npz(tmp_path, paths=paths)).query) == 6  # another crop of it
     features[7] = features[2]
-    with pytest.raises(UserError, match=r"1 file\(s\) are in training and in test: 2.png; keep each"):
+    with pytest.raises(UserError, match=r"1 file is in training and in test: 2.png; keep each"):
         load(npz(tmp_path, paths=paths, features=features))
 
 

@@ -72,7 +72,7 @@ def test_the_list_and_the_photos_may_be_at_the_top(tmp_path, shop, lists, home):
 
 
 def test_an_item_with_one_training_image_stays_unless_it_is_unwanted(shop):
-    with pytest.raises(UserError, match=r"1 class\(es\) have a single image: id_00000006"):
+    with pytest.raises(UserError, match=r"1 class has a single image: id_00000006"):
         load(str(shop), on_small_class="raise")
     assert load(str(shop), on_small_class="drop").num_classes == 2
 
@@ -104,7 +104,7 @@ def test_a_missing_list_is_named_with_its_source(shop):
             "img/MEN/Sweaters/id_00000007/02_1_front.jpg id_00000007 gallery",
             r"img/.*/02_1_front\.jpg is listed twice",
         ),
-        ("img/x.jpg id_00000002 query", r"1 class\(es\) are in training and in test: id_00000002"),
+        ("img/x.jpg id_00000002 query", r"1 class is in training and in test: id_00000002"),
     ],
 )
 def test_a_bad_row_is_named_with_the_list(shop, row, message):

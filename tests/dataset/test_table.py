@@ -158,7 +158,7 @@ def test_missing_images_are_counted_and_named(folder):
     with pytest.raises(UserError) as caught:
         load(file)
     assert str(caught.value) == (
-        f"{file}: 5 image(s) are not in {folder}: "
+        f"{file}: 5 images are not in {folder}: "
         f"{folder}/a/gone0.png, {folder}/a/gone1.png, {folder}/a/gone2.png and 2 more"
     )
 
@@ -172,7 +172,7 @@ def test_an_unknown_split_word_is_answered_with_the_nearest(folder):
 
 
 def test_a_class_on_both_sides_is_named(folder):
-    with pytest.raises(UserError, match=r"1 class\(es\) are in training and in test: dog;"):
+    with pytest.raises(UserError, match=r"1 class is in training and in test: dog;"):
         load(written(folder, [row.replace("bee", "dog") for row in ROWS]))
 
 
@@ -204,7 +204,7 @@ def test_a_bad_image_is_named_before_training_or_left_out(folder):
 
 def test_a_class_of_one_image_is_refused_or_dropped(folder):
     file = written(folder, changed(4, "a/4.png,rat,test"))
-    with pytest.raises(UserError, match=r"2 class\(es\) have a single image: ant, rat;"):
+    with pytest.raises(UserError, match=r"2 classes have a single image: ant, rat;"):
         load(file)
     assert load(file, on_small_class="drop").class_names == ("cat", "dog", "bee")
 
@@ -240,7 +240,7 @@ def test_labels_of_one_word_are_one_class_and_a_cell_stays_as_it_is(folder, caps
     rows = [*ROWS]
     rows[0], rows[4], rows[6] = "a/0.png,cat\u00a0,train", "a/4.png,'=1,test", "a/6.png,'=1,test"
     assert load(written(folder, rows)).class_names == ("cat", "dog", "'=1", "bee")
-    assert "1 class(es) are spelt in several ways" in capsys.readouterr().err
+    assert "1 class is spelt in several ways" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("way", ["dot", "link", "hard"])
@@ -252,7 +252,7 @@ def test_a_file_in_training_and_in_test_is_named_however_it_is_listed(folder, wa
     with pytest.raises(UserError) as caught:
         load(file)
     assert str(caught.value) == (
-        f"{file}: 1 file(s) are in training and in test: {name} (as a/0.png); keep each on one side"
+        f"{file}: 1 file is in training and in test: {name} (as a/0.png); keep each on one side"
     )
 
 
@@ -269,7 +269,7 @@ def test_one_file_twice_is_refused_but_for_links_in_training_which_are_counted(f
         with pytest.raises(UserError, match=message):
             load(written(folder, [*ROWS, row]))
     assert len(load(written(folder, [*ROWS, "a/link.png,cat,train"])).train) == 5
-    assert "1 training image(s) are there already under another name, as a/link.png is as a/0.png" in (
+    assert "1 training image is there already under another name, as a/link.png is as a/0.png" in (
         capsys.readouterr().err
     )
 

@@ -29,10 +29,10 @@ def looped(folder, seed, recalls, clean=None, wrong=9, asked=2):
 
 def test_the_loop_wins_back_a_share_of_the_mean_loss(tmp_path):
     # Lost: 0.3 and 0.1; won after one round: 0.2 and 0.1; the second loop ended there.
-    (part,) = closed_loop.parts(
+    (section,) = closed_loop.sections(
         [looped(tmp_path, 0, (0.5, 0.7, 0.74), 0.8), looped(tmp_path, 1, (0.6, 0.7), 0.7)]
     )
-    table = part.table.set_index("round")
+    table = section.table.set_index("round")
     assert list(table.index) == ["0", "1", "2", "clean labels"]
     assert table["R@1 won back"].tolist() == ["-", "75%", "85%", "-"]
     assert table.loc["2", "R@1"] == "0.720 ± 0.028"
@@ -45,30 +45,30 @@ def test_the_loop_wins_back_a_share_of_the_mean_loss(tmp_path):
     ("clean", "cell"), [(None, "-"), (0.4, "nothing was lost"), (0.5, "nothing was lost")]
 )
 def test_without_a_loss_nothing_is_won_back(tmp_path, clean, cell):
-    (part,) = closed_loop.parts([looped(tmp_path, 0, (0.5, 0.7), clean, wrong=None)])
-    table = part.table.set_index("round")
+    (section,) = closed_loop.sections([looped(tmp_path, 0, (0.5, 0.7), clean, wrong=None)])
+    table = section.table.set_index("round")
     assert table.loc["1", "MAP@R won back"] == cell
     assert table.loc["1", "wrong"] == "-"
 
 
 def test_a_loop_that_was_asked_for_fewer_rounds_counts_in_those(tmp_path):
-    (part,) = closed_loop.parts(
+    (section,) = closed_loop.sections(
         [
             looped(tmp_path, 0, (0.5, 0.7, 0.74), 0.8),
             looped(tmp_path, 1, (0.6, 0.7), 0.7, asked=1),
             looped(tmp_path, 0, (0.5, 0.7), 0.8, asked=1),  # the same seed with fewer rounds
         ]
     )
-    table = part.table.set_index("round")
+    table = section.table.set_index("round")
     assert table["models"].tolist() == [2, 2, 1, 2]
     assert table["R@1 won back"].tolist() == ["-", "75%", "80%", "-"]
 
 
 def test_the_picture_has_a_line_for_each_seed_and_their_mean(tmp_path):
-    (part,) = closed_loop.parts(
+    (section,) = closed_loop.sections(
         [looped(tmp_path, 0, (0.5, 0.7, 0.74), 0.8), looped(tmp_path, 1, (0.6, 0.7), 0.7)]
     )
-    recall, map_at_r = part.picture.axes
+    recall, map_at_r = section.picture.axes
     assert (recall.get_ylabel(), map_at_r.get_ylabel()) == ("R@1", "MAP@R")
     assert recall.get_title() == "glyphs, proxynca, 10 % symmetric noise"
     for axis, of in ((recall, 1.0), (map_at_r, 0.5)):
@@ -80,9 +80,9 @@ def test_the_picture_has_a_line_for_each_seed_and_their_mean(tmp_path):
 
 
 def test_the_mean_in_the_picture_is_of_the_same_models_all_along(tmp_path):
-    (part,) = closed_loop.parts(
+    (section,) = closed_loop.sections(
         [looped(tmp_path, 0, (0.5, 0.7, 0.74)), looped(tmp_path, 1, (0.6, 0.7), asked=1)]
     )
-    *lines, mean = part.picture.axes[0].lines
+    *lines, mean = section.picture.axes[0].lines
     assert [len(line.get_ydata()) for line in lines] == [3, 2]
     np.testing.assert_allclose(mean.get_ydata(), [0.55, 0.7])

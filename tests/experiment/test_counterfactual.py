@@ -1,5 +1,5 @@
 from deconfuse.experiment import counterfactual
-from deconfuse.runs.part import MISSING
+from deconfuse.runs.section import MISSING
 from tests.finished import finish
 
 
@@ -14,7 +14,7 @@ def test_methods_by_how_well_they_predict(tmp_path):
             counterfactual={"mean": mean},
         )
 
-    (part,) = counterfactual.parts(
+    (section,) = counterfactual.sections(
         [
             made("if", 0, 0.8, damping=0.01),
             made("if", 1, 0.9, damping=0.01),
@@ -22,5 +22,5 @@ def test_methods_by_how_well_they_predict(tmp_path):
             made("eif", 0, None),
         ]
     )
-    found = sorted(part.table[["influence", "damping", "models", "LDS"]].values.tolist())
+    found = sorted(section.table[["influence", "damping", "models", "LDS"]].values.tolist())
     assert found == [["eif", "-", 1, MISSING], ["if", "0.01", 2, "0.850 ± 0.071"], ["if", "1.0", 1, "0.500"]]

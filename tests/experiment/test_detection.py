@@ -25,11 +25,11 @@ def test_detectors_are_sorted_by_what_they_find(tmp_path):
                     noise={**noise_report(ap), "recommended_right_all": ap},
                 )
             )
-    (part,) = detection.parts(runs)
-    assert part.table["detector"].tolist() == ["evidence", "loss", "knn"]
-    assert part.table["AP"].tolist() == ["0.925 ± 0.035", "0.800 ± 0.000", "0.725 ± 0.035"]
-    assert set(part.table["noise"]) == {"10 % symmetric"}
-    assert detection.parts(runs[:2]) == []  # one detector is nothing to compare
+    (section,) = detection.sections(runs)
+    assert section.table["detector"].tolist() == ["evidence", "loss", "knn"]
+    assert section.table["AP"].tolist() == ["0.925 ± 0.035", "0.800 ± 0.000", "0.725 ± 0.035"]
+    assert set(section.table["noise"]) == {"10 % symmetric"}
+    assert detection.sections(runs[:2]) == []  # one detector is nothing to compare
 
 
 def made(folder, detector, ap, *, seed=0, dataset="glyphs", loss="proxynca", noise=(0.1, "symmetric"), n=1):
@@ -64,10 +64,10 @@ def test_the_picture_has_a_panel_for_each_data_set_and_loss_and_noise_from_littl
         for detector, more in (("knn", 0.0), ("evidence", 0.1), ("random", -0.4))
         for s in (0, 1)
     ]
-    (part,) = detection.parts(runs)
-    titles = [axis.get_title() for axis in part.picture.axes]  # none for what nobody ran
+    (section,) = detection.sections(runs)
+    titles = [axis.get_title() for axis in section.picture.axes]  # none for what nobody ran
     assert titles == ["glyphs, proxynca", "glyphs, softtriple", "omniglot, softtriple"]
-    for axis in part.picture.axes:
+    for axis in section.picture.axes:
         ticks = [tick.get_text() for tick in axis.get_xticklabels()]
         assert ticks == ["5 %\nsymmetric", "10 %\nsymmetric", "5 %\nshift"]
         lines = drawn(axis)
@@ -80,8 +80,8 @@ def test_the_picture_has_a_panel_for_each_data_set_and_loss_and_noise_from_littl
 @pytest.mark.parametrize("ap", [0.95, 0.97, 0.99, 0.7, 0.1])
 def test_bars_of_seeds_that_agree_have_no_length(tmp_path, ap):
     runs = [made(tmp_path, detector, ap, seed=seed) for detector in ("knn", "loss") for seed in (0, 1, 2)]
-    (part,) = detection.parts(runs)  # their mean may be above the largest, by rounding
-    means, bars = drawn(part.picture.axes[0])["knn"]
+    (section,) = detection.sections(runs)  # their mean may be above the largest, by rounding
+    means, bars = drawn(section.picture.axes[0])["knn"]
     np.testing.assert_allclose(means, ap)
     np.testing.assert_allclose(bars, [[ap, ap]])
 
@@ -89,12 +89,12 @@ def test_bars_of_seeds_that_agree_have_no_length(tmp_path, ap):
 def test_the_picture_is_of_the_setting_with_most_models(tmp_path):
     runs = [made(tmp_path, name, 0.9, seed=seed) for name in ("knn", "loss") for seed in (0, 1)]
     runs += [made(tmp_path, name, 0.2, n=9) for name in ("knn", "loss")]
-    (part,) = detection.parts(runs)
-    lines = drawn(part.picture.axes[0])
+    (section,) = detection.sections(runs)
+    lines = drawn(section.picture.axes[0])
     assert {label: means.tolist() for label, (means, _) in lines.items()} == {"knn": [0.9], "loss": [0.9]}
     # knn and loss of one setting, then the other setting, and what it is.
-    assert part.table["AP"].tolist() == ["0.900 ± 0.000"] * 2 + ["0.200"] * 2
-    assert part.table["setting"].tolist() == ["recipe.epochs=1"] * 2 + ["recipe.epochs=9"] * 2
+    assert section.table["AP"].tolist() == ["0.900 ± 0.000"] * 2 + ["0.200"] * 2
+    assert section.table["setting"].tolist() == ["recipe.epochs=1"] * 2 + ["recipe.epochs=9"] * 2
 
 
 def test_settings_of_a_detector_are_never_averaged(tmp_path):
@@ -114,8 +114,8 @@ def test_settings_of_a_detector_are_never_averaged(tmp_path):
 
     runs = [made(tmp_path, "knn", 0.5, seed=seed) for seed in (0, 1)]
     runs += [tuned(seed, 0.1, 0.9) for seed in (0, 1)] + [tuned(1, 100, 0.1)]
-    (part,) = detection.parts(runs)
-    rows = part.table[["detector", "setting", "models", "AP"]].values.tolist()
+    (section,) = detection.sections(runs)
+    rows = section.table[["detector", "setting", "models", "AP"]].values.tolist()
     assert rows == [
         ["cleanlab", "detector.penalty=0.1", 2, "0.900 ± 0.000"],
         ["knn", "", 2, "0.500 ± 0.000"],

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from deconfuse.experiment import figure1
-from deconfuse.runs.part import MISSING
+from deconfuse.runs.section import MISSING
 from tests.finished import finish
 
 
@@ -46,13 +46,13 @@ def test_figure1_pairs_each_two_models_of_a_data_set_once(tmp_path):
         model(tmp_path, "softtriple", 0, "abcd"),
         model(tmp_path, "proxynca", 0, "abc", target="pairs"),
     ]
-    (part,) = figure1.parts(runs)
-    table = part.table.set_index("models")
+    (section,) = figure1.sections(runs)
+    table = section.table.set_index("models")
     assert table["pairs of models"].to_dict() == {"proxynca, other seeds": 1, "proxynca and softtriple": 2}
     assert table["same queries"].tolist() == ["0.500", "0.750 ± 0.000"]
     assert table["same wrong class"].tolist() == ["1.000", "1.000 ± 0.000"]
-    assert part.picture is not None
-    assert figure1.parts(runs[:1]) == []
+    assert section.picture is not None
+    assert figure1.sections(runs[:1]) == []
 
 
 def test_figure1_names_recipes_and_not_what_its_models_were_asked(tmp_path):
@@ -61,9 +61,9 @@ def test_figure1_names_recipes_and_not_what_its_models_were_asked(tmp_path):
         for seed, method in enumerate(methods):
             cells = {"name": f"{epochs}-{seed}", "settings": {"recipe": {"epochs": epochs}}}
             runs.append(model(tmp_path, "proxynca", seed, "abc", influence=method, **cells))
-    (part,) = figure1.parts(runs)
-    assert sorted(part.table["setting"]) == ["recipe.epochs=5", "recipe.epochs=9"]
-    labels = [tick.get_text() for tick in part.picture.axes[0].get_yticklabels()]
+    (section,) = figure1.sections(runs)
+    assert sorted(section.table["setting"]) == ["recipe.epochs=5", "recipe.epochs=9"]
+    labels = [tick.get_text() for tick in section.picture.axes[0].get_yticklabels()]
     assert "glyphs: proxynca, other seeds: recipe.epochs=5" in labels
 
 
@@ -74,8 +74,8 @@ def test_figure1_takes_the_usual_loss(tmp_path):
 
     runs = [made(0, 1, "abc"), made(1, 1, "abcd"), made(1, 99, "xyz")]
     for order in (runs, runs[::-1]):
-        (part,) = figure1.parts(order)
-        assert part.table["same queries"].tolist() == ["0.750"]
+        (section,) = figure1.sections(order)
+        assert section.table["same queries"].tolist() == ["0.750"]
 
 
 def test_figure1_keeps_other_data_and_recipes_apart(tmp_path):
@@ -86,11 +86,11 @@ def test_figure1_keeps_other_data_and_recipes_apart(tmp_path):
         for seed in (0, 1)
         for epochs in (1, 2)
     ]
-    (part,) = figure1.parts(runs)
-    assert part.table["pairs of models"].tolist() == [1, 1]
-    assert figure1.parts(runs[:2]) == []
+    (section,) = figure1.sections(runs)
+    assert section.table["pairs of models"].tolist() == [1, 1]
+    assert figure1.sections(runs[:2]) == []
 
 
 def test_figure1_without_a_confusion_says_missing(tmp_path):
-    (part,) = figure1.parts([model(tmp_path, "proxynca", seed, "") for seed in (0, 1)])
-    assert part.table["same queries"].tolist() == [MISSING]
+    (section,) = figure1.sections([model(tmp_path, "proxynca", seed, "") for seed in (0, 1)])
+    assert section.table["same queries"].tolist() == [MISSING]

@@ -25,10 +25,10 @@ def test_figure2_shares_found(tmp_path):
         ranked(tmp_path, 2, 0, mean, flipped),
         ranked(tmp_path, 2, 1, -mean, flipped),
     ]
-    assert figure2.parts(runs[:1]) == []
+    assert figure2.sections(runs[:1]) == []
     odd = ranked(tmp_path, 1, 0, mean, flipped, radius=0.5)  # a sweep over something else
-    (part,) = figure2.parts([*runs, odd])
-    table = part.table.set_index(["N", "ranking"])
+    (section,) = figure2.sections([*runs, odd])
+    table = section.table.set_index(["N", "ranking"])
     assert list(table.index) == [(1, "by size"), (1, "signed"), (2, "by size"), (2, "signed")]
     assert set(table["noise"]) == {"10 % shift"}
     assert table["models"].tolist() == [1, 1, 2, 2]
@@ -36,4 +36,4 @@ def test_figure2_shares_found(tmp_path):
     assert table.loc[(1, "by size"), columns].tolist() == ["0.250", "0.500", "1.000", "1.000"]
     assert table.loc[(1, "signed"), columns].tolist() == ["0.250", "0.500", "0.500", "0.500"]
     assert table.loc[(2, "signed"), "found at 20%"] == "0.500 ± 0.000"
-    assert part.picture is not None
+    assert section.picture is not None

@@ -55,13 +55,13 @@ SCORES = {
 
 
 def test_figure3_counts_what_both_methods_name(tmp_path, drawn):
-    (part,) = figure3.parts([drawn(tmp_path, method, scores) for method, scores in SCORES.items()])
+    (section,) = figure3.sections([drawn(tmp_path, method, scores) for method, scores in SCORES.items()])
     # Pair 0: samples 0-4 and 2-6 share 2, 3, 4; pair 1: 3, 0 and 4, 0 share 0.
-    assert part.table["of five, shared by both"].tolist() == ["2.00", "2.00"]
-    assert part.table["classes among five"].tolist() == ["2.50", "2.50"]  # xxyyz, yx; wzzyy, zx
-    assert part.table["pairs"].tolist() == [2, 2]
+    assert section.table["of five, shared by both"].tolist() == ["2.00", "2.00"]
+    assert section.table["classes among five"].tolist() == ["2.50", "2.50"]  # xxyyz, yx; wzzyy, zx
+    assert section.table["pairs"].tolist() == [2, 2]
     # Queries are images 7 to 10: pairs (7, 9) and (9, 8), by EIF and then by IF.
-    assert greys(part.picture, 4) == [
+    assert greys(section.picture, 4) == [
         [7, 9, 0, 1, 2, 3, 4],
         [9, 8, 3, 0],
         [7, 9, 6, 5, 4, 3, 2],
@@ -79,8 +79,8 @@ def test_figure3_draws_the_three_closest_pairs_with_classes_and_scores(tmp_path,
     monkeypatch.setattr(Axes, "set_title", spy)
     names = ("001.Black_footed_Albatross", "$\\frac{\n猫")
     scores = [[0, 0, 0, 0, 0, 0, 0.125], *[[0] * 7] * 2]
-    (part,) = figure3.parts([drawn(tmp_path, method, scores, names) for method in SCORES])
-    assert greys(part.picture, 6) == [[7, 9, 6], [9, 8], [8, 10]] * 2
+    (section,) = figure3.sections([drawn(tmp_path, method, scores, names) for method in SCORES])
+    assert greys(section.picture, 6) == [[7, 9, 6], [9, 8], [8, 10]] * 2
     assert said[:3] == ["query\n001.Black_footed_Albatr…", "nearest\n$\\frac{ 猫", "w\n0.12"]
 
 
@@ -88,29 +88,29 @@ def test_figure3_is_of_one_model_and_the_same_pairs(tmp_path, drawn):
     eif = drawn(tmp_path, "eif", SCORES["eif"])
     for i, other in enumerate(({"checkpoint": {"sha256": "another"}}, {"scores": SCORES["if"][:1]})):
         run = drawn(tmp_path / str(i), "if", other.pop("scores", SCORES["if"]), **other)
-        assert figure3.parts([eif, run]) == []
+        assert figure3.sections([eif, run]) == []
 
 
 def test_figure3_is_of_pairs_and_of_the_first_seed(tmp_path, drawn):
     runs = [drawn(tmp_path, method, scores) for method, scores in SCORES.items()]
     of_groups = {**runs[0].report["choices"], "target": "groups"}
     groups = [replace(run, report={**run.report, "choices": of_groups}) for run in runs]
-    assert figure3.parts(groups) == []
+    assert figure3.sections(groups) == []
     later = [replace(run, report={**run.report, "seed": 1}) for run in runs]
-    (part,) = figure3.parts([*later, *runs])
-    assert part.table[["noise", "loss", "seed"]].values.tolist() == [["none", "proxynca", "0"]] * 2
+    (section,) = figure3.sections([*later, *runs])
+    assert section.table[["noise", "loss", "seed"]].values.tolist() == [["none", "proxynca", "0"]] * 2
 
 
 def test_figure3_is_not_lost_to_a_run_of_another_seed(tmp_path, drawn):
     runs = [drawn(tmp_path, method, scores) for method, scores in SCORES.items()]
     other = replace(runs[0], report={**runs[0].report, "seed": 7})
-    assert len(figure3.parts([other, *runs])) == 1
+    assert len(figure3.sections([other, *runs])) == 1
 
 
 def test_figure3_of_nothing_explained_has_no_means(tmp_path, drawn):
-    (part,) = figure3.parts([drawn(tmp_path, method, np.empty((0, 7))) for method in SCORES])
-    assert part.picture is None
-    assert set(part.table["classes among five"]) == set(part.table["of five, shared by both"]) == {"-"}
+    (section,) = figure3.sections([drawn(tmp_path, method, np.empty((0, 7))) for method in SCORES])
+    assert section.picture is None
+    assert set(section.table["classes among five"]) == set(section.table["of five, shared by both"]) == {"-"}
 
 
 @pytest.mark.parametrize("name", ["thumbs/0.png", "data/train.js"])
@@ -119,7 +119,7 @@ def test_figure3_names_a_damaged_file_of_a_report(tmp_path, drawn, name):
     path = runs[1].folder / "report" / name
     path.write_bytes(path.read_bytes()[:30])
     with pytest.raises(UserError, match=f"^{path}: can't be read"):
-        figure3.parts(runs)
+        figure3.sections(runs)
 
 
 def test_figure3_is_of_runs_whose_reports_have_images(tmp_path, drawn):
@@ -127,4 +127,4 @@ def test_figure3_is_of_runs_whose_reports_have_images(tmp_path, drawn):
     for path in (runs[1].folder / "report" / "thumbs").iterdir():
         path.unlink()
     (runs[1].folder / "report" / "thumbs").rmdir()
-    assert figure3.parts(runs) == []
+    assert figure3.sections(runs) == []

@@ -25,16 +25,16 @@ def test_the_change_is_of_the_same_seed(tmp_path):
         made(tmp_path, 1, 0.80, 0.88),
         made(tmp_path, 0, 0.7, 0.6, "e.json"),
     ]
-    (part,) = relabels.parts([plain, *runs])
-    assert len(part.table) == 2
-    row = part.table[part.table["corrections"] == "d.json"].iloc[0]
+    (section,) = relabels.sections([plain, *runs])
+    assert len(section.table) == 2
+    row = section.table[section.table["corrections"] == "d.json"].iloc[0]
     assert (row["models"], row["changed"]) == (2, "18 ± 0")
     assert row[["R@1 before", "R@1 after"]].tolist() == ["0.750 ± 0.071", "0.840 ± 0.057"]
     assert row[["R@1 change", "MAP@R change"]].tolist() == ["0.090 ± 0.014", "0.100 ± 0.000"]
     assert row[["vanished", "appeared", "moved"]].tolist() == ["4.5 ± 0.7", "2.0 ± 0.0", "1.0 ± 0.0"]
-    other = part.table[part.table["corrections"] == "e.json"].iloc[0]
+    other = section.table[section.table["corrections"] == "e.json"].iloc[0]
     assert (other["models"], other["R@1 change"]) == (1, "-0.100")
-    assert relabels.parts([plain]) == []
+    assert relabels.sections([plain]) == []
 
 
 def test_corrected_runs_are_in_no_table_of_the_labels_given(tmp_path, capsys, monkeypatch):

@@ -1,10 +1,9 @@
 import numpy as np
-import pytest
 from scipy import stats
 
-from deconfuse.experiment import table1_groups, table1_pairs
+from deconfuse.experiment import table1_pairs
 from deconfuse.retrieval.statistics import paired
-from deconfuse.runs.part import median_of, spread
+from deconfuse.runs.section import median_of, spread
 from tests.finished import finish
 
 RANDOM = np.random.default_rng(2)
@@ -28,7 +27,9 @@ def runs(folder, target, table):
 
 
 def test_the_upper_half_is_the_t_test(tmp_path):
-    table, methods = (part.table for part in table1_pairs.parts(runs(tmp_path, "pairs", "confusions.csv")))
+    table, methods = (
+        section.table for section in table1_pairs.sections(runs(tmp_path, "pairs", "confusions.csv"))
+    )
     assert table["pairs"].tolist() == [30]  # of 31 pairs no 50 can be taken
     (row,) = table.to_dict("records")
     x = np.array([CHANGE["eif", s][:30] - CHANGE["if", s][:30] for s in SEEDS])
@@ -50,19 +51,9 @@ def test_normality_that_nothing_can_be_said_of_is_not_counted(tmp_path, monkeypa
         "deconfuse.runs.comparison.paired",
         lambda one, other: {**paired(one, other), "p_normal": next(shapiro)},
     )
-    table, _ = (part.table for part in table1_pairs.parts(runs(tmp_path, "pairs", "confusions.csv")))
+    table, _ = (section.table for section in table1_pairs.sections(runs(tmp_path, "pairs", "confusions.csv")))
     assert table["not normal"].tolist() == ["1 of 2"]
 
 
-def test_the_lower_half_is_wilcoxons(tmp_path):
-    table, _ = (part.table for part in table1_groups.parts(runs(tmp_path, "groups", "groups.csv")))
-    assert table["classes"].tolist() == [10, 15, 20, 25, 30]
-    for most, row in zip(table["classes"], table.to_dict("records"), strict=True):
-        pairs = [(CHANGE["eif", s][:most], CHANGE["if", s][:most]) for s in SEEDS]
-        assert row["improvement"] == spread([(a - b).mean() for a, b in pairs], 4)
-        assert row["p"] == median_of([stats.wilcoxon(*each, alternative="greater").pvalue for each in pairs])
-
-
-@pytest.mark.parametrize("module", [table1_pairs, table1_groups])
-def test_runs_that_retrained_nothing_are_no_table(tmp_path, module):
-    assert module.parts([finish(tmp_path, "a", choices={"target": "pairs"})]) == []
+def test_runs_that_retrained_nothing_are_no_table(tmp_path):
+    assert table1_pairs.sections([finish(tmp_path, "a", choices={"target": "pairs"})]) == []

@@ -1,5 +1,5 @@
 from deconfuse.experiment import table2
-from deconfuse.runs.part import MISSING
+from deconfuse.runs.section import MISSING
 from tests.finished import finish, noise_report
 
 
@@ -22,8 +22,8 @@ def test_table2_is_by_ratio_and_says_what_is_missing(tmp_path):
         made("d", 0, 0.5, 0.3),
         made("e", 0, 0.6, 0.05),
     ]
-    (part,) = table2.parts(runs)
-    rows = part.table.set_index("noise")
+    (section,) = table2.sections(runs)
+    rows = section.table.set_index("noise")
     assert list(rows.index) == ["1 % shift", "5 % shift", "10 % shift"]
     assert rows["recommended right"].tolist() == [MISSING, "60.0", "85.0 ± 7.1"]
     assert rows["of all flipped"].tolist() == [MISSING, "70.0", "70.0 (1 of 2)"]

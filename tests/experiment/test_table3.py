@@ -15,7 +15,7 @@ def test_table3_is_of_one_machine_and_one_loss_each(tmp_path):
         )
 
     machine = {"machine": {"cores": 2, "threads": 1, "device": "cpu"}}
-    (part,) = table3.parts(
+    (section,) = table3.sections(
         [
             made("a", 0, 1.0, **machine),
             made("b", 1, 3.0, **machine),
@@ -24,11 +24,11 @@ def test_table3_is_of_one_machine_and_one_loss_each(tmp_path):
             made("e", 0, 5.0, "if", **machine),
         ]
     )
-    found = part.table[["loss", "method", "device, cores, threads", "models", "detection"]].values.tolist()
+    found = section.table[["loss", "method", "device, cores, threads", "models", "detection"]].values.tolist()
     assert found == [
         ["proxynca", "eif", "cpu, 2, 1", 2, "2.00 ± 1.41"],
         ["proxynca", "eif", "cuda:0, 64, 8", 1, "9.00"],
         ["proxynca", "if", "cpu, 2, 1", 1, "5.00"],
         ["softtriple", "eif", "cpu, 2, 1", 1, "7.00"],
     ]
-    assert part.table["paper, CUB200"].tolist()[2] == "375.56 ± 68.06, -"
+    assert section.table["paper, CUB200"].tolist()[2] == "375.56 ± 68.06, -"

@@ -20,11 +20,11 @@ def test_table5_counts_kinds_by_both_rules(tmp_path):
         }
 
     runs = [made(0, 3, quality(0.5, 0.1)), made(1, 5, quality(0.5, 0.2)), made(2, 4, quality(None, 0.3))]
-    (part,) = table5.parts(runs)
-    assert part.table["rule"].tolist() == ["entropy", "0.9"]
-    assert part.table["classes"].tolist() == ["12.0 ± 1.0", "8.0 ± 0.0"]
-    assert part.table["centralized"].tolist() == ["4.0 ± 1.0", "0.0 ± 0.0"]
-    assert part.table["merges: precision"].tolist() == ["0.50 ± 0.00 (2 of 3)", "0.20 ± 0.10"]
-    assert part.table["recall"].tolist() == ["0.25 ± 0.00", "0.75 ± 0.00"]
-    (part,) = table5.parts([made(7, 1, None)])
-    assert set(part.table["merges: precision"]) == {"-"}
+    (section,) = table5.sections(runs)
+    assert section.table["rule"].tolist() == ["entropy", "0.9"]
+    assert section.table["classes"].tolist() == ["12.0 ± 1.0", "8.0 ± 0.0"]
+    assert section.table["centralized"].tolist() == ["4.0 ± 1.0", "0.0 ± 0.0"]
+    assert section.table["merges: precision"].tolist() == ["0.50 ± 0.00 (2 of 3)", "0.20 ± 0.10"]
+    assert section.table["recall"].tolist() == ["0.25 ± 0.00", "0.75 ± 0.00"]
+    (section,) = table5.sections([made(7, 1, None)])
+    assert set(section.table["merges: precision"]) == {"-"}

@@ -7,6 +7,7 @@ import torch
 
 from deconfuse.attribution import head
 from deconfuse.attribution.head import Targets, Training, chunks
+from deconfuse.compute import exp_sums
 from deconfuse.influence.eif import RawSteps, Space, Sphere, climb, scores
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.loss.softtriple import SoftTriple
@@ -105,7 +106,8 @@ def test_the_sizes_of_chunks_and_tiles_change_no_score(toy, n_theta, monkeypatch
     whole = scores(training, targets, **settings)
     for chunk, tile in ((1, 5), (2, 1), (3, 23)):  # groups, and training samples, at a time
         monkeypatch.setattr(head, "CHUNK_BYTES", 4 * 23 * 2 * 3 * chunk)
-        monkeypatch.setattr(head, "TILE_BYTES", 4 * len(training.proxies) * tile)
+        for module in (exp_sums, head):  # of a softmax of cosines, and of other losses
+            monkeypatch.setattr(module, "TILE_BYTES", 4 * len(training.proxies) * tile)
         torch.testing.assert_close(scores(training, targets, **settings), whole)
 
 

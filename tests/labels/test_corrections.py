@@ -60,7 +60,7 @@ def test_the_label_a_sample_had_is_checked_but_not_where_it_is_right_by_now(tmp_
     found = read(plan, SPLIT, GIVEN)  # the first was corrected in the data itself
     assert (found.noisy.labels.tolist(), found.already) == ([0, 2, 1, 1, 2], 1)
     message = (
-        r"clean_list.csv: 1 sample\(s\) have another label than when they were looked at: "
+        r"clean_list.csv: 1 sample has another label than at the review: "
         r"0/1.png is apple here, bear in the file; give the dataset=, noise= and seed="
     )
     with pytest.raises(UserError, match=message):
@@ -70,7 +70,7 @@ def test_the_label_a_sample_had_is_checked_but_not_where_it_is_right_by_now(tmp_
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["0/7.png,cat"], r"1 path\(s\) are in no training set of this data: 0/7.png; did you mean 0/"),
+        (["0/7.png,cat"], r"1 path is in no training set of this data: 0/7.png; did you mean 0/"),
         (["cats/4.png,cat"], r"cats/4.png; did you mean 2/4.png\?"),
         (["C:\\pictures\\3.png,cat"], r"did you mean 1/3.png\?"),
         (["nothing like it,cat"], r"they are named like 0/0.png"),
@@ -78,7 +78,7 @@ def test_the_label_a_sample_had_is_checked_but_not_where_it_is_right_by_now(tmp_
         (["0/0.png,caat"], r"there is no class caat; did you mean cat\? Training classes: apple, bear, cat"),
         (["0/0.png,yak"], r"yak is no training class but one to test with"),
         (["0/0.png,cat", "0/0.png,bear"], r"0/0.png is to be cat and bear; keep one line"),
-        (["0/0.png,apple"], r"nothing to change: all 1 labels it gives are there already"),
+        (["0/0.png,apple"], r"nothing to change: it gives 1 label, there already"),
         ([], r"nothing to change: it gives no label"),
         (["0/0.png,cat", "0/1.png,cat", "1/2.png,cat", "1/3.png,cat"], r"would be of one class"),
     ],

@@ -12,8 +12,9 @@ from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.corrections import Corrections
 from deconfuse.labels.effect import TABLE, changes, compare, report, tables
 from deconfuse.loss.proxynca import ProxyNCA
-from deconfuse.retrieval.confusion import Queries, find
+from deconfuse.retrieval.confusion import find
 from deconfuse.retrieval.metrics import metrics
+from deconfuse.retrieval.queries import Queries
 from deconfuse.runs.columns import COLUMNS
 
 CLASSES = ("a", "b", "x", "y", "z")
@@ -32,10 +33,10 @@ def seen(split, degrees):
     angle = torch.tensor(degrees, dtype=torch.float64).deg2rad()
     z, labels = torch.stack([angle.cos(), angle.sin()], 1), torch.from_numpy(split.query.labels)
     test = Queries(z, z, labels, labels, True)
-    found = metrics(*test.parts, same=True, ranks=(1,))
+    found = metrics(test, ranks=(1,))
     training = Training(z, labels, torch.eye(2).double(), torch.zeros(2).double(), ProxyNCA(5, 2))
     frozen = Frozen(training, z, z, Path())
-    return Seen(Path(), frozen, test, find(*test.parts, same=True), found)
+    return Seen(Path(), frozen, test, find(test), found)
 
 
 def chord(degrees):

@@ -49,7 +49,7 @@ def test_a_model_that_takes_another_kind_of_input_is_named(spec, model, message)
 )
 def test_a_run_that_its_experiments_table_leaves_out_is_told(experiment, flipped, what, capsys):
     of_its_table(experiment, flipped)
-    line = f"warning: experiment={experiment} is of {what}: this run will not be in its table\n"
+    line = f"warning: experiment={experiment} takes runs with {what}: this run will not be in its table\n"
     assert capsys.readouterr().err == (line if what else "")
 
 

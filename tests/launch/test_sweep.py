@@ -128,7 +128,7 @@ def test_a_job_that_fails_is_named_and_the_others_are_there(go, tmp_path, capsys
     assert go("seed=0", "influence.n_theta=2,0,1") == 1
     said = capsys.readouterr()
     assert "[2/3] influence.n_theta=0: error: influence.n_theta=0 is too small; give 1 or more\n" in said.err
-    assert said.err.endswith("error: 1 job(s) failed: influence.n_theta=0\n")
+    assert said.err.endswith("error: 1 job failed: influence.n_theta=0\n")
     assert "Traceback" not in said.err
     assert len(runs(tmp_path / "out")) == 2
     assert said.out.count("\n| influence.n_theta=1 | 1 |") == 1
@@ -148,7 +148,7 @@ def test_an_error_that_is_not_the_users_has_its_traceback_and_the_others_are_the
     said = capsys.readouterr().err
     assert "in job\n" in said
     assert "[2/3] seed=1: error: ZeroDivisionError: by hand" in said
-    assert said.endswith("error: 1 job(s) failed: seed=1\n")
+    assert said.endswith("error: 1 job failed: seed=1\n")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_jobs_without_a_record_are_named_at_the_end(tmp_path, capsys):
     record = {"words": ["seed=1"], "folder": "x", "error": None, "seconds": 1}
     (tmp_path / "1.json").write_text(json.dumps(record))
     assert sweep.end(tmp_path) == 1
-    assert capsys.readouterr().err == "error: 2 job(s) did not end: seed=0, seed=2\n"
+    assert capsys.readouterr().err == "error: 2 jobs did not end: seed=0, seed=2\n"
 
 
 def start(output, *words, **settings):
@@ -325,10 +325,10 @@ def test_jobs_at_once_share_a_checkpoint_and_find_what_one_after_the_other_finds
     process = start(output, *words, *at_once, env={**os.environ, "OMP_NUM_THREADS": "1"})
     out, said = process.communicate(timeout=550)
     assert process.returncode == 1, said
-    assert said.startswith("4 jobs, 2 at a time on 1 thread(s) each (hydra.launcher.n_jobs=2); ")
+    assert said.startswith("4 jobs, 2 at a time on 1 thread each (hydra.launcher.n_jobs=2); ")
     assert said.count(": trained ") == 1
     assert said.count(": reusing ") == 1
-    assert "error: 2 job(s) failed: influence=random counterfactual.subsets=1; influence=eif" in said
+    assert "error: 2 jobs failed: influence=random counterfactual.subsets=1; influence=eif" in said
     assert out.count("Results ") == 2
     assert "| eif | 1 |" in out
     reused = [report(folder)["checkpoint"]["reused"] for folder in runs(output)]
@@ -350,7 +350,7 @@ def test_jobs_that_submitit_starts_leave_records_and_share_a_checkpoint(tmp_path
     out, said = process.communicate(timeout=550)
     assert process.returncode == 1, said
     assert said.startswith("4 jobs; records in ")
-    assert "error: 2 job(s) failed: influence=random candidates=0; influence=eif candidates=0" in said
+    assert "error: 2 jobs failed: influence=random candidates=0; influence=eif candidates=0" in said
     assert "| eif | 1 |" in out
     assert sorted(report(folder)["checkpoint"]["reused"] for folder in runs(output)) == [False, True]
     assert not list(output.rglob(".*.lock"))
@@ -373,4 +373,4 @@ def test_a_job_that_submitit_lost_is_named_and_what_the_others_found_is_shown(tm
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert said[0].startswith("error: a job ended without a result: killed, or out of time")
-    assert said[1] == "error: 1 job(s) did not end: seed=0"
+    assert said[1] == "error: 1 job did not end: seed=0"

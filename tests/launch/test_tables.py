@@ -15,7 +15,7 @@ from deconfuse.launch.rehearsal import of_its_table
 from deconfuse.launch.tables import collect, latex, main, markdown, ordered, over_seeds, show
 from deconfuse.runs import takes
 from deconfuse.runs.finished import RESULTS_FORMAT, find, read, read_all
-from deconfuse.runs.part import Part
+from deconfuse.runs.section import Section
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import write_json
 from tests.conftest import ROOT
@@ -256,7 +256,7 @@ def test_runs_of_changed_data_and_without_scores_are_counted_and_left_out(output
     also(outputs, "proxynca-seed0", explained={"rows": 3, "unscored": 3})
     main([str(outputs)])
     said = capsys.readouterr().out
-    assert "\n1 of 5 runs are of data that has changed since, and are only in runs.csv\n" in said
+    assert "\n1 of 5 runs is of data that has changed since, and is only in runs.csv\n" in said
     assert (
         "\n1 of 4 runs have no score but 0 (influence=if solved no system? raise influence.damping)" in said
     )
@@ -303,12 +303,17 @@ def test_main_prints_and_writes_the_tables(outputs, capsys):
 
 
 def test_the_papers_tables_come_first_and_those_of_one_experiment_stay_together():
-    def parts(*titles):
-        return [Part("name", title, pd.DataFrame(), "") for title in titles]
+    def sections(*titles):
+        return [Section("name", title, pd.DataFrame(), "") for title in titles]
 
-    found = [parts("Table 1, groups", "Change"), [], parts("Table 1, confusion pairs", "More"), parts("Away")]
-    found += [parts("Figure 1"), parts("Table 2")]
-    titles = [part.title for part in ordered(found)]
+    found = [
+        sections("Table 1, groups", "Change"),
+        [],
+        sections("Table 1, confusion pairs", "More"),
+        sections("Away"),
+    ]
+    found += [sections("Figure 1"), sections("Table 2")]
+    titles = [section.title for section in ordered(found)]
     assert titles == [
         "Table 1, confusion pairs", "More", "Table 1, groups", "Change", "Table 2", "Figure 1", "Away",
     ]  # fmt: skip
@@ -373,12 +378,12 @@ def test_runs_of_another_version_are_counted_said_and_left_out(tmp_path, capsys)
     main([str(tmp_path)])
     text = capsys.readouterr().out
     assert "| 1 | 0.700 |" in text
-    assert "\n1 of 2 runs were written by another version of deconfuse and are left out; the commands" in text
+    assert "\n1 of 2 runs was written by another version of deconfuse and is left out; the commands" in text
     assert len(pd.read_csv(tmp_path / "tables" / "runs.csv")) == 1
     with pytest.raises(UserError, match=rf"^{tmp_path}/b/metrics.json: written by another version"):
         show(find(tmp_path))
     run(tmp_path, 0, 0.7, name="a", format=99)
-    with pytest.raises(UserError, match=rf"^{tmp_path}: its 2 run\(s\) were written by another version"):
+    with pytest.raises(UserError, match=rf"^{tmp_path}: its 2 runs were written by another version"):
         main([str(tmp_path)])
 
 
@@ -386,9 +391,11 @@ def test_an_experiment_says_itself_which_runs_its_table_takes(tmp_path, monkeypa
     """One new module is a table of `deconfuse tables`, and is asked at the start of a run."""
     home = tmp_path / "more"
     home.mkdir()
-    body = "from deconfuse.runs.part import Part\nimport pandas as pd\n"
-    body += "def parts(runs):\n    table = pd.DataFrame({'runs': [' '.join(r.folder.name for r in runs)]})\n"
-    body += "    return [Part(__name__.rpartition('.')[2], __name__, table)]\n"
+    body = "from deconfuse.runs.section import Section\nimport pandas as pd\n"
+    body += (
+        "def sections(runs):\n    table = pd.DataFrame({'runs': [' '.join(r.folder.name for r in runs)]})\n"
+    )
+    body += "    return [Section(__name__.rpartition('.')[2], __name__, table)]\n"
     for name, constants in {
         "of_all": "", "of_flipped": "LABELS = 'flipped'\n", "of_given": "LABELS = 'given'\n",
         "of_any_score": "SCORES = False\n", "of_corrected": "CORRECTED = True\n",
@@ -418,8 +425,8 @@ def test_an_experiment_says_itself_which_runs_its_table_takes(tmp_path, monkeypa
     of_its_table("of_all", flipped=False)
     of_its_table("of_flipped", flipped=True)
     assert capsys.readouterr().err == (
-        "warning: experiment=of_given is of labels as they are: this run will not be in its table\n"
-        "warning: experiment=of_flipped is of flipped labels: this run will not be in its table\n"
+        "warning: experiment=of_given takes runs with labels as they are: this run will not be in its table\n"
+        "warning: experiment=of_flipped takes runs with flipped labels: this run will not be in its table\n"
     )
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from deconfuse.launch.tables import main
-from deconfuse.report.review import kappa, parts
+from deconfuse.report.review import kappa, sections
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import write_csv
 from tests.finished import finish
@@ -50,8 +50,8 @@ def outputs(tmp_path):
 
 def test_table4_counts_and_has_the_papers_values_beside(outputs):
     file = saved(outputs / "d.json", PAIRS, LABELS)
-    four, classes, _ = parts([file], outputs)
-    assert [part.name for part in (four, classes)] == ["table4", "table4_classes"]
+    four, classes, _ = sections([file], outputs)
+    assert [section.name for section in (four, classes)] == ["table4", "table4_classes"]
     assert four.table.drop(columns="review").values.tolist() == [
         ["cub", "confusion pairs", 5, 3, 1, "62%", "15, 5: 75%"],
         ["cub", "mis-similar pairs", 1, 2, 0, "33%", "11, 9: 55%"],
@@ -64,7 +64,7 @@ def test_table4_counts_and_has_the_papers_values_beside(outputs):
 
 
 def test_table6_counts_by_the_kind_of_the_class(outputs):
-    six = parts([saved(outputs / "d.json", PAIRS, LABELS)], outputs)[-1]
+    six = sections([saved(outputs / "d.json", PAIRS, LABELS)], outputs)[-1]
     assert six.name == "table6"
     assert six.table.drop(columns=["dataset", "review"]).values.tolist() == [
         ["centralized", 5, 2, 1, 1, 1, "50%", "75%", "100%"],
@@ -76,11 +76,11 @@ def test_table6_counts_by_the_kind_of_the_class(outputs):
 
 def test_without_the_run_its_name_tells_the_data_set(tmp_path):
     file = saved(tmp_path / "d.json", PAIRS, LABELS, run="inshop-none-resnet50-x")
-    four, _, six = parts([file], tmp_path)
+    four, _, six = sections([file], tmp_path)
     assert four.table["paper"].tolist() == ["10, 10: 50%", "5, 15: 25%"]
     assert six.table["type"].tolist() == ["-", "all"]
     file = saved(tmp_path / "d.json", PAIRS, LABELS, run="../../elsewhere")
-    assert set(parts([file], tmp_path)[0].table["paper"]) == {"-"}
+    assert set(sections([file], tmp_path)[0].table["paper"]) == {"-"}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -106,7 +106,7 @@ def test_two_reviewers_are_compared_on_what_both_decided(outputs):
     first = saved(outputs / "a.json", PAIRS, LABELS)
     other = [pair("confusion", 0, "disagree"), *PAIRS[1:6], pair("confusion", 99, "agree")]
     second = saved(outputs / "b.json", other, [label(0, "a", "accept"), label(1, "c", "accept")])
-    found = {part.name: part for part in parts([first, second], outputs)}
+    found = {section.name: section for section in sections([first, second], outputs)}
     table = found["review_agreement"].table
     assert table["of"].tolist() == ["confusion pairs", "labels"]
     assert table["both"].tolist() == [6, 1]

@@ -4,7 +4,7 @@ from PIL import Image
 
 from deconfuse.data.images import ArrayImages, FileImages
 from deconfuse.data.split import ImageSpec, Part
-from deconfuse.report.thumbnails import CELL, COLUMNS, make, small
+from deconfuse.report.thumbnails import CELL, COLUMNS, make
 
 NAMES = tuple(f"{i}.png" for i in range(230))
 
@@ -50,12 +50,6 @@ def test_every_picture_is_where_it_is_said_to_be(tmp_path):
         assert last.size == (CELL * COLUMNS, 3 * CELL)
 
 
-def test_a_larger_image_is_made_small_and_keeps_its_shape():
-    assert small(Image.new("RGB", (400, 100)), "RGB").size == (CELL, CELL // 4)
-    assert small(Image.new("L", (31, 50)), "RGB").size == (31, 50)
-    assert small(Image.new("RGBA", (20, 200)), "L").mode == "L"
-
-
 def test_a_picture_that_is_gone_is_named_and_the_others_are_there(tmp_path, capsys):
     for i in range(3):
         Image.new("RGB", (12, 10), (10 * i, 0, 200)).save(tmp_path / f"{i}.png")
@@ -68,5 +62,5 @@ def test_a_picture_that_is_gone_is_named_and_the_others_are_there(tmp_path, caps
     inside = cell(tmp_path / "thumbs", sheets, "train", 2)[2:-3, 2:-3]  # JPEG mixes colours at an edge
     assert inside.mean((0, 1)) == pytest.approx([20, 0, 200], abs=4)
     said = capsys.readouterr().err
-    assert "report: 1 pictures are left out" in said
+    assert "report: 1 picture left out" in said
     assert "1.png" in said

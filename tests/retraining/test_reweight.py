@@ -13,9 +13,9 @@ from deconfuse.retraining import reweight as reweighting
 from deconfuse.retraining.counterfactual import distances
 from deconfuse.retraining.reweight import (
     MODES,
+    BatchSource,
     Changes,
     Retraining,
-    Source,
     check,
     rehearse,
     report,
@@ -69,7 +69,7 @@ def small(toy):
 
 def without_model(data):
     """A source without a network, as mode=cached needs none; made past the check of types."""
-    made = object.__new__(Source)
+    made = object.__new__(BatchSource)
     for name, value in (("model", None), ("data", data), ("trainer", TRAINER)):
         object.__setattr__(made, name, value)
     return made
@@ -122,12 +122,12 @@ def test_it_is_the_slow_version(small, epochs, monkeypatch):
 
 def test_images_without_augmentation_are_the_cached_features(made, monkeypatch):
     model, data, training, targets, scores = made
-    cached = reweight(PLAN, training, targets, scores, Source(model, data, TRAINER))
+    cached = reweight(PLAN, training, targets, scores, BatchSource(model, data, TRAINER))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for size, workers in ((2, 0), (1000, 0), (1000, 1)):  # heads at once
         monkeypatch.setattr(reweighting, "IMAGES_BYTES", size * head_bytes(training, 8))
         data.num_workers, data.first_epoch = workers, 3  # a model whose training was resumed
-        plan, source = replace(PLAN, mode="images"), Source(model, data, TRAINER)
+        plan, source = replace(PLAN, mode="images"), BatchSource(model, data, TRAINER)
         images = reweight(plan, training, targets, scores, source)
         # Of the same weights, but summed in groups of another size: float32's rounding of a d in [0, 4].
         torch.testing.assert_close(images.before, cached.before, rtol=0, atol=1e-6)
@@ -145,14 +145,14 @@ def test_images_are_augmented_and_their_backbone_is_in_eval_mode(made, monkeypat
         lambda module, inputs, output: seen.append((module.training, len(output)))
     )
     plan = replace(PLAN, mode="images", epochs=2)
-    found = reweight(plan, training, targets, scores, Source(model, augmented, TRAINER))
+    found = reweight(plan, training, targets, scores, BatchSource(model, augmented, TRAINER))
     hook.remove()
     # One forward pass of each batch of each epoch serves all five heads.
     batches = [b for epoch in (0, 1) for b in BalancedBatches(data.labels, 4, 2, 4, epoch)]
     assert seen == [(False, len(batch)) for batch in batches]
-    plain = reweight(plan, training, targets, scores, Source(model, data, TRAINER))
+    plain = reweight(plan, training, targets, scores, BatchSource(model, data, TRAINER))
     assert (found.after - plain.after).abs().max() > 1e-4
-    again = reweight(plan, training, targets, scores, Source(model, augmented, TRAINER))
+    again = reweight(plan, training, targets, scores, BatchSource(model, augmented, TRAINER))
     assert torch.equal(found.after, again.after)
 
 
@@ -190,9 +190,10 @@ def test_nothing_asked_or_nothing_explained_is_nothing(made):
     model, data, training, targets, scores = made
     none = replace(targets, groups=())
     assert (
-        reweight(replace(PLAN, mode="none"), training, targets, scores, Source(model, data, TRAINER)) is None
+        reweight(replace(PLAN, mode="none"), training, targets, scores, BatchSource(model, data, TRAINER))
+        is None
     )
-    assert reweight(PLAN, training, none, scores[:0], Source(model, data, TRAINER)) is None
+    assert reweight(PLAN, training, none, scores[:0], BatchSource(model, data, TRAINER)) is None
     assert report(None, PLAN) is None
 
 
@@ -267,4 +268,4 @@ def test_a_head_that_is_not_finite_is_named(made):
     scores = scores.clone()
     scores[:2] = 1.0  # weights of 0: these heads stay
     with pytest.raises(UserError, match=r"explanation 2 is not finite after retraining"):
-        reweight(plan, training, targets, scores, Source(model, data, TRAINER))
+        reweight(plan, training, targets, scores, BatchSource(model, data, TRAINER))

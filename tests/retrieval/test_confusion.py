@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deconfuse.retrieval.confusion import distance, distance_gradient, find, groups, mis_similar
+from deconfuse.retrieval.queries import Queries
 from tests.drawn import points
 
 
@@ -13,7 +14,7 @@ def test_find_by_hand_orders_by_distance_then_query():
     angles = torch.tensor([0.0, 0.1, 1.0, 1.3, 3.0, 3.05])
     z = torch.stack([angles.cos(), angles.sin()], 1) * torch.tensor([[1], [5], [2], [1], [3], [1.0]])
     labels = torch.tensor([0, 1, 2, 2, 0, 1])  # each has a partner
-    found = find(z, z, labels, labels, same=True)
+    found = find(Queries(z, z, labels, labels, same=True))
     assert found.pairs.tolist() == [[4, 5], [5, 4], [0, 1], [1, 0]]
     want = [2 - 2 * np.cos(0.05)] * 2 + [2 - 2 * np.cos(0.1)] * 2
     assert found.distance.tolist() == pytest.approx(want, rel=1e-3)
@@ -22,7 +23,7 @@ def test_find_by_hand_orders_by_distance_then_query():
 def test_own_gallery_and_no_confusion():
     query, gallery = torch.eye(3), torch.eye(3) + 0.01
     labels = torch.arange(3)
-    found = find(query, gallery, labels, labels, same=False)
+    found = find(Queries(query, gallery, labels, labels, same=False))
     assert len(found) == 0
     assert found.pairs.shape == (0, 2)
     assert groups(found, labels) == []
@@ -31,7 +32,7 @@ def test_own_gallery_and_no_confusion():
 def test_groups_are_all_confusions_of_a_class_largest_first():
     z = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(40) % 7
-    found = find(z, z, labels, labels, same=True)
+    found = find(Queries(z, z, labels, labels, same=True))
     sorted_groups = groups(found, labels)
     sizes = [len(rows) for _, rows in sorted_groups]
     assert sizes == sorted(sizes, reverse=True)
@@ -85,7 +86,7 @@ def test_mis_similar_pairs_are_the_farthest_of_each_class(same):
     labels[4] = 9  # alone in its class
     gallery = query if same else torch.randn(31, 3, generator=random, dtype=torch.float64)
     gallery_labels = labels if same else torch.randint(0, 5, (31,), generator=random)
-    found = mis_similar(query, gallery, labels, gallery_labels, same=same)
+    found = mis_similar(Queries(query, gallery, labels, gallery_labels, same=same))
     assert [tuple(pair) for pair in found.pairs.tolist()] == slow_mis_similar(
         query, gallery, labels, gallery_labels, same
     )
@@ -96,15 +97,15 @@ def test_mis_similar_pairs_are_the_farthest_of_each_class(same):
 
 def test_no_mis_similar_pair_where_every_class_has_one_sample():
     z, labels = torch.eye(3), torch.arange(3)
-    assert mis_similar(z, z, labels, labels, same=True).pairs.shape == (0, 2)
-    assert mis_similar(z, z, labels, labels + 3, same=False).pairs.shape == (0, 2)
+    assert mis_similar(Queries(z, z, labels, labels, same=True)).pairs.shape == (0, 2)
+    assert mis_similar(Queries(z, z, labels, labels + 3, same=False)).pairs.shape == (0, 2)
 
 
 @given(points(least=2), st.booleans())
 def test_confusions_of_any_labels_are_the_definition(drawn, same):
     """Also where all labels are equal, all differ, points coincide, or one is the origin."""
     z, labels = drawn
-    found = find(z, z, labels, labels, same=same)
+    found = find(Queries(z, z, labels, labels, same=same))
     e = F.normalize(z, dim=1)
     apart = (e[:, None] - e[None]).square().sum(2)
     if same:
@@ -121,7 +122,7 @@ def test_confusions_of_any_labels_are_the_definition(drawn, same):
     assert len(found) == 0 or len(labels.unique()) > 1
     parts = groups(found, labels)
     assert sorted(int(row) for _, rows in parts for row in rows) == list(range(len(found)))
-    far = mis_similar(z, z, labels, labels, same=same)
+    far = mis_similar(Queries(z, z, labels, labels, same=same))
     assert (labels[far.query] == labels[far.neighbour]).all()
     assert not same or (far.query != far.neighbour).all()
 
@@ -132,7 +133,7 @@ def test_mis_similar_pairs_far_from_the_origin_are_those_of_float64(offset, scal
     labels = torch.arange(60) % 4
     e = z.double() / z.double().norm(dim=1, keepdim=True)
     d = (e[:, None] - e).square().sum(2).masked_fill(labels[:, None] != labels, -1)
-    found = mis_similar(z, z, labels, labels, same=True)
+    found = mis_similar(Queries(z, z, labels, labels, same=True))
     far = d.max(1)
     assert torch.equal(far.indices[found.query], found.neighbour)
     np.testing.assert_allclose(found.distance, far.values[found.query], rtol=1e-6)
@@ -161,13 +162,13 @@ def test_pairs_under_an_offset_are_those_of_float64(same, offset):
     if same:
         apart.fill_diagonal_(torch.inf)
     near = apart.argmin(1)
-    found = find(query, gallery, labels, theirs, same=same)
+    found = find(Queries(query, gallery, labels, theirs, same=same))
     wrong = [i for i in range(61) if labels[i] != theirs[near[i]]]
     want = sorted(wrong, key=lambda i: (apart[i, near[i]].item(), i))
     assert found.pairs.tolist() == [[i, near[i].item()] for i in want]
     exact = apart[found.query, found.neighbour].float()
     torch.testing.assert_close(found.distance, exact, rtol=1e-6, atol=0)  # of float32
-    far = mis_similar(query, gallery, labels, theirs, same=same)
+    far = mis_similar(Queries(query, gallery, labels, theirs, same=same))
     own = apart.masked_fill((labels[:, None] != theirs) | torch.isinf(apart), -1)
     assert torch.equal(own.argmax(1)[far.query], far.neighbour)
     torch.testing.assert_close(far.distance, own.amax(1)[far.query].float(), rtol=1e-6, atol=0)

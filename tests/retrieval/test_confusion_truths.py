@@ -7,7 +7,6 @@ import torch
 
 from deconfuse.retrieval.confusion import (
     Pairs,
-    Queries,
     distance,
     distance_gradient,
     find,
@@ -16,6 +15,7 @@ from deconfuse.retrieval.confusion import (
     mean_distance_gradient,
     mis_similar,
 )
+from deconfuse.retrieval.queries import Queries
 
 double = torch.float64
 
@@ -30,7 +30,7 @@ def test_confusions_in_a_gallery_of_their_own_by_hand():
     # Query 0 is nearest to row 1, of its class, 1 to row 0 at 60 degrees, 2 to row 2 at 90, 3 to row 0 at 45.
     query = on_circle(0, 100, 255, 205)
     gallery = on_circle(160, 5, 345, length=7.0)
-    found = find(query, gallery, torch.tensor([1, 1, 1, 2]), torch.tensor([0, 1, 2]), same=False)
+    found = find(Queries(query, gallery, torch.tensor([1, 1, 1, 2]), torch.tensor([0, 1, 2]), same=False))
     assert found.pairs.tolist() == [[3, 0], [1, 0], [2, 2]]
     assert found.distance.tolist() == pytest.approx([2 - 2**0.5, 1, 2], abs=1e-12)
     assert len(found) == 3
@@ -38,16 +38,16 @@ def test_confusions_in_a_gallery_of_their_own_by_hand():
 
 def test_a_sample_is_not_its_own_neighbour_only_where_query_and_gallery_are_the_same_rows():
     z, labels = on_circle(0, 10, 170, 185), torch.tensor([0, 1, 0, 1])
-    same = find(z, z, labels, labels, same=True)
+    same = find(Queries(z, z, labels, labels, same=True))
     assert same.pairs.tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
-    assert len(find(z, z.clone(), labels, labels, same=False)) == 0
+    assert len(find(Queries(z, z.clone(), labels, labels, same=False))) == 0
 
 
 def test_mis_similar_pairs_by_hand():
     # Class 0 lies at 0, 60 and 180 degrees; class 1 at 90 and 180; class 2 has one sample and so no pair.
     z = on_circle(0, 60, 180, 90, 180, 45)
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
-    found = mis_similar(z, z, labels, labels, same=True)
+    found = mis_similar(Queries(z, z, labels, labels, same=True))
     # 0 and 2 name each other and are told once, by the smaller; so are 3 and 4. 1 names 2 at 120 degrees.
     assert found.pairs.tolist() == [[0, 2], [1, 2], [3, 4]]
     assert found.distance.tolist() == pytest.approx([4, 3, 2], abs=1e-12)
@@ -55,7 +55,9 @@ def test_mis_similar_pairs_by_hand():
 
 def test_mis_similar_pairs_in_a_gallery_of_their_own_by_hand():
     query, gallery = on_circle(0, 90, 60, 30), on_circle(90, 180, 270, length=0.01)
-    found = mis_similar(query, gallery, torch.tensor([0, 1, 1, 3]), torch.tensor([0, 1, 1]), same=False)
+    found = mis_similar(
+        Queries(query, gallery, torch.tensor([0, 1, 1, 3]), torch.tensor([0, 1, 1]), same=False)
+    )
     # Query 1 is 180 degrees from row 2, 2 is 150 from it, 0 is 90 from row 0; 3 has no class there.
     assert found.pairs.tolist() == [[1, 2], [2, 2], [0, 0]]
     assert found.distance.tolist() == pytest.approx([4, 2 + 3**0.5, 2], abs=1e-12)
@@ -64,11 +66,11 @@ def test_mis_similar_pairs_in_a_gallery_of_their_own_by_hand():
 def test_a_pair_that_one_side_names_is_told_by_it_whichever_comes_first():
     # 2 names 0 and 0 names 1: both pairs are told. 1 and 0 name each other.
     z, labels = on_circle(0, 170, 20), torch.zeros(3, dtype=torch.long)
-    found = mis_similar(z, z, labels, labels, same=True)
+    found = mis_similar(Queries(z, z, labels, labels, same=True))
     assert found.pairs.tolist() == [[0, 1], [2, 1]]
     # Of two samples that name each other the smaller tells the pair, whatever else is told.
     z = on_circle(20, 170, 0)
-    assert mis_similar(z, z, labels, labels, same=True).pairs.tolist() == [[1, 2], [0, 1]]
+    assert mis_similar(Queries(z, z, labels, labels, same=True)).pairs.tolist() == [[1, 2], [0, 1]]
 
 
 def test_groups_by_hand_are_largest_first_then_by_class():
@@ -102,20 +104,14 @@ def test_the_d_of_a_group_weighs_its_pairs():
     torch.testing.assert_close(gradient, want, rtol=0, atol=1e-12)
 
 
-def test_the_parts_of_the_test_side_are_in_the_order_that_the_metrics_take():
-    query, gallery = on_circle(0, 10), on_circle(20)
-    side = Queries(query, gallery, torch.tensor([3, 4]), torch.tensor([5]), False)
-    assert [part.tolist() for part in side.parts] == [query.tolist(), gallery.tolist(), [3, 4], [5]]
-
-
 def test_a_twin_is_in_no_pair_and_a_query_with_no_other_of_its_class_neither():
     # Queries 0 and 1 are gallery rows 2 and 0; query 2 is not in the gallery; query 3 is row 4, alone there.
     gallery, theirs = on_circle(40, 170, 0, 20, 90), torch.tensor([0, 0, 0, 1, 2])
     query, labels = on_circle(0, 40, 165, 90), torch.tensor([0, 0, 0, 2])
     twins = torch.tensor([2, 0, -1, 4])
-    found = find(query, gallery, labels, theirs, same=False, twins=twins)
+    found = find(Queries(query, gallery, labels, theirs, same=False, twins=twins))
     assert found.pairs.tolist() == [[0, 3], [1, 3]]  # both 20 degrees from row 3
-    far = mis_similar(query, gallery, labels, theirs, same=False, twins=twins)
+    far = mis_similar(Queries(query, gallery, labels, theirs, same=False, twins=twins))
     assert far.pairs.tolist() == [[0, 1], [2, 2], [1, 1]]  # at 170, 165 and 130 degrees
     want = [2 - 2 * math.cos(math.radians(angle)) for angle in (170, 165, 130)]
     assert far.distance.tolist() == pytest.approx(want, abs=1e-12)
@@ -123,7 +119,7 @@ def test_a_twin_is_in_no_pair_and_a_query_with_no_other_of_its_class_neither():
 
 def test_copies_have_d_0_and_the_pair_is_listed_once():
     z, labels = on_circle(30, 30, 80), torch.tensor([0, 0, 1])
-    found = mis_similar(z, z, labels, labels, same=True)
+    found = mis_similar(Queries(z, z, labels, labels, same=True))
     assert found.pairs.tolist() == [[0, 1]]
     assert found.distance.tolist() == [0]
 
@@ -132,6 +128,6 @@ def test_d_of_a_pair_that_nearly_coincides_keeps_its_digits():
     # Rows (1, t) and (1, 0) have d = 4 sin(atan(t) / 2)^2, about t^2: 1e-10 here, a float32 step of 1 squared
     # away from nothing.
     z, labels = torch.tensor([[1.0, 1e-5], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]]), torch.tensor([0, 1, 1, 0])
-    found = find(z, z, labels, labels, same=True)
+    found = find(Queries(z, z, labels, labels, same=True))
     assert found.pairs.tolist()[:2] == [[0, 1], [1, 0]]
     assert found.distance.tolist()[:2] == pytest.approx([1e-10] * 2, rel=1e-6)

@@ -10,9 +10,10 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from deconfuse.retrieval.confusion import find
-from deconfuse.retrieval.metrics import TILE, metrics, nearest, nmi
-from deconfuse.retrieval.neighbours import PRECISE
+from deconfuse.retrieval.confusion import retrieve
+from deconfuse.retrieval.metrics import metrics, nmi
+from deconfuse.retrieval.neighbours import PRECISE, TILE, nearest
+from deconfuse.retrieval.queries import Queries
 from tests.drawn import points
 
 PROMISED = {"rtol": PRECISE, "atol": 0}  # of a distance; the order is exact
@@ -107,7 +108,7 @@ def test_metrics_of_few_large_classes_are_those_of_a_full_ranking(monkeypatch):
     random = torch.Generator().manual_seed(7)
     z = torch.nn.functional.normalize(torch.randn(701, 4, generator=random, dtype=torch.float64))
     labels = torch.arange(701) % 2
-    found = metrics(z, z, labels, labels, same=True, ranks=(1, 5))
+    found = metrics(Queries(z, z, labels, labels, same=True), ranks=(1, 5))
     near = torch.cdist(z, z).fill_diagonal_(torch.inf).argsort(1)
     hits = (labels[near] == labels[:, None])[:, :-1].tolist()
     precision = []
@@ -176,11 +177,13 @@ def test_metrics_equal_pytorch_metric_learning(case, own_gallery, points):
         kmeans_func=clusters,
     ).get_accuracy(query, labels, gallery, gallery_labels)
     found = metrics(
-        query,
-        query if gallery is None else gallery,
-        labels,
-        labels if gallery is None else gallery_labels,
-        same=gallery is None,
+        Queries(
+            query,
+            query if gallery is None else gallery,
+            labels,
+            labels if gallery is None else gallery_labels,
+            same=gallery is None,
+        )
     )
     assert found["R@1"] == pytest.approx(other["precision_at_1"], abs=1e-6)
     assert found["MAP@R"] == pytest.approx(other["mean_average_precision_at_r"], abs=1e-6)
@@ -201,7 +204,7 @@ def test_recall_at_any_rank_is_counted(same):
     gallery = query if same else torch.randn(11, 4, generator=random, dtype=torch.float64)
     gallery_labels = labels if same else sizes(3, 1, 1, 6)
     ranks = (1, 3, 7, 1000)
-    found = metrics(query, gallery, labels, gallery_labels, same=same, ranks=ranks)
+    found = metrics(Queries(query, gallery, labels, gallery_labels, same=same), ranks=ranks)
     assert list(found) == ["R@1", "R@3", "R@7", "R@1000", "MAP@R"]
     for rank in ranks:
         want = slow_recall(query, gallery, labels, gallery_labels, rank, same)
@@ -213,7 +216,7 @@ def test_recall_by_hand():
     # On a line at 0, 1, 10, 12: neighbours of 0 -> 1 (b), 1 -> 0 (a), 10 -> 12 (a), 12 -> 10 (b).
     z = torch.tensor([[0.0], [1.0], [10.0], [12.0]])
     labels = torch.tensor([0, 1, 1, 0])
-    found = metrics(z, z, labels, labels, same=True, ranks=(1, 2, 3))
+    found = metrics(Queries(z, z, labels, labels, same=True), ranks=(1, 2, 3))
     assert found["R@1"] == 0
     # Second neighbours: 0 -> 10 no, 1 -> 10 yes, 10 -> 1 yes, 12 -> 1 no.
     assert found["R@2"] == 0.5
@@ -223,9 +226,13 @@ def test_recall_by_hand():
 
 def test_a_query_without_its_class_in_the_gallery_is_left_out():
     query, gallery = torch.tensor([[0.0], [5.0]]), torch.tensor([[0.1], [5.1]])
-    found = metrics(query, gallery, torch.tensor([0, 7]), torch.tensor([0, 1]), same=False, ranks=(1,))
+    found = metrics(
+        Queries(query, gallery, torch.tensor([0, 7]), torch.tensor([0, 1]), same=False), ranks=(1,)
+    )
     assert found == {"R@1": 1.0, "MAP@R": 1.0}
-    found = metrics(query, gallery, torch.tensor([7, 8]), torch.tensor([0, 1]), same=False, ranks=(1,))
+    found = metrics(
+        Queries(query, gallery, torch.tensor([7, 8]), torch.tensor([0, 1]), same=False), ranks=(1,)
+    )
     assert found == {"R@1": 0.0, "MAP@R": 0.0}
 
 
@@ -285,7 +292,7 @@ def test_nearest_of_any_size_and_type_is_a_sorted_list(drawn, k, same, rows, col
 @given(points(least=2), st.booleans())
 def test_metrics_of_any_labels_are_shares_that_grow_with_k(drawn, same):
     z, labels = drawn
-    found = metrics(z, z, labels, labels, same=same, ranks=(1, 2, 4, 8))
+    found = metrics(Queries(z, z, labels, labels, same=same), ranks=(1, 2, 4, 8))
     recalls = [found[f"R@{k}"] for k in (1, 2, 4, 8)]
     assert recalls == sorted(recalls)
     assert 0 <= found["MAP@R"] <= recalls[-1] + 1e-12 or max(labels.bincount()) > 8
@@ -310,13 +317,13 @@ def test_confusions_and_recall_add_up_exactly(drawn, case, offset):
         twins = torch.arange(len(z)).flip(0)
         twins[twins >= len(gallery)] = -1
     how = {"same": case == "same", "twins": twins}
-    found = metrics(z, gallery, labels, theirs, **how, unit=True)["R@1"]
+    confused, measured = retrieve(Queries(z, gallery, labels, theirs, **how), (1, 2, 4, 8))
+    found, confusions = measured["R@1"], len(confused)
     partners = (labels[:, None] == theirs).long()
     if case == "same":
         partners.fill_diagonal_(0)
     if twins is not None:
         partners[twins >= 0, twins[twins >= 0]] = 0
     counted = int((partners.sum(1) > 0).sum())
-    confusions = len(find(z, gallery, labels, theirs, **how))
     assert round(found * counted) == counted - confusions
     assert found == ((counted - confusions) / counted if counted else 0)

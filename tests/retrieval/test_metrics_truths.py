@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from deconfuse.retrieval.metrics import metrics, nearest, nmi
+from deconfuse.retrieval.metrics import metrics, nmi
+from deconfuse.retrieval.neighbours import nearest
+from deconfuse.retrieval.queries import Queries
 
 double = torch.float64
 
@@ -50,7 +52,7 @@ def test_metrics_by_hand():
     gallery, labels = on_circle(0, 10, 20), torch.tensor([0, 1, 0])
     # Order of the labels that each query meets: 0 1 0; 1 0 0; 0 1 0; 0 1 0.
     query, asked = on_circle(-1, 9, 19, 30), torch.tensor([0, 0, 1, 1])
-    found = metrics(query, gallery, asked, labels, same=False, ranks=(1, 2, 8))
+    found = metrics(Queries(query, gallery, asked, labels, same=False), ranks=(1, 2, 8))
     # MAP@R: R = 2: (1/1) / 2; (1/2) / 2. R = 1, not the first: 0; 0.
     assert found == pytest.approx({"R@1": 0.25, "R@2": 1, "R@8": 1, "MAP@R": (0.5 + 0.25) / 4})
 
@@ -59,27 +61,29 @@ def test_metrics_of_rows_among_themselves_by_hand():
     # Labels by angle: 0 0 1 0 1; nobody is its own neighbour, so R is 2, 2, 1, 2, 1.
     z, labels = on_circle(0, 1, 10, 30, 70), torch.tensor([0, 0, 1, 0, 1])
     # Met in order: 0 1 0 1; 0 1 0 1; 0 0 0 1; 1 0 0 1; 0 1 0 0.
-    found = metrics(z, z, labels, labels, same=True, ranks=(1, 2, 3, 4))
+    found = metrics(Queries(z, z, labels, labels, same=True), ranks=(1, 2, 3, 4))
     average = (0.5 + 0.5 + 0 + 0.25 + 0) / 5
     assert found == pytest.approx({"R@1": 0.4, "R@2": 0.8, "R@3": 0.8, "R@4": 1, "MAP@R": average})
 
 
 def test_a_query_whose_class_the_gallery_lacks_is_left_out():
     gallery, labels = on_circle(0, 10, 20), torch.tensor([0, 1, 0])
-    found = metrics(on_circle(9, 0, 20), gallery, torch.tensor([1, 7, 0]), labels, same=False, ranks=(1,))
+    found = metrics(
+        Queries(on_circle(9, 0, 20), gallery, torch.tensor([1, 7, 0]), labels, same=False), ranks=(1,)
+    )
     # Query 2: 0 1 0, MAP@R (1/1) / 2; query 0: 1.
     assert found == pytest.approx({"R@1": 1, "MAP@R": 0.75})
 
 
 def test_the_default_ranks_are_1_2_4_8():
     z, labels = on_circle(*range(0, 40, 4)), torch.arange(10) // 2
-    assert list(metrics(z, z, labels, labels, same=True)) == ["R@1", "R@2", "R@4", "R@8", "MAP@R"]
+    assert list(metrics(Queries(z, z, labels, labels, same=True))) == ["R@1", "R@2", "R@4", "R@8", "MAP@R"]
 
 
 def test_the_same_metrics_with_many_neighbours_as_with_few():
     """600 rows of two classes in turn on an arc: R = 299 and 300 neighbours are asked for."""
     z, labels = on_circle(*(0.1 * i + 1e-5 * i * i for i in range(600))), torch.arange(600) % 2
-    found = metrics(z, z, labels, labels, same=True, ranks=(1, 2))
+    found = metrics(Queries(z, z, labels, labels, same=True), ranks=(1, 2))
     distance = (z[:, None] - z).square().sum(2).fill_diagonal_(math.inf)
     hits = (labels[distance.argsort(1)[:, :-1]] == labels[:, None]).double()
     precision = hits.cumsum(1) / torch.arange(1, 600)
@@ -95,3 +99,14 @@ def test_nmi_by_hand():
     assert nmi(z, torch.tensor([0, 0, 1, 1, 1, 0])) == pytest.approx(shared / math.log(2), abs=1e-9)
     assert nmi(z, torch.tensor([4, 4, 4, 9, 9, 9])) == pytest.approx(1, abs=1e-9)
     assert nmi(z, torch.zeros(6, dtype=torch.long)) in (0, 1)  # one class, one cluster: nothing to tell
+
+
+def test_rounding_does_not_decide_between_rows_that_are_equally_far():
+    """A zero row is at d = 1 from every unit row; (0, 1, 1) / sqrt(2) has a square of 1 - 2e-16 or so."""
+    z = torch.tensor([[0.0, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 1, 1]])
+    for k in (1, 2, 3, 4):
+        _, index = nearest(z, z, k, same=True, unit=True)
+        assert index[0].tolist() == [1, 2, 3, 4][:k]
+    test = Queries(z, z, torch.tensor([0, 0, 0, 0, 1]), torch.tensor([0, 0, 0, 0, 1]), same=True)
+    for ranks in ((1,), (1, 2), (1, 2, 4, 8)):
+        assert metrics(test, ranks=ranks, unit=True)["R@1"] == 1.0

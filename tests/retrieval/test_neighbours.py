@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deconfuse.retrieval import neighbours
-from deconfuse.retrieval.neighbours import nearest, pair_distances, row_lengths, search, smallest
+from deconfuse.retrieval import coordinates, neighbours
+from deconfuse.retrieval.neighbours import nearest, search, smallest
 from tests.drawn import points
 
 OFFSETS = [0.0, 1.0, 300.0, 1e3, 5e3, 1e4]
@@ -187,7 +187,7 @@ def test_numbers_that_are_not_finite_count_as_zero():
 def test_blocks_of_whole_rows_are_as_one(monkeypatch):
     z = cloud(331, 5, 300.0)
     monkeypatch.setattr(neighbours, "HELD", 5000)
-    monkeypatch.setattr(neighbours, "CHUNK", 37)
+    monkeypatch.setattr(coordinates, "CHUNK", 37)
     agree(z, z, 300, same=True)
     agree(z[torch.arange(331) % 90], z, 8, same=False)
 
@@ -202,7 +202,7 @@ def test_a_few_numbers_in_float64_are_held_at_a_time(monkeypatch):
         return result
 
     monkeypatch.setattr(neighbours, "HELD", 2**12)
-    monkeypatch.setattr(neighbours.torch, "addmm", watched)
+    monkeypatch.setattr(torch, "addmm", watched)
     z = cloud(1, 5, 300.0).repeat(211, 1)
     for k in (1, 210):
         nearest(z, z, k, same=True)
@@ -238,19 +238,3 @@ def test_the_smallest_by_a_stable_sort():
     values[3], values[4, :20] = 2.0, torch.inf
     for k in (1, 7, 40, 41):
         assert torch.equal(smallest(values, k), values.argsort(dim=1, stable=True)[:, :k])
-
-
-def test_distances_of_pairs_that_nearly_coincide():
-    # d of directions at an angle t is 4 sin(t / 2)^2, at a right angle's two sides 4 sin(atan(y / x) / 2)^2.
-    a = torch.tensor([[1e6, 1e3], [1e6, 1.0], [1e6, 1e-3], [1e6, 1e-6]])
-    b = torch.tensor([[2.0, 0.0]])
-    exact = 4 * (torch.atan(a[:, 1].double() / a[:, 0].double()) / 2).sin().square()
-    found = pair_distances(a, b, torch.arange(4), torch.zeros(4, dtype=torch.long))
-    # 1 - cos t, the first coordinates' difference, has lost its digits for small t, but is nothing beside t.
-    torch.testing.assert_close(found, exact, rtol=1e-9, atol=0)
-
-
-def test_the_length_of_a_row_of_zeros_is_one():
-    rows = torch.tensor([[3.0, 4.0], [0, 0], [3e-30, 4e-30], [3e30, 4e30]])
-    want = torch.tensor([[5.0], [1], [5e-30], [5e30]], dtype=torch.float64)
-    torch.testing.assert_close(row_lengths(rows), want, rtol=1e-6, atol=0)

@@ -8,6 +8,7 @@ from deconfuse.retrieval.statistics import (
     HARMFUL,
     detection,
     detection_curve,
+    evenly,
     mean_interval,
     most_harmful,
     paired,
@@ -30,6 +31,13 @@ def test_ties_are_checked_in_the_order_given():
     assert detection(suspicion, flipped)["recall"] == pytest.approx(1 / 3)
     assert detection(np.zeros(5), flipped)["recall"] == pytest.approx(2 / 3)
     assert detection(np.zeros(5), flipped[::-1].copy())["recall"] == pytest.approx(1 / 3)
+
+
+def test_places_of_a_long_curve_are_evenly_spaced_with_both_ends():
+    assert evenly(10, 6).tolist() == [0, 2, 4, 6, 8, 10]
+    assert evenly(4, 200).tolist() == [0, 1, 2, 3, 4]
+    assert evenly(1003, 200)[[0, 1, -1]].tolist() == [0, 5, 1003]
+    assert len(evenly(1003, 200)) == 200
 
 
 def test_undefined_without_both_kinds():

@@ -192,7 +192,7 @@ def change(path, old, new):
     [
         (lambda run: (run / "metrics.json").unlink(), r"run: no finished run \(no metrics.json\)"),
         (lambda run: (run / "clean_list.csv").unlink(), r"corrected no label \(no clean_list.csv\)"),
-        (lambda run: (run.parent / "photos/c/2.png").unlink(), r"1 image\(s\) are not in both .*c/2.png"),
+        (lambda run: (run.parent / "photos/c/2.png").unlink(), r"1 image is not in both .*c/2.png"),
         (lambda run: change(run / "clean_list.csv", "new_label", "new"), r"its columns are path, old_label"),
         (
             lambda run: change(run / "config.yaml", "deconfuse.dataset", "os.path"),

@@ -29,7 +29,7 @@ def test_the_most_frequent_spelling_is_taken_and_said(capsys):
     labels = ["cat ", "cat", "cat", "dog", "ｄog", "ｄog", " ant"]
     assert one_spelling(labels, "list.csv") == ["cat", "cat", "cat", "ｄog", "ｄog", "ｄog", "ant"]
     assert capsys.readouterr().err == (
-        "list.csv: 2 class(es) are spelt in several ways, and each is taken as one: "
+        "list.csv: 2 classes are spelt in several ways, and each is taken as one: "
         "'cat' and 'cat ', 'dog' and 'ｄog'\n"
     )
 

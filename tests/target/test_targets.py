@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from deconfuse.retrieval.confusion import Queries, find
+from deconfuse.retrieval.confusion import find
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system.errors import UserError
 from deconfuse.target import groups, mis_similar, pairs
 
@@ -11,7 +12,8 @@ def test_side():
     """40 samples of 7 classes with their confusions."""
     z = torch.nn.functional.normalize(torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     labels = torch.arange(40) % 7
-    return find(z, z, labels, labels, same=True), Queries(z, z, labels, labels, True)
+    test = Queries(z, z, labels, labels, same=True)
+    return find(test), test
 
 
 @pytest.mark.parametrize("most", [None, 1, 5, 999])

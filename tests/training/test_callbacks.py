@@ -11,7 +11,8 @@ from torch import nn
 
 from deconfuse.attribution.trajectory import When
 from deconfuse.influence import tracin
-from deconfuse.retrieval.confusion import Queries, retrieve
+from deconfuse.retrieval.confusion import retrieve
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system.errors import UserError
 from deconfuse.training.callbacks import Explain, Retrieval
 from deconfuse.training.train import find_or_train

@@ -1,14 +1,13 @@
 import inspect
-from functools import partial
-from types import SimpleNamespace
+from functools import partial, wraps
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
 from deconfuse.system.errors import UserError
-from deconfuse.training.devices import device, joint, strategy
+from deconfuse.training.devices import device, joint, strategy, strategy_of
 from deconfuse.training.train import find_or_train
 from deconfuse.training.trainer_keys import OURS
 from tests.made import model_and_data
@@ -28,11 +27,56 @@ def test_several_processes_are_known_before_they_are_started():
 
 
 def test_a_strategy_that_shares_the_model_out_is_refused():
-    def trainer(**settings):
-        return SimpleNamespace(strategy=SimpleNamespace())
+    class Sharded(SingleDeviceStrategy):
+        pass
 
-    with pytest.raises(UserError, match=r"trainer: SimpleNamespace shares a model out .* take trainer=auto"):
-        strategy(trainer)
+    assert isinstance(strategy(partial(CPU, strategy=Sharded("cpu"))), Sharded)
+    with pytest.raises(UserError, match=r"trainer: ModelParallelStrategy shares .* take trainer=auto"):
+        strategy(partial(pl.Trainer, accelerator="cpu", devices=1, strategy=ModelParallelStrategy()))
+
+
+def test_the_strategy_is_the_one_that_the_trainer_has(monkeypatch):
+    """Also where Lightning's own variables in the environment choose it, and without a Trainer."""
+    several, made, init = partial(CPU, devices=2, strategy="ddp", num_nodes=3), [], pl.Trainer.__init__
+
+    @wraps(init)
+    def counted(self, **settings):
+        made.append(self)
+        init(self, **settings)
+
+    monkeypatch.setattr(pl.Trainer, "__init__", counted)
+    for variables in ({}, {"PL_TRAINER_ACCELERATOR": "cpu", "PL_TRAINER_DEVICES": "2"}):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        for trainer in (CPU, several, partial(pl.Trainer), partial(pl.Trainer, accelerator="cpu")):
+            want = trainer(logger=False, enable_checkpointing=False).strategy
+            before = len(made)
+            found = strategy_of(trainer)
+            assert len(made) == before
+            assert type(found) is type(want)
+            assert found.root_device == want.root_device
+            sizes = [
+                getattr(each, "num_processes", 1) * getattr(each, "num_nodes", 1) for each in (found, want)
+            ]
+            assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("value", ["warn", True, False])
+def test_deterministic_algorithms_are_chosen_as_a_trainer_does(value):
+    found = []
+    for make in (
+        lambda: CPU(deterministic=value, logger=False),
+        lambda: strategy_of(CPU, deterministic=value),
+    ):
+        torch.use_deterministic_algorithms(not value)
+        make()
+        found.append(
+            (
+                torch.are_deterministic_algorithms_enabled(),
+                torch.is_deterministic_algorithms_warn_only_enabled(),
+            )
+        )
+    assert found[0] == found[1] == (bool(value), value == "warn")
 
 
 def test_an_accelerator_that_is_not_there_is_one_line(tmp_path):

@@ -90,11 +90,12 @@ def test_history_has_each_epochs_loss_and_retrieval(tmp_path):
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
     model.eval()
     from deconfuse.retrieval.metrics import metrics
+    from deconfuse.retrieval.queries import Queries
 
     with torch.no_grad():
         z = torch.cat([model(images) for images, _, _ in data.in_order(data.split.query)])
     labels = torch.from_numpy(data.split.query.labels)
-    want = metrics(*[torch.nn.functional.normalize(z)] * 2, labels, labels, same=True)
+    want = metrics(Queries(*[torch.nn.functional.normalize(z)] * 2, labels, labels, same=True))
     for name, value in want.items():
         assert history[name].iloc[-1] == pytest.approx(value, abs=1e-6)
 
@@ -189,7 +190,7 @@ def test_sigterm_stops_training_and_the_same_bits_come_out(tmp_path, swallowed, 
     listen()
     with pytest.raises(Stopped, match="SIGTERM"):
         find_or_train(cut, data, tmp_path / "cut", trainer, None)
-    assert f"training stopped; 1 of 2 epochs are kept in {tmp_path}/cut\n" in capsys.readouterr().err
+    assert f"training stopped; 1 of 2 epochs is kept in {tmp_path}/cut\n" in capsys.readouterr().err
     again, data = model_and_data(epochs=2)
     find_or_train(again, data, tmp_path / "cut", TRAINER, None)
     assert torch.equal(again.head.weight, of_two_epochs)

@@ -79,9 +79,9 @@ def answer(frozen: Frozen, split: Split, subject: Subject, ask: Questions, clock
     clock.lap("influence")
     votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates)
     detector = option("detector", ask.detector, ask.seed)
-    judged = judge.judge(detector, frozen.training, influence, votes, iter(()))
+    judged = judge.judge(detector, frozen, influence, votes, iter(()))
     clock.lap("relabelling")
-    labels = frozen.training.labels.numpy()
+    labels = split.train.labels
     findings = Findings(
         split,
         NoisyLabels(labels, labels),

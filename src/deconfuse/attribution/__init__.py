@@ -1,1 +1,1 @@
-"""Score each training sample on each explanation; may import training, data, retrieval, system."""
+"""Score each training sample on each explanation; may import training, data, retrieval, compute, system."""

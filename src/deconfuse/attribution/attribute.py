@@ -20,16 +20,19 @@ from torch.utils.data import default_collate
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.look import Frozen, Subject, before, freeze
 from deconfuse.attribution.network import Network, parameter_names
-from deconfuse.attribution.rows import in_float64, is_narrow, of_all, own
+from deconfuse.attribution.rows import of_all, own
 from deconfuse.attribution.scores import unsound
+from deconfuse.compute.placement import exact
 from deconfuse.retrieval.confusion import Explained
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, one_of
+from deconfuse.system.words import agree, many
 from deconfuse.training.embedder import Embedder
 
 PARAMS = ("head", "last_block", "all")
 
 
+@exact()
 def attribute(
     explainer: Callable,
     explained: Explained,
@@ -49,10 +52,9 @@ def attribute(
         targets = frozen.targets(explained)
         if not head:
             return whole(subject), targets
-        if not is_narrow(frozen.training):
-            return own(frozen.training), targets
-        targets = replace(targets, query=targets.query.double(), gallery=targets.gallery.double())
-        return own(in_float64(frozen.training)), targets
+        if frozen.narrow:
+            targets = replace(targets, query=targets.query.double(), gallery=targets.gallery.double())
+        return own(frozen.precise), targets
 
     def past_sides() -> Iterator[tuple[Training | Network, Targets]]:
         for past, path in before(subject, earlier):
@@ -65,9 +67,10 @@ def attribute(
     bad = unsound(scores)
     if bad:
         raise UserError(
-            f"influence: {bad} of {len(scores)} explanations have scores that are not finite; raise "
-            "influence.damping or lower influence.path.radius, whichever the method has, or take another "
-            "method"
+            f"influence: {bad} of {many(len(scores), 'explanation')} {agree(bad, 'has', 'have')} scores "
+            "that are "
+            "not finite; raise influence.damping or lower influence.path.radius, whichever the method "
+            "has, or take another method"
         )
     return scores
 

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deconfuse.attribution.head import TILE_BYTES, Training
-from deconfuse.attribution.rows import of_every_process, part_rows, parts, total
+from deconfuse.attribution.head import Training
+from deconfuse.attribution.rows import of_every_process, parts, total, whole_in_one
+from deconfuse.compute.exp_sums import TILE_BYTES
 from deconfuse.system.errors import UserError
 
 WIDE_BYTES = 2 * 2**20  # of a tile's logits or embeddings: fits a cache
@@ -35,7 +36,7 @@ def sample_gradients(training: Training, labels: Int[Tensor, " n"] | None = None
     labels: by default the training labels.
     """
     labels = training.labels if labels is None else labels
-    if part_rows(training) < len(training):
+    if not whole_in_one(training):
         return torch.cat([sample_gradients(part, labels[rows]) for rows, part in parts(training)])
     result = torch.empty_like(training.z)
     wide = len(training.proxies) if hasattr(training.loss, "proxies") else int(training.labels.max()) + 1
@@ -138,7 +139,7 @@ def _bend(training: Training, z: Float[Tensor, "t m"], labels: Int[Tensor, " t"]
 
 def hessian_of(training: Training) -> Callable[[Float[Tensor, "b m D"]], Float[Tensor, "b m D"]]:
     """V -> H V. If the rows fit into memory, the pieces that all products share are computed once."""
-    if part_rows(training) >= len(training):
+    if whole_in_one(training):
         return partial(hvp, training, bend=bend_of(training))
 
     def product(v: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from deconfuse.compute.exp_sums import LOG2E, TILE_BYTES, Sums, by_operators
 from deconfuse.retrieval.confusion import mean_distance_gradient
 from deconfuse.retrieval.directions import unit
 
-TILE_BYTES = 4 * 2**20  # of logits held at once; they fit into a cache, and make bench measures it
 CHUNK_BYTES = 256 * 2**20  # of phi U^T held at once
 
 
@@ -41,6 +41,16 @@ class Training:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def here(self) -> bool:
+        """True if the features lie on the device of the weight, where everything is computed."""
+        return self.features.device.type == self.weight.device.type
+
+    def some(self, rows: slice) -> tuple[Float[Tensor, "t D"], Float[Tensor, "t m"]]:
+        """(features, embeddings z) of some rows, on the device of the weight."""
+        phi = self.features[rows].to(self.weight.device)
+        return phi, self.z[rows] if self.here else F.linear(phi, self.weight, self.bias)
 
     @cached_property
     def z(self) -> Float[Tensor, "n m"]:
@@ -67,20 +77,25 @@ class Training:
         """(a, b) if the loss is -log softmax_j(a (cos_j - b [j = y]))_y, else None."""
         return self.loss.softmax() if hasattr(self.loss, "softmax") else None
 
+    @property
+    def bounded(self) -> bool:
+        """True if the loss is a softmax of cosines whose exponentials need no running maximum.
+
+        exp(a cos) with a <= 40 does not overflow, and the own class's margin is small enough to be accounted
+        for after the sum.
+        """
+        form = self.softmax
+        return form is not None and form[0] <= 40 and form[0] * form[1] <= 1
+
     @cached_property
     def losses(self) -> Float[Tensor, " n"]:
         """Each sample's loss at W, in nats, for a side that fits into memory; `rows.losses` for any."""
         with torch.no_grad():
             if not hasattr(self.loss, "from_cosine"):
                 return self.loss(self.z, self.labels)
-            # Computed as in loss_change, so that rounding errors cancel in the difference.
-            shrink, result = self.squared_norms.rsqrt()[None], torch.empty_like(self.squared_norms)
-            tile = max(1, TILE_BYTES // (4 * self.similarity.shape[1]))
-            for start in range(0, len(self), tile):
-                rows = slice(start, start + tile)
-                near = self.similarity[rows].clone()[None]
-                result[rows] = _losses(self, near, shrink[:, rows], rows)[0]
-            return result
+            # Computed as in loss_change, as a move of no sides, so that rounding errors cancel there.
+            nothing = self.z.new_empty(1, 0, len(self)), self.z.new_empty(1, 0, len(self.proxies))
+            return _losses(self, *nothing, self.squared_norms.rsqrt()[None], by_operators)[0]
 
 
 @dataclass(frozen=True)
@@ -119,6 +134,12 @@ class Sides:
     share: Float[Tensor, "b q"]
     rows: range
 
+    def split(self, size: int) -> Iterator["Sides"]:
+        """The groups in chunks of `size`."""
+        for start in range(0, len(self.rows), size):
+            some = slice(start, start + size)
+            yield Sides(self.features[some], self.share[some], self.rows[some])
+
 
 def classes_of(training: Training) -> int:
     """The number of classes c that the loss's c k proxies represent."""
@@ -130,7 +151,7 @@ def class_cosines(training: Training, rows: slice) -> Float[Tensor, "t c"]:
 
     Needs a loss whose proxies are grouped by class.
     """
-    cosine = unit(training.z[rows]) @ training.proxies.T
+    cosine = unit(training.some(rows)[1]) @ training.proxies.T
     return cosine.unflatten(1, (classes_of(training), -1)).amax(2)
 
 
@@ -143,9 +164,11 @@ def chunk_size(targets: Targets, n: int) -> int:
     return max(1, CHUNK_BYTES // (4 * max(n, targets.query.shape[1]) * 2 * longest))
 
 
-def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]:
-    """Cut the groups into chunks of `size`; None: of `chunk_size`."""
-    size = size or chunk_size(targets, n)
+def chunks(
+    targets: Targets, n: int, size: int | None = None, device: torch.device | None = None
+) -> Iterator[Sides]:
+    """Cut the groups into chunks of `size`; None: of `chunk_size`. device: of the chunks; None: the CPU."""
+    size, device = size or chunk_size(targets, n), device or torch.device("cpu")
     for start in range(0, len(targets), size):
         rows = range(start, min(start + size, len(targets)))
         some = [targets.groups[i] for i in rows]
@@ -153,8 +176,10 @@ def chunks(targets: Targets, n: int, size: int | None = None) -> Iterator[Sides]
         index = torch.stack([F.pad(group, (0, 0, 0, q - len(group))) for group in some])  # (b, q, 2)
         sizes = torch.tensor([len(group) for group in some], device=index.device)
         inside = torch.arange(q, device=index.device) < sizes[:, None]
-        features = torch.cat([targets.query[index[..., 0]], targets.gallery[index[..., 1]]], dim=1)
-        yield Sides(features, targets.sign * inside / sizes[:, None].to(features.dtype), rows)
+        sides = (targets.query, index[..., 0]), (targets.gallery, index[..., 1])
+        features = torch.cat([side[some.to(side.device)].to(device) for side, some in sides], dim=1)
+        share = targets.sign * inside / sizes[:, None].to(features.dtype)
+        yield Sides(features, share.to(device), rows)
 
 
 def side_gradient(training: Training, sides: Sides) -> Float[Tensor, "b r m"]:
@@ -181,62 +206,72 @@ def along(
 
 
 def loss_change(
-    training: Training, sides: Float[Tensor, "b r D"], move: Float[Tensor, "b r m"]
+    training: Training,
+    sides: Float[Tensor, "b r D"],
+    move: Float[Tensor, "b r m"],
+    sums: Sums = by_operators,
 ) -> Float[Tensor, "b n"]:
     """l(W + A^T U) - l(W) of every training sample, for b moves A at once.
 
     z' = z + (phi U^T) A, z'.p = z.p + (phi U^T)(A p), ||z'||^2 = ||z||^2 + 2 (phi U^T)(A z) +
-    (phi U^T) A A^T (phi U^T)^T: O(n (r + c k)) operations per move instead of O(n m D). Training samples are
-    taken a tile at a time whose logits fit TILE_BYTES.
+    (phi U^T) A A^T (phi U^T)^T: O(n (r + c k)) operations per move instead of O(n m D). sums: computes the
+    sums of exponentials of a softmax loss, see `compute.exp_sums`.
     """
     b, r, _ = sides.shape
     n = len(training)
     reach = (sides.flatten(0, 1) @ training.features.T).view(b, r, n)  # U phi^T
-    change = torch.empty(b, n, dtype=training.z.dtype, device=training.z.device)
     if not hasattr(training.loss, "from_cosine"):  # the loss is no function of cosines: one full z' per move
+        change = torch.empty(b, n, dtype=training.z.dtype, device=training.z.device)
         for i in range(b):
             moved = torch.addmm(training.z, reach[i].T, move[i])
             change[i] = training.loss(moved, training.labels).detach() - training.losses
         return change
     drift = (move.flatten(0, 1) @ training.z.T).view(b, r, n)  # A z
-    squared = training.squared_norms + ((2 * drift + (move @ move.transpose(1, 2)) @ reach) * reach).sum(1)
-    shrink = squared.rsqrt_()  # (b, n): 1/||z'||
-    pull = move @ training.proxies.T  # (b, r, ck)
-    ck = pull.shape[2]
-    tile = min(n, max(1, TILE_BYTES // (4 * ck)))
-    block = min(b, max(1, TILE_BYTES // (4 * ck * tile)))
-    room = torch.empty(block * tile * ck, dtype=pull.dtype, device=pull.device)
-    for start in range(0, n, tile):
-        rows = slice(start, start + tile)
-        for first in range(0, b, block):
-            some = slice(first, first + block)
-            near = room[: shrink[some, rows].numel() * ck].view(*shrink[some, rows].shape, ck)
-            torch.baddbmm(  # (b, t, ck): z'.p
-                training.similarity[rows].expand_as(near),
-                reach[some, :, rows].transpose(1, 2),
-                pull[some],
-                out=near,
-            )
-            change[some, rows] = _losses(training, near, shrink[some, rows], rows) - training.losses[rows]
-    return change
+    squared = torch.baddbmm(drift, move @ move.transpose(1, 2), reach, beta=2).mul_(reach).sum(1)
+    shrink = squared.add_(training.squared_norms).rsqrt_()  # (b, n): 1/||z'||
+    del drift
+    return _losses(training, reach, move @ training.proxies.T, shrink, sums).sub_(training.losses)
 
 
-def _losses(training: Training, similarity: Tensor, shrink: Tensor, rows: slice) -> Float[Tensor, "b t"]:
-    """The losses of a tile from z'.p (b, t, ck), which may be overwritten, and 1/||z'|| (b, t).
-
-    A softmax loss with bounded logits needs no running maximum, as exp(a cos) with a <= 40 does not overflow;
-    the margin of the own class is accounted for after the sum.
-    """
-    labels = training.labels[rows]
-    form = training.softmax
-    if form is None or form[0] > 40 or form[0] * form[1] > 1:
-        cosine = similarity.mul_(shrink[..., None])
-        moved = training.loss.from_cosine(cosine.flatten(0, 1), labels.repeat(len(similarity)))
-        return moved.detach().view(shrink.shape)
-    a, margin = form
-    logits = similarity.mul_((a * shrink)[..., None])
-    own = logits.gather(2, labels.expand(len(logits), -1)[..., None])[..., 0]  # (b, t)
-    total = logits.exp_().sum(-1)
+def _losses(
+    training: Training,
+    reach: Float[Tensor, "b r n"],
+    pull: Float[Tensor, "b r ck"],
+    shrink: Float[Tensor, "b n"],
+    sums: Sums,
+) -> Float[Tensor, "b n"]:
+    """The losses from z'.p = z.p + sum_r reach pull and 1/||z'||."""
+    if not training.bounded:
+        return _losses_of_cosines(training, reach, pull, shrink)
+    a, margin = training.softmax
+    labels = training.labels
+    total = sums(training.similarity, reach, pull, LOG2E * a * shrink)
+    own = pull[:, :, labels].mul_(reach).sum(1).add_(training.similarity.gather(1, labels[:, None])[:, 0])
+    own = own.mul_(shrink).mul_(a)  # (b, n): the own class's logit, without its margin
     if margin:
         total = total - own.exp() * -math.expm1(-a * margin)
     return total.log_().sub_(own - a * margin)
+
+
+def _losses_of_cosines(
+    training: Training,
+    reach: Float[Tensor, "b r n"],
+    pull: Float[Tensor, "b r ck"],
+    shrink: Float[Tensor, "b n"],
+) -> Float[Tensor, "b n"]:
+    """As `_losses`, by the loss's own `from_cosine`, for tiles of training samples."""
+    result = torch.empty_like(shrink)
+    wide = 4 * pull.shape[2]
+    tile = min(len(training), max(1, TILE_BYTES // wide))
+    block = min(len(reach), max(1, TILE_BYTES // (wide * tile)))
+    for start in range(0, len(training), tile):
+        rows = slice(start, start + tile)
+        for first in range(0, len(reach), block):
+            some = slice(first, first + block)
+            factor = shrink[some, rows]
+            near = training.similarity[rows].expand(len(factor), -1, -1)
+            cosine = torch.baddbmm(near, reach[some, :, rows].transpose(1, 2), pull[some])
+            cosine = cosine.mul_(factor[..., None]).flatten(0, 1)
+            moved = training.loss.from_cosine(cosine, training.labels[rows].repeat(len(factor)))
+            result[some, rows] = moved.detach().view_as(factor)
+    return result

@@ -60,9 +60,9 @@ def fit(training: Training, seed: int = 0) -> Factors:
     """
     everything = of_every_process(training)
     r = sample_gradients(training, _labels(everything, seed)[place(training)])
-    n, phi = len(everything), training.features
+    n, seen = len(everything), sum(part.features.T @ part.features for _, part in parts(training))
     moments = {
-        "features": total(training, phi.T @ phi) / n,
+        "features": total(training, seen) / n,
         "slopes of the loss": total(training, r.T @ r) / n,
     }
     inputs, outputs = (

@@ -7,21 +7,25 @@ retrieval metrics and the confusions, so that they agree on any input.
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse.attribution.features import find_or_extract
 from deconfuse.attribution.head import Targets, Training
+from deconfuse.attribution.rows import in_float64, is_narrow, projected
 from deconfuse.attribution.rows import parts as rows_of
+from deconfuse.compute.placement import exact, placed
 from deconfuse.data.split import Split
-from deconfuse.retrieval.confusion import Explained, Pairs, Queries, retrieve
+from deconfuse.retrieval.confusion import Explained, Pairs, retrieve
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.progress import console
+from deconfuse.system.words import many
 from deconfuse.training.checkpoint import kept, load
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
@@ -54,6 +58,16 @@ class Frozen:
     gallery: Float[Tensor, "g D"]
     folder: Path
 
+    @cached_property
+    def narrow(self) -> bool:
+        """True if the training embeddings have nearly one direction: float32 holds few of their digits."""
+        return is_narrow(self.training)
+
+    @property
+    def precise(self) -> Training:
+        """The training side, in float64 if it is narrow."""
+        return in_float64(self.training) if self.narrow else self.training
+
     def test_side(self, split: Split) -> Queries:
         """The test side's embeddings z = W phi + b, not normalised, with its labels.
 
@@ -61,11 +75,12 @@ class Frozen:
         """
         head, parts = self.training, {"query": (self.query, split.query)}
         parts |= {} if split.shared_gallery else {"gallery": (self.gallery, split.gallery)}
-        z = {name: F.linear(side, head.weight, head.bias) for name, (side, _) in parts.items()}
+        z = {name: projected(head, side) for name, (side, _) in parts.items()}
         for name, (_, samples) in parts.items():
             _check_directions(_zero_rows(z[name]), name, samples.names)
-        labels = (torch.from_numpy(part.labels) for part in (split.query, split.gallery))
-        twins = None if split.twins is None else torch.from_numpy(split.twins)
+        device = head.weight.device
+        labels = (torch.from_numpy(part.labels).to(device) for part in (split.query, split.gallery))
+        twins = None if split.twins is None else torch.from_numpy(split.twins).to(device)
         return Queries(z["query"], z.get("gallery", z["query"]), *labels, split.shared_gallery, twins)
 
     def targets(self, explained: Explained) -> Targets:
@@ -84,8 +99,12 @@ class Seen:
     retrieval: dict[str, float]
 
 
+@exact()
 def freeze(subject: Subject, checkpoint: Path) -> Frozen:
-    """The features that lie beside the checkpoint, or one pass of the backbone; the model has its weights."""
+    """The features that lie beside the checkpoint, or one pass of the backbone; the model has its weights.
+
+    Features that fit into the device's memory lie there, the training side's first.
+    """
     model, data = subject.model, subject.data
     split = data.split
     parts = {"train": split.train, "query": split.query}
@@ -93,14 +112,27 @@ def freeze(subject: Subject, checkpoint: Path) -> Frozen:
     loaders = {part: data.in_order(samples, data.own(samples)) for part, samples in parts.items()}
     features = find_or_extract(model.float().to(subject.device), loaders, checkpoint, split.fingerprints[1])
     model.cpu().requires_grad_(False)
-    labels, head = torch.from_numpy(data.labels), model.head
-    training = Training(features["train"], labels, head.weight, head.bias, model.loss)
-    zero = [rows.start + i for rows, part in rows_of(training) for i in _zero_rows(part.z)]
+    training = _training(subject, features["train"])
+    zero, dead = [], []
+    for rows, part in rows_of(training):  # both in one pass, as the rows may be mapped from a file
+        zero += [rows.start + i for i in _zero_rows(part.z)]
+        dead += [rows.start + i for i in _zero_rows(part.features)]
     _check_directions(zero, "training", split.train.names)
-    for name, samples in parts.items():
-        _warn_of_dead(_zero_rows(features[name]), "training" if name == "train" else name, samples.names)
-    gallery = features.get("gallery", features["query"])
-    return Frozen(training, features["query"], gallery, checkpoint.parent)
+    _warn_of_dead(dead, "training", split.train.names)
+    for name, samples in list(parts.items())[1:]:
+        _warn_of_dead(_zero_rows(features[name]), name, samples.names)
+    query = placed(features["query"], subject.device)
+    gallery = query if split.shared_gallery else placed(features["gallery"], subject.device)
+    return Frozen(training, query, gallery, checkpoint.parent)
+
+
+def _training(subject: Subject, features: Float[Tensor, "n D"]) -> Training:
+    """The training side on the subject's device; its features too if they fit there."""
+    model, device = subject.model, subject.device
+    loss = model.loss if device.type == "cpu" else copy.deepcopy(model.loss).to(device)
+    head = model.head.weight.to(device), model.head.bias.to(device)
+    labels = torch.from_numpy(subject.data.labels).to(device)
+    return Training(placed(features, device), labels, *head, loss)
 
 
 def _zero_rows(rows: Float[Tensor, "n m"]) -> list[int]:
@@ -132,10 +164,10 @@ def _warn_of_dead(zero: list[int], side: str, names: Sequence[str]) -> None:
 
 def _images(rows: list[int], side: str, names: Sequence[str]) -> str:
     """How many they are, and the names of some."""
-    count = f"{len(rows)} {side} image{'' if len(rows) == 1 else 's'}"
-    return f"{count} ({shorten(names[i] for i in rows)})"
+    return f"{many(len(rows), f'{side} image')} ({shorten(names[i] for i in rows)})"
 
 
+@exact()
 def measure(frozen: Frozen, split: Split, checkpoint: Path, ranks: tuple[int, ...] = (1,)) -> Seen:
     """The confusions and the retrieval metrics of a frozen model; ranks: the k of R@k."""
     test = frozen.test_side(split)
@@ -155,7 +187,7 @@ def before(subject: Subject, checkpoints: list[Path]) -> Iterator[tuple[Subject,
         yield replace(subject, model=past), path
 
 
-def earlier_sides(subject: Subject, checkpoint: Path) -> Iterator[Training]:
-    """The training side at each checkpoint that was kept before this one."""
+def earlier_sides(subject: Subject, checkpoint: Path) -> Iterator[Frozen]:
+    """Each checkpoint that was kept before this one, frozen; one at a time."""
     for past, path in before(subject, kept(checkpoint)):
-        yield freeze(past, path).training
+        yield freeze(past, path)

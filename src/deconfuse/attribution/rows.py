@@ -8,19 +8,22 @@ yields a few at a time, each part with a training side of its own.
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from deconfuse.attribution.head import Sides, Targets, Training, chunk_size, chunks
 from deconfuse.attribution.scores import blocks, room
+from deconfuse.compute.placement import brought, release
 from deconfuse.retrieval.directions import unit
 from deconfuse.system import distributed
 from deconfuse.system.arrays import let_go
-from deconfuse.system.progress import track
+from deconfuse.system.errors import UserError
+from deconfuse.system.progress import console, track
 
 PART_BYTES = 512 * 2**20  # of similarities, or features, of a part of the training set
 PART_ROWS = 2**16  # the most rows that a part has; larger parts are not faster
@@ -52,27 +55,52 @@ def total(training: Training, part: Tensor) -> Tensor:
     return part if training.whole is None else distributed.total(part)
 
 
-def part_rows(training: Training) -> int:
-    """How many rows a part has, at least 1: as many as PART_BYTES hold, and at most PART_ROWS."""
+def part_rows(training: Training, n: int | None = None) -> int:
+    """How many of n rows a part has, at least 1: as many as PART_BYTES hold, and at most PART_ROWS.
+
+    n: by default the side's number of rows.
+    """
+    n = len(training) if n is None else n
     wide = max(*training.weight.shape, len(getattr(training.loss, "proxies", ())))
-    return max(1, min(len(training), PART_ROWS, PART_BYTES // (wide * training.weight.dtype.itemsize)))
+    return max(1, min(n, PART_ROWS, PART_BYTES // (wide * training.weight.dtype.itemsize)))
 
 
-def parts(training: Training) -> Iterator[tuple[slice, Training]]:
-    """(rows, the side of these rows), in order.
+def parts(training: Training, most: int | None = None) -> Iterator[tuple[slice, Training]]:
+    """(rows, the side of these rows), in order, on the device of the weight.
 
     What is derived from a part, such as z, is freed with the part, so it is never held for all rows. If one
-    part is enough, that part is the side itself, which keeps what was derived from it before.
+    part is enough, that part is the side itself, which keeps what was derived from it before. most: rows of a
+    part; None: `part_rows`.
     """
-    step = part_rows(training)
-    if step >= len(training):
+    step, there = most or part_rows(training), training.weight.device
+    if step >= len(training) and training.here:
         yield slice(0, len(training)), training
         return
-    for start in range(0, len(training), step):
-        rows = slice(start, min(start + step, len(training)))
-        some = {"features": training.features[rows], "labels": training.labels[rows]}
-        yield rows, replace(training, **some, start=training.start + start)
+    places = [slice(start, min(start + step, len(training))) for start in range(0, len(training), step)]
+    moved = brought(((training.features[rows], training.labels[rows]) for rows in places), there)
+    for rows, (features, labels) in zip(places, moved, strict=True):
+        yield rows, replace(training, features=features, labels=labels, start=training.start + rows.start)
         let_go(training.features.data_ptr())
+
+
+def whole_in_one(training: Training) -> bool:
+    """True if `parts` yields the side itself: all its rows lie on the device and are one part."""
+    return training.here and part_rows(training) >= len(training)
+
+
+def projected(training: Training, features: Float[Tensor, "q D"]) -> Float[Tensor, "q m"]:
+    """z = W phi + b of other samples' features, on the device of the weight."""
+    weight = training.weight
+    if features.device.type == weight.device.type:
+        return F.linear(features, weight, training.bias)
+    parts_ = ((part,) for part in features.split(part_rows(training, len(features))))
+    some = brought(parts_, weight.device)
+    return torch.cat([F.linear(part, weight, training.bias) for (part,) in some])
+
+
+def weighted_sum(training: Training, r: Float[Tensor, "n k"]) -> Float[Tensor, "k D"]:
+    """sum_k r_k phi_k^T over a side's rows; r is on the device of the weight."""
+    return sum(r[rows].T @ part.features for rows, part in parts(training))
 
 
 def embeddings(training: Training) -> Float[Tensor, "n m"]:
@@ -122,14 +150,59 @@ def score_chunks(
     their side) and returns that part's scores. size: groups in a chunk; None: as many as fit into memory.
     what: the method's name, which the progress bar shows.
     """
-    n = len(training)
+    n, device = len(training), training.weight.device
     size = size or chunk_size(targets, part_rows(training))
-    result = room(len(targets), n, training.weight.dtype, training.weight.device, targets.folder)
-    for sides in track(chunks(targets, n, size), f"influence ({what})", math.ceil(len(targets) / size)):
-        of = score(sides)
-        for rows, part in parts(training):
-            result[sides.rows.start : sides.rows.stop, rows] = of(rows, part)
+    result = room(len(targets), n, training.weight.dtype, device, targets.folder)
+    least = Least(size, part_rows(training))
+
+    def attempt(sides: Sides) -> None:
+        if len(sides.rows) > least.groups:
+            for some in sides.split(least.groups):
+                attempt(some)
+            return
+        try:
+            of = score(sides)
+            for rows, part in parts(training, least.rows):
+                result[sides.rows.start : sides.rows.stop, rows] = of(rows, part)
+        except torch.OutOfMemoryError:
+            again = least.halve(len(sides.rows))
+        else:
+            return
+        if not again:
+            raise UserError(
+                f"influence ({what}): the memory of {device} is too small for one explanation; take "
+                "trainer.accelerator=cpu, or a device with more memory"
+            )
+        release(device)
+        attempt(sides)
+
+    for sides in track(
+        chunks(targets, n, size, device), f"influence ({what})", math.ceil(len(targets) / size)
+    ):
+        attempt(sides)
     return result
+
+
+@dataclass
+class Least:
+    """How many groups and rows are looked at at once: fewer after each time that memory was too small."""
+
+    groups: int
+    rows: int
+    said: bool = False
+
+    def halve(self, groups: int) -> bool:
+        """Halve the groups, or the rows where there is one group; False where both are one already."""
+        if groups == 1 and self.rows == 1:
+            return False
+        if groups > 1:
+            self.groups = groups // 2
+        else:
+            self.rows //= 2
+        if not self.said:
+            console.print("the device's memory is too small for so much at once; going on in smaller parts")
+        self.said = True
+        return True
 
 
 def of_all(shard: Float[Tensor, "g k"], n: int, folder: Path, dtype: torch.dtype) -> Float[Tensor, "g n"]:

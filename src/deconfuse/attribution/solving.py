@@ -10,6 +10,7 @@ from torch import Tensor
 from deconfuse.system.errors import at_least
 from deconfuse.system.linear_algebra import factorise
 from deconfuse.system.progress import console
+from deconfuse.system.words import agree, many
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ def say_residuals(kind: str, found: list[float], tolerance: float, advice: str) 
     nothing = sum(value == 1 for value in found) if kind == "cg" else 0  # no step improved on x = 0
     if open_:
         console.print(
-            f"warning: {open_} of {len(found)} explanations are not solved (tolerance {tolerance:g}), so "
-            "their scores are those of another damping"
+            f"warning: {open_} of {many(len(found), 'explanation')} {agree(open_)} not solved (tolerance "
+            f"{tolerance:g}), so their scores are those of another damping"
             + (f", and {nothing} of them not at all, with scores of 0" if nothing else "")
             + f"; raise influence.damping{advice}"
         )

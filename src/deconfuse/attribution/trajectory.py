@@ -19,6 +19,7 @@ from deconfuse.data.split import Split
 from deconfuse.retrieval.confusion import Explained
 from deconfuse.retrieval.statistics import detection
 from deconfuse.system.errors import UserError, count, one_of
+from deconfuse.system.words import many
 
 KEYS = ("when", "every")  # the keys below influence= that are not the method's own
 
@@ -122,8 +123,9 @@ class Moment:
     def line(self) -> str:
         """The line that is printed when the epoch was explained."""
         return (
-            f"epoch {self.epoch}: R@1 {self.recall:.3f}, {self.confusions} confusions, {len(self.worst)} "
-            f"explanations, {int(self.harmful.sum())} of {len(self.mean)} samples harmful"
+            f"epoch {self.epoch}: R@1 {self.recall:.3f}, {many(self.confusions, 'confusion')}, "
+            f"{many(len(self.worst), 'explanation')}, {int(self.harmful.sum())} of "
+            f"{many(len(self.mean), 'sample')} harmful"
         )
 
 

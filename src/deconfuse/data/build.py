@@ -16,6 +16,7 @@ from deconfuse.data.split import ImageSpec, Part, RowSpec, Split
 from deconfuse.system.errors import UserError, did_you_mean, one_of, shorten
 from deconfuse.system.progress import console
 from deconfuse.system.spelling import same_path
+from deconfuse.system.words import agree, many
 
 PARTS = ("train", "test", "query", "gallery")
 
@@ -75,8 +76,8 @@ def build(listing: Listing, **common: Any) -> Split:
     if split.twins is not None:
         both = int((split.twins >= 0).sum())
         console.print(
-            f"{listing.source}: {both} of {len(split.query)} queries are in the gallery too, never as their "
-            "own neighbour"
+            f"{listing.source}: {both} of {many(len(split.query), 'query')} {agree(both)} in the gallery "
+            "too, never as their own neighbour"
         )
     if split.trivial:
         console.print(f"warning: {listing.source}: {split.trivial}; test on two classes or more")
@@ -133,14 +134,14 @@ def _check_files(listing: Listing, rows: np.ndarray) -> None:
         if twice:
             i, j = twice[0]
             console.print(
-                f"{listing.source}: {len(twice)} training image(s) are there already under another name, as "
-                f"{names[j]} is as {names[i]}, and count once more"
+                f"{listing.source}: {many(len(twice), 'training image')} {agree(len(twice))} there already "
+                f"under another name, as {names[j]} is as {names[i]}; each counts once more"
             )
     shared = _pairs(listing.files, train, query) + _pairs(listing.files, train, gallery)
     if shared:
         shown = {j: names[j] + ("" if names[i] == names[j] else f" (as {names[i]})") for i, j in shared}
         raise UserError(
-            f"{listing.source}: {len(shown)} file(s) are in training and in test: "
+            f"{listing.source}: {many(len(shown), 'file')} {agree(len(shown))} in training and in test: "
             f"{shorten(shown.values(), 3)}; keep each on one side"
         )
     _check_labels(listing, _pairs(listing.files, gallery, query))
@@ -185,14 +186,15 @@ def _without_small(listing: Listing, rows: np.ndarray, on_small_class: str) -> n
     small = sorted((k % 2, words[k // 2]) for k in np.flatnonzero(counts == 1).tolist())
     if small and on_small_class == "raise":
         raise UserError(
-            f"{listing.source}: {len(small)} class(es) have a single image: "
-            f"{shorten(word for _, word in small)}; "
+            f"{listing.source}: {many(len(small), 'class')} {agree(len(small), 'has', 'have')} a single "
+            f"image: {shorten(word for _, word in small)}; "
             "add images, or leave them out with dataset.on_small_class=drop"
         )
     if small:
         console.print(
-            f"{listing.source}: {len(small)} class(es) with a single image are left out, {len(small)} "
-            f"image(s) of {len(rows)} (dataset.on_small_class=drop): {shorten(word for _, word in small)}"
+            f"{listing.source}: {many(len(small), 'class')} with a single image {agree(len(small))} left "
+            f"out, {many(len(small), 'image')} of {len(rows)} (dataset.on_small_class=drop): "
+            f"{shorten(word for _, word in small)}"
         )
     return rows[counts[key] >= 2]
 
@@ -209,7 +211,8 @@ def _parted(listing: Listing, rows: np.ndarray, spec: ImageSpec | RowSpec) -> Sp
     both = sorted(set(trained) & set(tested))
     if both:
         raise UserError(
-            f"{listing.source}: {len(both)} class(es) are in training and in test: {shorten(both)}; "
+            f"{listing.source}: {many(len(both), 'class')} {agree(len(both))} in training and in test: "
+            f"{shorten(both)}; "
             "metric learning is tested on unseen classes, so move each to one side"
         )
     ids = {name: i for i, name in enumerate((*trained, *tested))}

@@ -9,6 +9,7 @@ import numpy as np
 
 from deconfuse.data.split import Split
 from deconfuse.system.errors import UserError, invoked, shorten
+from deconfuse.system.words import agree, many
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ class Layout:
         if gone:
             names = shorten((path.relative_to(root) for path in gone), 3)
             raise UserError(
-                f"dataset {self.dataset}: {len(gone):,} of {len(files):,} images are not in {root}: {names}; "
-                "fetch and unpack it again"
+                f"dataset {self.dataset}: {len(gone):,} of {many(len(files), 'image', ',')} "
+                f"{agree(len(gone))} not in {root}: {names}; fetch and unpack it again"
             )
         found = counts(split)
         wrong = [
-            f"{part} {found[part][0]:,} images of {found[part][1]:,} classes, not {images:,} of {classes:,}"
+            f"{part} {many(found[part][0], 'image', ',')} of {many(found[part][1], 'class', ',')}, not "
+            f"{images:,} of {classes:,}"
             for part, (images, classes) in self.counts.items()
             if found[part] != (images, classes)
         ]

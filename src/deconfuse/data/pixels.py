@@ -177,6 +177,13 @@ def as_mode(image: Image.Image, mode: str) -> Image.Image:
     return upright(plain(image), image).convert(mode)
 
 
+def thumbnail(image: Image.Image, mode: str, side: int) -> Image.Image:
+    """The whole image by `as_mode`, its longer side at most `side` pixels; smaller images keep their size."""
+    image = as_mode(image, mode)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return image
+
+
 def _raw_mode(image: Image.Image) -> str:
     """Pillow's raw mode, the layout of pixels in the file; "" for a loaded image or one from no file."""
     tiles = getattr(image, "tile", None)

@@ -9,6 +9,7 @@ from deconfuse.data.images import FileImages, Inspection, unusable
 from deconfuse.data.pixels import RANGE, SKIP, Unscalable, check_upper, white_of
 from deconfuse.system.errors import UserError, one_of, shorten
 from deconfuse.system.progress import console, track
+from deconfuse.system.words import many
 
 
 def readable(images: FileImages, on_bad_image: str) -> np.ndarray:
@@ -62,7 +63,7 @@ def _all_bad(bad: list[UserError], n: int) -> UserError:
     advice = [f"mend or replace them, or {SKIP}"] if ranged < len(bad) else []
     advice += [f"{'for values below 0 ' if advice else ''}{RANGE}"] if ranged else []
     first = shorten((what for what, _, _ in parts), 3)
-    return UserError(f"{len(bad):,} of {n:,} images can't be used: {first}; {'; '.join(advice)}")
+    return UserError(f"{len(bad):,} of {many(n, 'image', ',')} can't be used: {first}; {'; '.join(advice)}")
 
 
 def too_few_bits(images: FileImages, found: dict[int, Inspection]) -> dict[int, UserError]:
@@ -104,7 +105,8 @@ def set_scales(images: FileImages, found: dict[int, Inspection]) -> None:
                 f"{images.path(top)}: {error}; set dataset.value_range=[0,1] or [0,255], as it is"
             ) from None
         console.print(
-            f"{len(rows):,} images of {sort} beyond 8 bits: 0 is black and {images.whites[sort]:g} white, "
+            f"{many(len(rows), 'image', ',')} of {sort} beyond 8 bits: 0 is black and "
+            f"{images.whites[sort]:g} white, "
             f"as the largest value is {found[top].largest:g} ({images.path(top)}); "
             "dataset.value_range=[BLACK,WHITE] says otherwise"
         )

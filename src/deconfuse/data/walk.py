@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deconfuse.data.image_files import suffixes
 from deconfuse.system.errors import shorten
+from deconfuse.system.words import many
 
 # Folders and files, in lower case, that operating systems, network drives and archive programs create. Names
 # that begin with a dot count as such too.
@@ -49,24 +50,30 @@ class Found:
         if self.left_out:
             kinds = shorten((f"{n:,} {suffix}" for suffix, n in self.left_out.most_common()), 6)
             said.append(
-                f"left out {self.left_out.total():,} files that are no images by their ending: {kinds}"
+                f"left out {many(self.left_out.total(), 'file', ',')} without an image's ending: {kinds}"
             )
         if self.tools:
             kinds = shorten((f"{n:,} in or named {name}" for name, n in self.tools.most_common()), 4)
-            said.append(f"left out {self.tools.total():,} files that other programs leave: {kinds}")
+            said.append(
+                f"left out {many(self.tools.total(), 'file', ',')} that other programs leave: {kinds}"
+            )
         if self.loose:
             said.append(
-                f"left out {len(self.loose):,} images beside the class folders: {shorten(self.loose, 3)}"
+                f"left out {many(len(self.loose), 'image', ',')} beside the class folders: "
+                f"{shorten(self.loose, 3)}"
             )
         if self.broken:
-            said.append(f"left out {len(self.broken):,} links to nothing: {shorten(self.broken, 3)}")
+            said.append(
+                f"left out {many(len(self.broken), 'link', ',')} to nothing: {shorten(self.broken, 3)}"
+            )
         if self.loops:
             said.append(
-                f"did not follow {len(self.loops):,} links to folders read already: {shorten(self.loops, 3)}"
+                f"did not follow {many(len(self.loops), 'link', ',')} to folders read already: "
+                f"{shorten(self.loops, 3)}"
             )
         for name, n in self.hidden.items():
             said.append(
-                f"left out the folder {name} with {n:,} images, as its name begins with a dot; "
+                f"left out the folder {name} with {many(n, 'image', ',')}, as its name begins with a dot; "
                 "rename it if it is a class"
             )
         return said

@@ -21,6 +21,7 @@ from deconfuse.system.arrays import map_array
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.progress import console, track
 from deconfuse.system.spelling import one_spelling
+from deconfuse.system.words import agree, many
 
 NEEDED = ("features", "labels", "split")
 OPTIONAL = ("paths",)
@@ -83,8 +84,9 @@ def _numbered(paths: list[str], parts: list[str], source: str) -> list[str]:
         names.append(name)
     renamed = [i for i, (name, path) in enumerate(zip(names, paths, strict=True)) if name != path]
     console.print(
-        f"{source}: {len(renamed)} of {len(paths)} rows have the path of an earlier one (crops of one "
-        f"image?) and get a number: paths[{renamed[0]}] is named {names[renamed[0]]}"
+        f"{source}: {len(renamed)} of {many(len(paths), 'row')} {agree(len(renamed), 'has', 'have')} the "
+        f"path of an earlier one (crops of one image?) and {agree(len(renamed), 'gets', 'get')} a number: "
+        f"paths[{renamed[0]}] is named {names[renamed[0]]}"
     )
     return names
 
@@ -197,8 +199,8 @@ def _check_shapes(place: Path, arrays: dict[str, np.ndarray]) -> None:
     for key, array in arrays.items():
         if key != "features" and array.shape != features.shape[:1]:
             raise UserError(
-                f"{place}: {key} has shape {array.shape}, for {len(features)} rows of features it must be "
-                f"({len(features)},)"
+                f"{place}: {key} has shape {array.shape}, for {many(len(features), 'row')} of features "
+                f"it must be ({len(features)},)"
             )
 
 

@@ -10,6 +10,7 @@ from deconfuse.data.walk import images_below
 from deconfuse.system.errors import UserError, one_of, shorten
 from deconfuse.system.progress import console
 from deconfuse.system.spelling import one_spelling
+from deconfuse.system.words import agree, many
 
 WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "query": "query"}
 WORDS |= {"gallery": "gallery", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
@@ -74,10 +75,12 @@ def _parts(
         )
     inside = [name for name in names if name.count("/") > 1]
     if len(inside) < len(names):
-        flat = next(name for name in names if name.count("/") == 1)
+        flat = len(names) - len(inside)
+        example = next(name for name in names if name.count("/") == 1)
         raise UserError(
-            f"{base}: {shorten(tops)} are read as splits, and {len(names) - len(inside):,} images lie in "
-            f"them without a class folder: {flat}; sort them into split/class/image, or take each as "
+            f"{base}: {shorten(tops)} are read as splits, and {many(flat, 'image', ',')} "
+            f"{agree(flat, 'lies', 'lie')} in "
+            f"them without a class folder: {example}; sort them into split/class/image, or take each as "
             "a class with dataset.layout=classes"
         )
     classes = one_spelling([name.split("/", 2)[1] for name in names], f"dataset folder in {base}")
@@ -111,7 +114,7 @@ def _as_they_say(
         kept = [i for i, part in enumerate(parts) if part != "val"]
         if len(kept) < len(parts):
             console.print(
-                f"{base}: the {len(parts) - len(kept):,} validation images are left out, as nothing is "
+                f"{base}: {many(len(parts) - len(kept), 'validation image', ',')} left out, as nothing is "
                 "chosen by them; to train on them move their classes into the folder train"
             )
     else:
@@ -123,7 +126,8 @@ def _as_they_say(
     both = sorted(train & {c for c, part in zip(classes, parts, strict=True) if part != "train"})
     if both:
         raise UserError(
-            f"{base}: {len(both)} class(es) have images both in train and to be tested: {shorten(both)}; "
+            f"{base}: {many(len(both), 'class')} {agree(len(both), 'has', 'have')} images both in train "
+            f"and to be tested: {shorten(both)}; "
             "metric learning is tested on unseen classes: dataset.layout=pooled puts the folders together "
             "and draws classes for the test (dataset.test_classes names them), or move each class to one side"
         )

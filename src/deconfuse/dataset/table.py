@@ -13,6 +13,7 @@ from deconfuse.system import csv_files
 from deconfuse.system.csv_files import Rows
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.spelling import one_spelling
+from deconfuse.system.words import agree, many
 
 COLUMNS = ("path", "label", "split")
 ARROW = (".parquet", ".pq", ".arrow", ".feather")
@@ -44,7 +45,8 @@ def load(
         (same[i],) = identities(files[i : i + 1])
     absent = [Path(path) for path, found in zip(files, same, strict=True) if found is None]
     if absent:
-        raise UserError(f"{file}: {len(absent)} image(s) are not in {base.absolute()}: {shorten(absent, 3)}")
+        what = f"{many(len(absent), 'image')} {agree(len(absent))} not in {base.absolute()}"
+        raise UserError(f"{file}: {what}: {shorten(absent, 3)}")
     return Listing(
         FileImages(files),
         one_spelling(labels, str(file)),

@@ -21,10 +21,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from deconfuse.attribution.head import Training
+from deconfuse.attribution.rows import embeddings
 from deconfuse.labels.relabel import Votes
 from deconfuse.retrieval.directions import unit
 from deconfuse.system.errors import UserError, at_least, count, one_of, within
 from deconfuse.system.progress import console, track
+from deconfuse.system.words import agree, many
 
 METHODS = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 MOST_STEPS = 1000  # the most L-BFGS iterations per fold
@@ -56,17 +58,18 @@ def suspicion(
     judged = sizes[classes] > 1
     result = np.zeros(len(training))
     if (sizes > 1).sum() > 1:
-        embeddings = unit(training.z, torch.float64).cpu().numpy()[judged]
+        z = unit(embeddings(training), torch.float64).cpu().numpy()[judged]
         _, labels = np.unique(classes[judged], return_inverse=True)
-        share = out_of_fold(embeddings, labels, min(folds, int(sizes.max())), C, seed)
+        share = out_of_fold(z, labels, min(folds, int(sizes.max())), C, seed)
         result[judged] = 1 - np.clip(quality(labels, share, method=method), 0, 1)
         result[~judged] = np.median(result[judged])
-        if not judged.all():
+        alone = int((~judged).sum())
+        if alone:
             console.print(
-                f"cleanlab: {(~judged).sum()} samples are alone in their class and cannot be judged; "
-                "they get the median suspicion"
+                f"cleanlab: {many(alone, 'sample')} {agree(alone)} alone in {agree(alone, 'its', 'their')} "
+                f"class and cannot be judged; {agree(alone, 'it gets', 'they get')} the median suspicion"
             )
-    return torch.from_numpy(result).to(training.z)
+    return torch.from_numpy(result).to(training.weight)
 
 
 def out_of_fold(

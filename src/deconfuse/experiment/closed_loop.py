@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.runs import panels
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, spread
+from deconfuse.runs.section import Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import grouped
 
@@ -27,7 +27,7 @@ COLUMNS = {"R@1": 3, "MAP@R": 3, "relabelled": 0, "left_out": 0, "wrong": 0, "br
 CELLS = ("models", *COLUMNS, *(f"{name} won back" for name in MEASURES))
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """A row for each data set, noise, loss and round, and one for clean labels; with its picture."""
     rows, pictured = [], []
     chosen = [run for run in runs if run.report["loop"]]
@@ -54,7 +54,7 @@ def parts(runs: list[Run]) -> list[Part]:
     found = frame(rows, without=("loop.rounds",))
     found = found.reindex(columns=[*(name for name in found if name not in CELLS), *CELLS])
     title, shown = "Closed loop: what relabelling wins back", panels.of_one_setting(pictured, len)
-    return [Part("closed_loop", title, found.astype(object).fillna("-"), NOTE, _draw(shown))]
+    return [Section("closed_loop", title, found.astype(object).fillna("-"), NOTE, _draw(shown))]
 
 
 def _key(run: Run) -> tuple[str, str, str, str, str]:

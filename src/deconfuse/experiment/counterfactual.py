@@ -1,7 +1,7 @@
 """Which method predicts what happens when training samples are left out."""
 
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, spread
+from deconfuse.runs.section import Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import by_seed, grouped
 
@@ -12,7 +12,7 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """A row for each data set, noise, loss, target and method with its settings."""
     chosen = [run for run in runs if run.report["counterfactual"]]
     rows = []
@@ -24,7 +24,7 @@ def parts(runs: list[Run]) -> list[Part]:
         row |= {"damping": str(damping), "models": len(models), "LDS": spread(found)}
         rows.append((first, row))
     title = "Which method predicts retraining without random subsets"
-    return [Part("counterfactual", title, frame(rows), NOTE)] if rows else []
+    return [Section("counterfactual", title, frame(rows), NOTE)] if rows else []
 
 
 def _key(run: Run) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from deconfuse.runs import panels
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, spread
+from deconfuse.runs.section import Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import FLIPPED, by_seed, grouped, natural
 from deconfuse.system.files import short_hash
@@ -28,7 +28,7 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """A row for each data set, noise, loss and detector."""
     chosen = [run for run in runs if run.report["noise"]["detector"] and not run.report["loop"]]
     chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
@@ -56,7 +56,7 @@ def parts(runs: list[Run]) -> list[Part]:
         return []
     shown = panels.of_one_setting(pictured, panels.drawn_in)
     rows.sort(key=lambda row: (row[1]["dataset"], _noise_order(row[1]["noise"]), row[1]["loss"]))
-    return [Part("detection", "Who finds flipped labels", frame(rows), NOTE, _draw(shown))]
+    return [Section("detection", "Who finds flipped labels", frame(rows), NOTE, _draw(shown))]
 
 
 def _detector(run: Run) -> tuple[str, str]:

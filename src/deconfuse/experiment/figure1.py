@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from deconfuse.runs import panels
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import MISSING, Part, spread
+from deconfuse.runs.section import MISSING, Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import GIVEN, by_seed, grouped, usual
 from deconfuse.system.files import short_hash
@@ -27,7 +27,7 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """A row for each data set and pair of losses, with its picture."""
     chosen = [run for run in runs if not run.report["loop"]]
     rows = []
@@ -48,7 +48,9 @@ def parts(runs: list[Run]) -> list[Part]:
     if not rows:
         return []
     found = frame(rows, before="pairs of models", only=("dataset", "model", "recipe"))
-    return [Part("figure1", "Figure 1: do other models make the same confusions?", found, NOTE, _draw(found))]
+    return [
+        Section("figure1", "Figure 1: do other models make the same confusions?", found, NOTE, _draw(found))
+    ]
 
 
 def overlap(first: dict[str, str], second: dict[str, str], queries: int) -> dict[str, float]:

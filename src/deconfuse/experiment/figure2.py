@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from deconfuse.retrieval.statistics import detection_curve
 from deconfuse.runs import panels
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, spread
+from deconfuse.runs.section import Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import FLIPPED, by_seed, grouped
 
@@ -25,7 +25,7 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """A row for each data set, noise, loss, N and ranking, with the curves."""
     chosen = [run for run in runs if run.report["noise"]["absolute_influence"] and not run.report["loop"]]
     chosen = [run for run in chosen if (run.choice("influence"), run.choice("target")) == ("eif", "all")]
@@ -51,7 +51,7 @@ def parts(runs: list[Run]) -> list[Part]:
     if not rows:
         return []
     title = "Figure 2: flipped samples found by EIF"
-    return [Part("figure2", title, frame(rows), NOTE, _draw(lines))]
+    return [Section("figure2", title, frame(rows), NOTE, _draw(lines))]
 
 
 def _curve(scores: pd.Series, flipped: pd.Series) -> Float[np.ndarray, " g"]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from deconfuse.retrieval.statistics import HARMFUL, most_harmful
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part
+from deconfuse.runs.section import Section
 from deconfuse.runs.takes import grouped, usual
 from deconfuse.system.errors import UserError
 
@@ -27,8 +27,8 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
-    """One part per data set whose runs explain one model by both methods and have reports with images."""
+def sections(runs: list[Run]) -> list[Section]:
+    """One section per data set whose runs explain one model by both methods and have reports with images."""
     drawn = [run for run in runs if (run.folder / "report" / "thumbs").exists()]
     drawn = [run for run in drawn if run.choice("influence") in METHODS]
     drawn = [run for run in drawn if run.choice("target") in ("all", "pairs")]
@@ -58,7 +58,7 @@ def parts(runs: list[Run]) -> list[Part]:
             ]
             title = f"Figure 3: most harmful samples by EIF and by IF, {dataset}"
             picture = _picture([runs_of[method] for method in METHODS]) if five["eif"] else None
-            found.append(Part(f"figure3_{dataset}", title, pd.DataFrame(rows), NOTE, picture))
+            found.append(Section(f"figure3_{dataset}", title, pd.DataFrame(rows), NOTE, picture))
             break
     return found
 

@@ -1,7 +1,7 @@
 """Corrected labels: the model before and after them, over seeds."""
 
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, spread
+from deconfuse.runs.section import Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import by_seed, grouped
 
@@ -15,7 +15,7 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """A row for each setting and file, R@1 and MAP@R before and after, and what became of the confusions."""
     chosen = [run for run in runs if run.report["corrections"]]
     rows = []
@@ -30,4 +30,4 @@ def parts(runs: list[Run]) -> list[Part]:
         for fate in ("vanished", "appeared", "moved"):
             row[fate] = spread([each[fate] for each in found], 1)
         rows.append((alike[0], row))
-    return [Part("relabels", "Corrected labels, before and after", frame(rows), NOTE)] if rows else []
+    return [Section("relabels", "Corrected labels, before and after", frame(rows), NOTE)] if rows else []

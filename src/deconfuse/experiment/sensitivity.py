@@ -9,7 +9,7 @@ from matplotlib.ticker import SymmetricalLogLocator
 from deconfuse.runs import panels
 from deconfuse.runs.comparison import share_apart
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, spread
+from deconfuse.runs.section import Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import by_seed, grouped, natural
 
@@ -33,7 +33,7 @@ class Point:
     aps: dict[int, float]
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """A row for each data set, noise, loss, method, knob and rate, with its picture, where one was turned."""
     chosen = [run for run in runs if run.report["retrain"] and run.choice("influence") in KNOBS]
     chosen = [run for run in chosen if run.choice("target") == "pairs" and _knob(run) is not None]
@@ -64,7 +64,7 @@ def parts(runs: list[Run]) -> list[Part]:
     title = "How the answer depends on EIF's radius, IF's damping and the rate of retraining"
     shown = panels.of_one_setting(pictured, len)
     shown = dict(sorted(shown.items(), key=lambda item: natural(str(item[0]))))
-    return [Part("sensitivity", title, frame(rows), NOTE, _draw(shown))] if rows else []
+    return [Section("sensitivity", title, frame(rows), NOTE, _draw(shown))] if rows else []
 
 
 def _by_size(run: Run) -> float | None:

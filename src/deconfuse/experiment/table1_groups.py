@@ -2,7 +2,7 @@
 
 from deconfuse.runs.comparison import changes, improvements, retrained
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, median_of
+from deconfuse.runs.section import Section, median_of
 
 # Table 1 of Liu et al. (NeurIPS 2022), CUB200: M -> improvement of EIF over IF, p.
 PAPER = {
@@ -20,13 +20,13 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """The table of methods against each other, and of each method's own change of d."""
     chosen = retrained(runs, "groups.csv")
     table = improvements(chosen, "classes", PAPER, _cells)
     title = "Table 1, groups: does retraining by EIF move whole classes' confusions further apart?"
     return [
-        *([Part("table1_groups", title, table, NOTE)] if len(table) else []),
+        *([Section("table1_groups", title, table, NOTE)] if len(table) else []),
         *changes(chosen, "table1_groups_methods", "Change of d of the confusion groups after retraining"),
     ]
 

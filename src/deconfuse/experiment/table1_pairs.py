@@ -2,7 +2,7 @@
 
 from deconfuse.runs.comparison import changes, improvements, middle, retrained
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, median_of
+from deconfuse.runs.section import Section, median_of
 
 # Table 1 of Liu et al. (NeurIPS 2022), CUB200: K -> improvement of EIF over IF, p.
 PAPER = {
@@ -23,13 +23,13 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """The table of methods against each other, and of each method's own change of d."""
     chosen = retrained(runs, "confusions.csv")
     table = improvements(chosen, "pairs", PAPER, _cells)
     title = "Table 1, confusion pairs: does retraining by EIF move them further apart?"
     return [
-        *([Part("table1_pairs", title, table, NOTE)] if len(table) else []),
+        *([Section("table1_pairs", title, table, NOTE)] if len(table) else []),
         *changes(chosen, "table1_pairs_methods", "Change of d of the confusion pairs after retraining"),
     ]
 

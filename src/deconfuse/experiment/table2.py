@@ -1,7 +1,7 @@
 """Table 2: how often flipped samples are recommended their true label."""
 
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import MISSING, Part, spread
+from deconfuse.runs.section import MISSING, Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import FLIPPED, by_seed, grouped, usual
 
@@ -25,7 +25,7 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """A row for each data set, noise and loss."""
     chosen = [run for run in runs if run.choice("influence") == "eif" and run.choice("detector") == "knn"]
     chosen = [run for run in chosen if run.choice("target") == "all" and not run.report["loop"]]
@@ -44,7 +44,7 @@ def parts(runs: list[Run]) -> list[Part]:
                     row["paper, CUB200, CARS196, InShop"] = PAPER.get((noise, loss), "-")
                     rows.append(((some or here)[0], row))
     title = "Table 2: recommended labels that are right"
-    return [Part("table2", title, frame(rows), NOTE)] if rows else []
+    return [Section("table2", title, frame(rows), NOTE)] if rows else []
 
 
 def _ratio(run: Run) -> str:

@@ -1,7 +1,7 @@
 """Table 3: seconds of detection and of recommendation."""
 
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, spread
+from deconfuse.runs.section import Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import by_seed, grouped, usual
 
@@ -17,7 +17,7 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """A row for each data set and method, of runs with experiment=table3."""
     chosen = [run for run in runs if run.choice("experiment") == "table3" and run.choice("target") == "all"]
     rows = []
@@ -33,7 +33,7 @@ def parts(runs: list[Run]) -> list[Part]:
         row["recommendation"] = spread([each["relabelling"] for each in times], 2)
         rows.append((alike[0], {**row, "paper, CUB200": PAPER.get(method, "-")}))
     title = "Table 3: seconds of detection and of recommendation"
-    return [Part("table3", title, frame(rows), NOTE)] if rows else []
+    return [Section("table3", title, frame(rows), NOTE)] if rows else []
 
 
 def _key(run: Run) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Table 5: training classes with relabel suggestions, by the labels that are suggested."""
 
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, spread
+from deconfuse.runs.section import Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import GIVEN, by_seed, grouped, usual
 
@@ -20,7 +20,7 @@ NOTE = (
 )
 
 
-def parts(runs: list[Run]) -> list[Part]:
+def sections(runs: list[Run]) -> list[Section]:
     """A row for each data set, loss, detector and rule."""
     chosen = [run for run in runs if not run.report["loop"]]
     chosen = [run for run in chosen if (run.choice("target"), run.choice("influence")) == ("all", "eif")]
@@ -35,7 +35,7 @@ def parts(runs: list[Run]) -> list[Part]:
             row["merges: precision"] = _merge(models, suggested, "precision")
             rows.append((alike[0], {**row, "recall": _merge(models, suggested, "recall")}))
     title = "Table 5: training classes with relabel suggestions"
-    return [Part("table5", title, frame(rows), NOTE)] if rows else []
+    return [Section("table5", title, frame(rows), NOTE)] if rows else []
 
 
 def _merge(runs: list[Run], suggested: str, name: str) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from deconfuse.attribution.head import Sides, Targets, Training, loss_change
 from deconfuse.attribution.network import Network, score_groups
 from deconfuse.attribution.rows import score_chunks
+from deconfuse.compute.exp_sums import Sums, by_operators, chosen
 from deconfuse.retrieval.confusion import distance, mean_distance, mean_distance_gradient
 from deconfuse.system.errors import UserError, at_least, count, flag, number
 from deconfuse.system.linear_algebra import factorise
@@ -71,11 +72,13 @@ def scores(
     path: Path = Sphere(),
     n_theta: int = 1,
     normalise: bool = True,
+    one_pass: bool | str = "auto",
     seed: int = 0,
 ) -> Float[Tensor, "g n"]:
     """EIF of every training sample on every group.
 
     path: from theta_0 to theta_max and theta_min. n_theta: 1 (theta_max), 2 (and theta_min) or more.
+    one_pass: whether the losses after a move are computed by compiled code, see `compute.exp_sums.chosen`.
     Raises UserError for n_theta beyond the dimension of the space that d depends on, and beyond 2 where
     theta is more than the head.
     """
@@ -86,6 +89,7 @@ def scores(
     if isinstance(training, Network):
         return _of_network(training, targets, path, n_theta, normalise)
     scale = training.weight.norm().item()
+    sums = _sums(training, targets, n_theta, one_pass)
 
     def score(sides: Sides) -> Callable[[slice, Training], Tensor]:
         space = Space.of(training, sides)
@@ -97,13 +101,22 @@ def scores(
         def of(rows: slice, part: Training) -> Tensor:
             total = torch.zeros((), dtype=part.z.dtype, device=part.z.device)
             for move, weight in zip(moves, weights, strict=True):
-                change = loss_change(part, sides.features, move.to(part.z.dtype))
+                change = loss_change(part, sides.features, move.to(part.z.dtype), sums)
                 total = total + weight[:, None].to(change.dtype) * change
             return total
 
         return of
 
     return score_chunks(training, targets, "eif", score)
+
+
+def _sums(training: Training, targets: Targets, n_theta: int, one_pass: bool | str) -> Sums:
+    """What computes the sums of exponentials: torch's operators, or compiled code where that pays."""
+    plain = training.weight.dtype != torch.float32 or not training.bounded
+    sides = 2 * max(map(len, targets.groups), default=1)
+    terms = float(len(targets)) * n_theta * len(training) * (1 if plain else len(training.proxies))
+    found = chosen(one_pass, training.weight.device, terms, sides)
+    return by_operators if plain else found
 
 
 def _weight(space, move: Tensor, normalise: bool) -> Float[Tensor, " b"]:

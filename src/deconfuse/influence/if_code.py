@@ -69,11 +69,12 @@ def lissa(
     for _ in range(epochs):
         for start in range(0, n, batch):
             rows = slice(start, start + batch)
-            phi = training.features[rows]  # (t, D)
+            phi, z = training.some(rows)  # (t, D), (t, m)
             t, labels = len(phi), training.labels[rows]
             s = torch.einsum("bmd,td->btm", h, phi)
-            z = training.z[rows].repeat(len(v), 1)
-            bent = hessian_product_z(training, z, s.flatten(0, 1), labels.repeat(len(v))).view_as(s)
+            bent = hessian_product_z(
+                training, z.repeat(len(v), 1), s.flatten(0, 1), labels.repeat(len(v))
+            ).view_as(s)
             h = v + (1 - damping) * h - torch.einsum("btm,td->bmd", bent, phi) / (t * scale)
             if not torch.isfinite(h).all():
                 raise UserError(

@@ -1,4 +1,4 @@
-"""Which training labels a file corrects: what it asks for, matched with the training set."""
+"""Read the corrected labels that a file gives, and match them with the training set."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,12 +15,16 @@ from deconfuse.labels import decisions
 from deconfuse.system.errors import UserError, shorten, within
 from deconfuse.system.files import unguarded
 from deconfuse.system.spelling import Names, same_path, same_word
+from deconfuse.system.words import agree, many
 
 
 @dataclass(frozen=True)
 class Source:
-    """file: what `decisions.asked` reads; None: no corrections. min_vote: the least vote_recommended of the
-    rows of a relabels.csv that count, in [0, 1]."""
+    """The settings under relabels=.
+
+    file: a file that `decisions.asked` reads; None: no label is corrected. min_vote: a row of a relabels.csv
+    counts if its vote_recommended is at least this, in [0, 1].
+    """
 
     file: str | None
     min_vote: float
@@ -31,8 +35,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Corrections:
-    """What a file corrects. given: the labels before; noisy: the corrected ones; evidence (n,): why, as text,
-    "" where the label stays; already: how many corrections asked for the label that is there."""
+    """The corrections of a file, matched with the training set.
+
+    given: the labels before the corrections; noisy: the labels after them; evidence (n,): the reason for each
+    correction as text, "" for labels that stay; already: how many corrections give the label that the sample
+    has already.
+    """
 
     file: str
     given: NoisyLabels
@@ -42,16 +50,16 @@ class Corrections:
 
     @property
     def changed(self) -> Bool[np.ndarray, " n"]:
-        """Where the label is another than before."""
+        """True for samples whose label was corrected."""
         return self.given.labels != self.noisy.labels
 
 
 def read(source: Source, split: Split, noisy: NoisyLabels) -> Corrections | None:
     """The file's corrections of these labels; None without a file.
 
-    A sample is known by its path and, where the file says it, by the label it had; both may be spelt in
-    another way than in the data (`spelling`). Raises UserError for what does not fit the training set, and
-    where no label would change.
+    A sample is identified by its path and, if the file has it, by the label that it had; both may be spelt
+    differently from the data (`system.spelling`). Raises UserError if the file does not fit the training set,
+    or if no label would change.
     """
     if source.file is None:
         return None
@@ -64,23 +72,23 @@ def read(source: Source, split: Split, noisy: NoisyLabels) -> Corrections | None
     evidence[~changed] = ""
     already = len(np.unique(rows)) - int(changed.sum())
     if not changed.any():
-        had = f"all {already} labels it gives are there already" if already else "it gives no label"
+        had = f"it gives {many(already, 'label')}, there already" if already else "it gives no label"
         raise UserError(
             f"{file}: nothing to change: {had}; run without relabels=, or lower relabels.min_vote"
         )
     if len(np.unique(corrected)) < 2:
         raise UserError(f"{file}: all training samples would be of one class; correct fewer labels")
-    # Without noise= nobody knows what is right: a correction is then no flipped label.
+    # Without noise= the true labels are unknown, so that a corrected label is not taken for a flipped one.
     clean = noisy.clean if noisy.flipped.any() else corrected
     return Corrections(str(file), noisy, NoisyLabels(corrected, clean), evidence, already)
 
 
 def _spelt_as_here(asked: pd.DataFrame, file: Path, split: Split) -> pd.DataFrame:
-    """What is asked, with the data's own spelling of each path and class that it has.
+    """The corrections with each path and class spelt as in the data, where the data has it.
 
-    A plain list, which says of no sample which label it has, may be typed by hand or copied from a run's
-    table: a cell that begins with ' is the name as it stands, or else without that guard; UserError where
-    both are there.
+    A plain list, which does not give the samples' present labels, may be typed by hand or copied from a run's
+    table. A cell of it that begins with ' is therefore looked up as it is, and then without the '; UserError
+    if the data has both names.
     """
     paths = Names([*split.train.names, *split.query.names, *split.gallery.names], same_path)
     classes = Names(split.class_names, same_word)
@@ -107,7 +115,7 @@ def _spelt_as_here(asked: pd.DataFrame, file: Path, split: Split) -> pd.DataFram
 def match(
     asked: pd.DataFrame, file: Path, split: Split, current: Int[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:
-    """(training rows, class ids to give) of what is asked; UserError, naming a sample, where it can't be."""
+    """(training rows, class ids to give) of the corrections; UserError, naming a sample, if one can't be."""
     rows = {name: i for i, name in enumerate(split.train.names)}
     ids = {name: i for i, name in enumerate(split.class_names)}
     unknown = [path for path in asked["path"] if path not in rows]
@@ -132,7 +140,8 @@ def match(
     ]
     if other:
         raise UserError(
-            f"{file}: {len(other)} sample(s) have another label than when they were looked at: "
+            f"{file}: {many(len(other), 'sample')} {agree(len(other), 'has', 'have')} another label than "
+            "at the review: "
             f"{shorten(other, 2)}; give the dataset=, noise= and seed= of the run that was reviewed"
         )
     given: dict[int, int] = {}
@@ -144,7 +153,7 @@ def match(
 
 
 def _unknown(paths: list[str], split: Split) -> str:
-    """Why a path is not found: it is a test sample, or it is like one that is there."""
+    """The message about unknown paths: they are test samples, or similar to paths that exist."""
     tested = set(split.query.names) | set(split.gallery.names)
     if paths[0] in tested:
         return f"{paths[0]} is a test sample; only training labels are corrected, so take it off the list"
@@ -152,7 +161,8 @@ def _unknown(paths: list[str], split: Split) -> str:
     alike = [name for name in split.train.names if name.rpartition("/")[2] == last]
     near = alike[:1] or difflib.get_close_matches(paths[0], split.train.names[:20000], n=1)
     hint = f"did you mean {near[0]}?" if near else f"they are named like {split.train.names[0]}"
-    return f"{len(paths)} path(s) are in no training set of this data: {shorten(paths, 2)}; {hint}"
+    what = f"{many(len(paths), 'path')} {agree(len(paths))} in no training set of this data"
+    return f"{what}: {shorten(paths, 2)}; {hint}"
 
 
 def _near(name: str, classes: Iterable[str]) -> str:

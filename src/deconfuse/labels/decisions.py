@@ -1,4 +1,4 @@
-"""What a review decided, read from a file: where a person agrees with the model, and which labels to give.
+"""Read what a reviewer decided: where they agree with the model, and which labels they give.
 
 A decisions file is JSON, as the report's page exports it, or CSV. Labels to give may also come from a run's
 relabels.csv, from a clean_list.csv, or from a plain list of path and label. In CSVs that a run or the report
@@ -20,17 +20,17 @@ from deconfuse.system.files import unguarded
 
 FORMAT = 1
 PAIR_KINDS = ("confusion", "mis_similar")
-PAIR_DECISIONS = ("agree", "disagree", "unsure")  # with the model, that the two look alike, or do not
-LABEL_DECISIONS = (
-    "accept",
-    "reject",
-    "other",
+PAIR_DECISIONS = (
+    "agree",
+    "disagree",
     "unsure",
-)  # the label recommended; other: neither it nor the old
+)  # with the model, that a confused pair looks alike or a mis-similar does not
+# accept: the recommended label is right; reject: the present one is; other: neither is.
+LABEL_DECISIONS = ("accept", "reject", "other", "unsure")
 PAIR = ("kind", "query", "neighbour", "query_class", "neighbour_class", "decision")
 LABEL = ("path", "class", "decision", "label", "recommended", "vote")
 ASKED = ("path", "class", "label", "evidence")
-# Which columns tell what a CSV is; the first that are all there.
+# The columns of each kind of CSV; a file is of the first kind whose columns it has.
 FORMS = {
     "decisions": ("kind", "path", "class", "decision"),
     "clean list": ("path", "old_label", "new_label"),
@@ -41,8 +41,11 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Review:
-    """One reviewer's file: run, the reviewed run's name ("": not said); pairs and labels, with the columns
-    PAIR and LABEL, in the file's order; vote is NaN where there is none."""
+    """One reviewer's file.
+
+    run: the name of the reviewed run, "" if the file does not give it. pairs, labels: with the columns PAIR
+    and LABEL, in the file's order; vote is NaN where the file has none.
+    """
 
     file: Path
     run: str
@@ -51,7 +54,7 @@ class Review:
 
 
 def read(file: Path) -> Review:
-    """A decisions file; UserError, naming the file and the place in it, where it is none."""
+    """Read a decisions file; UserError, naming the file and the place in it, if it is not one."""
     if file.suffix.lower() != ".json":
         form, rows = table(file)
         if form != "decisions":
@@ -67,18 +70,18 @@ def read(file: Path) -> Review:
 
 
 def _run(rows: list[tuple[str, dict[str, str]]]) -> str:
-    """What the column run of a CSV says; "" where there is none, or several are in one file."""
+    """The run that a CSV's column run names; "" if there is no such column, or if it names several runs."""
     named = {row.get("run", "") for _, row in rows}
     return named.pop() if len(named) == 1 else ""
 
 
 def asked(file: Path, min_vote: float) -> pd.DataFrame:
-    """The labels that a file asks for, as text in the columns ASKED; class is "" where the file does not say
+    """The labels that a file gives, as text in the columns ASKED; class is "" where the file does not say
     which label the sample has.
 
-    Decisions give `label` where they say other, and `label`, else `recommended`, where they say accept; other
-    without a label says that the label is wrong, and asks for none. Of a run's relabels.csv the rows count
-    whose vote_recommended is at least min_vote, in [0, 1].
+    The decision other gives `label`, and none if that is empty: then only the present label is known to be
+    wrong. The decision accept gives `label`, or `recommended` if that is empty. Of a run's relabels.csv those
+    rows count whose vote_recommended is at least min_vote, in [0, 1].
     """
     if file.suffix.lower() == ".json":
         return _accepted(read(file))
@@ -108,9 +111,10 @@ def _accepted(review: Review) -> pd.DataFrame:
 
 
 def table(file: Path) -> tuple[str, list[tuple[str, dict[str, str]]]]:
-    """(which of FORMS, (place, row) of every line of a CSV that is not empty); UserError where it is none.
+    """(kind, rows) of a CSV: which of FORMS it is, and (place, row) of each line that is not empty.
 
-    Columns are known by their names in small letters; `csv_files.read` says what is read.
+    UserError if it is of no known kind. Names of columns are compared in small letters; `csv_files.read` says
+    what is read.
     """
     rows = csv_files.read(file)
     header = [word.casefold() for word in rows.header]
@@ -152,7 +156,7 @@ def _json(file: Path) -> dict:
 
 
 def _plain(rows: list[tuple[str, bool, object]]) -> Iterator[tuple[str, dict[str, str]]]:
-    """JSON's entries as a CSV has them: all text, a label's kind said, a pair's query under path."""
+    """The entries of a JSON file as rows of a CSV: all values are text, and a pair's query is its path."""
     for place, is_label, entry in rows:
         if not isinstance(entry, dict):
             raise UserError(f"{place}: not an object of names and values; export it again from the report")
@@ -187,7 +191,7 @@ def _review(file: Path, run: str, rows) -> Review:
 
 
 def _once(file: Path, things: list[tuple], decided: list) -> None:
-    """Raise UserError where one thing was decided in two ways."""
+    """Raise UserError if there are two different decisions on the same thing."""
     seen: dict[tuple, object] = {}
     for thing, decision in zip(things, decided, strict=True):
         if seen.setdefault(thing, decision) != decision:
@@ -218,7 +222,7 @@ def _filled(place: str, row: dict[str, str], *names: str) -> list[str]:
 
 def _number(place: str, name: str, text: str) -> float:
     try:
-        # A comma, as spreadsheets of some countries write it; rounded, as a sum of float32 may pass 1.
+        # Some spreadsheets write a decimal comma. Rounded, because a sum of float32 votes may exceed 1.
         value = round(float(text.replace(",", ".")), 6)
     except ValueError:
         raise UserError(f"{place}: {name}={text} is not a number") from None

@@ -1,4 +1,4 @@
-"""What corrected labels change: the model of the labels before, beside the one of the corrected labels."""
+"""Compare the model trained on corrected labels with the one trained on the labels before."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -9,8 +9,9 @@ import pandas as pd
 from deconfuse.attribution.look import Seen, Subject, look
 from deconfuse.data.split import Split
 from deconfuse.labels.corrections import Corrections
-from deconfuse.retrieval.confusion import Queries, distance
+from deconfuse.retrieval.confusion import distance
 from deconfuse.retrieval.metrics import MEASURES
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system.progress import console
 from deconfuse.training.train import Start, another
 
@@ -23,7 +24,7 @@ TABLE = (  # the columns of changes.csv
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a file corrected, the models of the labels before and of the corrected ones, and changes.csv."""
+    """The corrections, the models trained on the labels before and after them, and the table changes.csv."""
 
     corrections: Corrections
     before: Seen
@@ -38,10 +39,10 @@ def before(
     folder: Path,
     settings: dict | None = None,
 ) -> Seen | None:
-    """The model of the labels before, found or trained in its own folder from the same start; looked at.
+    """Find or train the model of the labels before, from the same initial weights, and measure it.
 
-    None without corrections. settings: what its weights depend on, as a run without corrections would say
-    (see find_or_train).
+    None without corrections. folder: its own. settings: what its weights depend on, as in a run without
+    corrections (see find_or_train).
     """
     if corrections is None:
         return None
@@ -51,14 +52,14 @@ def before(
 
 
 def changes(before: Seen, after: Seen, split: Split) -> pd.DataFrame:
-    """changes.csv: the queries whose confusion is another one now, by their fate, then closest first.
+    """changes.csv: the queries whose confusion differs between the models, by change, then by distance.
 
-    vanished: confused before only; appeared: after only; moved: taken for another wrong class than before.
+    vanished: confused only before; appeared: confused only after; moved: confused with different classes.
 
         R@1 after - R@1 before = (vanished - appeared) / queries
 
-    over the queries that count in R@1. The distances are of the pair before, or, where there was none, of the
-    one after; in both models.
+    over the queries that count in R@1. The distances are those of one pair in both models: of the pair
+    before, or of the pair after if the query was not confused before.
     """
     old, new = (
         dict(zip(seen.confusions.query.tolist(), seen.confusions.neighbour.tolist(), strict=True))
@@ -105,21 +106,21 @@ def _between(test: Queries, query: int, neighbour: int) -> float:
 def compare(
     corrections: Corrections | None, before: Seen | None, after: Seen, split: Split
 ) -> Comparison | None:
-    """What the corrections changed on the test side; None without corrections."""
+    """The changes on the test side; None without corrections."""
     if corrections is None:
         return None
     return Comparison(corrections, before, after, changes(before, after, split))
 
 
 def tables(comparison: Comparison | None) -> dict[str, pd.DataFrame]:
-    """changes.csv; none without corrections."""
+    """The table changes.csv by its name; no table without corrections."""
     return {} if comparison is None else {"changes.csv": comparison.changes}
 
 
 def report(comparison: Comparison | None) -> dict | None:
-    """What metrics.json says: how many labels were changed, whether rightly, and the models before and after.
+    """The entry of metrics.json: how many labels were changed, how many rightly, and both models' measures.
 
-    right and wrong are None without noise=; None at all without corrections.
+    right and wrong are None without noise=. The whole entry is None without corrections.
     """
     if comparison is None:
         return None
@@ -146,7 +147,7 @@ def _measures(seen: Seen) -> dict[str, float]:
 
 
 def _class_pairs(rows: pd.DataFrame, end: str, most: int = 3) -> list[dict]:
-    """The unordered class pairs of most rows, with how many; ties by name."""
+    """The `most` frequent unordered class pairs with their number of confusions; ties by name."""
     both = zip(rows["query_class"], rows[f"class_{end}"], strict=True)
     counts = Counter(tuple(sorted(pair)) for pair in both)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]

@@ -1,8 +1,9 @@
-"""What a model says about labels through three views at several times of its training, as one vote.
+"""Combine three views of a model, at several checkpoints, into one vote on each label.
 
-The neighbours' vote is blind to what a class looks like elsewhere, the head to what lies next to a sample;
-the embeddings are drawn towards wrong labels that the head has learnt, the backbone's features less so; early
-in training little has been learnt, late too much. Their errors differ, so the plain mean of all is safe.
+The neighbours' vote does not see what the rest of a class looks like, and the head does not see what lies
+next to a sample. Embeddings move towards wrong labels that the head has learnt, the backbone's features
+less so. Early checkpoints have learnt little, late ones have learnt wrong labels too. The errors of these
+views differ, so their unweighted mean is more often right than each of them.
 """
 
 import functools
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deconfuse.attribution.head import Training, class_cosines, classes_of
+from deconfuse.attribution.rows import embeddings
 from deconfuse.labels.relabel import TILE_BYTES, Votes, vote
 
 SCALE = 10.0  # of the cosines in the head's softmax: below the losses' own, which saturate on what they fit
@@ -36,25 +38,27 @@ def evidence(
     labels are kept; tile: samples at a time (by memory).
     """
     sides = list(sides)
-    given = sides[0].labels if labels is None else labels
+    given, device = sides[0].labels if labels is None else labels, sides[0].weight.device
+    given = given.to(device)
     votes = [
-        [vote(x, side.labels, k, voters=who, unit=True) for x in (side.z, side.features)]
+        [_vote(x, side, k, who) for x in (embeddings(side), side.features)]
         for side, who in zip(sides, voters or [None] * len(sides), strict=True)
     ]
     c = classes_of(sides[0])
     kept = min(KEPT, c)
     classes = torch.empty(len(given), kept, dtype=torch.long, device=given.device)
-    # A side in float64, as one of nearly one direction is, makes the whole sum one of float64.
-    dtype = functools.reduce(torch.promote_types, (side.z.dtype for side in sides))
-    share = sides[0].z.new_empty(len(given), kept, dtype=dtype)
-    own = sides[0].z.new_empty(len(given), dtype=dtype)
+    # If one side is in float64, as for embeddings of nearly one direction, the sum is in float64.
+    dtype = functools.reduce(torch.promote_types, (side.weight.dtype for side in sides))
+    share = torch.empty(len(given), kept, dtype=dtype, device=device)
+    own = torch.empty(len(given), dtype=dtype, device=device)
     tile = tile or max(1, TILE_BYTES // (8 * c))
     for start in range(0, len(given), tile):
         rows = slice(start, start + tile)
         total = share.new_zeros(len(given[rows]), c)
         for side, pair in zip(sides, votes, strict=True):
             for one in pair:  # a neighbour's share is its label's, so equal labels write equal numbers
-                total += torch.zeros_like(total).scatter_(1, one.classes[rows], one.share[rows].to(dtype))
+                which = one.classes[rows].to(device)
+                total += torch.zeros_like(total).scatter_(1, which, one.share[rows].to(device, dtype))
             total += F.softmax(SCALE * class_cosines(side, rows), dim=1)
         total /= 3 * len(sides)
         share[rows], classes[rows] = total.topk(kept, dim=1)
@@ -62,10 +66,16 @@ def evidence(
     return Votes(classes, share, own)
 
 
+def _vote(x: Float[Tensor, "n d"], side: Training, k: int, voters: Bool[Tensor, " n"] | None) -> Votes:
+    """Algorithm 1's vote where the rows lie, which may be on the CPU if the device's memory is too small."""
+    voters = None if voters is None else voters.to(x.device)
+    return vote(x, side.labels.to(x.device), k, voters=voters, unit=True)
+
+
 def odds(votes: Votes, labels: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
     """(label, log P(label) - log P(labels)): the most likely other label, and the log-odds for it, nats.
 
-    > 0 where it is more likely than the label given; votes.own are those of `labels`.
+    > 0 if it is more likely than the label in `labels`, whose votes are votes.own.
     """
     label, share = votes.best_but(labels)
     tiny = torch.finfo(share.dtype).tiny

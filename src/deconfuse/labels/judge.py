@@ -1,4 +1,4 @@
-"""Ask a detector how suspicious each training label is, and the neighbours which label they vote for."""
+"""Compute the neighbours' votes on each training label, and the detector's suspicion of it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -8,39 +8,53 @@ from torch import Tensor
 
 from deconfuse.attribution.attribute import takes_earlier
 from deconfuse.attribution.head import Training
-from deconfuse.attribution.rows import embeddings, in_float64, is_narrow
+from deconfuse.attribution.look import Frozen
+from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.scores import acting
-from deconfuse.labels.relabel import Judgement, Votes, candidates, vote, vote_on
+from deconfuse.compute.placement import exact, fits
+from deconfuse.labels.relabel import (
+    NEIGHBOUR_BYTES,
+    Judgement,
+    Votes,
+    candidates,
+    neighbourhood,
+    vote,
+    vote_on,
+)
 
 
+@exact()
 def votes(training: Training, influence: Float[Tensor, "g n"], k: int | None, most: int | None) -> Votes:
-    """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful."""
-    if most is None:
-        return vote(embeddings(training), training.labels, k, unit=True)
-    asked = candidates(acting(influence).mean, most)
-    return vote_on(asked, embeddings(training), training.labels, k, unit=True)
+    """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful.
+
+    They are counted on the side's device if its memory holds them, and are returned on the CPU.
+    """
+    z, labels = embeddings(training), training.labels
+    if most is not None:
+        asked = candidates(acting(influence).mean, most).to(z.device)
+        return vote_on(asked, z, labels, k, unit=True).cpu()
+    if not fits(NEIGHBOUR_BYTES * len(z) * min(len(z), k or neighbourhood(labels)), z.device):
+        z, labels = z.cpu(), labels.cpu()
+    return vote(z, labels, k, unit=True).cpu()
 
 
+@exact()
 def judge(
     detector: Callable,
-    training: Training,
+    frozen: Frozen,
     influence: Float[Tensor, "g n"],
     votes: Votes,
-    earlier: Iterator[Training],
+    earlier: Iterator[Frozen],
 ) -> Judgement:
-    """The detector's suspicion, and the labels it recommends: by default those of votes, Algorithm 1's.
+    """The detector's suspicion and the labels that it recommends, or else those that Algorithm 1's votes do.
 
-    earlier: the training side at the checkpoints kept, for a detector whose signature has that word.
+    earlier: the checkpoints kept, frozen, for a detector whose signature has that word. Where embeddings have
+    nearly one direction, the detector is given them in float64. All that is returned is on the CPU.
     """
-    dtype = training.weight.dtype
-    more = {"earlier": map(_precise, earlier)} if takes_earlier(detector) else {}
-    found = detector(_precise(training), influence, votes, **more)
+    dtype = frozen.training.weight.dtype
+    more = {"earlier": (past.precise for past in earlier)} if takes_earlier(detector) else {}
+    found = detector(frozen.precise, influence, votes, **more)
     if not isinstance(found, Judgement):
-        return Judgement(found.to(dtype), votes)
+        return Judgement(found.to(dtype).cpu(), votes)
     own = replace(found.votes, share=found.votes.share.to(dtype), own=found.votes.own.to(dtype))
-    return Judgement(found.suspicion.to(dtype), own)
-
-
-def _precise(training: Training) -> Training:
-    """The side in float64 if its embeddings have nearly one direction."""
-    return in_float64(training) if is_narrow(training) else training
+    return Judgement(found.suspicion.to(dtype).cpu(), own.cpu())

@@ -1,8 +1,9 @@
-"""Relabel, leave out what the evidence speaks against, train again from scratch, and see what it won back.
+"""Relabel samples, leave out doubtful ones, train again from scratch, and measure what that wins back.
 
-Every round decides anew for each sample of the labels given, with the evidence of all models so far: a model
-believes the labels that it was trained with, so the latest alone would make its own errors grow. An even vote
-speaks for the label given, as most labels are right: samples of classes that look alike are not thrown away.
+Each round decides for every sample between the label given and another one, by the evidence of all models
+so far. The evidence of the latest model alone would repeat its errors, as a model reproduces the labels
+that it was trained with. If the evidence is even, the label given stays, because most labels are right; so
+samples of classes that look alike are not left out.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import torch
 
 from deconfuse.attribution.head import Training
 from deconfuse.attribution.look import Seen, Subject, earlier_sides, look
+from deconfuse.compute.placement import exact
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.labels.evidence import evidence, odds
@@ -31,10 +33,12 @@ from deconfuse.training.train import Start, another
 
 @dataclass(frozen=True)
 class Relabelling:
-    """rounds: of relabelling and training, 0 for none. sure: in [0.5, 1), the least probability of another
-    label, beside that of the label given, at which it is taken; from half of its log-odds to there, which is
-    0.75 for 0.9, the sample is left out.
-    clean: also train on the labels before noise= flipped them, to say what share was won back.
+    """The settings under loop=.
+
+    rounds: how often is relabelled and trained, 0 for not at all. sure: in [0.5, 1); another label is given
+    if s = P(other) / (P(other) + P(given)) is at least this, and the sample is left out if the log-odds of
+    s are more than half of those of `sure` (s > 0.75 for sure = 0.9). clean: also train on the labels
+    before noise= flipped them, to measure what share of the loss is won back.
     """
 
     rounds: int
@@ -48,8 +52,10 @@ class Relabelling:
 
 
 def allowed(plan: Relabelling, candidates: int | None, model: Embedder) -> None:
-    """Raise UserError where rounds, in which all samples vote on all and the embeddings are trained again,
-    are asked for with candidates, or with embeddings that are given."""
+    """Raise UserError if rounds are asked for with candidates, or with embeddings that are not trained.
+
+    In a round all samples vote on all, and the embeddings are trained again.
+    """
     if plan.rounds and model.embeds:
         raise UserError(
             f"loop.rounds={plan.rounds} trains embeddings again, which model=as_is takes as they are; take "
@@ -64,8 +70,11 @@ def allowed(plan: Relabelling, candidates: int | None, model: Embedder) -> None:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a round trains with: labels (n,), left_out (n,) of training, and evidence (n,) in [0, 1], which is
-    P(chosen) / (P(given) + P(best alternative)); chosen is the one of these two that `labels` has."""
+    """The labels of a round. labels (n,): class ids; left_out (n,): True for samples left out of training.
+
+    evidence (n,): P(chosen) / (P(given) + P(best alternative)), in [0, 1], where chosen is the one of these
+    two labels that `labels` has.
+    """
 
     labels: np.ndarray
     left_out: np.ndarray
@@ -74,7 +83,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model: the training side at its checkpoints, the last one last, and its MEASURES."""
+    """A trained model: the training side at each checkpoint kept, in order, and its MEASURES."""
 
     checkpoint: Path
     sides: list[Training]
@@ -93,14 +102,16 @@ class Loop:
 def correct(
     sides: list[Training], voters: list[torch.Tensor], given: np.ndarray, sure: float, k: int | None
 ) -> Labels:
-    """The other label where s = P(other) / (P(other) + P(given)) >= sure; left out where only
+    """Give the other label if s = P(other) / (P(other) + P(given)) >= sure; else leave the sample out if
 
         log s / (1 - s)  >  1/2 log sure / (1 - sure)
 
-    P: `evidence` of the sides of all models so far; voters (n,): of each side, who took part in its training.
+    P: `evidence` of the sides of all models so far; voters (n,): for each side, the samples it was trained
+    with.
     """
     labels = torch.from_numpy(given)
-    votes = evidence(sides, k or neighbourhood(sides[-1].labels), labels=labels, voters=voters)
+    with exact():
+        votes = evidence(sides, k or neighbourhood(sides[-1].labels), labels=labels, voters=voters).cpu()
     other, log_odds = odds(votes, labels)
     share = log_odds.sigmoid()
     taken = (share >= sure) & (log_odds > 0)
@@ -117,11 +128,11 @@ def row(
     start: dict[str, float],
     clean: dict[str, float] | None,
 ) -> dict:
-    """A line of rounds.csv. start and clean: MEASURES of the first model and of the one with clean labels.
+    """A row of rounds.csv. start and clean: MEASURES of the first model and of the one with clean labels.
 
         won back = (measure - start's) / (clean's - start's)
 
-    NaN where no label was flipped, no clean model is at hand, or it is not better than the first.
+    NaN if no label was flipped, there is no clean model, or the clean model is not better than the first.
     """
     known, used = bool(noisy.flipped.any()), ~labels.left_out
     wrong = used & (labels.labels != noisy.clean)
@@ -149,9 +160,9 @@ def run(
     train: Callable[[Labels], Trained],
     clean: Callable[[], Trained],
 ) -> Loop:
-    """The rounds. start: the model of the labels given; train: a model of a round's labels, from scratch.
+    """Run the rounds. start: the model of the labels given; train: trains on a round's labels from scratch.
 
-    Ends early where a round would train with the labels of the one before, or with fewer than two classes.
+    Ends early if a round would train with the same labels as the one before, or with fewer than two classes.
     """
     n = len(noisy.labels)
     labels = Labels(noisy.labels, np.zeros(n, bool), np.full(n, np.nan))
@@ -180,27 +191,27 @@ def run(
 
 
 def same(one: Labels, other: Labels) -> bool:
-    """Whether training with both ends at the same weights."""
+    """True if training with either ends at the same weights."""
     return np.array_equal(one.left_out, other.left_out) and np.array_equal(
         one.labels[~one.left_out], other.labels[~other.left_out]
     )
 
 
 def home(first: Path, labels: Labels) -> Path:
-    """A round's folder for its model: the first model's name, and a hash of it and of the labels."""
+    """The folder of a round's model: the first model's name, with a hash of that and of the labels."""
     words, _, key = first.name.rpartition("-")
     content = fingerprint(labels)
     return first.with_name(f"{words}-loop-{short_hash([key, content])}")
 
 
 def fingerprint(labels: Labels) -> str:
-    """A hash of what a round trains with."""
+    """A hash of the labels and of the samples left out."""
     return hashlib.sha256(labels.labels.tobytes() + labels.left_out.tobytes()).hexdigest()
 
 
 def of(subject: Subject, seen: Seen) -> Trained:
-    """A model that was looked at, as the loop wants it: with its sides at the checkpoints kept."""
-    sides = [*earlier_sides(subject, seen.checkpoint), seen.frozen.training]
+    """A measured model with its training sides at the checkpoints kept."""
+    sides = [*(past.training for past in earlier_sides(subject, seen.checkpoint)), seen.frozen.training]
     return Trained(seen.checkpoint, sides, {name: seen.retrieval[name] for name in MEASURES})
 
 
@@ -212,7 +223,7 @@ def train(
     left_out: np.ndarray | None = None,
     settings: dict | None = None,
 ) -> Trained:
-    """A model of other labels, from the first one's start, found or trained in its own folder; looked at.
+    """Find or train the model of other labels, from the first model's initial weights, and measure it.
 
     settings: what its weights depend on (see find_or_train).
     """
@@ -223,7 +234,7 @@ def train(
 
 
 def tables(loop: Loop | None, split: Split, noisy: NoisyLabels) -> dict[str, pd.DataFrame]:
-    """rounds.csv and corrected.csv; none without a loop."""
+    """The tables rounds.csv and corrected.csv by name; no table without a loop."""
     if loop is None:
         return {}
     names = np.array(split.class_names, dtype=object)
@@ -241,7 +252,7 @@ def tables(loop: Loop | None, split: Split, noisy: NoisyLabels) -> dict[str, pd.
 
 
 def report(loop: Loop | None, plan: Relabelling) -> dict | None:
-    """The rounds and the clean model's measures, and how they were made; None without a loop."""
+    """The entry of metrics.json: rounds, the clean model's measures and loop.sure; None without a loop."""
     if loop is None:
         return None
     rounds = loop.rounds.astype(object).where(loop.rounds.notna(), None)

@@ -9,11 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deconfuse.retrieval.metrics import nearest
+from deconfuse.retrieval.neighbours import nearest
 from deconfuse.system.errors import UserError, count
 from deconfuse.system.progress import track
+from deconfuse.system.words import many
 
 TILE_BYTES = 64 * 2**20  # of votes held at once; never n x c
+NEIGHBOUR_BYTES = 36  # of a neighbour's distance, index, label and share, and what is made on the way
 KEPT = 8  # labels of a candidate that are kept, the most likely ones
 
 
@@ -31,6 +33,11 @@ class Votes:
     share: Float[Tensor, "n k"]
     own: Float[Tensor, " n"]
     index: Int[Tensor, "n k"] | None = None
+
+    def cpu(self) -> "Votes":
+        """The same votes in the processor's memory."""
+        index = None if self.index is None else self.index.cpu()
+        return Votes(self.classes.cpu(), self.share.cpu(), self.own.cpu(), index)
 
     @cached_property
     def best(self) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
@@ -55,7 +62,7 @@ def _largest(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a detector that also recommends has found.
+    """The result of a detector that also recommends labels.
 
     suspicion (n,): higher = more likely mislabelled; votes: P(label) of each sample, by its evidence.
     """
@@ -173,26 +180,26 @@ def vote_on(
 def others(
     rows: Int[Tensor, " a"], embeddings: Float[Tensor, "n m"], k: int, unit: bool = False
 ) -> tuple[Float[Tensor, "a k"], Int[Tensor, "a k"]]:
-    """The k < n nearest other samples of some samples: squared distances and indices."""
+    """The k nearest other samples (k < n) of the samples `rows`: squared distances and indices."""
     return nearest(embeddings[rows], embeddings, k, same=False, unit=unit, twins=rows)
 
 
 def check(labels: Int[Tensor, " n"], k: int | None, asked: int | None) -> None:
-    """Raise UserError where asked, how many candidates there are, is no number, or, without candidates, the
-    votes of all would not fit into this machine's memory.
+    """Raise UserError if `asked`, the number of candidates, is no count, or the votes need too much memory.
 
-    A neighbour takes some 36 bytes: its distance, index, label and share, and what is made on the way.
+    Without candidates all samples are voted on, which has to fit into this machine's memory. Each neighbour
+    takes about 36 bytes: its distance, index, label and share, and intermediate results.
     """
     if asked is not None:
         count("candidates", asked, 1)
         return
     n, k = len(labels), k or neighbourhood(labels)
-    needed, there = 36 * n * min(k, n), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, there = NEIGHBOUR_BYTES * n * min(k, n), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise UserError(
-            f"the votes of {n} samples with {k} neighbours each take {needed / 2**30:.0f} GiB of memory, "
-            f"this machine has {there / 2**30:.0f}; candidates=10000 asks the most harmful samples alone, "
-            "neighbours=20 fewer neighbours"
+            f"the votes of {n} samples with {many(k, 'neighbour')} each take {needed / 2**30:.0f} GiB of "
+            f"memory, this machine has {there / 2**30:.0f}; candidates=10000 asks the most harmful samples "
+            "alone, neighbours=20 fewer neighbours"
         )
 
 
@@ -202,9 +209,11 @@ def recommended_right(
     clean: Int[Tensor, " n"],
     harmful: Bool[Tensor, " n"],
 ) -> float | None:
-    """Table 2: of the flipped samples that score harmful, the share whose recommendation is the true
-    label; where it is the current label, the second choice counts. None where there is no such sample.
-    Samples that were no candidates do not count."""
+    """Table 2: of the flipped samples that score harmful, the share whose recommendation is the true label.
+
+    If the recommendation is the current label, the second choice counts. None if there is no such sample.
+    Samples that were no candidates do not count.
+    """
     chosen = harmful & (labels != clean) & ~votes.own.isnan()
     if not chosen.any():
         return None
@@ -216,7 +225,7 @@ def recommended_right(
 def recommended_right_all(votes: Votes, labels: Int[Tensor, " n"], clean: Int[Tensor, " n"]) -> float | None:
     """Of all flipped samples, harmful or not, the share whose most likely other label is the true one.
 
-    None where none is flipped. Samples that were no candidates do not count.
+    None if no label is flipped. Samples that were no candidates do not count.
     """
     flipped = (labels != clean) & ~votes.own.isnan()
     if not flipped.any():

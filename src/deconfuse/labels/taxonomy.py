@@ -1,6 +1,7 @@
-"""What is wrong with a class, by where its relabel suggestions lean (Liu et al., section 5, Table 5).
+"""Classify training classes by their relabel suggestions (Liu et al., section 5, Table 5).
 
-Classes with few suggestions need samples cleaned; many that lean to one label ask for a merge of two classes.
+In a class with few suggestions, single samples are wrong. If a class has many that agree on one label, the
+two classes should perhaps be merged.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,12 +28,13 @@ def taxonomy(
     entropy: float = ENTROPY,
     lean: float = LEAN,
 ) -> pd.DataFrame:
-    """A row per class with suggestions, by class id; suggested: the samples that are to be relabelled.
+    """A row for each class with suggestions, by class id. suggested: True for samples to be relabelled.
 
-    With p_l the share of the class's suggestions that say l, H = -sum p_l log p_l, nats. kind: of the paper,
-    centralized or diversified where more than `many` of the samples have suggestions, as H < `entropy` or
-    not; individual where less than `few`; else others. kind_by_share: of the authors' scripts, centralized
-    where max p_l >= `lean` instead. leans_to: the label of max p_l, ties to the smaller id.
+    p_l is the share of the class's suggestions that recommend label l, and H = -sum p_l log p_l, in nats.
+    kind, as in the paper: if a share of more than `many` of the samples has suggestions, centralized if H <
+    `entropy` and else diversified; individual if the share is less than `few`; else others. kind_by_share,
+    as in the authors' scripts: the same with max p_l >= `lean` for centralized. leans_to: the label of max
+    p_l, ties to the smaller id.
     """
     rows = []
     for c in np.unique(labels[suggested]):
@@ -53,7 +55,7 @@ def _kind(share: float, one_label: bool, many: float, few: float) -> str:
 
 
 def merges(table: pd.DataFrame, kind: str = "kind") -> Int[np.ndarray, "m 2"]:
-    """(class, the class to merge it with) for every centralized one; kind: by which column."""
+    """(class, the class to merge it with) of each class that is centralized by the column `kind`."""
     return table.loc[table[kind] == "centralized", ["class", "leans_to"]].to_numpy(np.int64)
 
 
@@ -62,8 +64,8 @@ def merge_quality(
 ) -> dict[str, float | int | None] | None:
     """Precision and recall, in [0, 1], of the pairs of training classes that merging joins.
 
-    Merging is transitive: a with b and b with c joins a and c. A pair is right where both are in one of the
-    groups known to look alike. precision is None where nothing is joined; the whole is None where no two
+    Merging is transitive: a with b and b with c joins a and c. A pair is right if both classes are in one of
+    the groups known to look alike. precision is None if nothing is joined; the whole result is None if no two
     training classes are known to look alike.
     """
     known = _pairs(groups, num_classes)

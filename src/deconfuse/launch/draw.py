@@ -17,6 +17,7 @@ from deconfuse.data.build import build
 from deconfuse.dataset import folder, glyphs
 from deconfuse.system.errors import UserError, invoked, within
 from deconfuse.system.files import whole_folder, write_csv
+from deconfuse.system.words import many
 
 
 def draw(root: Path, classes: int, wrong: int, seed: int) -> None:
@@ -58,5 +59,6 @@ def main(words: list[str]) -> None:
     asked = parser.parse_args(words)
     draw(asked.folder, asked.classes, asked.wrong, asked.seed)
     print(
-        f"{asked.classes} letters, 16 images each, {asked.wrong} in a wrong class: {asked.folder}/wrong.csv"
+        f"{many(asked.classes, 'letter')}, 16 images each, {asked.wrong} in a wrong class: "
+        f"{asked.folder}/wrong.csv"
     )

@@ -6,9 +6,7 @@ size, and from then on the job has settings that say so.
 
 import copy
 import dataclasses
-import logging
 import shlex
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +35,7 @@ from deconfuse.runs import results
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count, flag, invoked, within
 from deconfuse.system.progress import console
+from deconfuse.system.words import many
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.devices import device
 from deconfuse.training.embedder import Embedder
@@ -215,8 +214,9 @@ def _say(job: Job) -> None:
     if job.corrected and job.start.untrained.embeds:
         console.print(f"model={choices['model']}: corrected labels move no embedding until your model trains")
     console.print(
-        f"{choices['dataset']}: {len(split.train)} training images of {split.num_classes} classes, "
-        f"{len(split.query)} queries of {len(split.class_names) - split.num_classes} others"
+        f"{choices['dataset']}: {many(len(split.train), 'training image')} of "
+        f"{many(split.num_classes, 'class')}, {many(len(split.query), 'query')} of "
+        f"{many(len(split.class_names) - split.num_classes, 'other')}"
     )
     rehearsal.of_its_table(choices.get("experiment"), bool(job.noisy.flipped.any()))
     rehearsal.lopsided(job.noisy.labels, split.class_names, job.start.untrained.recipe.sampling)
@@ -235,7 +235,5 @@ def built(cfg: DictConfig, key: str) -> Any:
 
 
 def begin(seed: int) -> None:
-    """Seed all random numbers, and keep Lightning from announcing it."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")  # Lightning 2.6 with torch 2.14
+    """Seed all random numbers."""
     pl.seed_everything(int(within("seed", count("seed", seed, 0), 0, 2**32 - 1)), verbose=False)

@@ -31,6 +31,7 @@ from deconfuse.system import signals
 from deconfuse.system.errors import UserError, invoked, reader_left, shorten
 from deconfuse.system.files import read_json, tidy, write_json
 from deconfuse.system.progress import console, speaking, started_first
+from deconfuse.system.words import many
 
 PLAN = "jobs.json"
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -115,7 +116,9 @@ class Jobs(Callback):
             sys.exit(error_line(error, sys.argv[1:], traceback_wanted))
         started.append(folder)
         if jobs is not None:
-            console.print(f"{len(jobs)} jobs{at_once(config) if parallel else ''}; records in {folder}")
+            console.print(
+                f"{many(len(jobs), 'job')}{at_once(config) if parallel else ''}; records in {folder}"
+            )
 
 
 def at_once(config: DictConfig) -> str:
@@ -127,7 +130,7 @@ def at_once(config: DictConfig) -> str:
 
     jobs = effective_n_jobs(jobs)
     threads = os.environ.get("OMP_NUM_THREADS", max(cpu_count() // jobs, 1))  # what joblib gives each job
-    return f", {jobs} at a time on {threads} thread(s) each (hydra.launcher.n_jobs={jobs})"
+    return f", {jobs} at a time on {many(int(threads), 'thread')} each (hydra.launcher.n_jobs={jobs})"
 
 
 def different_models_first(config: DictConfig) -> None:
@@ -278,7 +281,7 @@ def end(folder: Path) -> int:
         print("\n" + tables.show(finished))
         print(f"Tables and pictures of all runs there: {invoked('tables')} {finished[0].parent}")
     if failed and len(ended) > 1:
-        print(f"error: {len(failed)} job(s) failed: {'; '.join(failed)}", file=sys.stderr)
+        print(f"error: {many(len(failed), 'job')} failed: {'; '.join(failed)}", file=sys.stderr)
     if lost:
-        print(f"error: {len(lost)} job(s) did not end: {shorten(lost)}", file=sys.stderr)
+        print(f"error: {many(len(lost), 'job')} did not end: {shorten(lost)}", file=sys.stderr)
     return 1 if failed or lost else 0

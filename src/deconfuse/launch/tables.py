@@ -17,11 +17,12 @@ from deconfuse.launch.experiments import experiments
 from deconfuse.report import review
 from deconfuse.runs import takes
 from deconfuse.runs.finished import Run, read, read_all
-from deconfuse.runs.part import MISSING, Part, spread
+from deconfuse.runs.section import MISSING, Section, spread
 from deconfuse.runs.settings import row_settings
 from deconfuse.runs.takes import current, distinct, natural
 from deconfuse.system.errors import UserError, invoked
 from deconfuse.system.files import whole_file, write_csv
+from deconfuse.system.words import agree, many
 
 # Columns that depend on the model, and not on how it is explained.
 MODEL_FINDINGS = ["R@1", "MAP@R", "NMI", "confusions", "AUROC", "AP"]
@@ -119,14 +120,14 @@ def show(folders: list[Path]) -> str:
     return markdown(over_seeds(collect(distinct(current(map(read, folders))))))
 
 
-def ordered(found: Iterable[list[Part]]) -> list[Part]:
-    """The parts of all modules by title, tables before figures; the parts of one module stay together."""
+def ordered(found: Iterable[list[Section]]) -> list[Section]:
+    """The sections of all modules by title, tables before figures; those of one module stay together."""
 
-    def place(parts: list[Part]) -> tuple[bool, bool, str]:
-        title = parts[0].title
+    def place(sections: list[Section]) -> tuple[bool, bool, str]:
+        title = sections[0].title
         return not title.startswith("Table"), not title.startswith("Figure"), title
 
-    return [part for parts in sorted(filter(None, found), key=place) for part in parts]
+    return [section for sections in sorted(filter(None, found), key=place) for section in sections]
 
 
 def grid(table: pd.DataFrame) -> str:
@@ -154,24 +155,24 @@ def latex(table: pd.DataFrame, title: str) -> str:
     return "\n".join([*head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 
-def section(part: Part) -> str:
-    """A part as Markdown, with a link to its picture."""
-    picture = "" if part.picture is None else f"![{part.title}]({part.name}.png)\n\n"
-    note = f"{part.note}\n\n" if part.note else ""
-    return f"## {part.title}\n\n{picture}{grid(part.table)}\n\n{note}".rstrip() + "\n"
+def as_markdown(section: Section) -> str:
+    """A section as Markdown, with a link to its picture."""
+    picture = "" if section.picture is None else f"![{section.title}]({section.name}.png)\n\n"
+    note = f"{section.note}\n\n" if section.note else ""
+    return f"## {section.title}\n\n{picture}{grid(section.table)}\n\n{note}".rstrip() + "\n"
 
 
-def write(folder: Path, part: Part) -> None:
-    """Write the part's files, each completely or not at all."""
-    write_csv(folder / f"{part.name}.csv", part.table)
-    _text(folder / f"{part.name}.md", section(part))
-    _text(folder / f"{part.name}.tex", latex(part.table, part.title))
-    if part.picture is not None:
-        with whole_file(folder / f"{part.name}.png") as partial:
-            if isinstance(part.picture, Figure):
-                part.picture.savefig(partial, format="png", dpi=110)
+def write(folder: Path, section: Section) -> None:
+    """Write the section's files, each completely or not at all."""
+    write_csv(folder / f"{section.name}.csv", section.table)
+    _text(folder / f"{section.name}.md", as_markdown(section))
+    _text(folder / f"{section.name}.tex", latex(section.table, section.title))
+    if section.picture is not None:
+        with whole_file(folder / f"{section.name}.png") as partial:
+            if isinstance(section.picture, Figure):
+                section.picture.savefig(partial, format="png", dpi=110)
             else:
-                part.picture.save(partial, "png")
+                section.picture.save(partial, "png")
 
 
 def _text(path: Path, text: str) -> None:
@@ -181,12 +182,12 @@ def _text(path: Path, text: str) -> None:
 
 def show_review(folder: Path, files: list[Path]) -> None:
     """Print and write the tables of reviewers' decisions; UserError where the files hold none."""
-    found = review.parts(files, folder)
+    found = review.sections(files, folder)
     if not found:
         raise UserError(f"{files[0]}: holds no decision; decide in the report, and export again")
-    for part in found:
-        write(folder / "tables", part)
-    print("\n".join(section(part) for part in found))
+    for section in found:
+        write(folder / "tables", section)
+    print("\n".join(as_markdown(section) for section in found))
     print(f"Written to {folder / 'tables'}/: of each table .md, .csv and .tex")
 
 
@@ -211,21 +212,21 @@ def show_all(folder: Path) -> None:
     """Print and write the tables of all runs in a folder, then what was left out of them and why."""
     every, others = read_all(folder)
     runs = current(every)
-    found = {name: module.parts(takes.taken(module, runs)) for name, module in experiments().items()}
+    found = {name: module.sections(takes.taken(module, runs)) for name, module in experiments().items()}
     here, all_runs, summary = folder / "tables", collect(every), over_seeds(collect(distinct(runs)))
     write_csv(here / "runs.csv", all_runs)
     write_csv(here / "summary.csv", summary)
     text = markdown(summary) if len(summary) else ""
     _text(here / "summary.md", text)
     sections = []
-    for part in ordered(found.values()):
-        write(here, part)
-        sections.append(section(part))
+    for section in ordered(found.values()):
+        write(here, section)
+        sections.append(as_markdown(section))
     _text(here / "results.md", "\n".join(["# Tables and figures\n", *sections]))
     print("\n".join([text, *sections]))
     for line in left_out(every, runs, others):
         print(line)
-    absent = [name for name, parts in found.items() if not parts]
+    absent = [name for name, made in found.items() if not made]
     if absent:
         print(f"Not there yet: {', '.join(absent)}. Make one with {invoked('run')} -m experiment=NAME")
     print(f"Written to {here}/: results.md, and of each table .md, .csv and .tex")
@@ -239,18 +240,22 @@ def left_out(every: list[Run], runs: list[Run], others: int) -> list[str]:
     lines = []
     if others:
         lines.append(
-            f"{others} of {len(every) + others} runs were written by another version of deconfuse and are "
-            "left out; the commands in their metrics.json make them anew"
+            f"{others} of {many(len(every) + others, 'run')} {agree(others, 'was', 'were')} written by "
+            "another "
+            f"version of deconfuse and {agree(others)} left out; the commands in their metrics.json make "
+            "them anew"
         )
     if len(runs) < len(every):
+        old = len(every) - len(runs)
         lines.append(
-            f"{len(every) - len(runs)} of {len(every)} runs are of data that has changed since, and are only "
-            "in runs.csv"
+            f"{old} of {many(len(every), 'run')} {agree(old)} of data that has changed since, and "
+            f"{agree(old)} only in runs.csv"
         )
     unscored = sum(takes.nothing_scored(run) for run in runs if not run.report["corrections"])
     if unscored:
         lines.append(
-            f"{unscored} of {len(runs)} runs have no score but 0 (influence=if solved no system? raise "
-            "influence.damping), and are in no table about scores"
+            f"{unscored} of {many(len(runs), 'run')} {agree(unscored, 'has', 'have')} no score but 0 "
+            "(influence=if solved no system? raise influence.damping), and "
+            f"{agree(unscored)} in no table about scores"
         )
     return lines

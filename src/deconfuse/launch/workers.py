@@ -9,7 +9,6 @@ lines of its own, and keeps its signal handlers.
 """
 
 import io
-import logging
 import multiprocessing
 import os
 import socket
@@ -44,7 +43,7 @@ STOPPING = 20.0
 
 
 @dataclass(frozen=True)
-class Job:
+class Task:
     """What a new process is given: the job, its settings and Hydra's, and how it prints.
 
     speaker: the name before each of its lines. silent: whether it returns what it would print, because jobs
@@ -77,7 +76,6 @@ class Report:
 
 def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
     """Run the job in as many processes as the trainer's settings ask for; return the job's folder."""
-    hush()
     trainer = instantiate(cfg.trainer)
     found = devices.strategy(trainer)
     several = isinstance(found, DDPStrategy)
@@ -97,7 +95,6 @@ def together(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
 
 def member(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
     """Run the job as one of several processes, of which only the first prints."""
-    hush()
     devices.join(instantiate(cfg.trainer))
     if not distributed.first():
         console.quiet = True
@@ -106,17 +103,11 @@ def member(run: Callable[[DictConfig], Path], cfg: DictConfig) -> Path:
     return run(cfg)
 
 
-def hush() -> None:
-    """Let Lightning log nothing but errors."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def look_after(run: Callable[[DictConfig], Path], cfg: DictConfig, here: int, machines: int) -> Path:
     """Start this machine's processes and wait for them; raise the error of the one that failed."""
     # In a launcher's process Hydra's settings hold types of its plugins that can't be pickled; values can.
     hydra = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg))
-    job = Job(
+    task = Task(
         run,
         cfg,
         hydra,
@@ -124,7 +115,7 @@ def look_after(run: Callable[[DictConfig], Path], cfg: DictConfig, here: int, ma
         with_traceback=sweep.traceback_wanted,
         silent=sys.stdout is not sys.__stdout__,
     )
-    with started(job, environments(here, machines)) as processes:
+    with started(task, environments(here, machines)) as processes:
         reports = gathered(processes)
     print(reports[0].printed, end="", flush=True)
     return reports[0].folder
@@ -154,13 +145,13 @@ def environments(here: int, machines: int) -> list[dict[str, str]]:
 
 
 @contextmanager
-def started(job: Job, variables: list[dict[str, str]]) -> Iterator[list[tuple[Connection, BaseProcess]]]:
+def started(task: Task, variables: list[dict[str, str]]) -> Iterator[list[tuple[Connection, BaseProcess]]]:
     """Start a process for each environment, each with a pipe for its report; none is left afterwards."""
     context, processes, grace = multiprocessing.get_context("spawn"), [], GRACE
     try:
         for own in variables:
             reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=_process, args=(job, own, writer))
+            process = context.Process(target=_process, args=(task, own, writer))
             with known_start_method():
                 process.start()
             writer.close()  # so that the reader meets the end of the pipe when the process ends
@@ -196,23 +187,23 @@ def known_start_method() -> Iterator[None]:
         multiprocessing.set_start_method(before, force=True)
 
 
-def _process(job: Job, variables: dict[str, str], writer: Connection) -> None:
+def _process(task: Task, variables: dict[str, str], writer: Connection) -> None:
     """What a new process runs: the job, and then its report."""
     os.environ |= variables
     setup_globals()
-    HydraConfig.instance().cfg = job.hydra
+    HydraConfig.instance().cfg = task.hydra
     sweep.end_with_parent()
     signals.listen()
     printed = io.StringIO()
     with ExitStack() as stack:
-        if job.speaker:
-            stack.enter_context(speaking(job.speaker))
-        if job.silent:
+        if task.speaker:
+            stack.enter_context(speaking(task.speaker))
+        if task.silent:
             stack.enter_context(redirect_stdout(printed))
         try:
-            report = Report(folder=member(job.run, job.cfg))
+            report = Report(folder=member(task.run, task.cfg))
         except BaseException as error:
-            report = failed(error, job.with_traceback)
+            report = failed(error, task.with_traceback)
     with suppress(OSError):  # the parent has ended
         writer.send(replace(report, printed=printed.getvalue()))
 

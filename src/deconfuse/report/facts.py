@@ -12,8 +12,8 @@ from torch import Tensor
 
 from deconfuse.report.methods import Method
 from deconfuse.retrieval.confusion import Pairs, groups
-from deconfuse.retrieval.neighbours import pair_distances
-from deconfuse.retrieval.statistics import detection_curve
+from deconfuse.retrieval.coordinates import pair_distances
+from deconfuse.retrieval.statistics import detection_curve, evenly
 from deconfuse.runs.columns import SIGNS
 from deconfuse.runs.tables import Findings
 
@@ -69,7 +69,7 @@ def edges(found: Findings) -> list[list[int]]:
 def curve(suspicion: Float[np.ndarray, " n"], flipped: np.ndarray) -> dict[str, list[float | None]]:
     """The detection curve at POINTS places: share checked and share found, both from 0 to 1."""
     checked, found = detection_curve(suspicion, flipped)
-    some = np.unique(np.linspace(0, len(checked) - 1, POINTS).round().astype(int))
+    some = evenly(len(suspicion), POINTS)
     return {"checked": plain(checked[some], 5), "found": plain(found[some], 5)}
 
 

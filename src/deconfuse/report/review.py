@@ -9,7 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 from deconfuse.labels import decisions
 from deconfuse.labels.decisions import LABEL_DECISIONS, PAIR_DECISIONS, Review
 from deconfuse.runs.finished import Run, read
-from deconfuse.runs.part import Part
+from deconfuse.runs.section import Section
 
 NAMES = {"confusion": "confusion pairs", "mis_similar": "mis-similar pairs", "label": "labels"}
 KINDS = ("centralized", "diversified", "individual", "others")
@@ -42,23 +42,23 @@ NOTE_AGREEMENT = (
 )
 
 
-def parts(files: list[Path], folder: Path) -> list[Part]:
+def sections(files: list[Path], folder: Path) -> list[Section]:
     """Tables 4 and 6, Table 4 by class, and the agreement of files that decide on the same pairs or labels.
 
     folder: where the reviewed runs are, from which the data set and the kind of each class are read.
     """
     reviews = [(review, _reviewed(folder, review)) for review in map(decisions.read, files)]
     found = [
-        Part("table4", "Table 4: does a person agree with the errors?", _table4(reviews), NOTE_4),
-        Part("table4_classes", "Table 4 by class of the query", _by_class(reviews)),
-        Part("table6", "Table 6: verified relabelling suggestions", _table6(reviews), NOTE_6),
+        Section("table4", "Table 4: does a person agree with the errors?", _table4(reviews), NOTE_4),
+        Section("table4_classes", "Table 4 by class of the query", _by_class(reviews)),
+        Section("table6", "Table 6: verified relabelling suggestions", _table6(reviews), NOTE_6),
     ]
     both = [pair for pair in combinations([review for review, _ in reviews], 2) if _common(*pair)]
     if both:
         title = "Agreement of reviewers"
-        found.append(Part("review_agreement", title, _agreement(both), NOTE_AGREEMENT))
-        found.append(Part("review_differences", "Where they differ", _differences(both)))
-    return [part for part in found if len(part.table)]
+        found.append(Section("review_agreement", title, _agreement(both), NOTE_AGREEMENT))
+        found.append(Section("review_differences", "Where they differ", _differences(both)))
+    return [section for section in found if len(section.table)]
 
 
 def kappa(pairs: list[tuple[str, str]]) -> float | None:

@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from deconfuse.data.pixels import as_mode
+from deconfuse.data.pixels import thumbnail
 from deconfuse.data.split import ImageSpec, Part
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.files import whole_file
 from deconfuse.system.progress import console, track
+from deconfuse.system.words import many
 
 CELL = 96  # pixels: a thumbnail's longer side at most, and the grid of a sheet
 COLUMNS = 10  # and rows; a sheet of 100 decodes to under 4 MB
@@ -48,7 +49,7 @@ def make(folder: Path, parts: dict[str, Part], spec: ImageSpec) -> Sheets:
     def read(key: tuple[str, int]) -> Image.Image | str:
         name, i = key
         try:
-            return small(parts[name].image(i), mode)
+            return thumbnail(parts[name].image(i), mode, CELL)
         except UserError as error:
             return str(error).split(";")[0]
 
@@ -67,15 +68,8 @@ def make(folder: Path, parts: dict[str, Part], spec: ImageSpec) -> Sheets:
             with whole_file(folder / f"{start // COLUMNS**2}.{suffix}") as partial:
                 sheet.save(partial, format="PNG" if suffix == "png" else "JPEG", quality=85, compress_level=2)
     if failed:
-        console.print(f"report: {len(failed)} pictures are left out: {shorten(failed, 3)}")
+        console.print(f"report: {many(len(failed), 'picture')} left out: {shorten(failed, 3)}")
     return Sheets(place, size, suffix)
-
-
-def small(image: Image.Image, mode: str) -> Image.Image:
-    """The whole image with a longer side of at most CELL pixels; smaller images keep their size."""
-    image = as_mode(image, mode)
-    image.thumbnail((CELL, CELL), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return image
 
 
 def _ahead(pool: ThreadPoolExecutor, read, order: list, most: int = 4 * COLUMNS**2) -> Iterator:

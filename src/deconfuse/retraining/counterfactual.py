@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
 
 from deconfuse.attribution.curvature import hessian_of, sample_gradients
 from deconfuse.attribution.head import Targets, Training, chunks
-from deconfuse.attribution.rows import losses
+from deconfuse.attribution.rows import losses, weighted_sum
 from deconfuse.attribution.solving import spectrum
+from deconfuse.compute.placement import exact
 from deconfuse.retrieval.confusion import mean_distance
 from deconfuse.retrieval.statistics import mean_interval
 from deconfuse.system import distributed
@@ -79,11 +80,13 @@ def measure_changes(
             "the head's Hessian has no positive eigenvalue, so it can't be trained again from here"
         )
 
-    even = torch.full((len(training),), 1 / len(training), dtype=training.z.dtype, device=training.z.device)
+    even = torch.full(
+        (len(training),), 1 / len(training), dtype=training.weight.dtype, device=training.weight.device
+    )
     rate = stable_rate(training, even, plan.steps, largest)
 
     def after(inside: Tensor) -> Tensor:
-        share = inside.to(training.z) / inside.sum()
+        share = inside.to(training.weight) / inside.sum()
         return distances(training, targets, retrain(training, share, plan.steps, rate))
 
     base = after(torch.ones_like(left_out[0]))
@@ -107,9 +110,9 @@ def find_or_measure_changes(
         return whole_at(path, lambda path: torch.from_numpy(read_arrays(path)["changes"]), "measuring")
 
     def make() -> Tensor:
-        changes = measure_changes(training, targets, left_out, plan)
+        changes = measure_changes(training, targets, left_out, plan).cpu()
         if distributed.first():
-            write_arrays(path, changes=changes.cpu().numpy(), left_out=left_out.numpy())
+            write_arrays(path, changes=changes.numpy(), left_out=left_out.numpy())
         return changes
 
     return found_or_made(path, find, make)
@@ -118,9 +121,16 @@ def find_or_measure_changes(
 def _seen(targets: Targets) -> str:
     """A hash of the test samples' features, so that other images in the same rows are other targets."""
     rows = torch.cat(
-        [torch.cat([targets.query[q], targets.gallery[g]]) for q, g in (x.T for x in targets.groups)]
+        [
+            torch.cat([_at(targets.query, q), _at(targets.gallery, g)])
+            for q, g in (x.T for x in targets.groups)
+        ]
     )
-    return hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(rows.numpy().tobytes()).hexdigest()
+
+
+def _at(side: Float[Tensor, "q D"], rows: Int[Tensor, " q"]) -> Float[Tensor, "q D"]:
+    return side[rows.to(side.device)].cpu()
 
 
 def linear_datamodeling_scores(
@@ -149,6 +159,7 @@ def check(plan: SubsetRetraining, params: str) -> None:
         )
 
 
+@exact()
 def measure(
     training: Training,
     targets: Targets,
@@ -191,7 +202,7 @@ def descend(
     yield weight
     for _ in range(steps):
         gradients = sample_gradients(replace(training, weight=weight + MOMENTUM * velocity))
-        velocity = MOMENTUM * velocity - rate * (share[:, None] * gradients).T @ training.features
+        velocity = MOMENTUM * velocity - rate * weighted_sum(training, share[:, None] * gradients)
         weight = weight + velocity
         yield weight
 
@@ -219,6 +230,6 @@ def distances(training: Training, targets: Targets, weight: Float[Tensor, "m D"]
     """d of every group at another W, times the targets' sign."""
     found = [
         mean_distance(F.linear(sides.features, weight, training.bias), sides.share)
-        for sides in chunks(targets, 1)
+        for sides in chunks(targets, 1, device=training.weight.device)
     ]
-    return torch.cat(found) if found else training.z.new_empty(0)
+    return torch.cat(found) if found else training.weight.new_empty(0)

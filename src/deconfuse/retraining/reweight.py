@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deconfuse.attribution.head import Targets, Training, chunks
+from deconfuse.compute.placement import exact
 from deconfuse.data.sampler import BalancedBatches
 from deconfuse.retraining.parallel_heads import CHUNK_BYTES, Heads, chunk_size
 from deconfuse.retrieval.statistics import mean_interval
@@ -72,7 +73,7 @@ class Retraining:
 
 
 @dataclass(frozen=True)
-class Source:
+class BatchSource:
     """What the batches of a retraining are made of.
 
     data: the training set and how it is drawn; model: for mode=images, whose backbone makes the features;
@@ -118,12 +119,13 @@ def sample_weights(influence: Float[Tensor, "g n"], plan: Retraining) -> Float[T
     return weights.masked_fill(influence < 0, plan.helpful).masked_fill(influence > 0, plan.harmful)
 
 
+@exact()
 def reweight(
     plan: Retraining,
     training: Training,
     targets: Targets,
     influence: Float[Tensor, "g n"],
-    source: Source,
+    source: BatchSource,
 ) -> Changes | None:
     """Each group's d before and after its own retraining.
 
@@ -157,7 +159,8 @@ def on_features(heads: Heads, plan: Retraining, training: Training, data: DataMo
     optimizer = heads.optimizer(plan.optimizer)
     sampler = _sampler(plan, data)
     for rows in track(_rows(sampler, plan.epochs), what, plan.epochs * len(sampler)):
-        heads.learn(optimizer, training.features[rows], training.labels[rows], rows)
+        phi, where = training.features, heads.weight.device
+        heads.learn(optimizer, phi[rows.to(phi.device)].to(where), training.labels[rows.to(where)], rows)
 
 
 def _sampler(plan: Retraining, data: DataModule) -> BalancedBatches:
@@ -197,7 +200,7 @@ class Reweighting(pl.LightningModule):
         return self.heads.optimizer(self.plan.optimizer)
 
 
-def through_backbone(heads: Heads, plan: Retraining, source: Source, what: str) -> None:
+def through_backbone(heads: Heads, plan: Retraining, source: BatchSource, what: str) -> None:
     """Train the heads on augmented images, with Lightning, on the trainer's device, in float32."""
     again = copy.copy(source.data)
     again.seed, again.first_epoch, again.process = plan.seed, 0, (0, 1)

@@ -7,13 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deconfuse.retrieval.coordinates import pair_distances
 from deconfuse.retrieval.metrics import Answers, answer
-from deconfuse.retrieval.neighbours import farthest, pair_distances
+from deconfuse.retrieval.neighbours import farthest
+from deconfuse.retrieval.queries import Queries
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """p pairs of a query and a gallery sample.
+    """p pairs of a query and a gallery sample; on the CPU, wherever they were searched.
 
     query (p,) and neighbour (p,): rows of query and gallery; distance (p,): d in [0, 4].
     """
@@ -31,100 +33,65 @@ class Pairs:
         return torch.stack([self.query, self.neighbour], 1)
 
 
-def find(
-    query: Float[Tensor, "q m"],
-    gallery: Float[Tensor, "g m"],
-    query_labels: Int[Tensor, " q"],
-    gallery_labels: Int[Tensor, " g"],
-    *,
-    same: bool,
-    twins: Int[Tensor, " q"] | None = None,
-) -> Pairs:
+def find(test: Queries) -> Pairs:
     """Confusion pairs (Definition 2.1), closest first, ties by query.
 
     They are the queries whose nearest gallery sample, by the distance of normalised z, has another class. A
-    query whose class the gallery lacks is none, as no model could get it right. same and twins: as of
-    `nearest`.
+    query whose class the gallery lacks is none, as no model could get it right.
     """
-    sides = query, gallery, query_labels, gallery_labels
-    return _pairs(*sides, answer(*sides, same=same, ranks=(1,), unit=True, twins=twins, whole=False))
+    return _pairs(test, answer(test, ranks=(1,), unit=True, whole=False))
 
 
-def retrieve(test: "Queries", ranks: tuple[int, ...]) -> tuple[Pairs, dict[str, float]]:
+def retrieve(test: Queries, ranks: tuple[int, ...]) -> tuple[Pairs, dict[str, float]]:
     """(confusion pairs, R@k and MAP@R) of one search:  confusions = (1 - R@1) * queries that count."""
-    answers = answer(*test.parts, same=test.same, ranks=ranks, unit=True, twins=test.twins)
-    return _pairs(*test.parts, answers), answers.found
+    answers = answer(test, ranks=ranks, unit=True)
+    return _pairs(test, answers), answers.found
 
 
-def _pairs(
-    query: Tensor, gallery: Tensor, query_labels: Tensor, gallery_labels: Tensor, told: Answers
-) -> Pairs:
-    wrong = (told.relevant > 0) & (query_labels != gallery_labels[told.first.clamp_min(0)])
+def _pairs(test: Queries, answers: Answers) -> Pairs:
+    wrong = (answers.relevant > 0) & (test.query_labels != test.gallery_labels[answers.first.clamp_min(0)])
     rows = torch.nonzero(wrong)[:, 0]
-    others = told.first[rows]
-    distance = pair_distances(query, gallery, rows, others)
+    others = answers.first[rows]
+    distance = pair_distances(test.query, test.gallery, rows, others)
     order = torch.argsort(distance, stable=True)
-    return Pairs(rows[order], others[order], distance[order].to(query.dtype))
+    return _listed(rows[order], others[order], distance[order].to(test.query.dtype))
 
 
-def mis_similar(
-    query: Float[Tensor, "q m"],
-    gallery: Float[Tensor, "g m"],
-    query_labels: Int[Tensor, " q"],
-    gallery_labels: Int[Tensor, " g"],
-    *,
-    same: bool,
-    twins: Int[Tensor, " q"] | None = None,
-) -> Pairs:
+def mis_similar(test: Queries) -> Pairs:
     """Each query with the farthest gallery sample of its own class (Section 5), ties by gallery row.
 
-    Farthest first, ties by query. same: query and gallery are the same rows; a pair that both its samples
-    name is listed once, under the smaller row. twins: as of `nearest`. A query that has no other gallery
-    sample of its class has no pair.
+    Farthest first, ties by query. Where query and gallery are the same rows, a pair that both its samples
+    name is listed once, under the smaller row. A query that has no other gallery sample of its class has no
+    pair.
     """
-    itself = torch.arange(len(query), device=query.device) if same else twins
-    order = torch.argsort(gallery_labels, stable=True)
-    labels, sizes = torch.unique_consecutive(gallery_labels[order], return_counts=True)
-    far = torch.full_like(query_labels, -1)
+    query, gallery = test.query, test.gallery
+    itself = torch.arange(len(query), device=query.device) if test.same else test.twins
+    order = torch.argsort(test.gallery_labels, stable=True)
+    labels, sizes = torch.unique_consecutive(test.gallery_labels[order], return_counts=True)
+    far = torch.full_like(test.query_labels, -1)
     for label, members in zip(labels.tolist(), order.split(sizes.tolist()), strict=True):
-        mine = torch.nonzero(query_labels == label)[:, 0]
+        mine = torch.nonzero(test.query_labels == label)[:, 0]
         if len(mine):
             own = torch.full_like(mine, -1) if itself is None else _place(itself[mine], members)
             index = farthest(query[mine], gallery[members], own)
             far[mine] = torch.where(index >= 0, members[index], -1)
     rows = torch.nonzero(far >= 0)[:, 0]
-    if same:
+    if test.same:
         mutual = far[far[rows]] == rows
         rows = rows[~mutual | (rows < far[rows])]
     distance = pair_distances(query, gallery, rows, far[rows])
     rank = torch.argsort(distance, descending=True, stable=True)
-    return Pairs(rows[rank], far[rows][rank], distance[rank].to(query.dtype))
+    return _listed(rows[rank], far[rows][rank], distance[rank].to(query.dtype))
+
+
+def _listed(query: Tensor, neighbour: Tensor, distance: Tensor) -> Pairs:
+    return Pairs(query.cpu(), neighbour.cpu(), distance.cpu())
 
 
 def _place(rows: Int[Tensor, " q"], members: Int[Tensor, " s"]) -> Int[Tensor, " q"]:
     """Where each row is in members, which ascend; -1 where it is not."""
     place = torch.searchsorted(members, rows).clamp_max(len(members) - 1)
     return torch.where(members[place] == rows, place, -1)
-
-
-@dataclass(frozen=True)
-class Queries:
-    """The test side: embeddings as they are, labels, and whether query and gallery are the same rows.
-
-    twins (q,): the gallery row that is the same sample as each query, -1 where none; None: nobody has one.
-    """
-
-    query: Float[Tensor, "q m"]
-    gallery: Float[Tensor, "g m"]
-    query_labels: Int[Tensor, " q"]
-    gallery_labels: Int[Tensor, " g"]
-    same: bool
-    twins: Int[Tensor, " q"] | None = None
-
-    @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Embeddings and labels, as `find` and the metrics take them."""
-        return self.query, self.gallery, self.query_labels, self.gallery_labels
 
 
 @dataclass(frozen=True)
@@ -143,7 +110,7 @@ class Explained:
 
 def groups(confusions: Pairs, query_labels: Int[Tensor, " q"]) -> list[tuple[int, Int[Tensor, " s"]]]:
     """(test class, its confusions' rows) for each class with a confusion; largest first, ties by class."""
-    classes = query_labels[confusions.query]
+    classes = query_labels.cpu()[confusions.query]
     members = [(c, torch.nonzero(classes == c)[:, 0]) for c in classes.unique().tolist()]
     return sorted(members, key=lambda group: (-len(group[1]), group[0]))
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deconfuse.retrieval.neighbours import CHUNK, row_lengths
+from deconfuse.retrieval.coordinates import CHUNK, row_lengths
 
 
 def unit(rows: Float[Tensor, "n m"], dtype: torch.dtype | None = None) -> Float[Tensor, "n m"]:

@@ -10,9 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
-from deconfuse.retrieval.neighbours import TILE, nearest, search
-
-__all__ = ["TILE", "Answers", "answer", "metrics", "nearest", "nmi"]
+from deconfuse.retrieval.neighbours import search
+from deconfuse.retrieval.queries import Queries
 
 LLOYD = 20  # passes of k-means at most, as is usual where NMI is reported
 SEEDED = 4096  # clusters up to which k-means++ picks the start; beyond, it takes longer than the passes
@@ -29,28 +28,21 @@ class Answers:
 
 
 def answer(
-    query: Float[Tensor, "q m"],
-    gallery: Float[Tensor, "g m"],
-    query_labels: Int[Tensor, " q"],
-    gallery_labels: Int[Tensor, " g"],
-    *,
-    same: bool,
-    ranks: tuple[int, ...] = (1, 2, 4, 8),
-    unit: bool = False,
-    twins: Int[Tensor, " q"] | None = None,
-    whole: bool = True,
+    test: Queries, *, ranks: tuple[int, ...] = (1, 2, 4, 8), unit: bool = False, whole: bool = True
 ) -> Answers:
     """One search for everything: R@1 is the share of queries with R > 0 whose first is of their class.
 
-    whole: MAP@R too, for which R neighbours are searched. unit and twins: as of `nearest`.
+    whole: MAP@R too, for which R neighbours are searched. unit: as of `nearest`.
     """
+    query_labels, gallery_labels, twins = test.query_labels, test.gallery_labels, test.twins
     counts = torch.bincount(gallery_labels, minlength=int(query_labels.max()) + 1)
-    relevant = counts[query_labels] - int(same)  # (q,) R of each query
+    relevant = counts[query_labels] - int(test.same)  # (q,) R of each query
     if twins is not None:
         relevant = relevant - ((twins >= 0) & (gallery_labels[twins.clamp_min(0)] == query_labels)).long()
     most = max(1, int(relevant.max())) if whole else 1
     first, shares = [], []
-    blocks = search(query, gallery, max(*ranks, most), same=same, unit=unit, twins=twins)
+    k = max(*ranks, most)
+    blocks = search(test.query, test.gallery, k, same=test.same, unit=unit, twins=twins)
     for some, _, index in blocks:
         hits = (gallery_labels[index.clamp_min(0)] == query_labels[some, None]) & (index >= 0)
         shares.append(_hit(hits, relevant[some], ranks, most))
@@ -62,17 +54,7 @@ def answer(
     return Answers(torch.cat(first), relevant, found)
 
 
-def metrics(
-    query: Float[Tensor, "q m"],
-    gallery: Float[Tensor, "g m"],
-    query_labels: Int[Tensor, " q"],
-    gallery_labels: Int[Tensor, " g"],
-    *,
-    same: bool,
-    ranks: tuple[int, ...] = (1, 2, 4, 8),
-    unit: bool = False,
-    twins: Int[Tensor, " q"] | None = None,
-) -> dict[str, float]:
+def metrics(test: Queries, *, ranks: tuple[int, ...] = (1, 2, 4, 8), unit: bool = False) -> dict[str, float]:
     """Recall@k: share of queries with one of their class among the k nearest. MAP@R (Musgrave et
     al., ECCV 2020, eq. 1-2): with R the number of gallery samples of the query's class,
 
@@ -80,8 +62,7 @@ def metrics(
 
     All in [0, 1]. Queries whose class the gallery lacks are left out; where that is all, 0.
     """
-    labels = query_labels, gallery_labels
-    return answer(query, gallery, *labels, same=same, ranks=ranks, unit=unit, twins=twins).found
+    return answer(test, ranks=ranks, unit=unit).found
 
 
 def _hit(

@@ -1,149 +1,25 @@
 """Exact nearest neighbours: float32 products find the candidates, and float64 decides where they cannot.
 
-|a - b|^2 = |a|^2 + |b|^2 - 2 a.b loses its digits where rows are close to each other and far from the origin.
-So both sides are first moved to the gallery's median and scaled by a power of two, in float64. `_error`
-bounds how far off a product's distance is. Where two candidates are closer than that, the differences a - b
+Rows are compared in the coordinates of `retrieval.coordinates`, whose `product_error` bounds how far off a
+product's distance is. Where two candidates are closer than that, the differences a - b
 of the rows as they were given are squared in float64. Where a gallery row that is no candidate may be nearer,
 the query is compared with the whole gallery by products in float64, which takes some eight times as long.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from deconfuse.retrieval.coordinates import Coordinates, chunks, product_error, row_lengths
+from deconfuse.retrieval.tiles import tiled
+
 TILE = (2048, 2048)  # queries x gallery rows whose distances are held at once; scripts.bench_retrieval
 MANY = 256  # neighbours beyond which whole rows of distances are ranked, not tile after tile
 HELD = 2**24  # float32 distances, or half as many of float64, at once
-BLOCK = 64  # gallery rows of a tile of which the nearest is found first
-CHUNK = 2**18  # numbers that are held in float64 at once
 PRECISE = 1e-4  # a distance that may be off by more than this share of itself is computed again in float64
-TIE = 1e-9  # distances that differ by less than this share, and by less than their error, count as equal
-SAMPLE = 257  # gallery rows of which the median is taken
-PARALLEL = 1e-29  # squared distance of unit rows below which they have one direction, to float64 rounding
-
-
-@dataclass(frozen=True)
-class Space:
-    """Where queries and gallery are compared.
-
-    unit: rows are scaled to length one first. lengths: of the rows, (q, 1) and (g, 1) in float64, None
-    without unit. centre (m,): the median of up to SAMPLE gallery rows, in float64. It is a median because one
-    row that is far away moves a mean, and the lower one of two, a number that rows have, because differences
-    from it are then exact. scale: a power of two, so that no square overflows or underflows.
-    own (q,): the gallery row that is the query itself, -1 for none.
-    """
-
-    query: Float[Tensor, "q m"]
-    gallery: Float[Tensor, "g m"]
-    unit: bool
-    lengths: tuple[Tensor | None, Tensor | None]
-    centre: Float[Tensor, " m"]
-    scale: float
-    own: Int[Tensor, " q"]
-
-    @classmethod
-    def of(cls, query: Tensor, gallery: Tensor, unit: bool, same: bool, twins: Tensor | None) -> "Space":
-        """Measure centre and scale, some rows at a time. Numbers that are not finite count as 0."""
-        if not torch.isfinite(gallery.sum() + query.sum()):
-            query, gallery = (side.nan_to_num(0.0, 0.0, 0.0) for side in (query, gallery))
-        sides = (gallery,) if same else (gallery, query)
-        lengths = [row_lengths(side) if unit else None for side in sides]
-        sample = torch.arange(0, len(gallery), max(1, len(gallery) // SAMPLE), device=gallery.device)
-        centre = _double(gallery[sample], lengths[0][sample] if unit else None).median(0).values
-        low, high = [], []
-        for side, length in zip(sides, lengths, strict=True):
-            for some in _chunks(side):
-                rows = _double(side[some], None if length is None else length[some])
-                low.append(rows.amin(0))
-                high.append(rows.amax(0))
-        ends = torch.stack(low).amin(0) - centre, torch.stack(high).amax(0) - centre
-        widest = max(float(end.abs().max()) for end in ends)
-        mantissa, _ = torch.frexp(torch.tensor(widest, dtype=torch.float64))
-        scale = float(mantissa) / widest if widest else 1.0
-        if same:
-            own = torch.arange(len(query), device=query.device)
-        else:
-            own = (
-                torch.full((len(query),), -1, device=query.device)
-                if twins is None
-                else twins.to(query.device)
-            )
-        return cls(query, gallery, unit, (lengths[-1], lengths[0]), centre, scale, own)
-
-    def centred(self, side: int, rows: slice | Tensor, dtype: torch.dtype) -> Float[Tensor, "n m"]:
-        """Rows of the queries (side 0) or the gallery (1), moved to the centre and scaled."""
-        given, length = (self.query, self.gallery)[side][rows], self.lengths[side]
-        result = torch.empty(given.shape, dtype=dtype, device=given.device)
-        length = None if length is None else length[rows]
-        for some in _chunks(given):
-            part = _double(given[some], None if length is None else length[some])
-            result[some] = part.sub_(self.centre).mul_(self.scale)
-        return result
-
-    def distance(self, rows: Int[Tensor, " p"], others: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
-        """|a - b|^2 of queries and gallery rows, in float64, by their differences and unscaled."""
-        found = [self.centre.new_empty(0)]
-        for some in _chunks(rows, self.query.shape[1]):
-            a, b = (
-                _double(side[index[some]], None if length is None else length[index[some]])
-                for side, index, length in zip(
-                    (self.query, self.gallery), (rows, others), self.lengths, strict=True
-                )
-            )
-            found.append((a - b).square_().sum(1))
-        squared = torch.cat(found)
-        return squared.masked_fill_(squared < PARALLEL, 0) if self.unit else squared
-
-    @cached_property
-    def kinds(self) -> tuple[Int[Tensor, " g"], Int[Tensor, " u"]]:
-        """(which of u different rows each gallery row is, one gallery row of each)."""
-        rows = self.gallery / self.lengths[1] if self.unit else self.gallery
-        _, kind = rows.unique(dim=0, return_inverse=True)
-        one = torch.empty(int(kind.max()) + 1, dtype=torch.long, device=kind.device)
-        one[kind] = torch.arange(len(kind), device=kind.device)
-        return kind, one
-
-    def distance_by_kind(self, rows: Int[Tensor, " p"], others: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
-        """As `distance`, but once for a query and all copies of a gallery row."""
-        kind, one = self.kinds
-        pairs, place = (rows * len(one) + kind[others]).unique(return_inverse=True)
-        return self.distance(pairs // len(one), one[pairs % len(one)])[place]
-
-
-def row_lengths(rows: Float[Tensor, "n m"]) -> Float[Tensor, "n 1"]:
-    """||row|| in float64; 1 for a row of zeros, which so stays one when it is divided."""
-    found = [rows.new_ones(0, 1, dtype=torch.float64)]
-    found += [rows[some].double().square().sum(1, keepdim=True).sqrt_() for some in _chunks(rows)]
-    length = torch.cat(found)
-    return torch.where(length > 0, length, 1.0)
-
-
-def _chunks(rows: Tensor, wide: int = 0) -> Iterator[slice]:
-    step = max(1, CHUNK // max(1, wide or rows.shape[1]))
-    return (slice(start, start + step) for start in range(0, len(rows), step))
-
-
-def _double(rows: Tensor, length: Tensor | None) -> Tensor:
-    return rows.to(torch.float64, copy=True) if length is None else rows / length
-
-
-def pair_distances(
-    query: Float[Tensor, "q m"],
-    gallery: Float[Tensor, "g m"],
-    rows: Int[Tensor, " p"],
-    others: Int[Tensor, " p"],
-) -> Float[Tensor, " p"]:
-    """d of pairs of rows, each scaled to length one, in float64: right to float64's precision."""
-    found = [query.new_empty(0, dtype=torch.float64)]
-    for some in _chunks(rows, query.shape[1]):
-        a, b = (side[index[some]] for side, index in ((query, rows), (gallery, others)))
-        a, b = (_double(part, row_lengths(part)) for part in (a, b))
-        found.append((a - b).square_().sum(1))
-    return torch.cat(found)
+TIE = 1e-9  # distances that differ by less than this share count as equal, as float64's rounding decides them
 
 
 @torch.no_grad()
@@ -191,32 +67,30 @@ def search(
             query.new_empty(len(query), k).long(),
         )
         return
-    space, every = Space.of(query, gallery, unit, same, twins), torch.arange(len(query), device=query.device)
+    coordinates = Coordinates.of(query, gallery, unit, same, twins)
+    every = torch.arange(len(query), device=query.device)
     if k > MANY:
-        for rows, squared, index in _whole(space, every, k):
+        for rows, squared, index in _whole(coordinates, every, k):
             yield slice(int(rows[0]), int(rows[-1]) + 1), squared, index
         return
     most = min(k + 1, len(gallery) - same)  # one more, to know how far what is not kept is at least
-    g = space.centred(1, slice(None), query.dtype)
-    q = g if same else space.centred(0, slice(None), query.dtype)
-    for some, approximate, index in _tiled(q, g, most, same, space.own, tile):
+    g = coordinates.centred(1, slice(None), query.dtype)
+    q = g if same else coordinates.centred(0, slice(None), query.dtype)
+    for some, approximate, index in tiled(q, g, most, same, coordinates.own, tile):
         parts = every[some], q[some].square().sum(1), approximate, index
-        squared, index, open_ = _settled(space, *parts, k)
-        for rows, exact, nearer in _whole(space, every[some][open_], k) if open_.any() else ():
+        squared, index, open_ = _settled(coordinates, *parts, k)
+        for rows, exact, nearer in _whole(coordinates, every[some][open_], k) if open_.any() else ():
             squared[rows - some.start], index[rows - some.start] = exact, nearer
         yield some, squared, index
 
 
-def _error(squared: Tensor, lengths: Tensor, m: int, dtype: torch.dtype) -> Tensor:
-    """How far off |a|^2 + |b|^2 - 2 a.b may be, from d itself (t, k) and |a|^2 (t,).
-
-    A sum of m products is off by some sqrt(m) roundings of |a|^2 + |b|^2, which is 3 |a|^2 + 2 d at most.
-    """
-    return torch.finfo(dtype).eps * (4 + m**0.5) * (3 * lengths[:, None] + 2 * squared)
-
-
 def _settled(
-    space: Space, rows: Int[Tensor, " t"], lengths: Tensor, approximate: Tensor, index: Tensor, k: int
+    coordinates: Coordinates,
+    rows: Int[Tensor, " t"],
+    lengths: Tensor,
+    approximate: Tensor,
+    index: Tensor,
+    k: int,
 ) -> tuple[Float[Tensor, "t k"], Int[Tensor, "t k"], Bool[Tensor, " t"]]:
     """(squared distances, gallery rows, open) of the k nearest among the candidates of some queries.
 
@@ -224,26 +98,51 @@ def _settled(
     may be nearer than the k-th.
     """
     squared, lengths = approximate.double().clamp_min_(0), lengths.double()
-    error = _error(squared, lengths, space.query.shape[1], approximate.dtype)
+    error = product_error(squared, lengths, coordinates.query.shape[1], approximate.dtype)
     index = index.masked_fill(torch.isinf(squared), -1)
     error.masked_fill_(index < 0, 0)
-    close = squared.diff(dim=1) < error[:, 1:] + error[:, :-1]
+    close = (squared.diff(dim=1) < error[:, 1:] + error[:, :-1]) | _equal(squared)
     tie = close & (error <= TIE * squared)[:, 1:]  # never of float32 products
     doubtful = (error > PRECISE * squared) & (index >= 0)
     doubtful[:, 1:] |= close & ~tie
     doubtful[:, :-1] |= close & ~tie
     bound = squared[:, -1] - error[:, -1]  # a row that is no candidate is no nearer
-    squared = squared.gather(1, _starts(tie)) / space.scale**2
+    squared = squared.gather(1, _starts(tie)) / coordinates.scale**2
     row, column = doubtful.nonzero(as_tuple=True)
-    squared[row, column] = space.distance(rows[row], index[row, column])
-    order = index.argsort(dim=1)
-    order = order.gather(1, squared.gather(1, order).argsort(dim=1, stable=True))[:, :k]
+    squared[row, column] = coordinates.distance(rows[row], index[row, column])
+    squared = _levelled(squared)
+    order = _order(squared, index)[:, :k]
     found, chosen, exact = (each.gather(1, order) for each in (squared, index, doubtful))
     if index.shape[1] == k:  # there are no others: one more was asked for
         return found, chosen, torch.zeros_like(exact[:, 0])
-    reach = found[:, -1] * space.scale**2
+    reach = found[:, -1] * coordinates.scale**2
     reach = torch.where(exact[:, -1], reach, reach + error.amax(1))
     return found, chosen, ~(reach < bound)
+
+
+def _order(squared: Float[Tensor, "t k"], index: Int[Tensor, "t k"]) -> Int[Tensor, "t k"]:
+    """The places of the candidates, closest first, ties by gallery row."""
+    order = index.argsort(dim=1)
+    return order.gather(1, squared.gather(1, order).argsort(dim=1, stable=True))
+
+
+def _levelled(squared: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
+    """The distances, with those of a run that differ by less than TIE from one to the next made equal.
+
+    So rounding does not decide between rows that are equally far, whichever way they were found.
+    """
+    sorted_, place = squared.sort(dim=1)
+    tie = _equal(sorted_)
+    some = (tie & (sorted_.diff(dim=1) > 0)).any(1).nonzero()[:, 0]
+    if len(some):
+        level = sorted_[some].gather(1, _starts(tie[some]))
+        squared[some] = squared[some].scatter(1, place[some], level)
+    return squared
+
+
+def _equal(ascending: Float[Tensor, "t k"]) -> Bool[Tensor, "t pairs"]:
+    """Whether each distance is as large as the one before it, but for a share of TIE."""
+    return (ascending.diff(dim=1) <= TIE * ascending[:, 1:]) & ~torch.isinf(ascending[:, 1:])
 
 
 def _starts(tie: Bool[Tensor, "t pairs"]) -> Int[Tensor, "t k"]:
@@ -254,31 +153,31 @@ def _starts(tie: Bool[Tensor, "t pairs"]) -> Int[Tensor, "t k"]:
 
 
 def _whole(
-    space: Space, rows: Int[Tensor, " t"], k: int
+    coordinates: Coordinates, rows: Int[Tensor, " t"], k: int
 ) -> Iterator[tuple[Int[Tensor, " s"], Float[Tensor, "s k"], Int[Tensor, "s k"]]]:
     """As `search`, by products with the whole gallery in float64."""
-    for some in rows.split(max(1, HELD // (2 * len(space.gallery)))):
-        q = space.centred(0, some, torch.float64)
+    for some in rows.split(max(1, HELD // (2 * len(coordinates.gallery)))):
+        q = coordinates.centred(0, some, torch.float64)
         lengths = q.square().sum(1)
-        squared = q.new_empty(len(some), len(space.gallery))
-        for columns in _chunks(space.gallery):
-            g = space.centred(1, columns, torch.float64)
+        squared = q.new_empty(len(some), len(coordinates.gallery))
+        for columns in chunks(coordinates.gallery):
+            g = coordinates.centred(1, columns, torch.float64)
             squared[:, columns] = torch.addmm(g.square().sum(1), q, g.T, alpha=-2) + lengths[:, None]
         squared.clamp_min_(0)
-        own = space.own[some]
+        own = coordinates.own[some]
         squared[(own >= 0).nonzero()[:, 0], own[own >= 0]] = torch.inf
         value, index = squared.topk(min(k + 1, squared.shape[1]), largest=False)
         index = index.masked_fill(torch.isinf(value), -1)
-        found, index, open_ = _settled(space, some, lengths, value, index, k)
+        found, index, open_ = _settled(coordinates, some, lengths, value, index, k)
         if open_.any():
             parts = some[open_], lengths[open_]
-            chosen = _at_the_end(space, *parts, squared[open_], k)
-            found[open_], index[open_], _ = _settled(space, *parts, *chosen, k)
+            chosen = _at_the_end(coordinates, *parts, squared[open_], k)
+            found[open_], index[open_], _ = _settled(coordinates, *parts, *chosen, k)
         yield some, found, index
 
 
 def _at_the_end(
-    space: Space, rows: Int[Tensor, " t"], lengths: Tensor, squared: Float[Tensor, "t g"], k: int
+    coordinates: Coordinates, rows: Int[Tensor, " t"], lengths: Tensor, squared: Float[Tensor, "t g"], k: int
 ) -> tuple[Float[Tensor, "t k"], Int[Tensor, "t k"]]:
     """(products, gallery rows) of the k nearest where float64's rounding decides which row is the k-th.
 
@@ -286,66 +185,18 @@ def _at_the_end(
     rounding is more than that, as it is of rows that nearly coincide, the rows' differences decide.
     """
     reach = squared.kthvalue(k, dim=1).values[:, None]
-    error = 2 * _error(reach, lengths, space.query.shape[1], torch.float64)
-    level = squared.masked_fill(squared > reach + error, torch.inf)
+    error = 2 * product_error(reach, lengths, coordinates.query.shape[1], torch.float64)
+    slack = torch.maximum(error, TIE * reach)
+    level = squared.masked_fill(squared > reach + slack, torch.inf)
     apart = (error > TIE * reach).expand_as(level)
-    level = torch.where((level >= reach - error) & ~torch.isinf(level) & ~apart, reach, level)
+    level = torch.where((level >= reach - slack) & ~torch.isinf(level) & ~apart, reach, level)
     row, column = (apart & ~torch.isinf(level)).nonzero(as_tuple=True)
-    level[row, column] = space.distance_by_kind(rows[row], column) * space.scale**2
+    level[row, column] = coordinates.distance_by_kind(rows[row], column) * coordinates.scale**2
+    reach = level.kthvalue(k, dim=1).values[:, None]
+    level = torch.where((level - reach).abs() <= TIE * reach, reach, level)
     index = smallest(level, k)
     found = level.gather(1, index)
     return found, index.masked_fill(torch.isinf(found), -1)
-
-
-def _tiled(
-    query: Tensor, gallery: Tensor, k: int, same: bool, own: Tensor, tile: tuple[int, int]
-) -> Iterator[tuple[slice, Float[Tensor, "t k"], Int[Tensor, "t k"]]]:
-    """The k nearest by products, in the rows' own type, tile after tile; ties in any order."""
-    distance = torch.full((len(query), k), torch.inf, dtype=query.dtype, device=query.device)
-    index = torch.full((len(query), k), -1, dtype=torch.long, device=query.device)
-    norms, lengths = query.square().sum(1), gallery.square().sum(1)
-    memory = query.new_empty(min(tile[0], len(query)), min(tile[1], len(gallery)))
-    for start in range(0, len(query), tile[0]):
-        stop = min(start + tile[0], len(query))
-        for first in range(start if same else 0, len(gallery), tile[1]):
-            last = min(first + tile[1], len(gallery))
-            squared = memory[: stop - start, : last - first]
-            torch.addmm(lengths[first:last], query[start:stop], gallery[first:last].T, alpha=-2, out=squared)
-            squared += norms[start:stop, None]
-            mine = own[start:stop]
-            here = ((mine >= first) & (mine < last)).nonzero()[:, 0]
-            squared[here, mine[here] - first] = torch.inf
-            _keep(distance[start:stop], index[start:stop], squared, first)
-            if same and last > stop:  # what was found for these rows as columns comes before their own tiles
-                after = max(stop, first)
-                _keep(distance[after:last], index[after:last], squared[:, after - first :].T, start)
-    for start in range(0, len(query), tile[0]):
-        some = slice(start, min(start + tile[0], len(query)))
-        yield some, distance[some], index[some]
-
-
-def _keep(
-    distance: Float[Tensor, "t k"], index: Int[Tensor, "t k"], squared: Float[Tensor, "t g"], first: int
-) -> None:
-    """Put into distance and index what is nearer in squared, the distances to gallery rows from first on.
-
-    The k smallest of a row lie in the k blocks of it whose smallest are smallest, so little is sorted.
-    """
-    k, columns = distance.shape[1], squared.shape[1]
-    wide = BLOCK if columns % BLOCK == 0 and columns > k * BLOCK else 1
-    blocks = squared.unflatten(1, (-1, wide))
-    # (t, columns / wide); a transposed tile is reduced along its memory, which is several times as fast.
-    least = blocks.amin(2) if squared.stride(1) == 1 else squared.T.unflatten(0, (-1, wide)).amin(1).T
-    rows = torch.nonzero(least.amin(1) < distance[:, -1])[:, 0]
-    if not len(rows):
-        return
-    some = least[rows].topk(min(k, least.shape[1]), largest=False).indices
-    value, place = blocks[rows[:, None], some].flatten(1).topk(min(k, columns), largest=False)
-    place = some.gather(1, place // wide) * wide + place % wide
-    both = torch.cat([distance[rows], value], 1)
-    known = torch.cat([index[rows], place + first], 1)
-    distance[rows], order = both.topk(k, largest=False)
-    index[rows] = known.gather(1, order)
 
 
 @torch.no_grad()
@@ -369,7 +220,7 @@ def farthest(
         mine = (own[some] >= 0).nonzero()[:, 0]
         squared[mine, own[some][mine]] = -torch.inf
         most = squared.amax(1, keepdim=True)
-        level = squared >= most - 2 * _error(most, lengths, query.shape[1], torch.float64)
+        level = squared >= most - 2 * product_error(most, lengths, query.shape[1], torch.float64)
         first = torch.where(level & ~torch.isinf(squared), columns, len(columns)).amin(1)
         far[some] = torch.where(first < len(columns), first, -1)
     return far

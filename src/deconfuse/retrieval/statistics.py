@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.stats import shapiro, t, ttest_rel, wilcoxon
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -37,6 +37,11 @@ def detection_curve(
     order = np.argsort(-suspicion, kind="stable")
     found = np.concatenate([[0], np.cumsum(flipped[order])])
     return np.arange(len(found)) / len(suspicion), found / flipped.sum()
+
+
+def evenly(n: int, most: int) -> Int[np.ndarray, " s"]:
+    """At most `most` of the numbers 0 to n, evenly spaced, with both ends: where a long curve is drawn."""
+    return np.unique(np.linspace(0, n, most).round().astype(int))
 
 
 def mean_interval(values: Float[np.ndarray, " n"], level: float = 0.95) -> dict[str, float | None] | None:

@@ -28,6 +28,7 @@ from deconfuse.runs.columns import COLUMNS
 from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError, invoked, shorten
 from deconfuse.system.files import short_hash, whole_folder, write_csv
+from deconfuse.system.words import agree, many
 
 LIST = "clean_list.csv"
 # The errors of file systems that have no links.
@@ -154,7 +155,8 @@ def _labels(file: Path, split: Split) -> list[str]:
     odd = sorted(listed.keys() ^ set(split.train.names))
     if odd:
         raise UserError(
-            f"{file}: {len(odd)} image(s) are not in both it and the data: {shorten(odd, 3)}; run again"
+            f"{file}: {many(len(odd), 'image')} {agree(len(odd))} not in both it and the data: "
+            f"{shorten(odd, 3)}; run again"
         )
     return [listed[name][1] for name in split.train.names]
 
@@ -180,5 +182,8 @@ def main(words: list[str]) -> None:
     asked = parser.parse_args(words)
     images, copies = links(asked.run, asked.folder)
     what = "copies, as the file system has no links" if copies else "links"
-    print(f"{images} images in {asked.folder}/ ({what}); ImageFolder('{asked.folder}/train') reads them, and")
+    print(
+        f"{many(images, 'image')} in {asked.folder}/ ({what}); ImageFolder('{asked.folder}/train') reads "
+        "them, and"
+    )
     print(f"{invoked('run')} dataset=table dataset.csv={asked.folder}/list.csv")

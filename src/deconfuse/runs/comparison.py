@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from deconfuse.retrieval.statistics import paired
 from deconfuse.runs import panels
 from deconfuse.runs.finished import Run
-from deconfuse.runs.part import Part, spread
+from deconfuse.runs.section import Section, spread
 from deconfuse.runs.settings import frame
 from deconfuse.runs.takes import by_seed, grouped, usual
 
@@ -91,7 +91,7 @@ def _changes(first: Run, second: Run) -> tuple[np.ndarray, np.ndarray]:
     return one, other
 
 
-def changes(runs: list[Run], name: str, title: str) -> list[Part]:
+def changes(runs: list[Run], name: str, title: str) -> list[Section]:
     """A table of how far each method alone changes d, with its picture; [] without runs."""
     rows, pictured = [], []
     for alike in _settings(runs):
@@ -105,7 +105,7 @@ def changes(runs: list[Run], name: str, title: str) -> list[Part]:
             rows.append((some[0], row))
         pictured.append((*alike[0].panel("influence"), drawn))
     shown = panels.of_one_setting(pictured, panels.drawn_in)
-    return [Part(name, title, frame(rows), CHANGES_NOTE, _draw(shown))] if rows else []
+    return [Section(name, title, frame(rows), CHANGES_NOTE, _draw(shown))] if rows else []
 
 
 def share_apart(run: Run) -> float:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from deconfuse.runs.identity import compared, reason
 from deconfuse.system.errors import UserError, invoked, shorten
 from deconfuse.system.files import read_json, short_hash, unguarded
+from deconfuse.system.words import agree, many
 
 RESULTS_FORMAT = 6  # raised when the code finds other numbers from the same settings, or writes others
 # Keys that every run's metrics.json has.
@@ -149,7 +150,8 @@ def read_all(folder: Path) -> tuple[list[Run], int]:
     others = len(folders) - len(runs)
     if not runs:
         raise UserError(
-            f"{folder}: its {others} run(s) were written by another version of deconfuse; make one with "
+            f"{folder}: its {many(others, 'run')} {agree(others, 'was', 'were')} written by another "
+            "version of deconfuse; make one with "
             f"{invoked('run')}, or make them anew by the commands in their metrics.json"
         )
     return runs, others

@@ -5,7 +5,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from deconfuse.runs.part import form_of
+from deconfuse.runs.section import form_of
+from deconfuse.system.words import agree, many
 
 
 def show(metrics: dict, folder: str, console: Console) -> None:
@@ -23,16 +24,17 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     """The lines of the summary as (name, value)."""
     retrieval = metrics["retrieval"]
     others = "  ".join(f"{name} {value:.3f}" for name, value in retrieval.items() if name != "R@1")
-    lone = metrics["lone_queries"]
+    lone, confused = metrics["lone_queries"], metrics["confusions"]
     lines = [
         ("Recall@1", f"{retrieval['R@1']:.3f}   ({others})"),
         (
             "Confusions",
-            f"{metrics['confusions']} of {metrics['queries'] - lone} queries are nearest to another class",
+            f"{confused} of {many(metrics['queries'] - lone, 'query')} {agree(confused)} nearest to "
+            "another class",
         ),
     ]
     if lone:
-        who = "1 query has no image of its" if lone == 1 else f"{lone} queries have no image of their"
+        who = f"{many(lone, 'query')} {agree(lone, 'has', 'have')} no image of {agree(lone, 'its', 'their')}"
         text = f"{who} class in the gallery: in no recall and no confusion"
         lines.append(("Left out", text))
     if metrics["trivial"]:
@@ -50,7 +52,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     lds = metrics["counterfactual"]
     if lds:
         ends = "" if lds["low"] is None else f" [{lds['low']:.3f}, {lds['high']:.3f}]"
-        how = f"retrained without {lds['subsets']} random subsets of {lds['share']:.0%}"
+        how = f"retrained without {many(lds['subsets'], 'random subset')} of {lds['share']:.0%}"
         lines.append(("Counterfactual", f"LDS {lds['mean']:.3f}{ends}  {how}"))
     again = metrics["retrain"]
     if again:
@@ -59,7 +61,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     if noise:
         lines += _noise(noise, metrics["choices"]["detector"])
     lines += _loop(metrics["loop"])
-    lines.append(("Relabels", f"{metrics['relabels']} harmful samples recommended another label"))
+    lines.append(("Relabels", f"{many(metrics['relabels'], 'harmful sample')} recommended another label"))
     seconds = metrics["seconds"]
     lines.append(("Time", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
     return lines
@@ -68,13 +70,16 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
 def _corrected(corrections: dict | None) -> list[tuple[str, str]]:
     if not corrections:
         return []
-    given, right = f"{corrections['changed']} labels, as {corrections['file']} says", corrections["right"]
+    given, right = (
+        f"{many(corrections['changed'], 'label')}, as {corrections['file']} says",
+        corrections["right"],
+    )
     known = "" if right is None else f" ({right} rightly, {corrections['wrong']} wrongly)"
     before, after = corrections["before"], corrections["after"]
     fates = ", ".join(f"{corrections[fate]} {fate}" for fate in ("vanished", "appeared", "moved"))
     moments = [
         "  ".join(f"{name} {one[name]:.3f}" for name in ("R@1", "MAP@R"))
-        + f"  {one['confusions']} confusions"
+        + f"  {many(one['confusions'], 'confusion')}"
         for one in (before, after)
     ]
     lines = [("Corrected", given + known), ("Before", moments[0]), ("After", f"{moments[1]}: {fates}")]
@@ -87,14 +92,16 @@ def _corrected(corrections: dict | None) -> list[tuple[str, str]]:
 
 def _explained(metrics: dict) -> str:
     things = {
-        "confusions.csv": "confusion pairs",
-        "groups.csv": "confusion groups",
-        "mis_similar.csv": "mis-similar pairs",
+        "confusions.csv": "confusion pair",
+        "groups.csv": "confusion group",
+        "mis_similar.csv": "mis-similar pair",
     }
     what, params = metrics["explained"], metrics["params"].replace("_", " ")
     of = {"head": "the head", "last block": "the last block", "all": "all parameters"}[params]
     unscored = f"; {what['unscored']} of them by no score but 0" if what["unscored"] else ""
-    return f"{what['rows']} {things[what['table']]}, by {metrics['choices']['influence']} on {of}{unscored}"
+    return (
+        f"{many(what['rows'], things[what['table']])}, by {metrics['choices']['influence']} on {of}{unscored}"
+    )
 
 
 def _epochs(epochs: dict) -> list[tuple[str, str]]:
@@ -113,7 +120,7 @@ def _retrained(again: dict, table: str) -> str:
     found = [again[name] for name in ("mean", "low", "high") if again[name] is not None]
     form = "+" + form_of(found, 4)
     ends = "" if again["low"] is None else f" [{again['low']:{form}}, {again['high']:{form}}]"
-    epochs = "1 epoch" if again["epochs"] == 1 else f"{again['epochs']} epochs"
+    epochs = many(again["epochs"], "epoch")
     weights = f"helpful x {again['helpful']:g}, harmful x {again['harmful']:g}"
     return f"{what} changes by {again['mean']:{form}}{ends}  {weights}, {epochs}, {again['mode']}"
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from deconfuse.system.errors import UserError
+from deconfuse.system.words import agree, many
 
 Found = TypeVar("Found")
 
@@ -21,7 +22,8 @@ def factorise(how: Callable[[Tensor], Found], matrix: Tensor, what: str, fix: st
     if not torch.isfinite(matrix).all():
         bad = int((~torch.isfinite(matrix)).sum())
         raise UserError(
-            f"{what}: {bad} of {matrix.numel()} entries are not finite, so {name} is not tried; {fix}"
+            f"{what}: {bad} of {many(matrix.numel(), 'entry')} {agree(int(bad))} not finite, so {name} "
+            f"is not tried; {fix}"
         )
     try:
         return how(matrix)

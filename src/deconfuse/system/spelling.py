@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from deconfuse.system.errors import shorten
 from deconfuse.system.progress import console
+from deconfuse.system.words import agree, many
 
 
 def same_word(text: str) -> str:
@@ -39,7 +40,8 @@ def one_spelling(labels: Sequence[str], source: str) -> list[str]:
     several = [f"{' and '.join(map(_shown, spelt))}" for spelt in words.values() if len(spelt) > 1]
     if several:
         console.print(
-            f"{source}: {len(several)} class(es) are spelt in several ways, and each is taken as one: "
+            f"{source}: {many(len(several), 'class')} {agree(len(several))} spelt in several ways, and "
+            "each is taken as one: "
             f"{shorten(several, 3)}"
         )
     _warn_of_capitals(words, chosen, source)

@@ -1,6 +1,7 @@
 """Explain confusion groups: all confusion pairs whose query is of one test class, as one group."""
 
-from deconfuse.retrieval.confusion import Explained, Pairs, Queries, groups
+from deconfuse.retrieval.confusion import Explained, Pairs, groups
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system.errors import count
 
 

@@ -1,6 +1,7 @@
 """Explain mis-similar pairs: a query and the farthest sample of its own class (Section 5)."""
 
-from deconfuse.retrieval.confusion import Explained, Pairs, Queries, mis_similar
+from deconfuse.retrieval.confusion import Explained, Pairs, mis_similar
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system.errors import count
 
 
@@ -11,7 +12,6 @@ def choose(confusions: Pairs, test: Queries, *, most: int | None = None) -> Expl
     """
     if most is not None:
         count("target.most", most, 1)
-    sides = test.query, test.gallery, test.query_labels, test.gallery_labels
-    pairs = mis_similar(*sides, same=test.same, twins=test.twins)
+    pairs = mis_similar(test)
     chosen = Pairs(pairs.query[:most], pairs.neighbour[:most], pairs.distance[:most])
     return Explained(tuple(chosen.pairs[:, None, :].unbind(0)), -1.0, "mis_similar.csv", chosen)

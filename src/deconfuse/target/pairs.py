@@ -1,6 +1,7 @@
 """Explain confusion pairs, each on its own: a query and its nearest neighbour of another class."""
 
-from deconfuse.retrieval.confusion import Explained, Pairs, Queries
+from deconfuse.retrieval.confusion import Explained, Pairs
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system.errors import count
 
 

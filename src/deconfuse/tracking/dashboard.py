@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from deconfuse.data.pixels import as_mode
+from deconfuse.data.pixels import thumbnail as thumbnail_of
 from deconfuse.data.split import ImageSpec, Split
-from deconfuse.retrieval.statistics import detection_curve, most_harmful
+from deconfuse.retrieval.statistics import detection_curve, evenly, most_harmful
 from deconfuse.runs.tables import Findings
 from deconfuse.system.progress import console, track
 from deconfuse.tracking import artifacts, tracker
@@ -148,8 +148,8 @@ def thumbnails(split: Split) -> Callable:
 
     @cache
     def thumbnail(part: str, i: int):
-        image = as_mode(getattr(split, part).image(i), "L" if split.image.channels == 1 else "RGB")
-        image.thumbnail((SIDE, SIDE))
+        mode = "L" if split.image.channels == 1 else "RGB"
+        image = thumbnail_of(getattr(split, part).image(i), mode, SIDE)
         return library.Image(image, file_type="png" if image.mode == "L" else "jpg")
 
     return thumbnail
@@ -211,7 +211,7 @@ def curves(
     All curves have the same at most POINTS + 1 shares checked, which include 0 and 1.
     """
     rankings = {detector: samples["suspicion"], "|influence|": samples["influence_abs_mean"]}
-    some = np.unique(np.linspace(0, len(samples), POINTS + 1).round().astype(int))
+    some = evenly(len(samples), POINTS + 1)
     lines = {}
     for name, ranking in rankings.items():
         if ranking.notna().all():

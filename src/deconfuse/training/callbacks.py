@@ -10,6 +10,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from deconfuse.data.split import Split
 from deconfuse.retrieval.metrics import metrics
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system import distributed
 from deconfuse.system.files import write_csv
 from deconfuse.system.progress import bar
@@ -120,16 +121,10 @@ class Retrieval(pl.Callback):
         """Measure retrieval by the normalised embeddings of all processes."""
         query = self._embeddings(0, len(self.split.query))
         gallery = self._embeddings(1, len(self.split.gallery)) if 1 in self.found else query
-        values = metrics(
-            query,
-            gallery,
-            torch.from_numpy(self.split.query.labels),
-            torch.from_numpy(self.split.gallery.labels),
-            same=self.split.shared_gallery,
-            ranks=self.split.recall_at,
-            unit=True,
-            twins=None if self.split.twins is None else torch.from_numpy(self.split.twins),
-        )
+        labels = (torch.from_numpy(part.labels) for part in (self.split.query, self.split.gallery))
+        twins = None if self.split.twins is None else torch.from_numpy(self.split.twins)
+        test = Queries(query, gallery, *labels, self.split.shared_gallery, twins)
+        values = metrics(test, ranks=self.split.recall_at, unit=True)
         pl_module.log_dict(values)
         self.latest = values
 

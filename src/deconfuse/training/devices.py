@@ -1,12 +1,18 @@
 """Turn the trainer's settings into Lightning's Trainer, its device, and its group of processes."""
 
 import inspect
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from pytorch_lightning.trainer.connectors.accelerator_connector import _AcceleratorConnector
+from pytorch_lightning.utilities.argparse import _parse_env_variables
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from deconfuse.system import distributed
@@ -30,8 +36,38 @@ def check(trainer) -> None:
 def trainer_of(trainer, **settings) -> pl.Trainer:
     """Lightning's Trainer; UserError if it can't work here, as trainer.accelerator=gpu without a GPU."""
     check(trainer)
-    try:
+    with _refusals():
         return trainer(**settings)
+
+
+def strategy_of(trainer, **settings) -> Strategy:
+    """The strategy that Lightning's Trainer would have, without a Trainer.
+
+    It comes from Lightning's accelerator connector, which the Trainer gives the arguments that choose devices
+    and strategy, after those that PL_TRAINER_... variables set. As in a Trainer, trainer.deterministic and
+    trainer.benchmark hold for the process from then on, and Lightning logs nothing but errors. UserError as
+    `trainer_of` has it.
+    """
+    check(trainer)
+    _hush()
+    given = vars(_parse_env_variables(pl.Trainer)) | trainer.keywords | settings
+    known = inspect.signature(_AcceleratorConnector).parameters
+    with _refusals():
+        return _AcceleratorConnector(**{key: value for key, value in given.items() if key in known}).strategy
+
+
+def _hush() -> None:
+    """Let Lightning log nothing but errors, and keep back a warning of Lightning 2.6 with torch 2.14."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What Lightning refuses is a UserError of one line."""
+    try:
+        yield
     except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
         raise UserError(f"trainer: {str(error).strip().splitlines()[0]}") from None
 
@@ -43,7 +79,7 @@ def device(trainer) -> torch.device:
 
 def strategy(trainer) -> Strategy:
     """Lightning's strategy for a partial of its Trainer: one process, or several with a device each."""
-    found = trainer_of(trainer, logger=False, enable_checkpointing=False).strategy
+    found = strategy_of(trainer)
     if not isinstance(found, (SingleDeviceStrategy, DDPStrategy)):
         raise UserError(
             f"trainer: {type(found).__name__} shares a model out in a way that is not known here; take "
@@ -70,7 +106,7 @@ def join(trainer) -> None:
     Raises UserError if the number of started processes is not that of the trainer's settings.
     """
     several = DDPStrategy(timeout=PATIENCE)
-    trainer_of(trainer, logger=False, enable_checkpointing=False, strategy=several)
+    strategy_of(trainer, strategy=several)
     try:
         several.cluster_environment.validate_settings(several.num_processes, several.num_nodes)
     except ValueError:

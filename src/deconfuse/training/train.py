@@ -21,6 +21,7 @@ from deconfuse.system.files import disk
 from deconfuse.system.lock import found_or_made
 from deconfuse.system.progress import console
 from deconfuse.system.signals import Stopped
+from deconfuse.system.words import agree, many
 from deconfuse.training import loader_workers, provenance
 from deconfuse.training.callbacks import Explain, Keep, Progress, Retrieval
 from deconfuse.training.checkpoint import WholeFiles, forget, keep, load, path_at, read, resumable, save
@@ -60,12 +61,8 @@ def find_or_train(
         return final, True
 
     def train() -> tuple[Path, bool]:
-        resume = unfinished if unfinished.exists() else None
-        if resume:
-            data.first_epoch = resumable(model, resume, settings)
-            console.print(f"resuming training from {resume}")
         try:
-            fit(model, data, folder, trainer, logger, resume, settings, moments)
+            fit(model, data, folder, trainer, logger, settings, moments)
         except (KeyboardInterrupt, Stopped):
             said(unfinished, model.recipe.epochs)
             raise
@@ -109,7 +106,9 @@ def another(
 def said(unfinished: Path, epochs: int) -> None:
     """Print how many epochs of a training that was stopped are on disk."""
     whole = read(unfinished)["epoch"] + 1 if unfinished.exists() else 0
-    console.print(f"training stopped; {whole} of {epochs} epochs are kept in {unfinished.parent}")
+    console.print(
+        f"training stopped; {whole} of {many(epochs, 'epoch')} {agree(whole)} kept in {unfinished.parent}"
+    )
 
 
 def fit(
@@ -118,15 +117,18 @@ def fit(
     folder: Path,
     trainer,
     logger,
-    resume: Path | None,
     settings: dict | None = None,
     moments=None,
 ) -> None:
-    """Train with Lightning; the last complete epoch is always on disk.
+    """Train with Lightning; the last complete epoch is always on disk, and training goes on after it.
 
     Raises KeyboardInterrupt where Lightning would exit.
     """
-    recipe = model.recipe
+    recipe, unfinished = model.recipe, folder / RESUME
+    resume = unfinished if unfinished.exists() else None
+    if resume:
+        data.first_epoch = resumable(model, resume, settings)
+        console.print(f"resuming training from {resume}")
     # Deterministic mode would also fill every new tensor: a fifth of the time, and nothing here reads one.
     torch.utils.deterministic.fill_uninitialized_memory = False
     keeper = ModelCheckpoint(

@@ -1,4 +1,4 @@
-"""A part of the results: a table with its title, a note, and a picture; and how numbers are written in it."""
+"""A section of the results: a table with its title, a note and a picture; how numbers are written in it."""
 
 import math
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ MISSING = "missing"  # the text of a cell for which no run has been made
 
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """name: of its files, without suffix; title, note: Markdown; table: its cells are text as it is shown."""
 
     name: str

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from deconfuse.runs.part import MISSING, median_of, spread
+from deconfuse.runs.section import MISSING, median_of, spread
 
 
 @pytest.mark.parametrize(
