@@ -19,7 +19,7 @@ from tests import offline
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs/images/wandb_panels.png"
-SMALL = ("noise=flip_10", "dataset.classes=40", "recipe.epochs=4", "model.width=8", "report=false")
+SMALL = ("noise=flip_10", "dataset.classes=24", "recipe.epochs=3", "model.width=4", "report=false")
 SWEPT = ("loss=softtriple,proxynca", "influence=eif,tracin,if", "seed=0,1")
 RUNS, MODELS = 12, 4
 CHARTED = {  # panel: summary key
