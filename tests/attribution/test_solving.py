@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from deconfuse.attribution.curvature import hvp
-from deconfuse.attribution.solving import conjugate_gradient, damping_of, residuals, spectrum
+from deconfuse.attribution.solving import conjugate_gradient, damping_of, residuals, say_residuals, spectrum
 from deconfuse.system.errors import UserError
 from tests.attribution.test_curvature import autograd_hessian
 
@@ -29,7 +29,7 @@ def test_damping_is_in_units_of_the_largest_eigenvalue_and_the_warning(toy, caps
     said = capsys.readouterr().err
     assert "eigenvalues from" in said
     assert ("indefinite" in said) is bool(values[0] <= 0)
-    with pytest.raises(UserError, match=r"influence.damping=-1"):
+    with pytest.raises(UserError, match=r"^influence.damping=-1 is too small; give 0 or more"):
         damping_of(product, training.weight, -1)
 
 
@@ -75,3 +75,93 @@ def test_residuals_are_those_of_a_matrix_and_zero_right_sides_are_solved():
     found = residuals(lambda p: (p.flatten(1) @ a).view_as(p), x * torch.tensor([1.0, 0.0])[:, None, None], v)
     # A x = (1, ..., 6) beside v = (2, ..., 2): |(-1, 0, 1, 2, 3, 4)| / |(2, ..., 2)| = sqrt(31 / 24).
     assert found == pytest.approx([(31 / 24) ** 0.5, 0])
+
+
+def counted(values):
+    """A diagonal matrix as a product on (b, 2, n/2), and the list of the right sides of each of its calls."""
+    diagonal, calls = torch.tensor(values, dtype=torch.float64).view(2, -1), []
+
+    def product(x):
+        calls.append(len(x))
+        return diagonal * x
+
+    return product, calls
+
+
+@pytest.mark.parametrize(
+    ("values", "products"),
+    [([3.0] * 6, 1), ([2.0, 2, 2, 5, 5, 5], 2), ([0.0] * 6, 1), ([-1.0, 1, 1, 4, 4, 4], 3)],
+)
+def test_lanczos_takes_as_many_products_as_there_are_eigenvalues(values, products):
+    product, calls = counted(values)
+    found = spectrum(product, torch.zeros(2, 3, dtype=torch.float64))
+    assert calls == [1] * products
+    assert (found.largest, found.smallest) == (
+        pytest.approx(max(values), rel=1e-9, abs=1e-12),
+        pytest.approx(min(values), rel=1e-9, abs=1e-12),
+    )
+
+
+def test_lanczos_takes_no_more_products_than_allowed_or_than_there_are_numbers():
+    for most, products in ((4, 4), (30, 10)):
+        product, calls = counted(list(range(1, 11)))
+        found = spectrum(product, torch.zeros(2, 5, dtype=torch.float64), most)
+        assert calls == [1] * products
+        assert 1 - 1e-9 <= found.smallest < found.largest <= 10 + 1e-9
+
+
+def test_the_least_damping_of_an_indefinite_matrix_is_said(capsys):
+    product, _ = counted([-1.0, 1, 1, 4, 4, 4])
+    like = torch.zeros(2, 3, dtype=torch.float64)
+    value, _ = damping_of(product, like, 0.2)
+    assert value == pytest.approx(0.8)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Hessian: eigenvalues from -1 to 4, damping 0.8" in said
+    assert "raise influence.damping above 0.25" in said
+    damping_of(product, like, 0.26)
+    assert "warning" not in capsys.readouterr().err
+    damping_of(counted([0.0] * 6)[0], like, 0.0)  # a matrix of zeros has no inverse either
+    assert "warning: the damped Hessian is indefinite" in capsys.readouterr().err
+
+
+def test_right_sides_that_are_solved_take_no_more_products():
+    """Conjugate gradients take as many products as there are eigenvalues whose eigenvectors have a part."""
+    product, calls = counted([1.0, 2, 3, 4, 5, 6])
+    v = torch.zeros(3, 2, 3, dtype=torch.float64)
+    v[0, 0, 1] = 7.0
+    v[1, 0, 0], v[1, 1, 2] = 1.0, 12.0
+    v[2, 0] = torch.tensor([1.0, -2.0, 3.0])
+    x = conjugate_gradient(product, v, 1e-10, 50)
+    assert calls == [3, 2, 1]
+    want = v / torch.arange(1.0, 7).view(2, 3)
+    torch.testing.assert_close(x, want, rtol=1e-9, atol=1e-12)
+
+
+def test_conjugate_gradients_end_after_the_products_allowed_or_with_a_preconditioner_that_is_the_inverse():
+    diagonal = torch.arange(1.0, 7, dtype=torch.float64).view(2, 3)
+    v = torch.ones(1, 2, 3, dtype=torch.float64)
+    product, calls = counted([1.0, 2, 3, 4, 5, 6])
+    once = conjugate_gradient(product, v, 1e-10, 1)
+    assert calls == [1]
+    # One step along v has the length v.v / v.Av = 6 / 21; the residual left is smaller than v.
+    torch.testing.assert_close(once, 6 / 21 * v)
+    product, calls = counted([1.0, 2, 3, 4, 5, 6])
+    found = conjugate_gradient(product, v, 1e-10, 50, lambda r: r / diagonal)
+    assert calls == [1]
+    torch.testing.assert_close(found, v / diagonal)
+
+
+def test_residuals_above_ten_times_the_tolerance_are_said(capsys):
+    say_residuals("cg", [], 1e-3, " or x")
+    assert capsys.readouterr().err == ""
+    say_residuals("cg", [0.0, 0.0099], 1e-3, " or x")
+    assert capsys.readouterr().err == "solved with cg: largest relative residual 0.0099\n"
+    for kind, nothing in (("cg", ", and 1 of them not at all, with scores of 0"), ("lissa", "")):
+        say_residuals(kind, [0.5, 0.0101, 1.0, 0.001], 1e-3, ", or x")
+        assert " ".join(capsys.readouterr().err.split()) == (
+            f"solved with {kind}: largest relative residual 1 warning: 3 of 4 explanations are not solved "
+            f"(tolerance 0.001), so their scores are those of another damping{nothing}; raise "
+            "influence.damping, or x"
+        )
+    say_residuals("cg", [float("nan")], 1e-3, "")
+    assert "1 of 1 explanation is not solved" in " ".join(capsys.readouterr().err.split())

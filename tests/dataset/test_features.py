@@ -122,7 +122,7 @@ def test_missing_arrays_are_named(tmp_path):
         ({"labels": np.array(["a"] * 10 + [""])}, r"labels\[10\] is empty; fill it"),
         ({"labels": np.array([b"\xff"] * 11)}, r"labels are bytes that are no UTF-8"),
         ({"split": np.array(["trian"] * 11)}, r"split=trian is not known; did you mean train"),
-        ({"labels": LABELS * 0}, r"are in training and in test: 0"),
+        ({"labels": LABELS * 0}, r"is in training and in test: 0"),
         ({"labels": np.arange(11)}, r"11 classes have a single image"),
     ],
 )

@@ -103,7 +103,8 @@ def test_a_sample_alone_in_its_class_gets_the_median_and_changes_no_other(capsys
     others = Training(
         training.features[1:-1], training.labels[1:-1], training.weight, training.bias, training.loss
     )
-    assert torch.equal(suspicion[1:-1], found(others))
+    # The embeddings are made in another batch, so the regressions may start from other roundings in float64.
+    torch.testing.assert_close(suspicion[1:-1], found(others), rtol=1e-10, atol=1e-12)
     assert suspicion[0] == suspicion[-1] == suspicion[1:-1].median()
     assert "2 samples are alone in their class and cannot be judged" in capsys.readouterr().err
 

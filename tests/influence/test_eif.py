@@ -8,7 +8,7 @@ import torch
 from deconfuse.attribution import head
 from deconfuse.attribution.head import Targets, Training, chunks
 from deconfuse.compute import exp_sums
-from deconfuse.influence.eif import RawSteps, Space, Sphere, climb, scores
+from deconfuse.influence.eif import Around, RawSteps, Space, Sphere, climb, scores
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.retrieval.confusion import distance
@@ -83,9 +83,10 @@ def test_the_seed_chooses_the_directions_beyond_two_alone(toy):
     two, three = ([scores(training, targets, n_theta=n, seed=seed) for seed in (4, 5)] for n in (2, 3))
     assert torch.equal(*two)
     assert (three[0] - three[1]).abs().max() > 1e-6
-    # Of two groups with the same pair each has directions of its own.
-    alike = scores(training, Targets.pairs(test, test, torch.tensor([[0, 1], [0, 1]])), n_theta=3)
-    assert (alike[0] - alike[1]).abs().max() > 1e-6
+    # Of forty groups with the same pair each has directions of its own.
+    alike = scores(training, Targets.pairs(test, test, torch.tensor([[0, 1]] * 40)), n_theta=3)
+    apart = (alike[:, None] - alike).abs().amax(2) + torch.eye(40)
+    assert apart.min() > 1e-9
     assert scores(training, targets, n_theta=10).isfinite().all()  # as many as d depends on
 
 
@@ -164,6 +165,42 @@ def test_thetas_beyond_two_are_at_right_angles_on_the_same_sphere(toy):
                 assert abs((one * other).sum().item()) < 1e-9
 
 
+def test_a_theta_beyond_two_is_as_far_away_as_theta_max(toy):
+    """By raw steps theta_max and theta_min are not equally far away."""
+    training, test = toy
+    (sides,) = chunks(Targets(test, test, GROUPS), len(training), 3)
+    space = Space.of(training, sides)
+    moves = [space.climb(sign, RawSteps(0.05, 20), 1.0) for sign in (+1, -1)]
+    up, down, beyond = (space.norm(move) for move in (*moves, space.orthogonal(moves, 3, sides.rows)))
+    assert (up / down - 1).abs().min() > 1e-3
+    torch.testing.assert_close(beyond, up, rtol=1e-9, atol=0)
+
+
+def test_a_move_that_cancels_has_length_zero_and_no_direction(toy):
+    """Of two sides with features u and 3 u, moves of 3 a and -a add up to nothing, rounding apart."""
+    _, test = toy
+    random = torch.Generator().manual_seed(0)
+    for u in test:
+        features = torch.stack([u, 3 * u])[None]
+        space = Space(features @ features.transpose(1, 2), torch.zeros(1, 2, 5).double(), torch.ones(1, 1))
+        for _ in range(20):
+            a = torch.randn(5, generator=random, dtype=torch.float64)
+            # A square of 1e-16 of the terms, of either sign.
+            assert space.norm(torch.stack([3 * a, -a])[None]).item() < 1e-7 * a.norm() * u.norm()
+    nothing = torch.zeros(1, 2, 5, dtype=torch.float64)
+    assert space.unit(nothing).tolist() == nothing.tolist()
+
+
+@pytest.mark.parametrize(("angle", "apart"), [(0.9e-10, 0.0), (1.1e-10, 1.0)])
+def test_a_pair_counts_as_copies_up_to_d_1e_20(angle, apart):
+    """d of unit vectors at a small angle is its square."""
+    weight, bias = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    test = torch.tensor([[1.0, 0.0], [1.0, angle]], dtype=torch.float64)
+    training = Training(test, torch.tensor([0, 1]), weight, bias, ProxyNCA(2, 2).double())
+    (sides,) = chunks(Targets.pairs(test, test, torch.tensor([[0, 1]])), 2, 1)
+    assert Space.of(training, sides).share.tolist() == [[apart]]
+
+
 def test_no_groups_and_coinciding_samples_give_zero_not_nan(toy):
     training, test = toy
     assert scores(training, Targets(test, test, ())).shape == (0, 23)
@@ -175,12 +212,12 @@ def test_no_groups_and_coinciding_samples_give_zero_not_nan(toy):
     ("settings", "message"),
     [
         ({"n_theta": 0}, "influence.n_theta=0 is too small"),
-        ({"n_theta": 11}, "d depends on 10 directions"),
+        ({"n_theta": 11}, "influence.n_theta=11: d depends on 10 directions only"),
     ],
 )
 def test_bad_settings_are_named(toy, settings, message):
     training, test = toy
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"^{message}"):
         scores(training, Targets.pairs(test, test, torch.tensor([[0, 1]])), **settings)
 
 
@@ -191,13 +228,25 @@ def test_bad_settings_are_named(toy, settings, message):
         (Sphere, {"radius": 0}, "influence.path.radius=0 is not positive"),
         (Sphere, {"steps": 0}, "influence.path.steps=0 is too small"),
         (RawSteps, {"steps": 0}, "influence.path.steps=0 is too small"),
-        (RawSteps, {"step_size": -1e-3}, "influence.path.step_size"),
-        (RawSteps, {"max_change": 0}, "influence.path.max_change"),
+        (RawSteps, {"step_size": -1e-3}, "influence.path.step_size=-0.001 is too small; give 0 or more"),
+        (RawSteps, {"max_change": 0}, "influence.path.max_change=0 is too small; give 1e-12 or more"),
     ],
 )
 def test_bad_paths_are_named(path, settings, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"^{message}"):
         path(**settings)
+
+
+def test_the_least_values_are_allowed():
+    assert (Sphere(1e-9, 1).steps, RawSteps(0, 1, 1e-12).steps) == (1, 1)
+    with pytest.raises(UserError, match=r"^influence.path.max_change=9e-13 is too small; give 1e-12 or more"):
+        RawSteps(max_change=9e-13)
+
+
+def test_normalise_is_true_or_false(toy):
+    training, test = toy
+    with pytest.raises(UserError, match=r"^influence.normalise=no is neither true nor false"):
+        inspect.unwrap(scores)(training, Targets(test, test, GROUPS), normalise="no")
 
 
 def test_a_path_that_is_a_word_and_no_group_is_named(toy):
@@ -233,6 +282,18 @@ def test_a_network_that_is_only_a_head_has_the_heads_scores(toy, settings):
     targets, network = Targets(test, test, GROUPS, -1.0), only_a_head(training, test, "all", size=23)
     want, found = scores(training, targets, **settings), scores(network, targets, **settings)
     torch.testing.assert_close(found, want, rtol=1e-7, atol=1e-10 * want.abs().max().item())
+
+
+def test_a_networks_pair_of_one_image_has_scores_of_zero_and_no_move_no_direction(toy):
+    training, test = toy
+    network, pair = only_a_head(training, test, "all", size=23), (torch.tensor([[3, 3]]),)
+    targets = Targets(test, test, pair)
+    assert scores(network, targets, path=Sphere(steps=4), n_theta=2).abs().max() < 1e-12
+    space = Around(network, *network.sides(targets, 0))
+    nothing = torch.zeros_like(space.z)
+    assert not space.unit(nothing).any()
+    assert space.norm(nothing).tolist() == space.change(nothing).tolist() == [0]
+    assert space.unit(nothing + 2).norm().item() == pytest.approx(1)
 
 
 def test_a_network_has_no_more_than_two_thetas(toy):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -32,10 +34,40 @@ def test_equals_the_dense_inverse_and_any_chunk(toy, monkeypatch):
     torch.testing.assert_close(relative, want / (gradients @ inverse).norm(dim=1), rtol=1e-8, atol=1e-11)
 
 
+def test_a_sample_that_moves_nothing_has_a_relative_influence_of_zero(toy):
+    training, test = toy
+    features = training.features.clone()
+    features[4] = 0  # W z has no gradient in W
+    found = scores(replace(training, features=features), Targets(test, test, GROUPS), relative=True)
+    assert found.isfinite().all()
+    assert found[:, 4].tolist() == [0, 0, 0]
+    assert (found[:, torch.arange(23) != 4] != 0).all()
+
+
 def test_the_defaults_are_those_of_the_command_line(toy):
     settings = in_yaml("influence/ekfac")
     assert in_code(scores, settings) == settings
     assert in_code(scores, ["seed"]) == {"seed": 0}
     training, test = toy
-    with pytest.raises(UserError, match=r"influence\.damping"):
-        scores(training, Targets(test, test, GROUPS), damping=0)
+    for damping in (0, 0.9e-9):
+        with pytest.raises(
+            UserError, match=rf"^influence\.damping={damping} is too small; give 1e-09 or more"
+        ):
+            scores(training, Targets(test, test, GROUPS), damping=damping)
+    assert scores(training, Targets(test, test, GROUPS), damping=1e-9).isfinite().all()
+
+
+@pytest.mark.parametrize(("budget", "size"), [(3 * 2680, 3), (3 * 2680 - 1, 2), (2680 - 1, 1)])
+def test_as_many_groups_are_solved_at_a_time_as_memory_allows(toy, monkeypatch, budget, size):
+    """A group takes four times W, 440 bytes here, and 23 samples with 5 axes in float64."""
+    training, test = toy
+    seen = []
+
+    def score_chunks(training, targets, what, score, size):
+        seen.append(size)
+        return torch.zeros(3, 23, dtype=torch.float64)
+
+    monkeypatch.setattr(ekfac, "score_chunks", score_chunks)
+    monkeypatch.setattr(ekfac, "BLOCK_BYTES", budget)
+    scores(training, Targets(test, test, GROUPS))
+    assert seen == [size]

@@ -14,20 +14,20 @@ from tests.defaults import in_code, in_yaml
 from tests.influence.test_eif import GROUPS, golden_groups, golden_side
 
 
-def test_lissa_is_its_recursion_written_out(toy):
+@pytest.mark.parametrize("batch", [1, 5, 23, 99])
+def test_lissa_is_its_recursion_written_out(toy, batch):
+    """Two passes in batches in order; the last of 23 in fives is one of three."""
     training, _ = toy
     v = torch.randn(2, 5, 11, dtype=torch.float64)
     want = v.clone()
-    for k in range(23):
-        one = Training(
-            training.features[k : k + 1],
-            training.labels[k : k + 1],
-            training.weight,
-            training.bias,
-            training.loss,
+    for start in [*range(0, 23, batch)] * 2:
+        rows = slice(start, start + batch)
+        some = Training(
+            training.features[rows], training.labels[rows], training.weight, training.bias, training.loss
         )
-        want = v + 0.99 * want - hvp(one, want) / 700
-    torch.testing.assert_close(lissa(training, v, 700.0, 0.01, 1), want / 700, rtol=1e-9, atol=1e-12)
+        want = v + 0.99 * want - hvp(some, want) / 700
+    found = lissa(training, v, 700.0, 0.01, batch, epochs=2)
+    torch.testing.assert_close(found, want / 700, rtol=1e-9, atol=1e-12)
 
 
 def test_lissa_over_the_whole_set_converges_to_its_damped_inverse(toy):
@@ -104,12 +104,30 @@ def test_the_defaults_are_those_of_the_command_line():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"damping": -1}, "influence.damping"),
-        ({"scale": 0}, "influence.scale"),
+        ({"damping": -1}, "influence.damping=-1 is too small; give 0 or more"),
+        ({"damping": -1e-9}, "influence.damping=-1e-09 is too small"),
+        ({"scale": 0}, "influence.scale=0 is too small; give 1e-12 or more"),
+        ({"scale": 9e-13}, "influence.scale=9e-13 is too small"),
         ({"batch": 0}, "influence.batch=0 is too small"),
     ],
 )
 def test_bad_settings_are_named(toy, settings, message):
     training, test = toy
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"^{message}"):
         scores(training, Targets(test, test, GROUPS), **settings)
+
+
+@pytest.mark.parametrize(("budget", "size"), [(3 * 5400, 3), (3 * 5400 - 1, 2), (5400 - 1, 1)])
+def test_as_many_groups_are_solved_at_a_time_as_memory_allows(toy, monkeypatch, budget, size):
+    """A group takes six times W, 440 bytes here, and three times 23 samples with 5 axes in float64."""
+    training, test = toy
+    seen = []
+
+    def score_chunks(training, targets, what, score, size):
+        seen.append(size)
+        return torch.zeros(3, 23, dtype=torch.float64)
+
+    monkeypatch.setattr(if_code, "score_chunks", score_chunks)
+    monkeypatch.setattr(if_code, "BLOCK_BYTES", budget)
+    scores(training, Targets(test, test, GROUPS))
+    assert seen == [size]

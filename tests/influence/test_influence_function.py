@@ -81,6 +81,21 @@ def test_cg_has_the_inverse_of_the_damped_fisher_matrix_as_its_preconditioner(to
     torch.testing.assert_close(found.flatten(1), v.flatten(1) @ dense, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(("damping", "helped"), [(0.0, False), (1e-6, True)])
+def test_cg_has_a_preconditioner_wherever_there_is_damping(toy, monkeypatch, damping, helped):
+    """Without damping the Fisher matrix may be singular, and has no inverse."""
+    training, test = toy
+    seen = []
+
+    def conjugate_gradient(product, v, tolerance, most, precondition):
+        seen.append(precondition is not None)
+        return torch.zeros_like(v)
+
+    monkeypatch.setattr(influence_function, "conjugate_gradient", conjugate_gradient)
+    scores(training, Targets(test, test, GROUPS), damping=damping)
+    assert seen == [helped]
+
+
 def test_value_and_sign_are_the_change_of_d_when_a_sample_weighs_more(toy):
     """Weigh one sample by eps more, solve the damped problem again to convergence, look at d."""
     training, test = toy
@@ -144,7 +159,7 @@ def test_what_is_not_solved_is_said(toy, capsys):
     scores(training, targets, solver=Solver(tolerance=1e-9, max_products=1), damping=damping)
     said = capsys.readouterr().err
     assert "3 of 3 explanations are not solved (tolerance 1e-09)" in said
-    assert "influence.solver.max_products" in said
+    assert "raise influence.damping or influence.solver.max_products" in " ".join(said.split())
     assert "not at all" not in said
 
 
@@ -202,15 +217,36 @@ def test_a_network_that_is_only_a_head_has_the_heads_scores(toy, capsys):
         ({"kind": "foo"}, "influence.solver.kind=foo is not known"),
         ({"kind": "lissa"}, "influence.solver.kind=lissa is not known"),
         ({"max_products": 0}, "influence.solver.max_products=0 is too small"),
-        ({"tolerance": 0}, "influence.solver.tolerance"),
+        ({"tolerance": 0}, "influence.solver.tolerance=0 is too small; give 1e-12 or more"),
+        ({"tolerance": 9e-13}, "influence.solver.tolerance=9e-13 is too small"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"^{message}"):
         Solver(**settings)
+
+
+def test_the_least_values_are_allowed():
+    assert Solver(tolerance=1e-12, max_products=1).tolerance == 1e-12
 
 
 def test_a_solver_that_is_a_word_and_no_group_is_named(toy):
     training, test = toy
     with pytest.raises(UserError, match=r"influence.solver=cg is not a group of keys; give .*kind=cg"):
         inspect.unwrap(scores)(training, Targets(test, test, GROUPS), solver="cg")
+
+
+@pytest.mark.parametrize(("budget", "size"), [(3 * 5400, 3), (3 * 5400 - 1, 2), (5400 - 1, 1)])
+def test_as_many_groups_are_solved_at_a_time_as_memory_allows(toy, monkeypatch, budget, size):
+    """A group takes six times W, 440 bytes here, and three times 23 samples with 5 axes in float64."""
+    training, test = toy
+    seen = []
+
+    def score_chunks(training, targets, what, score, size):
+        seen.append(size)
+        return torch.zeros(3, 23, dtype=torch.float64)
+
+    monkeypatch.setattr(influence_function, "score_chunks", score_chunks)
+    monkeypatch.setattr(influence_function, "BLOCK_BYTES", budget)
+    scores(training, Targets(test, test, GROUPS))
+    assert seen == [size]

@@ -96,6 +96,26 @@ def test_the_most_likely_labels_are_kept(toy, monkeypatch):
     assert torch.equal(few.own, every.own)
 
 
+@pytest.mark.parametrize(
+    ("memory", "tile", "rows"),
+    # 8 bytes for each of four classes: 7 samples in 224 bytes, one where none fits, or as many as asked for.
+    [(224, None, [7, 7, 7, 2]), (1, None, [1] * 23), (1, 11, [11, 11, 1])],
+)
+def test_as_many_samples_are_held_at_a_time_as_memory_allows(toy, monkeypatch, memory, tile, rows):
+    training, _ = toy
+    seen = []
+
+    def watched(side, some):
+        found = class_cosines(side, some)
+        seen.append(len(found))
+        return found
+
+    monkeypatch.setattr("deconfuse.labels.evidence.TILE_BYTES", memory)
+    monkeypatch.setattr("deconfuse.labels.evidence.class_cosines", watched)
+    evidence([training], 5, tile=tile)
+    assert seen == rows
+
+
 def test_the_closest_proxy_of_a_class_counts(toy):
     training, _ = toy
     found = class_cosines(training, slice(3, 9))
@@ -118,6 +138,13 @@ def test_where_no_other_label_is_known_the_odds_are_finite():
     label, log_odds = odds(votes, torch.zeros(1, dtype=torch.long))
     assert label.tolist() == [0]
     assert -100 < log_odds.item() < -80
+
+
+def test_where_nobody_votes_for_the_label_given_the_odds_are_finite():
+    votes = Votes(torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1), torch.zeros(1))
+    label, log_odds = odds(votes, torch.ones(1, dtype=torch.long))
+    assert label.tolist() == [0]
+    assert 80 < log_odds.item() < 100  # -log of the smallest number of float32 that keeps its digits
 
 
 def test_a_side_in_float64_beside_one_in_float32_counts_alike(toy):

@@ -14,6 +14,7 @@ from deconfuse.retrieval.confusion import (
     mean_distance,
     mean_distance_gradient,
     mis_similar,
+    retrieve,
 )
 from deconfuse.retrieval.queries import Queries
 
@@ -104,6 +105,17 @@ def test_the_d_of_a_group_weighs_its_pairs():
     torch.testing.assert_close(gradient, want, rtol=0, atol=1e-12)
 
 
+def test_a_group_of_three_pairs_is_three_queries_and_then_three_neighbours():
+    # At 0 and 60 degrees d = 1, at 10 and 100 d = 2, at 20 and 200 d = 4.
+    z = on_circle(0, 10, 20, 60, 100, 200)[None]
+    share = torch.tensor([[0.5, 0.25, -1.0]], dtype=double)
+    assert mean_distance(z, share).tolist() == pytest.approx([0.5 * 1 + 0.25 * 2 - 1.0 * 4])
+    lengths = mean_distance_gradient(z, share).norm(dim=2)
+    # The gradient of d in one of two unit vectors at an angle a has length 2 sin a.
+    want = torch.tensor([[0.5 * 3**0.5, 0.25 * 2, 0.0]], dtype=double)
+    torch.testing.assert_close(lengths, want.repeat(1, 2), rtol=0, atol=1e-12)
+
+
 def test_a_twin_is_in_no_pair_and_a_query_with_no_other_of_its_class_neither():
     # Queries 0 and 1 are gallery rows 2 and 0; query 2 is not in the gallery; query 3 is row 4, alone there.
     gallery, theirs = on_circle(40, 170, 0, 20, 90), torch.tensor([0, 0, 0, 1, 2])
@@ -115,6 +127,35 @@ def test_a_twin_is_in_no_pair_and_a_query_with_no_other_of_its_class_neither():
     assert far.pairs.tolist() == [[0, 1], [2, 2], [1, 1]]  # at 170, 165 and 130 degrees
     want = [2 - 2 * math.cos(math.radians(angle)) for angle in (170, 165, 130)]
     assert far.distance.tolist() == pytest.approx(want, abs=1e-12)
+
+
+def test_one_search_has_the_pairs_and_the_metrics_by_hand():
+    # By direction 0 and 1 are taken for each other, and 2 and 3; by distance others are, as row 1 is long.
+    z, labels = on_circle(0, 10, 90, 105), torch.tensor([0, 1, 0, 1])
+    z[1] *= 5
+    pairs, found = retrieve(Queries(z, z, labels, labels, True), (1, 2))
+    assert pairs.pairs.tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
+    # The second nearest of 0 and 3 is of their class, that of 1 and 2 is not.
+    assert found == pytest.approx({"R@1": 0, "R@2": 0.5, "MAP@R": 0})
+    # Queries 0 and 2 of them in that gallery: neither is its own neighbour.
+    side = Queries(z[[0, 2]], z, labels[[0, 2]], labels, False, torch.tensor([0, 2]))
+    pairs, found = retrieve(side, (1, 2))
+    assert pairs.pairs.tolist() == [[0, 1], [1, 3]]
+    assert found == pytest.approx({"R@1": 0, "R@2": 0.5, "MAP@R": 0})
+
+
+def test_a_twin_of_another_class_and_no_twin_leave_every_sample_of_the_class_as_a_candidate():
+    # Of class 0 the first row, the last row and the row after the twin's place are farthest, in turn.
+    gallery, theirs = on_circle(180, 0, 20, 270), torch.tensor([0, 0, 1, 0])
+    query, labels = on_circle(0, 0, 90), torch.tensor([0, 0, 0])
+    for twins in ([-1, 2, -1], [2, -1, 2]):
+        far = mis_similar(Queries(query, gallery, labels, theirs, False, torch.tensor(twins)))
+        assert far.pairs.tolist() == [[0, 0], [1, 0], [2, 3]]
+    # A twin that lies behind all rows of the class.
+    far = mis_similar(
+        Queries(query, gallery[[0, 1, 3, 2]], labels, theirs[[0, 1, 3, 2]], False, torch.tensor([3, 3, 3]))
+    )
+    assert far.pairs.tolist() == [[0, 0], [1, 0], [2, 2]]
 
 
 def test_copies_have_d_0_and_the_pair_is_listed_once():

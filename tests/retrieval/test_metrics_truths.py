@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from deconfuse.retrieval.metrics import metrics, nmi
+from deconfuse.retrieval.metrics import MEASURES, answer, metrics, nmi
 from deconfuse.retrieval.neighbours import nearest
 from deconfuse.retrieval.queries import Queries
 
@@ -73,6 +73,42 @@ def test_a_query_whose_class_the_gallery_lacks_is_left_out():
     )
     # Query 2: 0 1 0, MAP@R (1/1) / 2; query 0: 1.
     assert found == pytest.approx({"R@1": 1, "MAP@R": 0.75})
+
+
+def test_a_twin_is_neither_found_nor_counted_by_hand():
+    # Queries 0 and 1 are gallery rows 1 and 0; query 2 is none of them, and row 0 is its only partner.
+    gallery, labels = on_circle(0, 10, 30), torch.tensor([0, 1, 1])
+    query, asked = on_circle(10, 0, 4), torch.tensor([1, 0, 0])
+    test = Queries(query, gallery, asked, labels, False, torch.tensor([1, 0, -1]))
+    found = answer(test, ranks=(1, 2), unit=True)
+    assert found.first.tolist() == [0, 1, 0]
+    assert found.relevant.tolist() == [1, 0, 1]  # query 1 has nobody and is left out
+    # Query 0 meets 0 1, query 2 meets 0 1 1.
+    assert found.found == pytest.approx({"R@1": 0.5, "R@2": 1, "MAP@R": 0.5})
+
+
+def test_a_row_alone_has_no_neighbour():
+    one = on_circle(0)
+    found = answer(Queries(one, one, *2 * [torch.tensor([3])], True), ranks=(1, 4), unit=False)
+    assert (found.first.tolist(), found.relevant.tolist()) == ([-1], [0])
+    assert found.found == {"R@1": 0, "R@4": 0, "MAP@R": 0}
+
+
+def test_rows_are_compared_as_they_are_or_by_direction():
+    # Row 1 is long: by distance row 2 is the nearest to row 0, by direction row 1.
+    z, labels = on_circle(0, 10, 80, 90), torch.tensor([0, 0, 1, 1])
+    z[1] *= 9
+    test = Queries(z, z, labels, labels, True)
+    plain, unit = (metrics(test, ranks=(1,), unit=unit) for unit in (False, True))
+        metrics(Queries(z, z, labels, labels, True), ranks=(1,), unit=unit) for unit in (False, True)
+    )
+    assert (plain["R@1"], unit["R@1"]) == (0.75, 1)
+    assert metrics(Queries(z, z, labels, labels, True), ranks=(1,)) == plain
+
+
+def test_what_models_are_compared_by_is_measured():
+    z, labels = on_circle(0, 10), torch.tensor([0, 0])
+    assert set(MEASURES) < set(metrics(Queries(z, z, labels, labels, True)))
 
 
 def test_the_default_ranks_are_1_2_4_8():

@@ -146,4 +146,9 @@ def product_error(squared: Tensor, lengths: Tensor, m: int, dtype: torch.dtype) 
 
     A sum of m products is off by some sqrt(m) roundings of |a|^2 + |b|^2, which is 3 |a|^2 + 2 d at most.
     """
-    return torch.finfo(dtype).eps * (4 + m**0.5) * (3 * lengths[:, None] + 2 * squared)
+    return rounding(m, dtype) * (3 * lengths[:, None] + 2 * squared)
+
+
+def rounding(m: int, dtype: torch.dtype = torch.float64) -> float:
+    """The share by which rounding may change a sum of m squares."""
+    return torch.finfo(dtype).eps * (4 + m**0.5)

@@ -27,9 +27,7 @@ class Answers:
     found: dict[str, float]
 
 
-def answer(
-    test: Queries, *, ranks: tuple[int, ...] = (1, 2, 4, 8), unit: bool = False, whole: bool = True
-) -> Answers:
+def answer(test: Queries, *, ranks: tuple[int, ...], unit: bool, whole: bool = True) -> Answers:
     """One search for everything: R@1 is the share of queries with R > 0 whose first is of their class.
 
     whole: MAP@R too, for which R neighbours are searched. unit: as of `nearest`.

@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deconfuse.retrieval.coordinates import Coordinates, chunks, product_error, row_lengths
+from deconfuse.retrieval.coordinates import Coordinates, chunks, product_error, rounding, row_lengths
 from deconfuse.retrieval.tiles import tiled
 
 TILE = (2048, 2048)  # queries x gallery rows whose distances are held at once; scripts.bench_retrieval
 MANY = 256  # neighbours beyond which whole rows of distances are ranked, not tile after tile
 HELD = 2**24  # float32 distances, or half as many of float64, at once
 PRECISE = 1e-4  # a distance that may be off by more than this share of itself is computed again in float64
-TIE = 1e-9  # distances that differ by less than this share count as equal, as float64's rounding decides them
+TIE = 1e-12  # error of a float64 product, as a share of d, up to which distances within it count as equal
 
 
 @torch.no_grad()
@@ -97,11 +97,11 @@ def _settled(
     approximate and index: the candidates by products, closest first. open: a gallery row that is no candidate
     may be nearer than the k-th.
     """
-    squared, lengths = approximate.double().clamp_min_(0), lengths.double()
-    error = product_error(squared, lengths, coordinates.query.shape[1], approximate.dtype)
+    squared, lengths, m = approximate.double().clamp_min_(0), lengths.double(), coordinates.query.shape[1]
+    error = product_error(squared, lengths, m, approximate.dtype)
     index = index.masked_fill(torch.isinf(squared), -1)
     error.masked_fill_(index < 0, 0)
-    close = (squared.diff(dim=1) < error[:, 1:] + error[:, :-1]) | _equal(squared)
+    close = (squared.diff(dim=1) < error[:, 1:] + error[:, :-1]) | _equal(squared, m)
     tie = close & (error <= TIE * squared)[:, 1:]  # never of float32 products
     doubtful = (error > PRECISE * squared) & (index >= 0)
     doubtful[:, 1:] |= close & ~tie
@@ -110,7 +110,7 @@ def _settled(
     squared = squared.gather(1, _starts(tie)) / coordinates.scale**2
     row, column = doubtful.nonzero(as_tuple=True)
     squared[row, column] = coordinates.distance(rows[row], index[row, column])
-    squared = _levelled(squared)
+    squared = _levelled(squared, m)
     order = _order(squared, index)[:, :k]
     found, chosen, exact = (each.gather(1, order) for each in (squared, index, doubtful))
     if index.shape[1] == k:  # there are no others: one more was asked for
@@ -126,13 +126,13 @@ def _order(squared: Float[Tensor, "t k"], index: Int[Tensor, "t k"]) -> Int[Tens
     return order.gather(1, squared.gather(1, order).argsort(dim=1, stable=True))
 
 
-def _levelled(squared: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
-    """The distances, with those of a run that differ by less than TIE from one to the next made equal.
+def _levelled(squared: Float[Tensor, "t k"], m: int) -> Float[Tensor, "t k"]:
+    """The distances, with runs made equal in which each differs from the next by rounding alone.
 
     So rounding does not decide between rows that are equally far, whichever way they were found.
     """
     sorted_, place = squared.sort(dim=1)
-    tie = _equal(sorted_)
+    tie = _equal(sorted_, m)
     some = (tie & (sorted_.diff(dim=1) > 0)).any(1).nonzero()[:, 0]
     if len(some):
         level = sorted_[some].gather(1, _starts(tie[some]))
@@ -140,9 +140,10 @@ def _levelled(squared: Float[Tensor, "t k"]) -> Float[Tensor, "t k"]:
     return squared
 
 
-def _equal(ascending: Float[Tensor, "t k"]) -> Bool[Tensor, "t pairs"]:
-    """Whether each distance is as large as the one before it, but for a share of TIE."""
-    return (ascending.diff(dim=1) <= TIE * ascending[:, 1:]) & ~torch.isinf(ascending[:, 1:])
+def _equal(ascending: Float[Tensor, "t k"], m: int) -> Bool[Tensor, "t pairs"]:
+    """Whether each distance is as large as the one before it, to the rounding of m squares in float64."""
+    within = rounding(m) * ascending[:, 1:]
+    return (ascending.diff(dim=1) <= within) & ~torch.isinf(ascending[:, 1:])
 
 
 def _starts(tie: Bool[Tensor, "t pairs"]) -> Int[Tensor, "t k"]:
@@ -186,14 +187,14 @@ def _at_the_end(
     """
     reach = squared.kthvalue(k, dim=1).values[:, None]
     error = 2 * product_error(reach, lengths, coordinates.query.shape[1], torch.float64)
-    slack = torch.maximum(error, TIE * reach)
+    slack = torch.maximum(error, rounding(coordinates.query.shape[1]) * reach)
     level = squared.masked_fill(squared > reach + slack, torch.inf)
     apart = (error > TIE * reach).expand_as(level)
     level = torch.where((level >= reach - slack) & ~torch.isinf(level) & ~apart, reach, level)
     row, column = (apart & ~torch.isinf(level)).nonzero(as_tuple=True)
     level[row, column] = coordinates.distance_by_kind(rows[row], column) * coordinates.scale**2
     reach = level.kthvalue(k, dim=1).values[:, None]
-    level = torch.where((level - reach).abs() <= TIE * reach, reach, level)
+    level = torch.where((level - reach).abs() <= rounding(coordinates.query.shape[1]) * reach, reach, level)
     index = smallest(level, k)
     found = level.gather(1, index)
     return found, index.masked_fill(torch.isinf(found), -1)
