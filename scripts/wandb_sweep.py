@@ -116,13 +116,14 @@ def draw(pages: list[offline.Page]) -> Figure:
 
 def main(words: list[str]) -> int:
     """Run, read back, check and draw; exit code 1 where something is not as it should be."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args(words)
-    with tempfile.TemporaryDirectory() as folder:
-        said = swept(Path(folder))
-        pages = offline.pages(Path(folder))
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    parser.add_argument("--folder", type=Path, help="keep the runs there; what is there is not run again")
+    folder = parser.parse_args(words).folder
+    with tempfile.TemporaryDirectory() as passing:
+        output = folder or Path(passing)
+        said = swept(output)
+        pages = offline.pages(output)
         wrong = faults(pages, said)
         draw(pages).savefig(PICTURE, dpi=110)
     groups = len({page.run.run_group for page in pages})
