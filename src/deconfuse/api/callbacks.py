@@ -80,7 +80,7 @@ class Explain(pl.Callback):
         trainer.strategy.barrier("deconfuse")
         if trainer.world_size > 1:
             values = trainer.strategy.broadcast(values)
-        pl_module.log_dict(values, rank_zero_only=trainer.world_size > 1)
+        pl_module.log_dict(values, sync_dist=trainer.world_size > 1)  # all have the same
 
     def _explain(self, trainer, pl_module, epoch: int) -> dict[str, float]:
         sides = self._sides(trainer)
