@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup oracles run test test-portable compat site lint bench chaos scale tables
+.PHONY: help setup oracles run test test-portable compat site lint bench chaos scale photos tables
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -58,6 +58,21 @@ chaos: setup ## Kill runs at random moments, give the same command again, compar
 
 scale: setup ## Measure how a run grows, up to 2,000,000 rows: 6 GB on the disk, an hour on one core
 	@$(RUN) -m scripts.bench_scale
+
+DIR ?= ../shared/data
+SEED ?= 0
+FROZEN := recipe=frozen model=efficientnet_lite0 data_dir=outputs/data report=false seed=$(SEED)
+PHOTOS := dataset=cars_128,birds_128 $(FROZEN)
+
+photos: setup ## The paper's tables on photographs of DIR (cars/cars_128.tar, cub2010/cub2010_128.tar), one SEED
+	@mkdir -p outputs/data/cars_128 outputs/data/birds_128
+	@tar -xf $(DIR)/cars/cars_128.tar -C outputs/data/cars_128
+	@tar -xf $(DIR)/cub2010/cub2010_128.tar -C outputs/data/birds_128
+	@$(RUN) -m src.run -m experiment=table1_pairs $(PHOTOS)
+	@$(RUN) -m src.run -m experiment=table1_groups $(PHOTOS)
+	@$(RUN) -m src.run -m experiment=table2 $(PHOTOS)
+	@$(RUN) -m src.run -m experiment=detection $(PHOTOS) noise=flip_10,confused
+	@$(RUN) -m src.tables outputs
 
 tables: setup ## Collect what is in outputs/ into tables
 	@$(RUN) -m src.tables outputs

@@ -93,7 +93,7 @@ def measure(name: str) -> dict[str, float | str]:
     memory = DataLoader([(image, 0, i) for i, image in enumerate(images)], batch_size=BATCH)
     part = Part(Photos(N), np.arange(N), np.zeros(N, dtype=int), ("",) * N)
     _, evaluation = transforms(ImageSpec(SIDE, 3, "photo"), backbone.mean, backbone.std)
-    photos = DataLoader(ImageDataset(part, part.labels, evaluation, 3), batch_size=BATCH)
+    photos = DataLoader(ImageDataset(part, part.labels, evaluation, 3), batch_size=BATCH, collate_fn=list)
     seconds = turns(
         {
             "bare": partial(forward, bare, images),

@@ -8,6 +8,7 @@ from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
+from deconfuse.labels.wrong import Doubt
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs.tables import Findings
 
@@ -27,4 +28,22 @@ def found():
     influence = torch.tensor([[1.0, -2, 3, 0, 1, 2, 4], [-1, -1, 0, 0, 0, -3, -2], [0, 5, 0, 0, 0, 5, 0]])
     votes = Votes(torch.zeros(7, 1, dtype=torch.long), torch.ones(7, 1), torch.ones(7))
     explained = Explained(tuple(pairs.pairs[:, None].unbind(0)), 1.0, "confusions.csv", pairs)
-    return Findings(split, NoisyLabels(labels, labels), pairs, explained, influence, votes.own, votes)
+    noisy = NoisyLabels(labels, labels)
+    return Findings(split, noisy, pairs, explained, influence, votes.own, votes, sure(labels))
+
+
+def sure(labels, wrong=(), other=None):
+    """No doubt about the labels but those that are wrong; the likeliest other class is the next."""
+    chance = torch.zeros(len(labels), dtype=torch.float64)
+    chance[list(wrong)] = 0.9
+    other = torch.from_numpy((labels + 1) % (labels.max() + 1)) if other is None else torch.tensor(other)
+    return Doubt(
+        chance,
+        other,
+        chance.mean().item(),
+        0.0,
+        1.0,
+        0.5,
+        None,
+        Votes(other[:, None], chance[:, None], 1 - chance),
+    )

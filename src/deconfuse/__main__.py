@@ -6,10 +6,10 @@ What `run` does is in story.py. A subcommand is imported when it is called, as t
 seconds to import, and a misspelt word or --help is answered without them.
 """
 
-import functools
 import importlib
 import os
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -49,10 +49,18 @@ COMPLETION = ("-sc", "--shell-completion")
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def run(cfg: DictConfig) -> None:
     """Run one job, in one process or several."""
+    sweep.job(_run, cfg)
+
+
+def _run(cfg: DictConfig) -> Path:
+    """Look for the data, then import torch and Lightning, and run the job."""
+    from deconfuse.launch import data_folder
+
+    data_folder.check(cfg)
     from deconfuse import story
     from deconfuse.launch import workers
 
-    sweep.job(functools.partial(workers.together, story.run), cfg)
+    return workers.together(story.run, cfg)
 
 
 def command() -> None:

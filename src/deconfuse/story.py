@@ -15,7 +15,8 @@ from deconfuse.attribution.head import Targets
 from deconfuse.attribution.look import Frozen, Seen, earlier_sides, freeze, measure
 from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.trajectory import Moment, Trajectory, listed
-from deconfuse.labels import effect, judge, loop
+from deconfuse.frozen.start import beside
+from deconfuse.labels import effect, judge, loop, wrong
 from deconfuse.labels.relabel import Votes
 from deconfuse.launch.job import Job, prepare
 from deconfuse.report import page
@@ -78,16 +79,17 @@ def run(cfg: DictConfig) -> Path:
     clock.lap("retraining", retrained)
 
     # Judge: which labels look wrong, and what should they be? Does training on those win back what was lost?
-    votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates)
+    votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates, ask.weights)
     sides = earlier_sides(subject, model.checkpoint)
     judged = judge.judge(ask.detector, frozen, influence, votes, sides)
+    doubt = wrong.doubt(frozen.training.features, frozen.training.labels, job.split.num_classes, votes)
     clock.lap("relabelling")
     rounds = relabel_in_rounds(job, seen)
     clock.lap("loop", rounds)
 
     # Keep it, and say it: of several processes the first.
     what = job.split, job.noisy, seen.confusions, explained, influence
-    found = Findings(*what, judged.suspicion, judged.votes, lds, retrained, epochs)
+    found = Findings(*what, judged.suspicion, judged.votes, doubt, lds, retrained, epochs)
     if distributed.first():
         keep(job, Outcome(model, seen, clusters, found, votes, rounds, comparison), clock)
     return job.folder
@@ -213,4 +215,5 @@ def extras(job: Job, outcome: Outcome) -> dict:
         "retrain": reweight.report(found.retrained, job.ask.retraining),
         "loop": loop.report(outcome.rounds, job.ask.relabelling),
         "corrections": effect.report(outcome.comparison),
+        "start": beside(outcome.model.checkpoint),
     }

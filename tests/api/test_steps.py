@@ -53,7 +53,7 @@ def test_options_of_a_method_are_keywords():
 def test_relabel_votes_as_algorithm_1_by_hand():
     x, y = TRAIN[0].astype(float), np.array(list("abcde"), dtype=object)[TRAIN[1]]
     e = x / np.linalg.norm(x, axis=1, keepdims=True)
-    found = dc.relabel(x, y, neighbours=4)
+    found = dc.relabel(x, y, neighbours=4, weights="paper")
     d = np.linalg.norm(e[:, None] - e[None], axis=2)
     np.fill_diagonal(d, np.inf)
     for i in range(70):
@@ -77,6 +77,7 @@ def test_relabel_votes_as_algorithm_1_by_hand():
         (lambda: dc.influence.eif(TRAIN[0], (TEST[0], TEST[0])), r"^train: give \(embeddings, labels\)"),
         (lambda: dc.relabel(TRAIN[0][:1], TRAIN[1][:1]), r"at least two training samples"),
         (lambda: dc.relabel(*TRAIN, neighbours=0), r"^neighbours=0"),
+        (lambda: dc.relabel(*TRAIN, weights="fare"), r"^weights=fare is not known; did you mean fair"),
         (lambda: dc.retrieval.metrics(TEST, ranks=(0,)), r"^ranks=0"),
     ],
 )

@@ -51,6 +51,23 @@ def test_symmetric_flips_are_uniform_over_the_other_classes():
     assert counts[~np.eye(c, dtype=bool)].min() > 800  # each of 42 cells near 1000
 
 
+def test_confused_flips_follow_the_confusion():
+    n, c = 40_000, 5
+    labels = labels_of(n, c)
+    confusion = np.random.default_rng(2).dirichlet(np.ones(c), c) * (1 - np.eye(c))
+    confusion[3] = [0, 0, 1, 0, 0]
+    confusion /= confusion.sum(1, keepdims=True)
+    noisy = flip(labels, c, 0.6, "confused", seed=1, confusion=confusion)
+    assert noisy.flipped.sum() == round(0.6 * n)
+    counts = np.zeros((c, c))
+    np.add.at(counts, (labels[noisy.flipped], noisy.labels[noisy.flipped]), 1)
+    assert counts[3].tolist() == [0, 0, counts[3].sum(), 0, 0]
+    # About 4,800 of each class: five standard deviations of a share are below 0.037.
+    np.testing.assert_allclose(counts / counts.sum(1, keepdims=True), confusion, atol=0.037)
+    other = flip(labels, c, 0.6, "symmetric", seed=1)
+    np.testing.assert_array_equal(noisy.flipped, other.flipped)  # the seed chooses the same samples
+
+
 def test_which_samples_flip_is_uniform_over_the_samples():
     hits = sum(flip(np.zeros(11, dtype=int), 3, 0.37, "symmetric", seed).flipped for seed in range(1500))
     assert hits.sum() == 1500 * round(0.37 * 11)

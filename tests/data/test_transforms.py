@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
 
 from deconfuse.data.images import ArrayImages, FeatureRows, FileImages
 from deconfuse.data.pixels import as_mode
@@ -123,6 +124,45 @@ def test_drawings_move_only_a_little():
     away = np.abs(np.array(centres) - 15.5).max(0)
     assert (away > 0.5).all()
     assert (away < 0.06 * 32 + 0.5).all()
+
+
+@pytest.mark.parametrize(("side", "channels"), [(32, 1), (29, 3)])
+def test_a_drawing_is_moved_as_torchvision_moves_it_pixel_by_pixel(side, channels):
+    bilinear, mean = InterpolationMode.BILINEAR, (0.5,) * channels
+    theirs = v2.Compose(
+        [
+            v2.Resize((side, side), bilinear),
+            v2.RandomAffine(8, translate=(0.06, 0.06), scale=(0.9, 1.1), shear=6, interpolation=bilinear),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean, mean),
+        ]
+    )
+    ours, _ = transforms(ImageSpec(side, channels, "drawing"), mean, mean)
+    random = np.random.default_rng(0)
+    for seed in range(60):
+        shape = (side, side + seed % 2, *([3] * (channels == 3)))  # a square, and what is squeezed into one
+        image = Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8))
+        torch.manual_seed(seed)
+        want, after = theirs(image), torch.get_rng_state()
+        torch.manual_seed(seed)
+        assert torch.equal(ours(image), want)
+        assert torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize("augment", ["drawing", "photo", "none"])
+def test_a_batch_is_its_images_one_by_one(augment):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 20, 17), dtype=np.uint8)
+    part = Part(ArrayImages(pixels), np.arange(5), np.array([0, 0, 1, 1, 2]), tuple("abcde"))
+    images = ImageDataset(part, part.labels, transforms(ImageSpec(16, 3, augment), MEAN, STD)[0], 3)
+    keys = [(4, 7), (0, 2**61), (4, 8), 3]
+    before = torch.get_rng_state()
+    shown, labels, rows = images.__getitems__(keys)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (labels.tolist(), rows.tolist()) == ([2, 0, 2, 1], [4, 0, 4, 3])
+    assert (shown.shape, shown.dtype, shown.is_contiguous()) == ((4, 3, 16, 16), torch.float32, True)
+    assert torch.equal(shown, torch.stack([images[key][0] for key in keys]))
+    assert images.__getitems__([]) == []
 
 
 def test_an_unknown_augmentation_is_answered_with_the_nearest():

@@ -5,10 +5,11 @@ from hypothesis import given
 from deconfuse.attribution.curvature import gradient_z
 from deconfuse.attribution.head import Training
 from deconfuse.attribution.kronecker import fit
-from deconfuse.detector import evidence, influence, knn, loss, margin, random, self_influence
+from deconfuse.detector import evidence, held_out, influence, knn, loss, margin, random, self_influence
 from deconfuse.labels.evidence import evidence as combined
 from deconfuse.labels.evidence import odds
 from deconfuse.labels.relabel import Judgement, vote
+from deconfuse.labels.wrong import doubt
 from deconfuse.loss.proxynca import ProxyNCA
 from tests.drawn import points
 
@@ -41,6 +42,14 @@ def test_influence_is_the_mean_over_confusions(toy):
     assert influence.suspicion(training, SCORES, votes).tolist() == [2, 3] + [0] * 21
     assert influence.suspicion(training, SCORES, votes, signed=True).tolist() == [2, -3] + [0] * 21
     assert influence.suspicion(training, SCORES[:0], votes).tolist() == [0] * 23
+
+
+def test_held_out_is_the_log_odds_that_the_label_is_wrong(toy):
+    training, _ = toy
+    found = held_out.suspicion(training, SCORES, vote(training.z, training.labels, 5))
+    wrong = doubt(training.features, training.labels, 4).wrong.clamp(1e-15, 1 - 1e-15)
+    torch.testing.assert_close(found.suspicion, wrong.log() - (-wrong).log1p())
+    assert ((found.votes.share.sum(1) - 1).abs() < 1e-6).all()  # all four classes are kept
 
 
 def test_loss_is_the_training_loss(toy):
@@ -83,7 +92,9 @@ def test_self_influence_is_the_quadratic_form_of_the_dense_inverse(toy):
     torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("detector", [evidence, influence, knn, loss, margin, random, self_influence])
+@pytest.mark.parametrize(
+    "detector", [evidence, held_out, influence, knn, loss, margin, random, self_influence]
+)
 @given(drawn=points(least=2))
 def test_any_labels_have_finite_suspicions(detector, drawn):
     """Also one class alone, classes of one sample, an embedding of one number, and nothing explained."""

@@ -218,11 +218,11 @@ def test_of_many_labels_the_most_likely_are_kept_for_candidates():
 
 
 def test_votes_that_memory_cannot_hold_are_refused_before_training():
-    labels = torch.zeros(10**7, dtype=torch.long)
+    labels = torch.arange(10**7) // 2  # as many neighbours of fewer classes are added up by class
     with pytest.raises(
-        UserError, match=r"^the votes of 10000000 samples with 9999999 neigh.*candidates=10000"
+        UserError, match=r"^the votes of 10000000 samples with 4000000 neigh.*candidates=10000"
     ):
-        check(labels, None, None)
+        check(labels, 4 * 10**6, None)
     check(labels, None, 10)
     check(labels, 1, None)
     with pytest.raises(UserError, match=r"^candidates=0 is too small; give 1 or more$"):
@@ -262,3 +262,38 @@ def test_votes_on_directions_are_those_of_float64(case):
     some = vote(z, y, 6, voters=voters, unit=True)
     distance[:, ~voters.numpy()] = np.inf
     assert np.array_equal(some.index, np.argsort(distance, axis=1, kind="stable")[:, :6])
+
+
+@pytest.mark.parametrize("tile", [1, 5, None])
+def test_fair_votes_are_divided_by_the_size_of_each_class(tile):
+    z = np.random.default_rng(0).normal(size=(23, 4))
+    labels = np.array([0] * 14 + [1] * 6 + [2] * 3)
+    want = slow(z, labels, 6, 3)
+    for i in range(23):
+        size = np.bincount(labels) - (np.arange(3) == labels[i])
+        want[i] /= size
+        want[i] /= want[i].sum()
+    args = torch.from_numpy(z), torch.from_numpy(labels), 6, tile
+    votes = vote(*args, fair=True)
+    np.testing.assert_allclose(dense(votes, 3), want, atol=1e-9)
+    asked = vote_on(torch.arange(23), *args, fair=True)
+    np.testing.assert_allclose(asked.own, want[np.arange(23), labels], atol=1e-9)
+
+
+def test_a_large_class_does_not_outvote_a_small_one():
+    """Classes of 20 to 800 samples that overlap: the share of a class that is voted for another one."""
+    random = np.random.default_rng(0)
+    sizes = [20, 60, 200, 800]
+    labels = torch.from_numpy(np.repeat(np.arange(4), sizes))
+    means = random.normal(size=(4, 8))
+    means *= 2.2 / np.linalg.norm(means, axis=1, keepdims=True)
+    z = torch.from_numpy(means[labels] + random.normal(size=(len(labels), 8)))
+
+    def lost(fair):
+        voted = vote(z, labels, unit=True, fair=fair).best[0] != labels
+        return [voted[labels == c].double().mean().item() for c in range(4)]
+
+    paper, fair = lost(False), lost(True)
+    assert paper[0] > 0.6
+    assert fair[0] < paper[0] / 2
+    assert max(fair) < max(paper)

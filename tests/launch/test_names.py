@@ -15,7 +15,7 @@ from deconfuse.runs.identity import without_places
 
 def test_a_checkpoint_knows_where_data_is_and_how_it_is_cut_by_the_fingerprint_alone():
     groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop")}
+    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "relabel", "loop")}
     settings |= {
         "noise": {"ratio": 0},
         "seed": 0,
@@ -56,9 +56,21 @@ def test_a_key_that_changes_no_weight_counts_under_the_same_name_in_another_grou
             assert home(other, name, "one") != home(other, name, "two"), (other, name)
 
 
+def test_keys_of_frozen_features_count_only_where_the_backbone_is_frozen():
+    groups = ("dataset", "model", "loss", "noise", "trainer")
+    settings = {key: {} for key in groups} | {"seed": 0, "noise": {"ratio": 0}}
+
+    def weights(**recipe):
+        return depends({**settings, "recipe": {"epochs": 3, **recipe}}, "a")
+
+    assert weights() == weights(frozen=False, whiten=None, hold=0.0, dropout=0.0)
+    assert weights(frozen=True, whiten=0.3, hold=1.0) != weights(frozen=True, whiten=0.3, hold=2.0)
+    assert weights(frozen=True) != weights()
+
+
 def test_several_processes_have_the_checkpoint_of_one():
     keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop")}
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "relabel", "loop")}
     settings |= {
         "noise": {"ratio": 0},
         "seed": 0,
@@ -78,7 +90,7 @@ def test_several_processes_have_the_checkpoint_of_one():
 
 def test_without_noise_is_the_folder_of_noise_none():
     keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop")}
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "relabel", "loop")}
     settings |= {"seed": 0, "neighbours": None, "candidates": None, "params": "head", "output_dir": "out"}
     choices = dict.fromkeys(("noise", *keys), "x")
     noisy, none = ({**settings, "noise": {"ratio": ratio, "seed": 0}} for ratio in (0.1, 0))
@@ -93,7 +105,7 @@ def test_without_noise_is_the_folder_of_noise_none():
 def eif():
     """Settings and choices of influence=eif, as runs had them before influence.when."""
     keys = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "loop")}
+    settings = {key: {} for key in (*keys, "counterfactual", "retrain", "relabel", "loop")}
     settings |= {
         "seed": 0,
         "neighbours": None,
@@ -135,7 +147,7 @@ def test_an_explanation_is_named_after_what_it_depends_on(eif):
 
 def test_what_weights_depend_on_differs_exactly_where_the_folder_does():
     groups = ("dataset", "model", "loss", "recipe", "trainer", "target", "influence", "detector")
-    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "loop")}
+    settings = {key: {} for key in (*groups, "counterfactual", "retrain", "relabel", "loop")}
     settings |= {
         "noise": {"ratio": 0.1},
         "seed": 0,

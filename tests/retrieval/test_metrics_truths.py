@@ -100,8 +100,6 @@ def test_rows_are_compared_as_they_are_or_by_direction():
     z[1] *= 9
     test = Queries(z, z, labels, labels, True)
     plain, unit = (metrics(test, ranks=(1,), unit=unit) for unit in (False, True))
-        metrics(Queries(z, z, labels, labels, True), ranks=(1,), unit=unit) for unit in (False, True)
-    )
     assert (plain["R@1"], unit["R@1"]) == (0.75, 1)
     assert metrics(Queries(z, z, labels, labels, True), ranks=(1,)) == plain
 

@@ -6,6 +6,7 @@ from scipy import stats
 
 from deconfuse.retrieval.statistics import (
     HARMFUL,
+    calibration_error,
     detection,
     detection_curve,
     evenly,
@@ -190,3 +191,10 @@ def test_the_most_harmful_are_the_largest_scores_above_zero():
 )
 def test_most_harmful_score_above_zero_largest_first_ties_by_index(scores, most, order):
     assert most_harmful(np.array(scores), most).tolist() == order
+
+
+def test_calibration_error_by_hand():
+    # Bins [0, 0.5) and [0.5, 1]: mean chance 0.2 where 1 of 2 happened, 0.8 where 2 of 3 did.
+    chance, happened = np.array([0.1, 0.3, 0.5, 0.9, 1.0]), np.array([False, True, True, False, True])
+    assert calibration_error(chance, happened, bins=2) == pytest.approx(0.4 * 0.3 + 0.6 * (0.8 - 2 / 3))
+    assert calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0

@@ -8,6 +8,7 @@ from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs.tables import Findings
+from tests.findings import sure
 
 
 @pytest.fixture
@@ -29,4 +30,13 @@ def found():
         torch.tensor([0.3, 0.9, 0.4, 0.8, 0.6]),
     )
     explained = Explained(tuple(confusions.pairs[:, None].unbind(0)), 1.0, "confusions.csv", confusions)
-    return Findings(split, noisy, confusions, explained, influence, 1 - votes.own, votes)
+    return Findings(
+        split,
+        noisy,
+        confusions,
+        explained,
+        influence,
+        1 - votes.own,
+        votes,
+        sure(noisy.labels, [0], [2, 1, 0, 0, 0]),
+    )

@@ -26,6 +26,7 @@ from deconfuse.runs.columns import COLUMNS
 from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import short_hash, unguarded, write_csv
+from tests.findings import sure
 
 GIVEN = np.array([0, 0, 1, 1, 2])
 
@@ -42,7 +43,9 @@ def found(labels):
     explained = Explained((), 1.0, "confusions.csv", pairs)
     votes = Votes(votes.long(), votes, votes[:, 0])
     noisy = NoisyLabels(np.array(labels), np.array(labels))
-    return Findings(split, noisy, pairs, explained, torch.zeros(0, 5), torch.zeros(5), votes)
+    return Findings(
+        split, noisy, pairs, explained, torch.zeros(0, 5), torch.zeros(5), votes, sure(noisy.labels)
+    )
 
 
 def corrections(labels):

@@ -98,7 +98,7 @@ def test_scores_that_are_none_are_named(tmp_path):
     ("text", "lacks"),
     [("[]", "checkpoint, choices, classes, command, confusions and 16 more"),
      (json.dumps({**REPORT, "choices": {}}), "seed"),
-     ('{"format": 6}', "checkpoint, choices, classes, command, confusions and 15 more")],
+     ('{"format": 7}', "checkpoint, choices, classes, command, confusions and 15 more")],
 )  # fmt: skip
 def test_a_report_of_something_else_is_named(tmp_path, text, lacks):
     (tmp_path / "metrics.json").write_text(text)

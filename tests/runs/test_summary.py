@@ -31,6 +31,19 @@ METRICS = {
         "relabels_right": 78,
     },
     "relabels": 373,
+    "start": None,
+    "wrong": {
+        **{
+            "labels": 190.4,
+            "low": 170.2,
+            "high": 211.8,
+            "listed": 185,
+            "agree": 0.748,
+            "leave_one_out": 0.8125,
+        },
+        **{"true": 192, "listed_wrong": 180, "listed_right": 150},
+        **{"calibration_error": 0.0123, "average_precision": 0.9812},
+    },
     "seconds": {"training": 89.4, "influence": 0.5},
 }
 
@@ -51,7 +64,12 @@ def test_every_number_is_said_with_its_name():
         "192 flipped found  AUROC 0.994  AP 0.937  by knn",
         "                   AUROC 0.950  AP 0.715  by |influence|",
         "Recommended right  69.9% of those that score harmful",
-        "Relabels           373 harmful samples recommended another label",
+        "Probably wrong     190 labels [170, 212]; 185 of them more likely wrong than right, in relabels.csv",
+        "                   192 are; of those listed 180, 150 of them recommended rightly; AP 0.981, "
+        "calibration error 0.012",
+        "Trust              held out, 75% of the labels given are the likeliest; R@1 on training classes, "
+        "leave-one-out: 0.812",
+        "                   errors between classes that look alike are hardly counted",
         "Time               training 89 s, influence 0 s",
         f"Results            outputs/{'x' * 90}/",
     ]
@@ -63,6 +81,21 @@ def test_the_report_is_named_where_there_is_one(tmp_path):
     (tmp_path / "report" / "index.html").touch()
     show(METRICS, str(tmp_path), console)
     assert console.file.getvalue().splitlines()[-1] == f"Report             {tmp_path}/report/index.html"
+
+
+def test_what_there_was_before_training():
+    start = {"backbone": {"R@1": 0.349, "MAP@R": 0.05}, "whitened": {"R@1": 0.446, "MAP@R": 0.0812}}
+    line = "Backbone alone     R@1 0.349, whitened 0.446   (MAP@R 0.050, 0.081)"
+    assert shown(start=start)[1] == line
+
+
+def test_labels_that_nobody_flipped_on_purpose():
+    wrong = {"labels": 3.2, "low": 0.0, "high": 9.7, "listed": 2, "agree": 0.5, "leave_one_out": None}
+    lines = shown(wrong=wrong)
+    place = lines.index(
+        "Probably wrong     3 labels [0, 10]; 2 of them more likely wrong than right, in relabels.csv"
+    )
+    assert lines[place + 1] == "Trust              held out, 50% of the labels given are the likeliest"
 
 
 def test_without_noise_and_without_confusions():

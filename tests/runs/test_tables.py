@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import pytest
+import torch
 
 from deconfuse.runs import tables
 
@@ -27,5 +30,17 @@ def test_samples_and_relabels(found):
     assert samples["harmful_share"].tolist() == pytest.approx([1, 0, 1 / 3, 0, 1])
     assert samples["recommended"].tolist() == ["c", "a", "a", "b", "c"]
     assert samples["true_class"].tolist() == ["c", "a", "a", "b", "b"]
-    # Harmful and voted elsewhere: sample 0 alone (2 is helpful on average, 4 keeps its label).
+    # Probably wrong: sample 0 alone.
     assert tables.relabel_table(samples)["sample"].tolist() == [0]
+
+
+def test_a_label_that_is_probably_wrong_is_recommended_another_one(found):
+    # Sample 1 has label a and votes for it (0.9); so has sample 4 label c, and nobody votes for b there.
+    doubt = replace(found.doubt, wrong=torch.tensor([0.0, 0.8, 0.0, 0.5, 0.9]).double())
+    votes = replace(found.votes, classes=torch.tensor([[2, 0], [0, 1], [0, 1], [1, 0], [2, 2]]))
+    samples = tables.sample_table(replace(found, doubt=doubt, votes=votes))
+    assert samples["recommended"].tolist() == ["c", "b", "a", "b", "a"]
+    assert samples["vote_recommended"].tolist() == pytest.approx([0.7, 0.1, 0.6, 0.8, 0.0])
+    relabels = tables.relabel_table(samples)
+    assert relabels["sample"].tolist() == [4, 1]
+    assert relabels["p_wrong"].tolist() == pytest.approx([0.9, 0.8])

@@ -20,6 +20,7 @@ from deconfuse.runs.tables import Findings
 from deconfuse.system.files import file_hash, write_csv
 from deconfuse.tracking import artifacts, dashboard, tracker
 from tests import offline
+from tests.findings import sure
 
 GREYS = 20 + 20 * np.arange(11, dtype=np.uint8)  # image i is all of one grey, its own
 CHOICES = {
@@ -50,7 +51,7 @@ def findings(channels=1, side=8):
     explained = Explained(tuple(pairs.pairs[:, None].unbind(0)), 1.0, "confusions.csv", pairs)
     suspicion = torch.tensor([0.1, 0.2, 0.9, 0.3, 0.6, 0.0, 0.5])
     noisy = NoisyLabels(labels, clean)
-    return Findings(split, noisy, pairs, explained, influence, suspicion, votes)
+    return Findings(split, noisy, pairs, explained, influence, suspicion, votes, sure(labels, [2, 4, 5]))
 
 
 def publish(output, found, *, reused, history=True, **choices):
@@ -158,7 +159,7 @@ def test_harmful_samples_of_each_explanation_most_harmful_first(page):
 
 def test_relabels_with_their_picture(page):
     table = shown(page, "relabels")
-    # All neighbours say a; 2, 4 and 5 have label b, and all of them score > 0 on the whole.
+    # 2, 4 and 5 have label b, are probably wrong, and all neighbours say a.
     assert table["sample"] == table["picture"] == [2, 4, 5]
     assert table["recommended"] == ["a"] * 3
     assert table["vote_recommended"] == [1.0] * 3

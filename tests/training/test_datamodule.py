@@ -113,7 +113,12 @@ def test_the_last_evaluation_batch_is_what_is_left():
 
 
 @pytest.mark.parametrize(
-    ("workers", "words"), [(-1, "is too small; give 0 or more"), (1.5, "is not a whole number")]
+    ("workers", "words"),
+    [
+        (-1, "is too small; give 0 or more"),
+        (1.5, "is not a whole number"),
+        ("four", "is neither auto nor a number; give auto, or 0 or more"),
+    ],
 )
 def test_the_number_of_workers_is_checked(workers, words):
     with pytest.raises(UserError, match=rf"^num_workers={workers} {words}$"):

@@ -56,7 +56,7 @@ def test_a_worker_that_is_signalled_works_on(number):
 
 
 def test_no_worker_is_an_argument_less():
-    assert loader_workers.settings(0) == {"num_workers": 0}
+    assert loader_workers.settings(0) == {"num_workers": 0, "pin_memory": False}
     assert [int(batch) for batch in DataLoader(Slow(), **loader_workers.settings(0))] == [os.getpid()] * 40
 
 
@@ -199,3 +199,27 @@ def test_a_run_whose_processes_are_all_signalled_says_one_line_and_goes_on(
             assert all(torch.equal(one[key], other[key]) for key in one if isinstance(one[key], torch.Tensor))
         else:
             assert one.read_bytes() == other.read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("cores", "quick", "beside", "want"),
+    [
+        (2, False, 1, 0),
+        (4, False, 1, 2),
+        (16, False, 1, 4),
+        (16, False, 4, 2),
+        (16, True, 1, 0),
+        (3, False, 2, 0),
+    ],
+)
+def test_auto_takes_one_process_for_two_cores_and_none_where_it_would_not_pay(
+    monkeypatch, cores, quick, beside, want
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert loader_workers.number("auto", quick, beside) == want
+    assert loader_workers.number(3, quick, beside) == 3
+
+
+def test_workers_are_kept_and_batches_pinned_where_asked():
+    made = loader_workers.settings(2, pinned=True)
+    assert (made["num_workers"], made["persistent_workers"], made["pin_memory"]) == (2, True, True)

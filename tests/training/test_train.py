@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from torch import nn
 
 from deconfuse.data.build import build
 from deconfuse.dataset import folder
@@ -20,7 +21,7 @@ from deconfuse.system.signals import Stopped, listen
 from deconfuse.training.checkpoint import kept, load, read
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
-from deconfuse.training.train import Start, another, find_or_train
+from deconfuse.training.train import Start, another, find_or_train, fit, quick
 from tests.made import model_and_data, recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
@@ -329,3 +330,61 @@ def test_another_model_leaves_the_random_numbers_and_the_start_alone_and_says_wh
     torch.save(content, checkpoint)
     with pytest.raises(UserError, match=r"model\.ckpt: does not say which settings it was made with"):
         another(begin, tmp_path, labels, labels == 1, settings=settings)
+
+
+class Colours(nn.Module):
+    """A convolution of three channels, whose images have two layouts in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.num_features = nn.Conv2d(3, 5, 3, stride=2), 5
+
+    def forward(self, images):
+        return self.convolution(images).relu().mean((2, 3))
+
+
+def test_on_a_cpu_training_lies_pixel_by_pixel_in_memory_with_the_same_gradients():
+    torch.manual_seed(0)
+    model = Embedder(Colours(), ProxyNCA(2, 8), recipe())
+    images, labels = torch.randn(4, 3, 9, 9), torch.tensor([0, 0, 1, 1])
+    model.loss(model.head(model.backbone(images)), labels).mean().backward()
+    want = {name: each.grad for name, each in model.named_parameters()}
+    model.zero_grad()
+    with quick(model, torch.device("cpu")):
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        weight = model.backbone.convolution.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+        assert not weight.is_contiguous()
+        model.loss(model(images), labels).mean().backward()
+    for name, each in model.named_parameters():
+        torch.testing.assert_close(each.grad, want[name], rtol=1e-4, atol=1e-6)  # sums in another order
+
+
+def test_a_compiled_backbone_trains_alike_and_leaves_no_trace(tmp_path, monkeypatch):
+    compiled, real = [], nn.Module.compile
+
+    def traced(module):  # what Inductor's compiler does takes half a minute
+        compiled.append(module)
+        real(module, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", traced)
+    states = []
+    for compile in (False, True):
+        model, data = model_and_data(epochs=1, compile=compile)
+        fit(model, data, tmp_path / str(compile), TRAINER, None, None)
+        assert model.backbone._compiled_call_impl is None
+        states.append(model.state_dict())
+    assert compiled == [model.backbone]
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-3, atol=1e-4)  # rounding, over an epoch
+
+
+def test_a_compiler_that_fails_is_one_line():
+    model, _ = model_and_data(compile=True)
+    with (
+        pytest.raises(UserError, match=r"^recipe.compile=true: torch.compile fails here \(no compiler\)"),
+        quick(model, torch.device("cpu")),
+    ):
+        raise torch._dynamo.exc.TorchDynamoException("no compiler")
+    assert model.backbone._compiled_call_impl is None

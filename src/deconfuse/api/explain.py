@@ -22,7 +22,7 @@ from deconfuse.attribution import attribute
 from deconfuse.attribution.look import Frozen, Subject, measure
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
-from deconfuse.labels import judge, relabel
+from deconfuse.labels import judge, relabel, wrong
 from deconfuse.runs.tables import Findings
 from deconfuse.system.progress import Clock, silence
 
@@ -80,6 +80,7 @@ def answer(frozen: Frozen, split: Split, subject: Subject, ask: Questions, clock
     votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates)
     detector = option("detector", ask.detector, ask.seed)
     judged = judge.judge(detector, frozen, influence, votes, iter(()))
+    doubt = wrong.doubt(frozen.training.features, frozen.training.labels, split.num_classes, votes)
     clock.lap("relabelling")
     labels = split.train.labels
     findings = Findings(
@@ -90,6 +91,7 @@ def answer(frozen: Frozen, split: Split, subject: Subject, ask: Questions, clock
         influence,
         judged.suspicion,
         judged.votes,
+        doubt,
     )
     return Found(findings, seen, votes, attribute.unit(ask.explainer), ask, subject, dict(clock.laps))
 

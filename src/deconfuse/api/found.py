@@ -77,7 +77,8 @@ class Found:
 
     @property
     def relabels(self) -> pd.DataFrame:
-        """The harmful samples whose neighbours vote for another label, most suspicious first."""
+        """The samples whose label is more likely wrong than right, most likely first; p_wrong says how
+        likely."""
         return self.tables["relabels.csv"]
 
     @property

@@ -25,12 +25,12 @@ from deconfuse.api.explain import left_as_it_was
 from deconfuse.attribution import attribute
 from deconfuse.attribution.head import Training
 from deconfuse.attribution.look import Frozen, Subject
-from deconfuse.labels.relabel import check, vote
+from deconfuse.labels.relabel import FAIR, WEIGHTS, check, vote
 from deconfuse.model.identity import Identity
 from deconfuse.retrieval import confusion, metrics
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.retrieval.queries import Queries
-from deconfuse.system.errors import UserError, count
+from deconfuse.system.errors import UserError, count, one_of
 from deconfuse.system.progress import silence
 
 Side = tuple[Any, Any]  # (embeddings (n, D), labels (n,))
@@ -88,20 +88,25 @@ def _each(n: int) -> Explained:
 
 
 def relabel(
-    embeddings: Any, labels: Any, neighbours: int | None = None, progress: bool = True
+    embeddings: Any,
+    labels: Any,
+    neighbours: int | None = None,
+    weights: str = FAIR,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """The labels that the nearest other samples vote for (Algorithm 1), one row per sample in its order.
 
     P(l) = sum exp(-d_i) [y_i = l] / sum exp(-d_i) over the K nearest others, d the distance of the normalised
-    embeddings. neighbours: K; None: the median class size. Columns: label, recommended, vote_current and
-    vote_recommended, both in [0, 1]; a label is suspicious where recommended is another one.
+    embeddings. neighbours: K; None: the median class size. weights: fair, a class has the same say whatever
+    its size; paper, as the formula has it. Columns: label, recommended, vote_current and vote_recommended,
+    both in [0, 1]; a label is suspicious where recommended is another one.
     """
     z, ids, known = _side((embeddings, labels), "embeddings")
     if neighbours is not None:
         count("neighbours", neighbours, 1)
     check(ids, neighbours, None)
     with silence(not progress):
-        votes = vote(z, ids, neighbours, unit=True)
+        votes = vote(z, ids, neighbours, unit=True, fair=one_of("weights", weights, WEIGHTS) == FAIR)
     best, share = votes.best
     return pd.DataFrame(
         {

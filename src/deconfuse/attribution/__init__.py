@@ -1,1 +1,1 @@
-"""Score each training sample on each explanation; may import training, data, retrieval, compute, system."""
+"""Score training samples; may import model, training, frozen, data, retrieval, compute, system."""

@@ -90,8 +90,14 @@ def find_or_extract(
     holds all of them in memory. Of several processes each extracts and holds its own rows until the first
     process has written them.
     """
-    path = checkpoint.with_suffix(".features.npz")
     made_with = f"{file_hash(checkpoint)} {data}"
+    return find_or_extract_at(checkpoint.with_suffix(".features.npz"), made_with, model, loaders)
+
+
+def find_or_extract_at(
+    path: Path, made_with: str, model: Embedder, loaders: dict[str, DataLoader]
+) -> dict[str, Float[Tensor, "n D"]]:
+    """As `find_or_extract`, from the file at path if made_with, a text that it stores, is the same."""
 
     def find() -> dict[str, Tensor] | None:
         found = whole_at(path, map_arrays, "extracting features")

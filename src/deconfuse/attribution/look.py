@@ -20,6 +20,8 @@ from deconfuse.attribution.rows import in_float64, is_narrow, projected
 from deconfuse.attribution.rows import parts as rows_of
 from deconfuse.compute.placement import exact, placed
 from deconfuse.data.split import Split
+from deconfuse.frozen.start import as_they_lie
+from deconfuse.model.identity import Identity
 from deconfuse.retrieval.confusion import Explained, Pairs, retrieve
 from deconfuse.retrieval.queries import Queries
 from deconfuse.system import distributed
@@ -110,7 +112,10 @@ def freeze(subject: Subject, checkpoint: Path) -> Frozen:
     parts = {"train": split.train, "query": split.query}
     parts |= {} if split.shared_gallery else {"gallery": split.gallery}
     loaders = {part: data.in_order(samples, data.own(samples)) for part, samples in parts.items()}
-    features = find_or_extract(model.float().to(subject.device), loaders, checkpoint, split.fingerprints[1])
+    features = {part: as_they_lie(samples) for part, samples in parts.items()}
+    if not isinstance(model.backbone, Identity) or model.embeds or any(f is None for f in features.values()):
+        moved, of = model.float().to(subject.device), split.fingerprints[1]
+        features = find_or_extract(moved, loaders, checkpoint, of)
     model.cpu().requires_grad_(False)
     training = _training(subject, features["train"])
     zero, dead = [], []

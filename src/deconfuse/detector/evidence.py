@@ -43,5 +43,5 @@ def suspicion(
             "detector=evidence needs votes on all samples, and candidates= limits them; take "
             "candidates=null, or detector=influence"
         )
-    combined = evidence([*earlier, training], votes.classes.shape[1])
+    combined = evidence([*earlier, training], votes.k or votes.classes.shape[1])
     return Judgement(odds(combined, training.labels)[1], combined)

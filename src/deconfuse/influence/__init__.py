@@ -1,1 +1,1 @@
-"""The influence methods, each a function that returns scores; may import attribution, retrieval, system."""
+"""Influence methods, functions that return scores; may import attribution, retrieval, compute, system."""

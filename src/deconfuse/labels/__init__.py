@@ -1,1 +1,1 @@
-"""Recommend labels and train on corrected ones; may import attribution, training, data, retrieval, system."""
+"""Recommend labels, train with them; may import attribution, training, data, retrieval, compute, system."""

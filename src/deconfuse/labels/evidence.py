@@ -69,7 +69,7 @@ def evidence(
 def _vote(x: Float[Tensor, "n d"], side: Training, k: int, voters: Bool[Tensor, " n"] | None) -> Votes:
     """Algorithm 1's vote where the rows lie, which may be on the CPU if the device's memory is too small."""
     voters = None if voters is None else voters.to(x.device)
-    return vote(x, side.labels.to(x.device), k, voters=voters, unit=True)
+    return vote(x, side.labels.to(x.device), k, voters=voters, unit=True, listed=False)
 
 
 def odds(votes: Votes, labels: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:

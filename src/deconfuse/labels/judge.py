@@ -21,21 +21,32 @@ from deconfuse.labels.relabel import (
     vote,
     vote_on,
 )
+from deconfuse.system.errors import one_of
+
+FAIR, PAPER = WEIGHTS = "fair", "paper"  # of neighbours: relabel.weights
 
 
 @exact()
-def votes(training: Training, influence: Float[Tensor, "g n"], k: int | None, most: int | None) -> Votes:
+def votes(
+    training: Training,
+    influence: Float[Tensor, "g n"],
+    k: int | None,
+    most: int | None,
+    weights: str = FAIR,
+) -> Votes:
     """Algorithm 1's votes on the samples, or on the `most` candidates that score most harmful.
 
-    They are counted on the side's device if its memory holds them, and are returned on the CPU.
+    weights: fair, a class has the same say whatever its size; paper, as Algorithm 1 has it. They are counted
+    on the side's device if its memory holds them, and are returned on the CPU. UserError for another word.
     """
+    how = {"unit": True, "fair": one_of("relabel.weights", weights, WEIGHTS) == FAIR}
     z, labels = embeddings(training), training.labels
     if most is not None:
         asked = candidates(acting(influence).mean, most).to(z.device)
-        return vote_on(asked, z, labels, k, unit=True).cpu()
+        return vote_on(asked, z, labels, k, **how).cpu()
     if not fits(NEIGHBOUR_BYTES * len(z) * min(len(z), k or neighbourhood(labels)), z.device):
         z, labels = z.cpu(), labels.cpu()
-    return vote(z, labels, k, unit=True).cpu()
+    return vote(z, labels, k, **how).cpu()
 
 
 @exact()

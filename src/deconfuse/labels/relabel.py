@@ -2,18 +2,20 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deconfuse.retrieval.neighbours import nearest
+from deconfuse.labels.tally import by_class, fairly, tally
+from deconfuse.retrieval.neighbours import MANY, nearest
 from deconfuse.system.errors import UserError, count
 from deconfuse.system.progress import track
 from deconfuse.system.words import many
 
+SHOWN = 16  # neighbours of a sample that a reader may look at
 TILE_BYTES = 64 * 2**20  # of votes held at once; never n x c
 NEIGHBOUR_BYTES = 36  # of a neighbour's distance, index, label and share, and what is made on the way
 KEPT = 8  # labels of a candidate that are kept, the most likely ones
@@ -26,18 +28,20 @@ class Votes:
     classes (n, k): the neighbours' labels, closest first; share (n, k): P(label of neighbour j), the
     vote for that label in [0, 1]; own (n,): the vote for the sample's current label. Of a sample that was no
     candidate, share and own are NaN, and classes the label it has. index (n, k): which samples the neighbours
-    are; None where the votes are no neighbours'.
+    are; None where the votes are no neighbours'. Where k is large, classes and share have a column for each
+    class, some of them twice, and index the SHOWN nearest neighbours. k: how many neighbours voted.
     """
 
     classes: Int[Tensor, "n k"]
     share: Float[Tensor, "n k"]
     own: Float[Tensor, " n"]
-    index: Int[Tensor, "n k"] | None = None
+    index: Int[Tensor, "n s"] | None = None
+    k: int | None = None
 
     def cpu(self) -> "Votes":
         """The same votes in the processor's memory."""
         index = None if self.index is None else self.index.cpu()
-        return Votes(self.classes.cpu(), self.share.cpu(), self.own.cpu(), index)
+        return Votes(self.classes.cpu(), self.share.cpu(), self.own.cpu(), index, self.k)
 
     @cached_property
     def best(self) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
@@ -84,41 +88,58 @@ def vote(
     tile: int | None = None,
     voters: Bool[Tensor, " n"] | None = None,
     unit: bool = False,
+    listed: bool = True,
+    fair: bool = False,
 ) -> Votes:
     """P(y = l) = sum_i exp(-d_i) [y_i = l] / sum_i exp(-d_i) over the k nearest other samples.
 
     Algorithm 1, with d the Euclidean distance of the embeddings, as they are given or scaled to length one
     first (unit), which is done in float64. k: by default the median class size. tile: samples at a time (by
-    memory). voters: whose labels count (all); K is at most the number of other voters. Raises UserError for
-    fewer than two samples or voters.
+    memory). voters: whose labels count (all); K is at most the number of other voters. listed: whether the
+    neighbours' numbers are wanted. fair: exp(-d_i) is divided by the number of voters of i's label other than
+    the sample itself, so that a large class has no more to say than a small one; by itself, Algorithm 1
+    follows the classes' sizes. Raises UserError for fewer than two samples or voters.
     """
     if len(labels) < 2 or (voters is not None and int(voters.sum()) < 2):
         raise UserError("relabelling needs at least two training samples")
-    squared, index = neighbours(embeddings, k or neighbourhood(labels), voters, unit)
+    k, c = k or neighbourhood(labels), int(labels.max()) + 1
+    sizes = class_sizes(labels, c, voters) if fair else None
+    if unit and is_many(k, c):
+        total = fairly(by_class(embeddings, labels, k, c, voters), sizes, labels)
+        found = _counted(total, labels, embeddings.dtype)
+        index = neighbours(embeddings, SHOWN, voters, unit)[1] if listed else None
+        return replace(found, index=index, k=k)
+    squared, index = neighbours(embeddings, k, voters, unit)
     classes = labels[index]
-    share, own, c = torch.empty_like(squared), squared.new_empty(len(labels)), int(labels.max()) + 1
+    share, own = torch.empty_like(squared), squared.new_empty(len(labels))
     tile = tile or max(1, TILE_BYTES // (8 * max(c, 3 * classes.shape[1])))
     for start in range(0, len(labels), tile):
         some = slice(start, start + tile)
-        total = _tally(squared[some], classes[some], c)
+        total = tally(squared[some], classes[some], c, sizes, labels[some])
         share[some] = total.gather(1, classes[some])
         own[some] = total.gather(1, labels[some, None])[:, 0]
-    return Votes(classes, share, own, index)
+    return Votes(classes, share, own, index, k)
 
 
-def _tally(squared: Float[Tensor, "t k"], classes: Int[Tensor, "t k"], c: int) -> Float[Tensor, "t c"]:
-    """P(label) of each label, by squared distances and the neighbours' labels.
-
-    In float64: the votes of labels with as many neighbours each differ by little more than the distances do.
-    """
-    weight = _weights(squared.double().sqrt())
-    return weight.new_zeros(len(weight), c).scatter_add_(1, classes, weight)
+def is_many(k: int, c: int) -> bool:
+    """True where votes are added up by class, without an order of the neighbours."""
+    return k > MANY and c <= k
 
 
-def _weights(distance: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """exp(-d) / sum exp(-d), relative to the closest: far-away samples do not underflow to 0/0."""
-    weight = torch.exp(distance[:, :1] - distance)
-    return weight / weight.sum(1, keepdim=True)
+def class_sizes(
+    labels: Int[Tensor, " n"], c: int, voters: Bool[Tensor, " n"] | None = None
+) -> Float[Tensor, " c"]:
+    """The number of voters of each class."""
+    return torch.bincount(labels if voters is None else labels[voters], minlength=c).double()
+
+
+def _counted(total: Float[Tensor, "n c"], labels: Int[Tensor, " n"], dtype: torch.dtype) -> Votes:
+    """Votes by class as Votes: a class without a vote gives its place to the likeliest one again."""
+    most, likeliest = total.max(1, keepdim=True)
+    none = total == 0
+    classes = torch.where(none, likeliest, torch.arange(total.shape[1], device=total.device))
+    own = total.gather(1, labels[:, None])[:, 0]
+    return Votes(classes, torch.where(none, most, total).to(dtype), own.to(dtype))
 
 
 def neighbours(
@@ -154,11 +175,12 @@ def vote_on(
     k: int | None = None,
     tile: int | None = None,
     unit: bool = False,
+    fair: bool = False,
 ) -> Votes:
     """`vote` on the candidates asked alone, by all: 2 a n m operations instead of 2 n^2 m.
 
     Exact; of each candidate's votes those for the KEPT most likely labels are kept. tile: candidates at a
-    time (by memory). unit: as of `vote`. Raises UserError for fewer than two samples.
+    time (by memory). unit, fair: as of `vote`. Raises UserError for fewer than two samples.
     """
     if len(labels) < 2:
         raise UserError("relabelling needs at least two training samples")
@@ -167,10 +189,11 @@ def vote_on(
     classes = labels[:, None].repeat(1, kept)
     share = embeddings.new_full((len(labels), kept), torch.nan)
     own = embeddings.new_full((len(labels),), torch.nan)
+    sizes = class_sizes(labels, c) if fair else None
     tile = tile or max(1, TILE_BYTES // (8 * max(c, 3 * k)))
     for rows in track(asked.split(tile), "voting on candidates", math.ceil(len(asked) / tile)):
         squared, index = others(rows, embeddings, k, unit)
-        total = _tally(squared, labels[index], c)
+        total = tally(squared, labels[index], c, sizes, labels[rows])
         own[rows] = total.gather(1, labels[rows, None])[:, 0].to(own.dtype)
         most, classes[rows] = total.topk(kept, dim=1)
         share[rows] = most.to(share.dtype)
@@ -188,13 +211,15 @@ def check(labels: Int[Tensor, " n"], k: int | None, asked: int | None) -> None:
     """Raise UserError if `asked`, the number of candidates, is no count, or the votes need too much memory.
 
     Without candidates all samples are voted on, which has to fit into this machine's memory. Each neighbour
-    takes about 36 bytes: its distance, index, label and share, and intermediate results.
+    takes about 36 bytes: its distance, index, label and share, and intermediate results; where many vote,
+    each class does.
     """
     if asked is not None:
         count("candidates", asked, 1)
         return
-    n, k = len(labels), k or neighbourhood(labels)
-    needed, there = NEIGHBOUR_BYTES * n * min(k, n), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    n, k, c = len(labels), k or neighbourhood(labels), int(labels.max()) + 1
+    needed = NEIGHBOUR_BYTES * n * (c if is_many(k, c) else min(k, n))
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise UserError(
             f"the votes of {n} samples with {many(k, 'neighbour')} each take {needed / 2**30:.0f} GiB of "

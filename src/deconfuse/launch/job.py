@@ -23,17 +23,21 @@ from deconfuse.attribution import attribute
 from deconfuse.attribution.epochs import Moments
 from deconfuse.attribution.look import Subject
 from deconfuse.attribution.trajectory import When, method
+from deconfuse.compute import memory
 from deconfuse.data import build
-from deconfuse.data.noise import NoisyLabels
+from deconfuse.data.noise import CONFUSED, NoisyLabels
 from deconfuse.data.split import Split
+from deconfuse.frozen.start import confusion
 from deconfuse.labels import corrections, loop, relabel
 from deconfuse.labels.corrections import Corrections
-from deconfuse.launch import names, rehearsal, sweep
+from deconfuse.launch import backbone, names, rehearsal, sweep
+from deconfuse.model import timm
 from deconfuse.report import page
 from deconfuse.retraining import counterfactual, reweight
 from deconfuse.runs import results
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count, flag, invoked, within
+from deconfuse.system.files import disk
 from deconfuse.system.progress import console
 from deconfuse.system.words import many
 from deconfuse.training.datamodule import DataModule
@@ -56,6 +60,7 @@ class Questions:
     params: str
     neighbours: int | None
     candidates: int | None
+    weights: str
     report: bool | str
 
     @classmethod
@@ -73,6 +78,7 @@ class Questions:
             cfg.params,
             cfg.neighbours,
             cfg.candidates,
+            cfg.relabel.weights,
             cfg.report,
         )
 
@@ -157,18 +163,24 @@ def prepare(cfg: DictConfig) -> Job:
 
     split = sweep.shared(cfg.dataset, build.load)
     rehearsal.answerable(split)
-    given = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
+    model, settings = _model(cfg, settings, choices, split)
+    trainer, start = instantiate(cfg.trainer), getattr(model.backbone, "fingerprint", "")
+
+    def in_features() -> Split:
+        return backbone.in_features(split, model, Path(cfg.output_dir), cfg.num_workers, device(trainer))
+
+    given = _noise(cfg, split, in_features)
     corrected = corrections.read(built(cfg, "relabels"), split, given)
     noisy = corrected.noisy if corrected else given
-
-    model, settings = _model(cfg, settings, choices, split)
-    data = DataModule(split, noisy.labels, model.backbone, model.recipe, cfg.num_workers, cfg.seed)
-    trainer = instantiate(cfg.trainer)
-    start = Start(copy.deepcopy(model), data, trainer)
+    fed = in_features() if model.recipe.frozen else split
+    model = backbone.alone(model) if model.recipe.frozen else model
+    data = DataModule(fed, noisy.labels, model.backbone, model.recipe, cfg.num_workers, cfg.seed)
+    untrained = Start(copy.deepcopy(model), data, trainer)
     subject = Subject(model, data, cfg.params, device(trainer))
+    data.pinned = subject.device.type == "cuda"
 
     part, everything = split.fingerprints
-    fingerprints = part, getattr(model.backbone, "fingerprint", "")
+    fingerprints = part, start
     places = names.places(settings, choices, *fingerprints, everything)
     home, name = given_home, _ = distributed.agreed(places, "name for this run")
     if corrected:
@@ -180,7 +192,7 @@ def prepare(cfg: DictConfig) -> Job:
         noisy,
         corrected,
         Questions.of(cfg, settings),
-        start,
+        untrained,
         subject,
         home,
         given_home,
@@ -190,7 +202,7 @@ def prepare(cfg: DictConfig) -> Job:
     )
     if not job.done:
         _say(job)
-        job.ask.check(model, torch.from_numpy(noisy.labels), split.image, choices["influence"])
+        job.ask.check(model, torch.from_numpy(noisy.labels), fed.image, choices["influence"])
     return job
 
 
@@ -199,13 +211,23 @@ def _model(
 ) -> tuple[Embedder, dict[str, Any]]:
     """(the untrained model, the settings with the embedding size that it has)."""
     size = rehearsal.input_size(split.image, get_object(cfg.model._target_), choices)
-    backbone, recipe = instantiate(cfg.model, **size), instantiate(cfg.recipe)
-    if getattr(backbone, "embeds", False):  # its features are the embeddings
-        m = backbone.num_features
+    recipe = instantiate(cfg.recipe)
+    network = instantiate(cfg.model, **size, **timm.meant(cfg.model, recipe.frozen))
+    if getattr(network, "embeds", False):  # its features are the embeddings
+        m = network.num_features
         settings = {**settings, "recipe": {**settings["recipe"], "embedding_size": m}}
         recipe = dataclasses.replace(recipe, embedding_size=m)
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
-    return Embedder(backbone, loss, recipe), settings
+    return Embedder(network, loss, recipe), settings
+
+
+def _noise(cfg: DictConfig, split: Split, in_features: Callable[[], Split]) -> NoisyLabels:
+    """The training labels with noise=; the untrained backbone says which classes are confused."""
+    more = {}
+    if cfg.noise.ratio and cfg.noise.get("kind") == CONFUSED:
+        with disk(Path(cfg.output_dir)):
+            more["confusion"] = confusion(in_features(), Path(cfg.output_dir))
+    return instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes, **more)
 
 
 def _say(job: Job) -> None:
@@ -235,5 +257,6 @@ def built(cfg: DictConfig, key: str) -> Any:
 
 
 def begin(seed: int) -> None:
-    """Seed all random numbers."""
+    """Seed all random numbers, and let freed memory be used again."""
+    memory.keep_freed()
     pl.seed_everything(int(within("seed", count("seed", seed, 0), 0, 2**32 - 1)), verbose=False)

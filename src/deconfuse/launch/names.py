@@ -12,7 +12,7 @@ from deconfuse.system.files import short_hash
 
 EXPLAINING_KEYS = (
     *("target", "params", "influence", "detector", "neighbours", "candidates"),
-    *("counterfactual", "retrain", "loop"),
+    *("counterfactual", "retrain", "relabel", "loop"),
 )
 # Settings below TRAINING_KEYS that change no weight. Where they decide which images are read, the data's
 # fingerprint says so. Each is named with its group, as a key of the same name elsewhere may change weights.
@@ -20,9 +20,11 @@ NOT_IN_WEIGHTS = {
     *("dataset.root", "dataset.csv", "dataset.download", "dataset.on_bad_image", "dataset.on_small_class"),
     *("dataset.path", "dataset.crop_box", "dataset.layout", "dataset.seed"),
     *("dataset.test_classes", "dataset.test", "dataset.train"),
-    *("recipe.eval_batch_size", "recipe.validate_every"),
+    *("recipe.eval_batch_size", "recipe.validate_every", "recipe.compile"),
     *("trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps"),
 }
+# Keys of recipe that change weights only where the backbone is frozen.
+OF_FROZEN = ("frozen", "whiten", "hold", "dropout")
 # The settings that a model's weights depend on.
 TRAINING_KEYS = ("dataset", "model", "loss", "noise", "recipe", "trainer", "seed")
 TRAINING_FORMAT = 4  # raised when the code trains other weights from the same settings
@@ -41,6 +43,8 @@ def depends(settings: dict, data: str, start: str = "") -> dict:
         else settings[key]
         for key in TRAINING_KEYS
     }
+    if not weights["recipe"].get("frozen"):
+        weights["recipe"] = {key: value for key, value in weights["recipe"].items() if key not in OF_FROZEN}
     if "devices" in weights["trainer"]:  # several processes train the same weights as one
         weights["trainer"]["devices"] = 1
     if settings["noise"]["ratio"] == 0:

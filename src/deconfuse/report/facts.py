@@ -94,7 +94,7 @@ def training(
     columns = ("influence_mean", "influence_abs_mean", "harmful_share", "suspicion")
     table = {name: plain(samples[name]) for name in (*columns, "vote_current", "vote_recommended")}
     table |= {"names": list(found.split.train.names), "labels": found.noisy.labels.tolist()}
-    table |= {"recommended": found.votes.best[0].tolist(), "relabels": relabels["sample"].tolist()}
+    table |= {"recommended": found.recommended[0].tolist(), "relabels": relabels["sample"].tolist()}
     table["clean"] = found.noisy.clean.tolist() if found.noisy.flipped.any() else None
     table["before"] = before
     return table

@@ -1,1 +1,1 @@
-"""Train the head again on weighted samples; may import attribution, training, data, retrieval, system."""
+"""Train the head on weighted samples; may import attribution, training, data, retrieval, compute, system."""

@@ -88,6 +88,18 @@ def paired(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> d
     }
 
 
+def calibration_error(
+    chance: Float[np.ndarray, " n"], happened: Bool[np.ndarray, " n"], bins: int = 10
+) -> float:
+    """ECE: the mean over bins of equal width of |mean chance - share that happened|, by their sizes.
+
+    Naeini et al., AAAI 2015, "Obtaining well calibrated probabilities using Bayesian binning". In [0, 1].
+    """
+    place = np.minimum((chance * bins).astype(int), bins - 1)
+    apart = np.bincount(place, chance - happened, minlength=bins)
+    return float(np.abs(apart).sum() / max(len(chance), 1))
+
+
 def most_harmful(scores: np.ndarray, most: int = HARMFUL) -> np.ndarray:
     """(k,) the samples with the largest scores, most harmful first, ties by index; only what scores > 0."""
     order = np.argsort(-scores, kind="stable")[:most]

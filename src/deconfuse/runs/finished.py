@@ -14,7 +14,7 @@ from deconfuse.system.errors import UserError, invoked, shorten
 from deconfuse.system.files import read_json, short_hash, unguarded
 from deconfuse.system.words import agree, many
 
-RESULTS_FORMAT = 6  # raised when the code finds other numbers from the same settings, or writes others
+RESULTS_FORMAT = 7  # raised when the code finds other numbers from the same settings, or writes others
 # Keys that every run's metrics.json has.
 REPORT = {
     *("choices", "params", "seed", "command", "data", "retrieval", "queries", "confusions", "explained"),

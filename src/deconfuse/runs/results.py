@@ -11,10 +11,10 @@ from deconfuse import __version__
 from deconfuse.attribution.scores import unscored
 from deconfuse.labels.relabel import recommended_right, recommended_right_all
 from deconfuse.labels.taxonomy import KINDS, merge_quality, merges
-from deconfuse.retrieval.statistics import detection
+from deconfuse.retrieval.statistics import calibration_error, detection
 from deconfuse.runs.columns import COLUMNS, SIGNS
 from deconfuse.runs.finished import RESULTS_FORMAT
-from deconfuse.runs.tables import Findings, suggestions, tables_of
+from deconfuse.runs.tables import Findings, relabel_table, sample_table, suggestions, tables_of
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import file_hash, read_json, write_array, write_csv, write_json
 
@@ -75,6 +75,37 @@ def noise_report(found: Findings) -> dict | None:
     }
 
 
+def wrong_report(found: Findings) -> dict:
+    """How many labels are probably wrong, and how far that can be trusted.
+
+    labels, low, high: the estimated number of wrong labels, with its 95 % interval; agree: the share of
+    labels that are the likeliest class by a classifier that has not seen them; leave_one_out: R@1 on the
+    training set, None if not all samples were voted on. With noise= also calibration_error (ten bins) and
+    average precision of P(wrong), and how many of the labels listed are wrong and are recommended their true
+    label.
+    """
+    doubt, noisy, n = found.doubt, found.noisy, len(found.noisy.labels)
+    said = {
+        "labels": n * doubt.share,
+        "low": n * doubt.low,
+        "high": n * doubt.high,
+        "listed": int(doubt.listed.sum()),
+        "agree": doubt.agree,
+        "leave_one_out": doubt.leave_one_out,
+    }
+    if noisy.flipped.any():
+        table = relabel_table(sample_table(found))
+        right = table["recommended"] == table["true_class"]
+        said |= {
+            "true": int(noisy.flipped.sum()),
+            "listed_wrong": int(table["flipped"].sum()),
+            "listed_right": int(right.sum()),
+            "calibration_error": calibration_error(doubt.wrong.numpy(), noisy.flipped),
+            "average_precision": detection(doubt.wrong.numpy(), noisy.flipped)["average_precision"],
+        }
+    return said
+
+
 def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str, float]) -> dict:
     """The numbers of a run's findings, for metrics.json and the summary in the terminal."""
     return {
@@ -93,6 +124,7 @@ def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str
         "classes": class_report(found),
         "merge": merge_report(found),
         "relabels": len(tables["relabels.csv"]),
+        "wrong": wrong_report(found),
     }
 
 

@@ -24,7 +24,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     """The lines of the summary as (name, value)."""
     retrieval = metrics["retrieval"]
     others = "  ".join(f"{name} {value:.3f}" for name, value in retrieval.items() if name != "R@1")
-    lone, confused = metrics["lone_queries"], metrics["confusions"]
+    lone, confused, start = metrics["lone_queries"], metrics["confusions"], metrics["start"]
     lines = [
         ("Recall@1", f"{retrieval['R@1']:.3f}   ({others})"),
         (
@@ -33,6 +33,8 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
             "another class",
         ),
     ]
+    if start:
+        lines.insert(1, ("Backbone alone", _start(start)))
     if lone:
         who = f"{many(lone, 'query')} {agree(lone, 'has', 'have')} no image of {agree(lone, 'its', 'their')}"
         text = f"{who} class in the gallery: in no recall and no confusion"
@@ -61,7 +63,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
     if noise:
         lines += _noise(noise, metrics["choices"]["detector"])
     lines += _loop(metrics["loop"])
-    lines.append(("Relabels", f"{many(metrics['relabels'], 'harmful sample')} recommended another label"))
+    lines += _wrong(metrics["wrong"])
     seconds = metrics["seconds"]
     lines.append(("Time", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
     return lines
@@ -140,6 +142,30 @@ def _loop(loop: dict | None) -> list[tuple[str, str]]:
     if loop and loop["clean"]:
         lines.append(("Clean labels", f"R@1 {loop['clean']['R@1']:.3f}  MAP@R {loop['clean']['MAP@R']:.3f}"))
     return lines
+
+
+def _start(start: dict) -> str:
+    """R@1 before any training: of the backbone's features as they are, and of the head's start."""
+    alone, first = start["backbone"], start["whitened"]
+    text = f"R@1 {alone['R@1']:.3f}, whitened {first['R@1']:.3f}"
+    return f"{text}   (MAP@R {alone['MAP@R']:.3f}, {first['MAP@R']:.3f})"
+
+
+def _wrong(wrong: dict) -> list[tuple[str, str]]:
+    """How many labels are probably wrong, and how far that can be trusted."""
+    ends = f"[{wrong['low']:.0f}, {wrong['high']:.0f}]"
+    which = f"{wrong['listed']} of them more likely wrong than right, in relabels.csv"
+    lines = [("Probably wrong", f"{wrong['labels']:.0f} labels {ends}; {which}")]
+    if "true" in wrong:
+        right = (
+            f"{wrong['true']} are; of those listed {wrong['listed_wrong']}, {wrong['listed_right']} of them "
+        )
+        text = f"{right}recommended rightly; AP {wrong['average_precision']:.3f}"
+        lines.append(("", f"{text}, calibration error {wrong['calibration_error']:.3f}"))
+    near = wrong["leave_one_out"]
+    first = "" if near is None else f"; R@1 on training classes, leave-one-out: {near:.3f}"
+    trust = f"held out, {wrong['agree']:.0%} of the labels given are the likeliest{first}"
+    return [*lines, ("Trust", trust), ("", "errors between classes that look alike are hardly counted")]
 
 
 def _noise(noise: dict, detector: str) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deconfuse.attribution.scores import Acting, acting
@@ -15,6 +15,7 @@ from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.labels.relabel import Votes
 from deconfuse.labels.taxonomy import taxonomy
+from deconfuse.labels.wrong import Doubt
 from deconfuse.retraining.reweight import Changes
 from deconfuse.retrieval.confusion import Explained, Pairs, groups
 from deconfuse.runs.columns import COLUMNS
@@ -25,7 +26,7 @@ class Findings:
     """Everything a run has found, before it is written.
 
     influence (e, n): score of each training sample on each explanation, > 0 harmful.
-    suspicion (n,): higher = more likely mislabelled.
+    suspicion (n,): higher = more likely mislabelled; doubt: P(wrong) of each label.
     lds (e,): how well the scores predict retraining without random subsets, in [-1, 1]; None: not measured.
     retrained: d before and after retraining by the scores; None: not measured.
     trajectory: the scores at earlier epochs; None: only the last epoch was explained.
@@ -38,6 +39,7 @@ class Findings:
     influence: Float[Tensor, "e n"]
     suspicion: Float[Tensor, " n"]
     votes: Votes
+    doubt: Doubt
     lds: Float[np.ndarray, " e"] | None = None
     retrained: Changes | None = None
     trajectory: Trajectory | None = None
@@ -46,6 +48,14 @@ class Findings:
     def acting(self) -> Acting:
         """How each training sample acts on the explanations on average."""
         return acting(self.influence)
+
+    @cached_property
+    def recommended(self) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+        """(label, its vote): the largest vote's; of a label that is probably wrong, the likeliest other."""
+        (label, share), other = self.votes.best, self.doubt.label
+        vote = self.votes.share.masked_fill(self.votes.classes != other[:, None], 0).amax(1)
+        listed = self.doubt.listed
+        return torch.where(listed, other, label), torch.where(listed, vote, share)
 
 
 def confusion_table(found: Findings) -> pd.DataFrame:
@@ -107,7 +117,7 @@ def retrained_table(changes: Changes) -> pd.DataFrame:
 def sample_table(found: Findings) -> pd.DataFrame:
     """One row per training sample, in the training set's order."""
     names, noisy = found.split.class_names, found.noisy
-    label, share = found.votes.best
+    label, share = found.recommended
     table = pd.DataFrame(
         {
             "sample": np.arange(len(noisy.labels)),
@@ -118,6 +128,7 @@ def sample_table(found: Findings) -> pd.DataFrame:
             "harmful_share": found.acting.harmful.numpy(),
             **(found.trajectory.columns() if found.trajectory else {}),
             "suspicion": found.suspicion.numpy(),
+            "p_wrong": found.doubt.wrong.numpy(),
             "vote_current": found.votes.own.numpy(),
             "recommended": [names[c] for c in label],
             "vote_recommended": share.numpy(),
@@ -130,9 +141,9 @@ def sample_table(found: Findings) -> pd.DataFrame:
 
 
 def relabel_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """Algorithm 1: harmful samples whose neighbours vote for another label; most suspicious first."""
-    chosen = samples[(samples["influence_mean"] > 0) & (samples["recommended"] != samples["class"])]
-    chosen = chosen.sort_values(["suspicion", "sample"], ascending=[False, True], kind="stable")
+    """The samples whose label is more likely wrong than right, most likely first."""
+    chosen = samples[samples["p_wrong"] > 0.5]
+    chosen = chosen.sort_values(["p_wrong", "sample"], ascending=[False, True], kind="stable")
     chosen = chosen.assign(rank=np.arange(len(chosen)))
     return chosen[[column for column in COLUMNS["relabels.csv"] if column in chosen]]
 

@@ -1,26 +1,29 @@
 """The DataLoaders of one data set, for training and for evaluation."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
-from torchvision.transforms import v2
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from deconfuse.data.images import FileImages
 from deconfuse.data.sampler import BalancedBatches
 from deconfuse.data.split import ImageSpec, Part, RowSpec, Split
-from deconfuse.data.transforms import ImageDataset, RowDataset, transforms
+from deconfuse.data.transforms import ImageDataset, RowDataset, Transform, transforms
 from deconfuse.system import distributed
-from deconfuse.system.errors import count
 from deconfuse.training import loader_workers
 from deconfuse.training.recipe import CLASS_BALANCED, Recipe
 
+SMALL = 64  # pixels of the side of images up to which `num_workers=auto` loads them in the main process
+
 
 def together(samples: list, shape: tuple[int, ...]) -> list[torch.Tensor]:
-    """A batch (inputs, labels, sample numbers); without samples if there are fewer of them than processes."""
+    """The batch (inputs, labels, sample numbers) that a data set made as a whole; one without samples for [],
+    as there may be fewer of them than processes."""
     if samples:
-        return default_collate(samples)
+        return samples
     none = torch.zeros(0, dtype=torch.long)
     return [torch.zeros(0, *shape), none, none]
 
@@ -29,7 +32,8 @@ class DataModule(pl.LightningDataModule):
     """The DataLoaders of one split; `labels` (n,) take the place of its training labels.
 
     left_out (n,) bool: samples that are in no training batch; None: no sample. They keep their place in
-    everything but training.
+    everything but training. num_workers: as of `loader_workers.number`. pinned: whether batches go to a GPU,
+    which the job sets.
     """
 
     def __init__(
@@ -38,19 +42,21 @@ class DataModule(pl.LightningDataModule):
         labels: np.ndarray,
         backbone,
         recipe: Recipe,
-        num_workers: int,
+        num_workers: int | str,
         seed: int,
         left_out: np.ndarray | None = None,
     ):
         super().__init__()
         self.split, self.labels, self.recipe = split, labels, recipe
         self.drawn = labels if left_out is None else np.where(left_out, -1, labels)
-        self.num_workers, self.seed = count("num_workers", num_workers, 0), seed
+        self.seed, self.process = seed, (distributed.rank(), distributed.world())
+        files = isinstance(split.train.images, FileImages) and split.image.size > SMALL
+        self.num_workers = loader_workers.number(num_workers, not files, self.process[1])
+        self.pinned = False
         self.training = self.evaluation = None  # transforms, which rows of features do not have
         if isinstance(split.image, ImageSpec):
             self.training, self.evaluation = transforms(split.image, backbone.mean, backbone.std)
         self.first_epoch = 0  # counted from 0; a resumed run starts later
-        self.process = distributed.rank(), distributed.world()
 
     def train_dataloader(self) -> DataLoader:
         """Training batches of BalancedBatches from first_epoch on.
@@ -64,8 +70,8 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(
             self._samples(self.split.train, self.labels, self.training),
             batch_sampler=batches,
-            collate_fn=partial(together, shape=self.split.image.shape),
-            **loader_workers.settings(self.num_workers),
+            collate_fn=self._collate,
+            **loader_workers.settings(self.num_workers, self.pinned),
         )
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -91,10 +97,15 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(
             samples if rows in (None, range(len(part))) else Subset(samples, rows),
             batch_size=self.recipe.eval_batch_size,
-            **loader_workers.settings(self.num_workers),
+            collate_fn=self._collate,
+            **loader_workers.settings(self.num_workers, self.pinned),
         )
 
-    def _samples(self, part: Part, labels: np.ndarray, transform: v2.Transform | None) -> Dataset:
+    @property
+    def _collate(self) -> Callable[[list], list[torch.Tensor]]:
+        return partial(together, shape=self.split.image.shape)
+
+    def _samples(self, part: Part, labels: np.ndarray, transform: Transform | None) -> Dataset:
         if isinstance(self.split.image, RowSpec):
             return RowDataset(part, labels)
         return ImageDataset(part, labels, transform, self.split.image.channels)

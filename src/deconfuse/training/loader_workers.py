@@ -17,7 +17,7 @@ from functools import cache
 from multiprocessing.context import ForkContext, ForkProcess
 from typing import TypeVar
 
-from deconfuse.system.errors import UserError
+from deconfuse.system.errors import UserError, count
 from deconfuse.system.signals import Stopped
 
 T = TypeVar("T")
@@ -28,6 +28,8 @@ SIGNALS = {
     signal.SIGUSR1,
 }  # those that the main process answers (deconfuse.system.signals)
 WATCHED_EVERY = 1.0  # seconds between two looks at whether the main process lives
+AUTO = "auto"
+MOST = 4  # processes that `auto` starts for one loader
 GRACE = 2.0  # seconds in which a signal that a worker died of reaches the main process, too
 
 
@@ -49,12 +51,30 @@ class Context(ForkContext):
     Process = Worker
 
 
-def settings(number: int) -> dict:
-    """The arguments of a torch DataLoader for its workers; number: how many of them, 0 for none."""
+def number(given: int | str, quick: bool, beside: int = 1) -> int:
+    """How many processes load images: num_workers as it is given, or by `auto` one for two cores, up to MOST.
+
+    auto starts none where the cores are two or fewer, which training fills, and where samples are quick to
+    load: small or in memory. beside: the job's processes on this machine, which share its cores.
+    """
+    if given != AUTO:
+        if isinstance(given, str):
+            raise UserError(f"num_workers={given} is neither {AUTO} nor a number; give {AUTO}, or 0 or more")
+        return count("num_workers", given, 0)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = cores // max(1, beside)
+    return 0 if quick or own <= 2 else min(MOST, own // 2)
+
+
+def settings(number: int, pinned: bool = False) -> dict:
+    """The arguments of a torch DataLoader for its workers; number: how many of them, 0 for none.
+
+    pinned: batches come in memory from which a GPU copies without waiting.
+    """
     if not number:
-        return {"num_workers": 0}
+        return {"num_workers": 0, "pin_memory": pinned}
     own = {"multiprocessing_context": Context(), "worker_init_fn": begin} if sys.platform == "linux" else {}
-    return {"num_workers": number, "persistent_workers": True, **own}
+    return {"num_workers": number, "persistent_workers": True, "pin_memory": pinned, **own}
 
 
 def begin(_: int) -> None:

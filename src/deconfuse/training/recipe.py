@@ -21,7 +21,13 @@ class Recipe:
     schedule: cosine (to 0), constant, or step (times step_factor every step_epochs), after warmup_epochs of
     linear warm-up. clip_norm: largest gradient norm; clip_value: largest entry of the gradient; null for
     none, and at most one of the two. checkpoints: how many are kept, evenly over the epochs, the last one
-    included; influence=tracin sums over them.
+    included; influence=tracin sums over them. compile: train the backbone as torch.compile makes it, which
+    pays after its first minutes; what is computed is the same, rounded in other places.
+    frozen: the backbone is not trained; its features are computed once, and head and proxies are trained on
+    them. whiten: the head starts from `frozen.whitening` with this shrinkage, and each class's proxies from
+    its mean; null: random. hold: the weight of ||W - W0||^2 / ||W0||^2 in the training loss, nats, W0 being
+    the head's start. dropout: the share of the features that are set to 0 in training, the others being
+    scaled up.
     """
 
     epochs: int
@@ -43,6 +49,11 @@ class Recipe:
     clip_value: float | None = None
     step_epochs: int = 20
     step_factor: float = 0.1
+    compile: bool = False
+    frozen: bool = False
+    whiten: float | None = None
+    hold: float = 0.0
+    dropout: float = 0.0
 
     def __post_init__(self):
         sizes = ("classes_per_batch", "per_class", "embedding_size", "eval_batch_size")
@@ -53,7 +64,21 @@ class Recipe:
         one_of("recipe.sampling", self.sampling, SAMPLINGS)
         one_of("recipe.schedule", self.schedule, ("cosine", "constant", "step"))
         within("recipe.step_factor", self.step_factor, 0, 1)
-        flag("recipe.freeze_batchnorm", self.freeze_batchnorm)
+        for key in ("freeze_batchnorm", "frozen", "compile"):
+            flag(f"recipe.{key}", getattr(self, key))
+        at_least("recipe.hold", self.hold, 0)
+        within("recipe.dropout", self.dropout, 0, 1, open_end=True)
+        if self.whiten is not None:
+            at_least("recipe.whiten", self.whiten, 0)
+        if not self.frozen and (self.whiten is not None or self.hold or self.dropout):
+            raise UserError(
+                "recipe.whiten, recipe.hold and recipe.dropout are for features that stay as they are; add "
+                "recipe.frozen=true, or take recipe=frozen"
+            )
+        if self.hold and self.whiten is None:
+            raise UserError(
+                "recipe.hold draws W to its whitened start; give recipe.whiten=0.3, or recipe.hold=0"
+            )
         try:
             self.optimizer([torch.nn.Parameter(torch.zeros(1))])
         except (TypeError, ValueError) as error:

@@ -3,8 +3,8 @@
 import copy
 import signal
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,11 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from deconfuse.compute import memory
+from deconfuse.frozen.start import FILE, begin, proxies_at_means
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import disk
+from deconfuse.system.files import disk, write_json
 from deconfuse.system.lock import found_or_made
 from deconfuse.system.progress import console
 from deconfuse.system.signals import Stopped
@@ -61,6 +63,7 @@ def find_or_train(
         return final, True
 
     def train() -> tuple[Path, bool]:
+        start(model, data, folder)
         try:
             fit(model, data, folder, trainer, logger, settings, moments)
         except (KeyboardInterrupt, Stopped):
@@ -72,6 +75,24 @@ def find_or_train(
         return final, False
 
     return found_or_made(final, find, train)
+
+
+def start(model: Embedder, data: DataModule, folder: Path) -> None:
+    """Put the head and the proxies where recipe.whiten starts them, and write start.json.
+
+    Nothing without recipe.whiten; of a head that is not trained only the proxies are placed. It is repeated
+    where a training is resumed, as recipe.hold draws W to its start.
+    """
+    if model.recipe.whiten is None:
+        return
+    left_out = data.drawn < 0 if (data.drawn < 0).any() else None
+    if model.embeds:
+        proxies_at_means(model.head, model.loss, data.split, data.labels, left_out, folder)
+        return
+    found = begin(model.head, model.loss, data.split, data.labels, left_out, model.recipe.whiten, folder)
+    model.held = found.weight
+    if distributed.first():
+        write_json(folder / FILE, {"backbone": found.backbone, "whitened": found.whitened})
 
 
 @dataclass(frozen=True)
@@ -98,6 +119,7 @@ def another(
     """
     model, data = copy.deepcopy(start.untrained), start.data
     own = DataModule(data.split, labels, model.backbone, data.recipe, data.num_workers, data.seed, left_out)
+    own.pinned = data.pinned
     with torch.random.fork_rng(range(torch.cuda.device_count())), disk(folder):
         checkpoint, reused = find_or_train(model, own, folder, start.trainer, None, settings)
     return model, own, checkpoint, reused
@@ -129,8 +151,6 @@ def fit(
     if resume:
         data.first_epoch = resumable(model, resume, settings)
         console.print(f"resuming training from {resume}")
-    # Deterministic mode would also fill every new tensor: a fifth of the time, and nothing here reads one.
-    torch.utils.deterministic.fill_uninitialized_memory = False
     keeper = ModelCheckpoint(
         folder, Path(RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
@@ -159,7 +179,45 @@ def fit(
         use_distributed_sampler=False,
         strategy=joint(trainer),
     )
-    carry_out(made, model, data, resume)
+    with quick(model, made.strategy.root_device):
+        carry_out(made, model, data, resume)
+
+
+@contextmanager
+def quick(model: Embedder, device: torch.device) -> Iterator[None]:
+    """Inside, the model trains as fast as it can on the device; the results are the same but for rounding.
+
+    On a CPU the kernels and the images of convolutions lie in memory pixel by pixel (channels_last), and the
+    C library keeps what arrays give back. With recipe.compile the backbone is what torch.compile makes of it;
+    its parameters are the same tensors under the same names, and afterwards it is itself again.
+    """
+    # Deterministic mode would also fill every new tensor: a fifth of the time, and nothing here reads one.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    if device.type == "cpu":
+        memory.keep_freed()
+        model.backbone.to(memory_format=torch.channels_last)
+    if model.recipe.compile:
+        _check_compile(model)
+        model.backbone.compile()
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = str(error).strip().splitlines()[0][:120]
+        raise UserError(f"recipe.compile=true: torch.compile fails here ({reason}); leave it out") from error
+    finally:
+        model.backbone._compiled_call_impl = None  # so that features do not depend on who trained
+        if device.type == "cpu":
+            memory.give_back()
+
+
+def _check_compile(model: Embedder) -> None:
+    if distributed.world() > 1 and not model.recipe.freeze_batchnorm:
+        raise UserError(
+            "recipe.compile=true in several processes needs recipe.freeze_batchnorm=true, as a "
+            "BatchNorm over all processes is not compiled; set both, or train in one process"
+        )
 
 
 def _explaining(moments, folder: Path, retrieval: Retrieval) -> list[Explain]:

@@ -145,7 +145,7 @@
 
       function drawFilters() {
         const ids = run.class_names.map((_, id) => id).slice(0, run.training_classes);
-        const only = [["", "All"], ["relabels", "To relabel (harmful)"], ["other", "Recommended another label"], ["harmful", "Harmful on the whole"]];
+        const only = [["", "All"], ["relabels", "Probably wrong"], ["other", "Recommended another label"], ["harmful", "Harmful on the whole"]];
         if (train.clean) only.push(["flipped", "Flipped by noise="]);
         if (train.before) only.push(["corrected", "Corrected by relabels="]);
         filters.replaceChildren(

@@ -1,0 +1,1 @@
+"""Where a head on frozen features starts; may import data, retrieval, system."""
