@@ -25,7 +25,8 @@ from deconfuse.api.explain import left_as_it_was
 from deconfuse.attribution import attribute
 from deconfuse.attribution.head import Training
 from deconfuse.attribution.look import Frozen, Subject
-from deconfuse.labels.relabel import FAIR, WEIGHTS, check, vote
+from deconfuse.labels.judge import FAIR, WEIGHTS
+from deconfuse.labels.relabel import check, vote
 from deconfuse.model.identity import Identity
 from deconfuse.retrieval import confusion, metrics
 from deconfuse.retrieval.confusion import Explained, Pairs
