@@ -21,9 +21,9 @@ from deconfuse.system.errors import UserError, one_of
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".compat"
 TOOLS = ("pytest", "pytest-timeout", "beartype", "hypothesis", "cleanlab", "pytorch-metric-learning")
-CORE = (  # the tests that compute, and the public face
-    *("tests/adapt", "tests/api", "tests/attribution", "tests/influence", "tests/detector", "tests/loss"),
-    *("tests/retrieval", "tests/target", "tests/test_conf.py"),
+CORE = (  # the public face, and of each room that computes what the face is made of
+    *("tests/adapt", "tests/api", "tests/attribution/test_head.py", "tests/influence/test_eif.py"),
+    *("tests/retrieval/test_metrics.py", "tests/training/test_checkpoint.py", "tests/test_conf.py"),
 )
 SMALL = ("noise=flip_10", "dataset.classes=40", "recipe.epochs=4", "model.width=8", "output_dir=outputs")
 PAGES = ("docs/api.md", "docs/own_model.md")

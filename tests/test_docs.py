@@ -17,7 +17,8 @@ from deconfuse.launch.path_words import in_hydras_words
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND = re.compile(r"(?:python -m src\.|-m src\.|\bdeconfuse )(run|tables|clean|prepare|draw)\b([^|]*)")
+WORDS = "|".join(COMMANDS)
+COMMAND = re.compile(rf"(?:python -m src\.|-m src\.|\bdeconfuse )({WORDS})\b([^|]*)")
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
 
 

@@ -40,6 +40,9 @@ TESTED_IN = {
     **{f"detector/{name}": "detector/test_detectors" for name in ("evidence", "influence", "knn", "loss")},
     **{f"detector/{name}": "detector/test_detectors" for name in ("margin", "random", "self_influence")},
     **{f"target/{name}": "target/test_targets" for name in ("groups", "mis_similar", "pairs")},
+    **{f"adapt/{name}": "api/test_explain" for name in ("arrays", "freezing", "prepare", "proxies")},
+    **{f"adapt/{name}": "api/test_explain" for name in ("questions", "samples")},
+    **{f"api/{name}": "api/test_found" for name in ("comparison", "html", "written")},
     "__main__": "test_run",
     "retrieval/queries": "retrieval/test_confusion",
 }

@@ -34,10 +34,9 @@ def test_it_says_in_one_line_what_it_is(found):
 def test_the_tables_fit_each_other(found):
     assert found.influence.shape == (len(found.confusions), len(found.samples)) != (0, 70)
     np.testing.assert_allclose(found.samples["influence_mean"], found.influence.mean(0), rtol=1e-4, atol=1e-6)
-    chosen = found.samples.query("influence_mean > 0 and recommended != `class`")
+    chosen = found.samples[found.samples["p_wrong"] > 0.5]
     assert sorted(found.relabels["sample"]) == chosen["sample"].tolist()
     assert found.groups["confusions"].sum() == len(found.confusions)
-    assert set(found.classes["class"]) == set(found.relabels["class"])
 
 
 def test_another_method_scores_the_same_explanations(found):

@@ -7,6 +7,7 @@ import deconfuse as dc
 from deconfuse.api import steps  # noqa: F401 - the face imports it when it is first used
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.retrieval.metrics import metrics
+from deconfuse.retrieval.queries import Queries
 from deconfuse.system.errors import UserError
 from tests.api.data import rows
 
@@ -36,8 +37,8 @@ def test_each_step_alone_gives_what_explain_gives():
 
 
 def test_a_module_that_can_be_called_is_still_the_module():
-    z = torch.from_numpy(TEST[0]), torch.from_numpy(TEST[1])
-    whole = metrics(z[0], z[0], z[1], z[1], same=True, unit=True)
+    z, labels = torch.from_numpy(TEST[0]), torch.from_numpy(TEST[1])
+    whole = metrics(Queries(z, z, labels, labels, True), unit=True)
     assert dc.retrieval.metrics(TEST) == pytest.approx(whole)
     assert dc.retrieval.metrics.metrics is metrics
 
@@ -52,7 +53,7 @@ def test_options_of_a_method_are_keywords():
 def test_relabel_votes_as_algorithm_1_by_hand():
     x, y = TRAIN[0].astype(float), np.array(list("abcde"), dtype=object)[TRAIN[1]]
     e = x / np.linalg.norm(x, axis=1, keepdims=True)
-    found = dc.relabel(x, y, neighbours=4)
+    found = dc.relabel(x, y, neighbours=4, weights="paper")
     d = np.linalg.norm(e[:, None] - e[None], axis=2)
     np.fill_diagonal(d, np.inf)
     for i in range(70):
@@ -76,6 +77,7 @@ def test_relabel_votes_as_algorithm_1_by_hand():
         (lambda: dc.influence.eif(TRAIN[0], (TEST[0], TEST[0])), r"^train: give \(embeddings, labels\)"),
         (lambda: dc.relabel(TRAIN[0][:1], TRAIN[1][:1]), r"at least two training samples"),
         (lambda: dc.relabel(*TRAIN, neighbours=0), r"^neighbours=0"),
+        (lambda: dc.relabel(*TRAIN, weights="fare"), r"^weights=fare is not known; did you mean fair"),
         (lambda: dc.retrieval.metrics(TEST, ranks=(0,)), r"^ranks=0"),
     ],
 )

@@ -117,10 +117,11 @@ def test_before_torchruns_processes_have_joined_the_first_one_speaks(monkeypatch
 
 
 def alone_in_a_team():
-    """What one of three processes sees, and that it waits for nobody, inside `alone`."""
+    """What one of three processes sees inside `alone`, where it waits for nobody, and outside."""
     with distributed.alone():
         found = distributed.world(), distributed.rank(), list(distributed.share(N, 4))
-        return (*found, distributed.total(torch.ones(1)).item()), distributed.world()
+        inside = (*found, distributed.total(torch.ones(1)).item())
+    return inside, distributed.world()
 
 
 def test_inside_alone_a_process_works_as_if_there_were_no_others(tmp_path):

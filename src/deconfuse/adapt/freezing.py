@@ -1,5 +1,6 @@
 """From what a caller hands over to a frozen model: the features of all samples, the proxies of its loss."""
 
+import copy
 import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from deconfuse.attribution.head import Training
 from deconfuse.attribution.look import Frozen, Subject
 from deconfuse.attribution.rows import embeddings, parts
 from deconfuse.attribution.scores import room
+from deconfuse.compute.placement import exact, placed
 from deconfuse.data.split import Split
 from deconfuse.model.identity import Identity
 from deconfuse.system.errors import UserError, shorten
@@ -42,13 +44,25 @@ def frozen_model(
     features = _features(opened, head, sides, ask)
     training = training_side(features["train"], labels, split.num_classes, head, loss, ask.seed)
     _check_directions(training, split.train.names)
-    frozen = Frozen(training, features["query"], features.get("gallery", features["query"]), SCRATCH)
+    device = _device(opened, ask)
+    frozen = _on_device(training, features, device)
     recipe = dataclasses.replace(
         option("recipe", "small", ask.seed), embedding_size=len(head.weight), eval_batch_size=ask.batch_size
     )
     backbone = Identity(head.weight.shape[1], embeds=head.scaled) if opened is None else opened.backbone
     embedder = _embedder(backbone, head, training.loss, recipe)
-    return frozen, split, Subject(embedder, Data(sides, split, ask), ask.params, _device(opened, ask))
+    return frozen, split, Subject(embedder, Data(sides, split, ask), ask.params, device)
+
+
+@exact()
+def _on_device(training: Training, features: dict[str, Tensor], device: torch.device) -> Frozen:
+    """The frozen model on a device: what follows is computed there; features lie there if they fit."""
+    loss = training.loss if device.type == "cpu" else copy.deepcopy(training.loss).to(device)
+    head = training.weight.to(device), training.bias.to(device)
+    side = Training(placed(training.features, device), training.labels.to(device), *head, loss)
+    query = placed(features["query"], device)
+    gallery = placed(features["gallery"], device) if "gallery" in features else query
+    return Frozen(side, query, gallery, SCRATCH)
 
 
 def training_side(
@@ -125,8 +139,8 @@ def _collated(items: list) -> list[Tensor]:
 
 
 def _device(opened: network.Opened | None, ask: Questions) -> torch.device:
-    """The device asked for, or else the one that the caller's model is on."""
-    if opened is None or ask.device is None:
+    """The device asked for, or else the one that the caller's model is on; of arrays the processor."""
+    if ask.device is None:
         return torch.device("cpu") if opened is None else opened.device
     try:
         return torch.empty(0, device=ask.device).device

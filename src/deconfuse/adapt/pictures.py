@@ -80,7 +80,7 @@ def of_numbers(values: Tensor | np.ndarray) -> Image.Image:
     if found.ndim == 3 and found.shape[2] == 1:
         found = found[..., 0]
     if found.ndim not in (2, 3) or (found.ndim == 3 and found.shape[2] not in (3, 4)):
-        raise ValueError(f"shape {tuple(values.shape)}, not (H, W), (C, H, W) or (H, W, C)")
+        raise ValueError(f"shape {tuple(found.shape)}, not (H, W), (C, H, W) or (H, W, C)")
     if found.dtype != torch.uint8:
         found = found.double()
         low, high = found.min(), found.max()

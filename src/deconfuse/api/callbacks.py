@@ -22,6 +22,13 @@ from deconfuse.tracking import dashboard
 LOSSES = ("loss", "loss_fn", "loss_func", "criterion", "objective")  # where a module keeps its loss
 
 
+class Watched(Asked, total=False):
+    """The further keyword arguments of the callback: those of `explain`, and where and what it watches."""
+
+    model: str | None
+    folder: str | Path | None
+
+
 class Explain(pl.Callback):
     """Explain the model after every n-th epoch and after the last one; see `deconfuse.explain`.
 
@@ -42,15 +49,13 @@ class Explain(pl.Callback):
         *,
         train: Any = None,
         test: Any = None,
-        model: str | None = None,
         head: Head = None,
         loss: Loss = None,
-        folder: str | Path | None = None,
-        **asked: Unpack[Asked],
+        **asked: Unpack[Watched],
     ):
         self.every = count("every_n_epochs", every_n_epochs, 1)
-        self.train, self.test, self.model = train, test, model
-        self.head, self.loss = head, loss
+        self.train, self.test, self.head, self.loss = train, test, head, loss
+        self.model, folder = asked.pop("model", None), asked.pop("folder", None)
         self.folder = None if folder is None else Path(folder)
         Questions.of(asked)
         self.asked: dict[str, Any] = {"progress": False, **asked}
@@ -75,7 +80,7 @@ class Explain(pl.Callback):
         trainer.strategy.barrier("deconfuse")
         if trainer.world_size > 1:
             values = trainer.strategy.broadcast(values)
-        pl_module.log_dict(values, rank_zero_only=trainer.world_size > 1)
+        pl_module.log_dict(values, sync_dist=trainer.world_size > 1)  # all have the same
 
     def _explain(self, trainer, pl_module, epoch: int) -> dict[str, float]:
         sides = self._sides(trainer)

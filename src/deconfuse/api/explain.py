@@ -82,7 +82,7 @@ def answer(frozen: Frozen, split: Split, subject: Subject, ask: Questions, clock
     judged = judge.judge(detector, frozen, influence, votes, iter(()))
     doubt = wrong.doubt(frozen.training.features, frozen.training.labels, split.num_classes, votes)
     clock.lap("relabelling")
-    labels = frozen.training.labels.cpu().numpy()
+    labels = split.train.labels
     findings = Findings(
         split,
         NoisyLabels(labels, labels),

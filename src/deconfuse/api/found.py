@@ -20,6 +20,7 @@ from deconfuse.api import exports, html, written
 from deconfuse.api.comparison import Comparison, compared
 from deconfuse.attribution import attribute
 from deconfuse.attribution.look import Seen, Subject
+from deconfuse.attribution.rows import embeddings
 from deconfuse.labels.relabel import Votes
 from deconfuse.runs import results
 from deconfuse.runs.tables import Findings, tables_of
@@ -76,7 +77,8 @@ class Found:
 
     @property
     def relabels(self) -> pd.DataFrame:
-        """The harmful samples whose neighbours vote for another label, most suspicious first."""
+        """The samples whose label is more likely wrong than right, most likely first; p_wrong says how
+        likely."""
         return self.tables["relabels.csv"]
 
     @property
@@ -106,10 +108,10 @@ class Found:
 
     def embeddings(self) -> dict[str, Float[np.ndarray, "_ m"]]:
         """The embeddings of train and test (and gallery), not normalised."""
-        found = {"train": self.training.z, "test": self.seen.test.query}
+        found = {"train": embeddings(self.training), "test": self.seen.test.query}
         if not self.findings.split.shared_gallery:
             found["gallery"] = self.seen.test.gallery
-        return {name: z.detach().numpy() for name, z in found.items()}
+        return {name: z.detach().cpu().numpy() for name, z in found.items()}
 
     def score(self, influence: Option, progress: bool = True) -> Float[np.ndarray, "e n"]:
         """The same explanations by another method: an option of conf/influence, as of `explain`."""
@@ -146,4 +148,5 @@ class Found:
 
     def z(self) -> Mapping[str, Tensor]:
         """The embeddings by the names that the report has for the sides."""
-        return {"train": self.training.z, "query": self.seen.test.query, "gallery": self.seen.test.gallery}
+        test = self.seen.test
+        return {"train": embeddings(self.training), "query": test.query, "gallery": test.gallery}

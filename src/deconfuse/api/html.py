@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
+from deconfuse.data.pixels import thumbnail
 from deconfuse.data.split import ImageSpec, Part
-from deconfuse.report.thumbnails import small
 from deconfuse.retrieval.statistics import most_harmful
 
 if TYPE_CHECKING:
     from deconfuse.api.found import Found
 
 SHOWN = 6  # confusions, and relabels
+SIDE = 96  # pixels of a picture's longer side at most
 BLAMED = 3  # training samples shown of a confusion
 STYLE = (
     "<style>.deconfuse td,.deconfuse th{text-align:left;vertical-align:top;padding:4px 10px 4px 0}"
@@ -78,5 +79,5 @@ def _picture(found: "Found", part: Part, i: int) -> str:
     if not isinstance(spec, ImageSpec):
         return ""
     memory = io.BytesIO()
-    small(part.image(i), "L" if spec.channels == 1 else "RGB").save(memory, "PNG")
+    thumbnail(part.image(i), "L" if spec.channels == 1 else "RGB", SIDE).save(memory, "PNG")
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(memory.getvalue()).decode()}">'

@@ -25,12 +25,13 @@ from deconfuse.api.explain import left_as_it_was
 from deconfuse.attribution import attribute
 from deconfuse.attribution.head import Training
 from deconfuse.attribution.look import Frozen, Subject
+from deconfuse.labels.judge import FAIR, WEIGHTS
 from deconfuse.labels.relabel import check, vote
 from deconfuse.model.identity import Identity
 from deconfuse.retrieval import confusion, metrics
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.retrieval.queries import Queries
-from deconfuse.system.errors import UserError, count
+from deconfuse.system.errors import UserError, count, one_of
 from deconfuse.system.progress import silence
 
 Side = tuple[Any, Any]  # (embeddings (n, D), labels (n,))
@@ -43,7 +44,6 @@ def scores(
     *,
     head: Head = None,
     loss: Loss = None,
-    seed: int = 0,
     progress: bool = True,
     **options: Any,
 ) -> Float[np.ndarray, "p n"]:
@@ -51,7 +51,7 @@ def scores(
 
     train: embeddings (n, D), or the features that `head` reads, and labels (n,). pairs: the embeddings or
     features of p queries (p, D) and of the p samples they are taken for. head, loss: as of `explain`.
-    options: keys of conf/influence. Raises UserError for what cannot be meant.
+    options: `seed`, and keys of conf/influence. Raises UserError for what cannot be meant.
     """
     phi, labels = _taken(train, "train")
     left, right = (_rows(side, f"pairs[{i}]") for i, side in enumerate(pairs))
@@ -62,7 +62,7 @@ def scores(
             "query and "
             "for each neighbour"
         )
-    linear = given_head(head, phi.shape[1])
+    linear, seed = given_head(head, phi.shape[1]), options.pop("seed", 0)
     own = losses.fitted(loss, len(linear.weight)) if isinstance(loss, torch.nn.Module) else loss or FITTED
     explainer = option("influence", {"name": method, **options}, seed)
     scale = Identity(phi.shape[1], embeds=linear.scaled)
@@ -89,20 +89,25 @@ def _each(n: int) -> Explained:
 
 
 def relabel(
-    embeddings: Any, labels: Any, neighbours: int | None = None, progress: bool = True
+    embeddings: Any,
+    labels: Any,
+    neighbours: int | None = None,
+    weights: str = FAIR,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """The labels that the nearest other samples vote for (Algorithm 1), one row per sample in its order.
 
     P(l) = sum exp(-d_i) [y_i = l] / sum exp(-d_i) over the K nearest others, d the distance of the normalised
-    embeddings. neighbours: K; None: the median class size. Columns: label, recommended, vote_current and
-    vote_recommended, both in [0, 1]; a label is suspicious where recommended is another one.
+    embeddings. neighbours: K; None: the median class size. weights: fair, a class has the same say whatever
+    its size; paper, as the formula has it. Columns: label, recommended, vote_current and vote_recommended,
+    both in [0, 1]; a label is suspicious where recommended is another one.
     """
     z, ids, known = _side((embeddings, labels), "embeddings")
     if neighbours is not None:
         count("neighbours", neighbours, 1)
     check(ids, neighbours, None)
     with silence(not progress):
-        votes = vote(z, ids, neighbours, unit=True)
+        votes = vote(z, ids, neighbours, unit=True, fair=one_of("weights", weights, WEIGHTS) == FAIR)
     best, share = votes.best
     return pd.DataFrame(
         {
@@ -118,28 +123,25 @@ def measured(test: Side, gallery: Side | None = None, ranks: Sequence[int] = RAN
     """R@k and MAP@R, in [0, 1], of embeddings with labels; gallery: what is searched, None: test itself."""
     for k in ranks:
         count("ranks", k, 1)
-    return metrics.metrics(_both(test, gallery), ranks=tuple(ranks), unit=True)
+    return metrics.metrics(_queries(test, gallery), ranks=tuple(ranks), unit=True)
 
 
 def confused(test: Side, gallery: Side | None = None) -> pd.DataFrame:
     """The queries whose nearest sample has another label, closest first: query, neighbour (rows), distance d
     of the normalised embeddings, in [0, 4]."""
-    pairs = confusion.find(_both(test, gallery))
+    pairs = confusion.find(_queries(test, gallery))
     columns = {"query": pairs.query, "neighbour": pairs.neighbour, "distance": pairs.distance}
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
 
 
-def _both(test: Side, gallery: Side | None) -> Queries:
-    """Queries and gallery, which are the same rows if gallery is None, with the ids of their labels."""
-    sides = [(test, "test")] + ([] if gallery is None else [(gallery, "gallery")])
-    found = [_taken(side, name) for side, name in sides]
-    known = sorted({label for _, labels in found for label in labels.tolist()})
+def _queries(test: Side, gallery: Side | None) -> Queries:
+    """The embeddings with the ids of their labels; equal labels of both sides have one id."""
+    sides = [_taken(test, "test")] + ([] if gallery is None else [_taken(gallery, "gallery")])
+    known = sorted({label for _, labels in sides for label in labels.tolist()})
     ids = {label: i for i, label in enumerate(known)}
-    rows = [z for z, _ in found] * (3 - len(found))
-    numbers = [torch.tensor([ids[label] for label in labels.tolist()]) for _, labels in found] * (
-        3 - len(found)
-    )
-    return Queries(*rows, *numbers, same=gallery is None)
+    rows = [z for z, _ in sides]
+    numbers = [torch.tensor([ids[label] for label in labels.tolist()]) for _, labels in sides]
+    return Queries(rows[0], rows[-1], numbers[0], numbers[-1], gallery is None)
 
 
 def _side(side: Side, where: str) -> tuple[torch.Tensor, torch.Tensor, list]:

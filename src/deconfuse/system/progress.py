@@ -97,9 +97,18 @@ def _in_notebook() -> bool:
     return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
 
 
+class Bar(Progress):
+    """A bar that leaves no blank line where it is not drawn, as rich 13 does."""
+
+    def stop(self) -> None:
+        """End the bar, if it is drawn."""
+        if not self.disable:
+            super().stop()
+
+
 def bar() -> Progress:
     """A progress bar: what is done, how much of it, the time so far and the time left."""
-    return Progress(
+    return Bar(
         TextColumn("  {task.description:<34}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),

@@ -33,6 +33,10 @@ class WholeFiles(TorchCheckpointIO):
         """Write a temporary file beside the target, then rename it."""
         save(provenance.stamped(checkpoint, self.settings), Path(path))
 
+    def load_checkpoint(self, path: str, map_location=None, weights_only: bool | None = None) -> dict:
+        """Read only tensors and plain values, whatever Lightning's version would do."""
+        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
 
 def read(path: Path) -> dict:
     """The content of a checkpoint, only tensors and plain values; UserError if the file is damaged."""

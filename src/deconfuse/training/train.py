@@ -248,7 +248,7 @@ def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | 
             warnings.filterwarnings("ignore", text)
         try:
             with loader_workers.looked_after():
-                made.fit(model, data, ckpt_path=resume, weights_only=True)
+                made.fit(model, data, ckpt_path=resume)
         except SIGTERMException:  # our exception was raised in a place that lets none out
             raise Stopped(signal.SIGTERM) from None
         except SystemExit:
