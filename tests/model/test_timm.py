@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from deconfuse.model.timm import TimmBackbone
+from deconfuse.model.timm import TimmBackbone, meant
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import file_hash
 
@@ -114,3 +114,23 @@ def test_the_last_block_and_what_follows_it_run_last(name, side, places):
     order = ran_in_order(backbone, side)
     start = next(i for i, names in enumerate(order) if set(names) & set(last))
     assert sorted(name for names in order[start:] for name in names) == sorted(last)
+
+
+def test_features_to_a_power_keep_their_sign_and_have_a_finite_derivative():
+    torch.manual_seed(0)
+    plain = TimmBackbone("test_resnet", 3, "none", "avg").eval()
+    root = TimmBackbone("test_resnet", 3, "none", "avg", 0.5).eval()
+    root.load_state_dict(plain.state_dict())
+    images = torch.randn(3, 3, 32, 32)
+    pooled = plain.network(images)
+    want = torch.nn.functional.layer_norm(pooled.sign() * pooled.abs().sqrt(), (plain.num_features,))
+    torch.testing.assert_close(root(images), want, atol=1e-4, rtol=1e-4)
+    root(torch.zeros(2, 3, 32, 32)).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in root.parameters() if p.grad is not None)
+    assert repr(root) != repr(plain)  # features that are kept by what is printed are told apart
+
+
+def test_auto_is_what_serves_a_trained_or_a_frozen_backbone():
+    assert meant({"pool": "auto", "power": "auto"}, True) == {"pool": "avg", "power": 0.5}
+    assert meant({"pool": "auto", "power": 2.0, "name": "x"}, False) == {"pool": "max"}
+    assert meant({"width": 4}, True) == {}
