@@ -27,6 +27,10 @@ GOOD = {
     "clip_value": None,
     "step_epochs": 4,
     "step_factor": 0.5,
+    "frozen": True,
+    "whiten": 0.3,
+    "hold": 2.0,
+    "dropout": 0.1,
 }
 WHOLE = [
     "checkpoints",
@@ -52,6 +56,19 @@ def test_a_sampling_is_one_of_two():
 
 def test_good_numbers_are_kept_as_they_are():
     assert vars(made()) == GOOD
+
+
+@pytest.mark.parametrize("change", [{"whiten": 0.3}, {"hold": 1.0, "whiten": 0.3}, {"dropout": 0.5}])
+def test_what_is_for_features_that_stay_is_refused_elsewhere(change):
+    rest = {"whiten": None, "hold": 0.0, "dropout": 0.0}
+    with pytest.raises(UserError, match=r"^recipe.whiten, recipe.hold and recipe.dropout .* recipe=frozen$"):
+        made(frozen=False, **{**rest, **change})
+    assert made(frozen=False, **rest).whiten is None
+
+
+def test_a_head_is_held_only_to_a_whitened_start():
+    with pytest.raises(UserError, match=r"^recipe.hold draws W to its whitened start; give recipe.whiten=0.3"):
+        made(whiten=None)
 
 
 @pytest.mark.parametrize("key", WHOLE)
