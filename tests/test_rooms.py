@@ -20,7 +20,7 @@ KEYWORDS = {"influence_function": "if"}  # `if` cannot be a module's name
 SUFFIXES = ("_truths",)
 # Test files that are not named after one source file, with what they test.
 OF_SEVERAL = {
-    "test_devices": "methods, detectors, votes and metrics on a pretended device",
+    "test_pretended_device": "methods, detectors, votes and metrics on a pretended device",
     "detector/test_detectors": "all detectors but cleanlab, by the same contract",
     "target/test_targets": "all targets, by the same contract",
     "report/test_colours": "the contrast of the colours in report/web/style.css",
@@ -38,7 +38,10 @@ OF_SEVERAL = {
 # Source files that are tested in a test file of another name.
 TESTED_IN = {
     **{f"detector/{name}": "detector/test_detectors" for name in ("evidence", "influence", "knn", "loss")},
-    **{f"detector/{name}": "detector/test_detectors" for name in ("margin", "random", "self_influence")},
+    **{
+        f"detector/{name}": "detector/test_detectors"
+        for name in ("held_out", "margin", "random", "self_influence")
+    },
     **{f"target/{name}": "target/test_targets" for name in ("groups", "mis_similar", "pairs")},
     **{f"adapt/{name}": "api/test_explain" for name in ("arrays", "freezing", "prepare", "proxies")},
     **{f"adapt/{name}": "api/test_explain" for name in ("questions", "samples")},

@@ -82,7 +82,8 @@ def run(cfg: DictConfig) -> Path:
     votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates, ask.weights)
     sides = earlier_sides(subject, model.checkpoint)
     judged = judge.judge(ask.detector, frozen, influence, votes, sides)
-    doubt = wrong.doubt(frozen.training.features, frozen.training.labels, job.split.num_classes, votes)
+    held = frozen.training.features, frozen.training.labels, job.split.num_classes
+    doubt = wrong.doubt(*held, votes, directions=subject.model.embeds)
     clock.lap("relabelling")
     rounds = relabel_in_rounds(job, seen)
     clock.lap("loop", rounds)

@@ -29,7 +29,7 @@ def test_the_neighbours_vote_for_all_or_for_those_that_score_most_harmful(toy):
     influence = torch.zeros(2, 23, dtype=torch.float64)
     influence[:, [3, 7, 11]] = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
     whole = judge.votes(training, influence, 5, None)
-    want = vote(training.z, training.labels, 5, unit=True)
+    want = vote(training.z, training.labels, 5, unit=True, fair=True)
     torch.testing.assert_close(whole.share, want.share, rtol=1e-12, atol=0)
     assert torch.equal(whole.classes, want.classes)
     some = judge.votes(training, influence, 5, 2)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_correct_is_the_rule_written_out(sure, left_out, kept_against):
 
 def test_an_even_vote_speaks_for_the_label_given(monkeypatch):
     zero = torch.tensor([0.0, -1e-8, 1e-6])
-    monkeypatch.setattr(loop, "evidence", lambda *_, **__: None)
+    monkeypatch.setattr(loop, "evidence", lambda *_, **__: SimpleNamespace(cpu=lambda: None))
     monkeypatch.setattr(loop, "odds", lambda *_: (torch.tensor([1, 1, 1]), zero))
     found = loop.correct([clouds(CLEAN)], [], np.zeros(3, dtype=np.int64), 0.5, 5)
     assert found.labels.tolist() == [0, 0, 1]

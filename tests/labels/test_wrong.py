@@ -113,8 +113,10 @@ def test_few_classes_and_copies(c):
 def test_leave_one_out_is_the_share_whose_nearest_has_their_label():
     x, labels = classes(40, 4, 6, 4.0, 0)
     labels = torch.from_numpy(labels)
-    near = torch.stack([labels, labels], 1)
-    near[:10, 0] = (near[:10, 0] + 1) % 4
-    votes = Votes(near, torch.ones(40, 2), torch.ones(40), torch.zeros(40, 2, dtype=torch.long))
+    wanted = labels.clone()
+    wanted[:10] = (wanted[:10] + 1) % 4
+    index = torch.stack([torch.tensor([labels.tolist().index(c), 0]) for c in wanted.tolist()])
+    # Votes of many neighbours are listed by class, so that only index says who is the nearest.
+    votes = Votes(torch.arange(4).repeat(40, 1), torch.ones(40, 4), torch.ones(40), index)
     assert doubt(x, labels, 4, votes).leave_one_out == pytest.approx(0.75)
     assert doubt(x, labels, 4).leave_one_out is None

@@ -16,9 +16,9 @@ from deconfuse.launch.command_line import CONF, explain
 from deconfuse.system.errors import UserError
 
 RECIPE_KEYS = (
-    "checkpoints, classes_per_batch, clip_norm, clip_value, embedding_size, epochs, eval_batch_size, "
-    "freeze_batchnorm, lr_backbone, lr_head, lr_proxies, optimizer, per_class, sampling, schedule, "
-    "step_epochs, step_factor, validate_every, warmup_epochs"
+    "checkpoints, classes_per_batch, clip_norm, clip_value, compile, dropout, embedding_size, epochs, "
+    "eval_batch_size, freeze_batchnorm, frozen, hold, lr_backbone, lr_head, lr_proxies, optimizer, "
+    "per_class, sampling, schedule, step_epochs, step_factor, validate_every, warmup_epochs, whiten"
 )
 
 
@@ -56,7 +56,7 @@ def told(*words):
     [
         ("loss=softripl", "there is no loss=softripl; did you mean softtriple? Valid: "),
         ("dataset=gliphs", "there is no dataset=gliphs; did you mean glyphs? Valid: "),
-        ("noise=flip_20", "there is no noise=flip_20; did you mean flip_10? Valid: "),
+        ("noise=flip_30", "there is no noise=flip_30; did you mean flip_20? Valid: "),
         ("experiment=basline", "there is no experiment=basline; did you mean baseline? Valid: "),
         ("model=xyz", "there is no model=xyz; Valid: "),
     ],

@@ -150,13 +150,14 @@ def test_home_is_expanded_in_what_a_yaml_file_says(monkeypatch):
 
 
 def test_every_key_of_the_settings_that_takes_a_path_is_known():
-    # By its name, unless it is a group of keys; of Hydra's own, run.dir is where the command is started.
+    # By its name, unless it is a group of keys; of Hydra's own, run.dir is where the command is started, and
+    # relabel.weights says how votes are weighed.
     found = set()
     for path in [CONF / "config.yaml", *CONF.glob("*/*.yaml")]:
         group = [] if path.parent == CONF else [path.parent.name]
         found |= {".".join([*group, *key]) for key in keys(yaml.safe_load(path.read_text("utf-8")) or {})}
     named = {key for key in found if re.search(r"(\b|_)(dir|file|folder|root|csv|path|weights)$", key)}
-    assert named - {"hydra.run.dir"} == set(KEYS)
+    assert named - {"hydra.run.dir", "relabel.weights"} == set(KEYS)
 
 
 def keys(settings, above=()):

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from deconfuse import __main__
 from deconfuse.launch import sweep
 from deconfuse.system import files
+from deconfuse.system.words import many
 from tests.conftest import ROOT
 from tests.test_story import SMALL_TABLES, TINY, report
 
@@ -108,13 +109,13 @@ def test_what_is_stale_is_explained_again_and_nothing_else(go, tmp_path, capsys,
     assert kept(output)[checkpoint] == before[checkpoint]
     # What another format's code left is stale, and again=true takes nothing for done.
     words[1] = "influence=random"
-    for word, number in (("again=false", 7), ("again=true", 7)):
+    for word, number in (("again=false", 99), ("again=true", 99)):
         for module in ("results", "finished"):
             monkeypatch.setattr(f"deconfuse.runs.{module}.RESULTS_FORMAT", number)
         before = kept(output)
         assert go(*words, word) == 0
         assert [folder.name.split("-")[4] for folder in again()] == ["random"]
-        assert report(again()[0])["format"] == 7
+        assert report(again()[0])["format"] == 99
     # How often a run was made is no setting, and a checkpoint that is gone is not missed.
     checkpoint.unlink()
     before = kept(output)
@@ -191,7 +192,7 @@ def test_a_wrong_word_of_any_job_is_one_line_before_the_first_starts(
 def test_the_command_line_narrows_an_experiment(go, pretend, words, jobs, capsys):
     assert go(*words) == 0
     assert pretend == jobs
-    assert capsys.readouterr().err.startswith(f"{len(jobs)} jobs; ")
+    assert capsys.readouterr().err.startswith(f"{many(len(jobs), 'job')}; ")
 
 
 def test_jobs_at_once_begin_with_different_models():

@@ -257,9 +257,7 @@ def test_runs_of_changed_data_and_without_scores_are_counted_and_left_out(output
     main([str(outputs)])
     said = capsys.readouterr().out
     assert "\n1 of 5 runs is of data that has changed since, and is only in runs.csv\n" in said
-    assert (
-        "\n1 of 4 runs have no score but 0 (influence=if solved no system? raise influence.damping)" in said
-    )
+    assert "\n1 of 4 runs has no score but 0 (influence=if solved no system? raise influence.damping)" in said
     summary = pd.read_csv(outputs / "tables" / "summary.csv").set_index("loss")
     assert summary["runs"].to_dict() == {"proxynca": 2, "softtriple": 2}
     assert summary.loc["softtriple", "R@1"] == spread(SOFTTRIPLE[1:])

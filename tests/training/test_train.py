@@ -360,6 +360,7 @@ def test_on_a_cpu_training_lies_pixel_by_pixel_in_memory_with_the_same_gradients
         torch.testing.assert_close(each.grad, want[name], rtol=1e-4, atol=1e-6)  # sums in another order
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's tracing
 def test_a_compiled_backbone_trains_alike_and_leaves_no_trace(tmp_path, monkeypatch):
     compiled, real = [], nn.Module.compile
 

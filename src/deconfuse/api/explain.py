@@ -80,7 +80,8 @@ def answer(frozen: Frozen, split: Split, subject: Subject, ask: Questions, clock
     votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates)
     detector = option("detector", ask.detector, ask.seed)
     judged = judge.judge(detector, frozen, influence, votes, iter(()))
-    doubt = wrong.doubt(frozen.training.features, frozen.training.labels, split.num_classes, votes)
+    sides = frozen.training.features, frozen.training.labels, split.num_classes
+    doubt = wrong.doubt(*sides, votes, directions=subject.model.embeds)
     clock.lap("relabelling")
     labels = split.train.labels
     findings = Findings(

@@ -12,6 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from deconfuse.system.linear_algebra import factorise
+
+NO_SPREAD = 1e-10  # of the spread of all samples: less is rounding
+FIX = "look for features that are very large, or give recipe.whiten=null recipe.hold=0"
 ROWS = 2**13  # of features that are taken at once, as they may be mapped from a file
 
 
@@ -66,7 +70,10 @@ def whitening(
     d = len(moments.mean)
     level = moments.within.diagonal().mean()
     one = torch.eye(d, dtype=torch.float64)
-    lower = torch.linalg.cholesky(moments.within + max(shrink, 1e-6) * level * one) if level > 0 else one
+    lower = one
+    if level > NO_SPREAD * moments.total.diagonal().mean():
+        shrunk = moments.within + max(shrink, 1e-6) * level * one
+        lower = factorise(torch.linalg.cholesky, shrunk, "recipe.whiten, the spread inside the classes", FIX)
     inside = torch.linalg.solve_triangular(lower, moments.total, upper=False)
     whitened = torch.linalg.solve_triangular(lower, inside.T, upper=False)  # L^-1 S_t L^-T
     _, directions = torch.linalg.eigh((whitened + whitened.T) / 2)

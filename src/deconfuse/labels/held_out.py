@@ -13,9 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from deconfuse.system.linear_algebra import factorise
+
 FOLDS = 5
 ROWS = 2**13  # of features that are taken at once, as they may be mapped from a file
 TILE_BYTES = 64 * 2**20  # of cosines held at once; never n x c
+NO_SPREAD = 1e-10  # of the features' mean square: less is rounding
+FIX = "look for features that are very large"
 SHRINK = 0.3  # of the mean eigenvalue of the spread inside the classes, added to all of them
 
 
@@ -77,7 +81,8 @@ def cosines(
         if not len(rows) or not there.any():
             continue
         means = firsts / counts.clamp_min(1e-9)[:, None]
-        inverse = _whitener(squares - (means * counts[:, None]).T @ means, counts)
+        most = float(squares.diagonal().mean() / counts.sum())
+        inverse = _whitener(squares - (means * counts[:, None]).T @ means, counts, most)
         overall = firsts.sum(0) / counts.sum()
         near = F.normalize((means - overall) @ inverse.T, dim=1).float()
         for some in rows.split(tile):
@@ -85,13 +90,18 @@ def cosines(
             yield some, F.normalize(x, dim=1) @ near.T, there
 
 
-def _whitener(scatter: Float[Tensor, "D D"], counts: Float[Tensor, " c"]) -> Float[Tensor, "D D"]:
-    """L^-1, L L^T being the shrunk spread inside the classes; 1 where there is no spread."""
+def _whitener(
+    scatter: Float[Tensor, "D D"], counts: Float[Tensor, " c"], most: float
+) -> Float[Tensor, "D D"]:
+    """L^-1, L L^T being the shrunk spread inside the classes; 1 where there is no spread but rounding.
+
+    most: the mean square of the features, of which less than NO_SPREAD is rounding.
+    """
     one = torch.eye(len(scatter), dtype=torch.float64)
     within = scatter / max(float(counts.sum()) - int((counts > 0).sum()), 1.0)
     level = within.diagonal().mean()
-    if not level > 0:
+    if not level > NO_SPREAD * most:
         return one
-    return torch.linalg.solve_triangular(
-        torch.linalg.cholesky(within + SHRINK * level * one), one, upper=False
-    )
+    shrunk = within + SHRINK * level * one
+    lower = factorise(torch.linalg.cholesky, shrunk, "P(wrong), the spread inside the classes", FIX)
+    return torch.linalg.solve_triangular(lower, one, upper=False)

@@ -85,7 +85,6 @@ def vote(
     embeddings: Float[Tensor, "n m"],
     labels: Int[Tensor, " n"],
     k: int | None = None,
-    tile: int | None = None,
     voters: Bool[Tensor, " n"] | None = None,
     unit: bool = False,
     listed: bool = True,
@@ -94,10 +93,10 @@ def vote(
     """P(y = l) = sum_i exp(-d_i) [y_i = l] / sum_i exp(-d_i) over the k nearest other samples.
 
     Algorithm 1, with d the Euclidean distance of the embeddings, as they are given or scaled to length one
-    first (unit), which is done in float64. k: by default the median class size. tile: samples at a time (by
-    memory). voters: whose labels count (all); K is at most the number of other voters. listed: whether the
-    neighbours' numbers are wanted. fair: exp(-d_i) is divided by the number of voters of i's label other than
-    the sample itself, so that a large class has no more to say than a small one; by itself, Algorithm 1
+    first (unit), which is done in float64. k: by default the median class size. voters: whose labels count
+    (all); K is at most the number of other voters. listed: whether the neighbours' numbers are wanted. fair:
+    exp(-d_i) is divided by the number of voters of i's label other than the sample itself, so that a large
+    class has no more to say than a small one; by itself, Algorithm 1
     follows the classes' sizes. Raises UserError for fewer than two samples or voters.
     """
     if len(labels) < 2 or (voters is not None and int(voters.sum()) < 2):
@@ -112,7 +111,7 @@ def vote(
     squared, index = neighbours(embeddings, k, voters, unit)
     classes = labels[index]
     share, own = torch.empty_like(squared), squared.new_empty(len(labels))
-    tile = tile or max(1, TILE_BYTES // (8 * max(c, 3 * classes.shape[1])))
+    tile = max(1, TILE_BYTES // (8 * max(c, 3 * classes.shape[1])))
     for start in range(0, len(labels), tile):
         some = slice(start, start + tile)
         total = tally(squared[some], classes[some], c, sizes, labels[some])

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from deconfuse.labels.held_out import cosines
 from deconfuse.labels.relabel import KEPT, Votes
+from deconfuse.retrieval.directions import unit
 
 SCALES = np.geomspace(2, 500, 56).tolist()  # of the cosines in the softmax, among which tau is chosen
 PASSES = 2  # the second one counts each sample by 1 - P(wrong) of the first
@@ -72,14 +73,21 @@ class Held:
 
 
 def doubt(
-    features: Float[Tensor, "n D"], labels: Int[Tensor, " n"], c: int, votes: Votes | None = None
+    features: Float[Tensor, "n D"],
+    labels: Int[Tensor, " n"],
+    c: int,
+    votes: Votes | None = None,
+    directions: bool = False,
 ) -> Doubt:
     """P(wrong) of each label by the features; c: the number of classes; votes: of the nearest embeddings.
+
+    directions: the features are embeddings, of which the directions alone count.
 
     A label that no sample of the other folds has cannot be judged, and gets P(wrong) = eps. Computed on the
     CPU.
     """
     features, labels = features.cpu(), labels.cpu()
+    features = unit(features) if directions else features
     weight, scales = torch.ones(len(labels), dtype=torch.float64), torch.tensor(SCALES, dtype=torch.float64)
     for _ in range(PASSES):
         held = _held(features, labels, weight, c, scales)

@@ -129,7 +129,7 @@ def _seen(targets: Targets) -> str:
     return hashlib.sha256(rows.numpy().tobytes()).hexdigest()
 
 
-def _at(side: Float[Tensor, "q D"], rows: Int[Tensor, " q"]) -> Float[Tensor, "q D"]:
+def _at(side: Float[Tensor, "n D"], rows: Int[Tensor, " q"]) -> Float[Tensor, "q D"]:
     return side[rows.to(side.device)].cpu()
 
 

@@ -147,7 +147,7 @@ COLUMNS = {
         "true_class": "the label before it was flipped (only with noise)",
     },
     "relabels.csv": {
-        "rank": "0 is most likely wrong",
+        "rank": "0 is the sample whose label is most likely wrong",
         "sample": "row of samples.csv",
         "path": "name of the training image",
         "class": "current label",

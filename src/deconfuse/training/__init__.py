@@ -1,1 +1,1 @@
-"""Train a model, keep its checkpoints, and find them again; may import frozen, data, retrieval, system."""
+"""Train a model, keep and find its checkpoints; may import frozen, data, retrieval, compute, system."""
