@@ -67,7 +67,9 @@ def test_what_is_for_features_that_stay_is_refused_elsewhere(change):
 
 
 def test_a_head_is_held_only_to_a_whitened_start():
-    with pytest.raises(UserError, match=r"^recipe.hold draws W to its whitened start; give recipe.whiten=0.3"):
+    with pytest.raises(
+        UserError, match=r"^recipe.hold draws W to its whitened start; give recipe.whiten=0.3"
+    ):
         made(whiten=None)
 
 
