@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
+from deconfuse.labels import wrong as module
 from deconfuse.labels.relabel import Votes
 from deconfuse.labels.wrong import doubt, interval, likeliest, log_likelihood, posterior
 from deconfuse.retrieval.statistics import calibration_error
@@ -108,6 +109,20 @@ def test_few_classes_and_copies(c):
     found = doubt(torch.ones(12, 3), labels, c)
     assert ((found.wrong >= 0) & (found.wrong <= 1)).all()
     assert 0 <= found.low <= found.share <= found.high <= 1
+
+
+def test_a_scale_that_some_samples_choose_is_used_for_all(monkeypatch):
+    x, clean = classes(1500, 10, 12, 3.0, 7)
+    random = np.random.default_rng(1)
+    wrong = random.random(1500) < 0.1
+    labels = torch.from_numpy(np.where(wrong, (clean + random.integers(1, 10, 1500)) % 10, clean))
+    whole = doubt(x, labels, 10)
+    monkeypatch.setattr(module, "FITTED", 700)
+    some = doubt(x, labels, 10)
+    # The neighbouring scale at most, a tenth larger or smaller.
+    assert some.share == pytest.approx(whole.share, abs=0.01)
+    assert (some.wrong - whole.wrong).abs().mean() < 0.02
+    np.testing.assert_allclose(some.votes.share.sum(1), whole.votes.share.sum(1), atol=0.05)
 
 
 def test_leave_one_out_is_the_share_whose_nearest_has_their_label():

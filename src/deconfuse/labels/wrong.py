@@ -25,6 +25,7 @@ from deconfuse.labels.relabel import KEPT, Votes
 from deconfuse.retrieval.directions import unit
 
 SCALES = np.geomspace(2, 500, 56).tolist()  # of the cosines in the softmax, among which tau is chosen
+FITTED = 20_000  # samples that tau is chosen by, at most
 PASSES = 2  # the second one counts each sample by 1 - P(wrong) of the first
 STEPS = 500  # of expectation and maximisation for eps, at most
 NEARLY = 1e-7  # the change of eps at which it has converged
@@ -60,13 +61,13 @@ class Doubt:
 class Held:
     """What is kept of the held-out cosines.
 
-    own (n,): that of the label given; log_sum (n, t): log sum_j exp(tau cos_j) for each of SCALES; near
-    (n, k): the largest ones of all classes, and which `classes`; known (n,): whether the other folds have
-    samples of the label given.
+    own (n,): that of the label given; log_sum (f, t): log sum_j exp(tau cos_j) of some samples, for each tau;
+    near (n, k): the largest ones of all classes, and which `classes`; known (n,): whether the other folds
+    have samples of the label given.
     """
 
     own: Float[Tensor, " n"]
-    log_sum: Float[Tensor, "n t"]
+    log_sum: Float[Tensor, "f t"]
     near: Float[Tensor, "n k"]
     classes: Int[Tensor, "n k"]
     known: Bool[Tensor, " n"]
@@ -88,27 +89,46 @@ def doubt(
     """
     features, labels = features.cpu(), labels.cpu()
     features = unit(features) if directions else features
-    weight, scales = torch.ones(len(labels), dtype=torch.float64), torch.tensor(SCALES, dtype=torch.float64)
+    weight = torch.ones(len(labels), dtype=torch.float64)
     for _ in range(PASSES):
-        held = _held(features, labels, weight, c, scales)
-        chances = torch.exp(scales * held.own[:, None] - held.log_sum)[held.known]
-        fits = [likeliest(p, c) for p in chances.T]
-        place = max(range(len(fits)), key=lambda i: fits[i][1])
-        p = torch.exp(scales[place] * held.own - held.log_sum[:, place])
-        share = fits[place][0]
+        held, scale, log_sum = _fitted(features, labels, weight, c)
+        p = torch.exp(scale * held.own - log_sum)
+        share = likeliest(p[held.known], c)[0]
         wrong = torch.where(held.known, posterior(p, share, c), share)
         weight = 1 - wrong
-    chance = Votes(held.classes, torch.exp(scales[place] * held.near - held.log_sum[:, place, None]), p)
+    chance = Votes(held.classes, torch.exp(scale * held.near - log_sum[:, None]), p)
     agree = (held.classes[:, 0] == labels)[held.known].double().mean().item() if held.known.any() else 0.0
     near = None if votes is None or votes.index is None else labels[votes.index[:, 0]]
     first = None if near is None else (near == labels).double().mean().item()
-    ends, other = interval(chances[:, place], share, c), chance.best_but(labels)[0]
+    ends, other = interval(p[held.known], share, c), chance.best_but(labels)[0]
     return Doubt(wrong, other, share, *ends, agree, first, chance)
 
 
-def _held(features: Tensor, labels: Tensor, weight: Tensor, c: int, scales: Tensor) -> Held:
+def _fitted(
+    features: Tensor, labels: Tensor, weight: Tensor, c: int
+) -> tuple[Held, float, Float[Tensor, " n"]]:
+    """(the held-out cosines, tau, log sum_j exp(tau cos_j) of each sample).
+
+    tau is chosen by at most FITTED samples, evenly spread; more are passed a second time with it.
+    """
+    n, scales = len(labels), torch.tensor(SCALES, dtype=torch.float64)
+    few = torch.arange(min(n, FITTED)) * n // min(n, FITTED)
+    held = _held(features, labels, weight, c, scales, few)
+    chances = torch.exp(scales * held.own[few, None] - held.log_sum)[held.known[few]]
+    fits = [likeliest(p, c)[1] for p in chances.T]
+    place = max(range(len(fits)), key=fits.__getitem__)
+    if len(few) == n:
+        return held, SCALES[place], held.log_sum[:, place]
+    whole = _held(features, labels, weight, c, scales[place : place + 1], torch.arange(n))
+    return whole, SCALES[place], whole.log_sum[:, 0]
+
+
+def _held(
+    features: Tensor, labels: Tensor, weight: Tensor, c: int, scales: Tensor, few: Int[Tensor, " f"]
+) -> Held:
     n = len(labels)
-    own, log_sum = torch.zeros(n, dtype=torch.float64), torch.zeros(n, len(scales), dtype=torch.float64)
+    own, log_sum = torch.zeros(n, dtype=torch.float64), torch.zeros(len(few), len(scales)).double()
+    place = torch.full((n,), -1).scatter(0, few, torch.arange(len(few)))
     kept = min(KEPT, c)
     near, classes = torch.zeros(n, kept, dtype=torch.float64), labels[:, None].repeat(1, kept)
     known = torch.zeros(n, dtype=torch.bool)
@@ -118,8 +138,9 @@ def _held(features: Tensor, labels: Tensor, weight: Tensor, c: int, scales: Tens
         own[rows] = cosine.gather(1, given)[:, 0]
         known[rows] = there[given[:, 0]]
         near[rows], classes[rows] = cosine.topk(kept, dim=1)
+        asked = place[rows] >= 0
         for i, scale in enumerate(scales.tolist()):
-            log_sum[rows, i] = torch.logsumexp(scale * cosine, 1)
+            log_sum[place[rows[asked]], i] = torch.logsumexp(scale * cosine[asked], 1)
     return Held(own, log_sum, near, classes, known)
 
 
