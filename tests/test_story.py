@@ -28,12 +28,12 @@ from deconfuse.dataset import table as csv_table
 from deconfuse.influence import eif
 from deconfuse.labels import relabel
 from deconfuse.launch.command_line import CONF, explain
-from deconfuse.launch.draw import draw
 from deconfuse.launch.path_words import in_hydras_words
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.retrieval import coordinates
 from deconfuse.runs.clean import links
 from deconfuse.story import run
+from deconfuse.subcommands.draw import draw
 from deconfuse.system import arrays
 from deconfuse.system.errors import UserError
 from deconfuse.system.signals import Stopped, listen

@@ -28,17 +28,17 @@ COMMANDS = {  # name: (module, what it does, what Ctrl-C says)
         "interrupted; nothing was written",
     ),
     "prepare": (
-        "deconfuse.launch.prepare",
+        "deconfuse.subcommands.prepare",
         "unpack a data set's archives, and check that all is there",
         "interrupted; nothing was kept",
     ),
     "draw": (
-        "deconfuse.launch.draw",
+        "deconfuse.subcommands.draw",
         "draw letters, some of them mislabelled, to try things on",
         "interrupted",
     ),
     "doctor": (
-        "deconfuse.launch.doctor",
+        "deconfuse.subcommands.doctor",
         "say what is installed, which devices there are, and what is missing",
         "interrupted",
     ),

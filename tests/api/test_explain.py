@@ -24,7 +24,7 @@ TRAIN, TEST = rows(70, 5, 0), rows(47, 4, 1, first=5)
 
 
 def test_arrays_give_the_numbers_of_the_command_line(tmp_path):
-    """The same embeddings as a file for dataset=features model=as_is: equal proxies, scores and tables."""
+    """The same embeddings as a file for model=as_is recipe=small: equal proxies, scores and tables."""
     features = np.concatenate([TRAIN[0], TEST[0]])
     labels = np.concatenate([TRAIN[1], TEST[1]])
     split = np.array(["train"] * 70 + ["test"] * 47)
@@ -32,6 +32,7 @@ def test_arrays_give_the_numbers_of_the_command_line(tmp_path):
     words = [
         "dataset=features",
         "model=as_is",
+        "recipe=small",
         f"dataset.path={tmp_path / 'data.npz'}",
         "report=false",
         "seed=3",

@@ -36,11 +36,13 @@ def dense(votes, c):
 
 
 @pytest.mark.parametrize("tile", [1, 5, None])
-def test_equals_algorithm_1_written_out(tile):
+def test_equals_algorithm_1_written_out(tile, monkeypatch):
+    if tile is not None:  # samples at a time, of 18 neighbours' numbers each
+        monkeypatch.setattr("deconfuse.labels.relabel.TILE_BYTES", 8 * 18 * tile)
     z = np.random.default_rng(0).normal(size=(23, 4))
     labels = np.random.default_rng(1).integers(0, 5, 23)
     want = slow(z, labels, 6, 5)
-    votes = vote(torch.from_numpy(z), torch.from_numpy(labels), 6, tile)
+    votes = vote(torch.from_numpy(z), torch.from_numpy(labels), 6)
     np.testing.assert_allclose(dense(votes, 5), want, atol=1e-9)
     np.testing.assert_allclose(votes.own, want[np.arange(23), labels], atol=1e-9)
     label, share = votes.best
@@ -265,7 +267,9 @@ def test_votes_on_directions_are_those_of_float64(case):
 
 
 @pytest.mark.parametrize("tile", [1, 5, None])
-def test_fair_votes_are_divided_by_the_size_of_each_class(tile):
+def test_fair_votes_are_divided_by_the_size_of_each_class(tile, monkeypatch):
+    if tile is not None:
+        monkeypatch.setattr("deconfuse.labels.relabel.TILE_BYTES", 8 * 18 * tile)
     z = np.random.default_rng(0).normal(size=(23, 4))
     labels = np.array([0] * 14 + [1] * 6 + [2] * 3)
     want = slow(z, labels, 6, 3)
@@ -273,7 +277,7 @@ def test_fair_votes_are_divided_by_the_size_of_each_class(tile):
         size = np.bincount(labels) - (np.arange(3) == labels[i])
         want[i] /= size
         want[i] /= want[i].sum()
-    args = torch.from_numpy(z), torch.from_numpy(labels), 6, tile
+    args = torch.from_numpy(z), torch.from_numpy(labels), 6
     votes = vote(*args, fair=True)
     np.testing.assert_allclose(dense(votes, 3), want, atol=1e-9)
     asked = vote_on(torch.arange(23), *args, fair=True)

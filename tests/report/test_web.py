@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from deconfuse.launch import tables
-from deconfuse.launch.draw import draw
 from deconfuse.runs import clean
+from deconfuse.subcommands.draw import draw
 from deconfuse.system.files import unguarded
 from tests.conftest import SHARED
 from tests.test_story import TINY, go

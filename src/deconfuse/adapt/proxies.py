@@ -15,8 +15,8 @@ def fit(
 ) -> None:
     """Train a loss's parameters on embeddings z, in place: the batches, optimizer and schedule of a recipe.
 
-    The same steps as `deconfuse run model=as_is` takes, so that the same seed gives the same proxies. Raises
-    UserError where the loss becomes infinite or NaN.
+    The same steps as `deconfuse run model=as_is recipe=small` takes, so that the same seed gives the same
+    proxies. Raises UserError where the loss becomes infinite or NaN.
     """
     sizes = recipe.classes_per_batch, recipe.per_class
     batches = BalancedBatches(labels.numpy(), *sizes, seed, class_balanced=recipe.sampling == CLASS_BALANCED)

@@ -6,7 +6,7 @@ import pytest
 
 from deconfuse.data.build import build
 from deconfuse.dataset import folder, glyphs
-from deconfuse.launch.draw import draw
+from deconfuse.subcommands.draw import draw
 from deconfuse.system.errors import UserError
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from deconfuse.launch import doctor
+from deconfuse.subcommands import doctor
 
 
 @pytest.mark.parametrize(

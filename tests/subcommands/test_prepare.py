@@ -15,7 +15,7 @@ from PIL import Image
 from deconfuse import dataset
 from deconfuse.data.build import build
 from deconfuse.dataset import cub, sop
-from deconfuse.launch.prepare import main, names
+from deconfuse.subcommands.prepare import main, names
 from deconfuse.system.errors import UserError
 from tests.conftest import ROOT
 
@@ -204,7 +204,7 @@ def test_wrong_words_are_one_line(words, message, monkeypatch):
 def test_killed_half_way_it_leaves_nothing_that_looks_whole(tmp_path):
     archive = packed(tmp_path / "x.tgz", birds())
     script = (
-        "import tarfile, time, deconfuse.launch.prepare as prepare\n"
+        "import tarfile, time, deconfuse.subcommands.prepare as prepare\n"
         "real = tarfile.copyfileobj\n"
         "tarfile.copyfileobj = lambda *files, **more: (time.sleep(0.5), real(*files, **more))\n"
         f"prepare.main(['cub', {str(archive)!r}, '--into', {str(tmp_path / 'data')!r}])\n"

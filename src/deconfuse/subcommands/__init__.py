@@ -1,0 +1,1 @@
+"""Subcommands beside run: draw letters, prepare data, doctor; may import dataset, data, system."""
