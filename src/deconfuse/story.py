@@ -167,7 +167,8 @@ def relabel_in_rounds(job: Job, seen: Seen) -> loop.Loop | None:
         )
 
     first = loop.of(job.subject, seen)
-    return loop.run(relabelling, job.noisy, first, job.ask.neighbours, again, clean)
+    left_out = job.corrected.left_out if job.corrected else None
+    return loop.run(relabelling, job.noisy, first, job.ask.neighbours, again, clean, left_out)
 
 
 def keep(job: Job, outcome: Outcome, clock: Clock) -> None:
@@ -211,5 +212,5 @@ def extras(job: Job, outcome: Outcome) -> dict:
         "counterfactual": counterfactual.report(found.lds, job.ask.subsets),
         "retrain": reweight.report(found.retrained, job.ask.retraining),
         "loop": loop.report(outcome.rounds, job.ask.relabelling),
-        "corrections": effect.report(outcome.comparison),
+        "corrections": effect.report(outcome.comparison, job.tested),
     }

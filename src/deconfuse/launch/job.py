@@ -29,7 +29,8 @@ from deconfuse.data import build
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.labels import corrections, loop, relabel
-from deconfuse.labels.corrections import Corrections
+from deconfuse.labels import tested as tested_labels
+from deconfuse.labels.corrections import Corrections, Tested
 from deconfuse.launch import names, rehearsal, sweep
 from deconfuse.report import page
 from deconfuse.retraining import counterfactual, reweight
@@ -96,8 +97,8 @@ class Job:
 
     settings: all of them, as plain values; choices: the option chosen of each group; start: the untrained
     model, its data and the trainer; subject: the model that is trained, looked at and explained; home: the
-    checkpoint's folder; given_home: that of the labels before corrections; everything: the fingerprint of all
-    images; fingerprints: of the training images and of the weights that training starts from.
+    checkpoint's folder; given_home: that of the labels before corrections; tested: what
+    relabels= decides on the test side; everything: the fingerprint of all images; fingerprints: of the training images and of the weights that training starts from.
     """
 
     settings: dict[str, Any]
@@ -105,6 +106,7 @@ class Job:
     split: Split
     noisy: NoisyLabels
     corrected: Corrections | None
+    tested: Tested | None
     ask: Questions
     start: Start
     subject: Subject
@@ -156,14 +158,15 @@ def prepare(cfg: DictConfig) -> Job:
     choices = {group: choice for group, choice in chosen if "/" not in group and choice is not None}
     begin(cfg.seed)
 
-    split = sweep.shared(cfg.dataset, build.load)
+    source = built(cfg, "relabels")
+    split, tested = tested_labels.corrected(source, sweep.shared(cfg.dataset, build.load))
     rehearsal.answerable(split)
     given = instantiate(cfg.noise, labels=split.train.labels, num_classes=split.num_classes)
-    corrected = corrections.read(built(cfg, "relabels"), split, given)
-    noisy = corrected.noisy if corrected else given
+    corrected = corrections.read(source, split, given, tested)
+    noisy, left_out = (corrected.noisy, corrected.left_out) if corrected else (given, None)
 
     model, settings = _model(cfg, settings, choices, split)
-    data = DataModule(split, noisy.labels, model.backbone, model.recipe, cfg.num_workers, cfg.seed)
+    data = DataModule(split, noisy.labels, model.backbone, model.recipe, cfg.num_workers, cfg.seed, left_out)
     trainer = instantiate(cfg.trainer)
     start = Start(copy.deepcopy(model), data, trainer)
     subject = Subject(model, data, cfg.params, device(trainer))
@@ -172,14 +175,15 @@ def prepare(cfg: DictConfig) -> Job:
     fingerprints = part, getattr(model.backbone, "fingerprint", "")
     places = names.places(settings, choices, *fingerprints, everything)
     home, name = given_home, _ = distributed.agreed(places, "name for this run")
-    if corrected:
-        home, name = names.corrected(home, name, noisy.labels)
+    if corrected and corrected.trains:
+        home, name = names.corrected(home, name, noisy.labels, left_out)
     job = Job(
         settings,
         choices,
         split,
         noisy,
         corrected,
+        tested,
         Questions.of(cfg, settings),
         start,
         subject,
@@ -212,6 +216,11 @@ def _model(
 def _say(job: Job) -> None:
     """Print what the data is, and what a user may not expect of it."""
     split, choices = job.split, job.choices
+    if job.tested and job.tested.decided and not job.tested.applied:
+        console.print(
+            f"{job.corrected.file}: {job.tested.decided} decision(s) on test samples are not applied; "
+            "relabels.test=true measures on the corrected test labels"
+        )
     if job.corrected and job.start.untrained.embeds:
         console.print(f"model={choices['model']}: corrected labels move no embedding until your model trains")
     console.print(

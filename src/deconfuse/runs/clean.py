@@ -41,10 +41,11 @@ def tables(found: Findings, corrections: Corrections | None, loop: Loop | None) 
     given = (corrections.given if corrections else found.noisy).labels
     new, left_out, evidence = found.noisy.labels, np.zeros(len(given), bool), np.full(len(given), "", object)
     if corrections:
-        evidence[:] = corrections.evidence
+        evidence[:], left_out = corrections.evidence, corrections.left_out
     if loop:
         new, left_out = loop.labels.labels, loop.labels.left_out
-        for i in np.flatnonzero((new != found.noisy.labels) | left_out):
+        never = corrections.left_out if corrections else np.zeros(len(given), bool)
+        for i in np.flatnonzero(((new != found.noisy.labels) | left_out) & ~never):
             share = loop.labels.evidence[i]
             evidence[i] = f"loop {1 - share if left_out[i] else share:.2f}"  # P of what was done
     names = np.array(found.split.class_names, dtype=object)

@@ -119,8 +119,8 @@ COLUMNS = {
         "old_label": "the label given",
         "new_label": "the label after relabels= and loop=; empty where the sample was left out",
         "change": "relabelled, left out or kept",
-        "evidence": "of a change: reviewer (decisions), vote P (of a relabels.csv), loop P (as in "
-        "corrected.csv), or list",
+        "evidence": "of a change: reviewer (decisions), classes (merged or swapped), vote P (of a "
+        "relabels.csv), loop P (as in corrected.csv), or list",
     },
     "samples.csv": {
         "sample": "column of influence.npy: position in the training set",

@@ -69,6 +69,7 @@ def _corrected(corrections: dict | None) -> list[tuple[str, str]]:
     if not corrections:
         return []
     given, right = f"{corrections['changed']} labels, as {corrections['file']} says", corrections["right"]
+    given += f"; {corrections['left_out']} samples left out" if corrections["left_out"] else ""
     known = "" if right is None else f" ({right} rightly, {corrections['wrong']} wrongly)"
     before, after = corrections["before"], corrections["after"]
     fates = ", ".join(f"{corrections[fate]} {fate}" for fate in ("vanished", "appeared", "moved"))
@@ -77,12 +78,27 @@ def _corrected(corrections: dict | None) -> list[tuple[str, str]]:
         + f"  {one['confusions']} confusions"
         for one in (before, after)
     ]
-    lines = [("Corrected", given + known), ("Before", moments[0]), ("After", f"{moments[1]}: {fates}")]
+    lines = [
+        ("Corrected", given + known),
+        *_test_side(corrections["test"]),
+        ("Before", moments[0]),
+        ("After", f"{moments[1]}: {fates}"),
+    ]
     for fate in ("vanished", "appeared"):
         for i, pair in enumerate(corrections[f"{fate}_most"]):
             text = f"{pair['confusions']:3d} x {' / '.join(pair['classes'])}"
             lines.append(("" if i else f"{fate.capitalize()} most", text))
     return lines
+
+
+def _test_side(test: dict | None) -> list[tuple[str, str]]:
+    """What the file decides on the test side, and whether the measures below are on it."""
+    if not test:
+        return []
+    what = f"{test['changed']} labels corrected, {test['left_out']} samples left out"
+    if test["applied"]:
+        return [("Test side", f"{what}; before and after are measured on it")]
+    return [("Test side", f"not applied: {what} in the file; relabels.test=true measures on that")]
 
 
 def _explained(metrics: dict) -> str:

@@ -85,6 +85,7 @@ const deconfuse = (() => {
   }
 
   const whole = new Intl.NumberFormat("en");
+  const number_ = (value) => whole.format(value);
   const number = (value) => (value === null || value === undefined ? "–" : whole.format(value));
   const fixed = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
   const percent = (value, digits = 0) =>
@@ -109,15 +110,25 @@ const deconfuse = (() => {
     return text.split(/(?<=[/_.\-])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
   }
 
-  // An address such as "#/confusions/12?class=3": the page, the item and the settings that are shown.
+  // An address such as "#/confusions/12?class=3": the page, the item and the settings that are shown. strange: an
+  // item that is no number, as text.
   function route() {
     const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
     const [page, item] = path.split("/");
+    const number = /^\d+$/.test(item || "");
     return {
       page: page || "overview",
-      item: item === undefined || item === "" || !/^\d+$/.test(item) ? null : Number(item),
+      item: number ? Number(item) : null,
+      strange: item && !number ? decodeURIComponent(item) : null,
       settings: new URLSearchParams(query || ""),
     };
+  }
+
+  // The item of an address, or null; says where a run has no such item. size: how many there are.
+  function itemOf({ item, strange }, size, what) {
+    if (strange === null && (item === null || item < size)) return item;
+    notice(`This run has no ${what} ${strange ?? item}; it has ${number_(size)}, counted from 0. The first is shown.`, "error");
+    return null;
   }
 
   function address(page, item, settings) {
@@ -146,6 +157,14 @@ const deconfuse = (() => {
     (next || box.closest("[tabindex]") || document.getElementById("main")).focus({ preventScroll: true });
   }
 
+  // What an action did, in a line that stays visible until the next one; also read aloud.
+  function did(text) {
+    const line = document.getElementById("said");
+    line.replaceChildren(el("span", {}, text));
+    line.hidden = false;
+    say(text);
+  }
+
   function say(text) {
     const live = document.getElementById("live");
     live.textContent = "";
@@ -159,5 +178,5 @@ const deconfuse = (() => {
     box.replaceChildren(note);
   }
 
-  return { pages, put, get, load, row, el, number, fixed, percent, score, short, many, className, named, route, address, go, refill, say, notice };
+  return { pages, put, get, load, row, el, number, fixed, percent, score, short, many, className, named, route, itemOf, address, go, refill, say, did, notice };
 })();

@@ -57,12 +57,13 @@
     return box;
   }
 
-  // A picture with a caption below it; href: the target of its link.
+  // A picture with a caption below it; href: the target of its link. While it has the focus, the keys of decisions
+  // and Space act on it.
   deconfuse.figure = (part, i, lines, href, kind) =>
     el(
       href ? "a" : "div",
-      { class: `figure ${kind || ""}`, href },
-      deconfuse.thumb(part, i),
+      { class: `figure ${kind || ""}`, href, "data-part": part, "data-i": i },
+      el("span", { class: "figure-picture" }, deconfuse.thumb(part, i), deconfuse.badge(deconfuse.kindOf(part), i)),
       el("span", { class: "caption" }, lines.map((line) => (typeof line === "string" ? el("span", { dir: "auto" }, deconfuse.named(line)) : line))),
     );
 })();
