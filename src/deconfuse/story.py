@@ -15,7 +15,7 @@ from deconfuse.attribution.head import Targets
 from deconfuse.attribution.look import Frozen, Seen, earlier_sides, freeze, measure
 from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.trajectory import Moment, Trajectory, listed
-from deconfuse.labels import effect, judge, loop
+from deconfuse.labels import duplicates, effect, judge, loop
 from deconfuse.labels.relabel import Votes
 from deconfuse.launch.job import Job, prepare
 from deconfuse.report import page
@@ -79,15 +79,15 @@ def run(cfg: DictConfig) -> Path:
 
     # Judge: which labels look wrong, and what should they be? Does training on those win back what was lost?
     votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates)
-    sides = earlier_sides(subject, model.checkpoint)
-    judged = judge.judge(ask.detector, frozen.training, influence, votes, sides)
+    sides, same = earlier_sides(subject, model.checkpoint), copies_in(job, seen)
+    judged = judge.judge(ask.detector, frozen.training, influence, votes, sides, same)
     clock.lap("relabelling")
     rounds = relabel_in_rounds(job, seen)
     clock.lap("loop", rounds)
 
     # Keep it, and say it: of several processes the first.
     what = job.split, job.noisy, seen.confusions, explained, influence
-    found = Findings(*what, judged.suspicion, judged.votes, lds, retrained, epochs)
+    found = Findings(*what, judged.suspicion, judged.votes, lds, retrained, epochs, same)
     if distributed.first():
         keep(job, Outcome(model, seen, clusters, found, votes, rounds, comparison), clock)
     return job.folder
@@ -148,6 +148,12 @@ def retrain(
     return distributed.told(
         lambda: reweight.reweight(job.ask.retraining, frozen.training, targets, influence, source)
     )
+
+
+def copies_in(job: Job, seen: Seen) -> duplicates.Duplicates | None:
+    """Near-identical pictures among all parts; None where they are not looked for."""
+    z = {"train": embeddings(seen.frozen.training), "query": seen.test.query, "gallery": seen.test.gallery}
+    return distributed.told(lambda: duplicates.search(job.ask.duplicates, job.split, z))
 
 
 def relabel_in_rounds(job: Job, seen: Seen) -> loop.Loop | None:

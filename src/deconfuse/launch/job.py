@@ -28,7 +28,7 @@ from deconfuse.attribution.trajectory import When, method
 from deconfuse.data import build
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
-from deconfuse.labels import corrections, loop, relabel
+from deconfuse.labels import corrections, duplicates, loop, relabel
 from deconfuse.labels import tested as tested_labels
 from deconfuse.labels.corrections import Corrections, Tested
 from deconfuse.launch import names, rehearsal, sweep
@@ -55,6 +55,7 @@ class Questions:
     subsets: counterfactual.SubsetRetraining
     retraining: reweight.Retraining
     relabelling: loop.Relabelling
+    duplicates: duplicates.Search
     params: str
     neighbours: int | None
     candidates: int | None
@@ -72,6 +73,7 @@ class Questions:
             built(cfg, "counterfactual"),
             built(cfg, "retrain"),
             built(cfg, "loop"),
+            built(cfg, "duplicates"),
             cfg.params,
             cfg.neighbours,
             cfg.candidates,
@@ -98,7 +100,8 @@ class Job:
     settings: all of them, as plain values; choices: the option chosen of each group; start: the untrained
     model, its data and the trainer; subject: the model that is trained, looked at and explained; home: the
     checkpoint's folder; given_home: that of the labels before corrections; tested: what
-    relabels= decides on the test side; everything: the fingerprint of all images; fingerprints: of the training images and of the weights that training starts from.
+    relabels= decides on the test side; everything: the fingerprint of all images; fingerprints: of the
+    training images and of the weights that training starts from.
     """
 
     settings: dict[str, Any]

@@ -67,6 +67,8 @@ def places(
     there = sorted(checkpoints.glob(f"*-{key}"))
     home = there[0] if there else checkpoints / "-".join([*words, seed, key])
     explaining = without_places({name: settings[name] for name in EXPLAINING_KEYS})
+    if settings["duplicates"]["mirrored"] or not settings["duplicates"]["find"]:  # as by default: in no name
+        explaining["duplicates"] = settings["duplicates"]
     explaining["influence"] = method(explaining["influence"]) | When.of(explaining["influence"]).asked
     asked = [choices["influence"], choices["detector"], seed, short_hash([key, explaining, everything])]
     if settings["params"] != "head":

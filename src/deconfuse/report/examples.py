@@ -47,7 +47,7 @@ def likely(votes: Votes) -> Iterator[tuple[list[int], list[float]]]:
             yield [c for c, _ in best], [float(f"{share:.4g}") for _, share in best]
 
 
-def test_neighbours(
+def neighbours_of_queries(
     query: Float[Tensor, "q m"], gallery: Float[Tensor, "g m"], same: bool, twins: Int[Tensor, " q"] | None
 ) -> tuple[list[list[int]], list[list[float]]]:
     """Of each query its NEAR nearest gallery rows, and their squared distances; missing ones are left out."""

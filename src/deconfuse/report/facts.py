@@ -40,8 +40,8 @@ def rows(values: Sequence, digits: int = 5) -> list[list[float | None]]:
 def pairs(pairs: Pairs, known: Sequence[bool] | None = None, same: bool = False) -> dict:
     """Pairs in the order of their table: row of the query and of the gallery, d, known to look alike.
 
-    mirror: of a pair (a, b) the place of the pair (b, a), where query and gallery are the same and each is the
-    other's nearest; -1 where there is none.
+    mirror: of a pair (a, b) the place of the pair (b, a), where query and gallery are the same and each is
+    the other's nearest; -1 where there is none.
     """
     both = list(zip(pairs.query.tolist(), pairs.neighbour.tolist(), strict=True))
     at = {pair: i for i, pair in enumerate(both)} if same else {}
@@ -102,8 +102,8 @@ def training(
 ) -> dict:
     """The columns of samples.csv with classes as ids, and which samples to look at (`suspects`).
 
-    before: the earlier class of each row whose label was corrected; None without corrections. left_out: the rows
-    that training left out.
+    before: the earlier class of each row whose label was corrected; None without corrections. left_out: the
+    rows that training left out.
     """
     columns = ("influence_mean", "influence_abs_mean", "harmful_share", "suspicion")
     table = {name: plain(samples[name]) for name in (*columns, "vote_current", "vote_recommended")}
@@ -192,6 +192,21 @@ def group_rows(found: Findings) -> list[int]:
     return [c for c, _ in groups(found.confusions, torch.from_numpy(found.split.query.labels))]
 
 
+def duplicates(table: pd.DataFrame) -> list[dict]:
+    """The groups of duplicates.csv: kind, and of each member [part, row, distance, bits]."""
+    columns = ["part", "row", "distance", "bits"]
+    return [
+        {
+            "kind": some["kind"].iloc[0],
+            "members": [
+                [part, int(row), *plain([distance], 4), int(bits)]
+                for part, row, distance, bits in some[columns].itertuples(index=False, name=None)
+            ],
+        }
+        for _, some in table.groupby("group", sort=True)
+    ]
+
+
 def worth_a_merge(row: dict) -> bool:
     """Whether a line of classes.csv is enough to propose a merge: MERGE_COUNT suggestions, which are
     MERGE_SHARE of the class. Of a few, one may be mislabelled itself."""
@@ -220,6 +235,7 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
     ]
     return {
         **{key: metrics[key] for key in keys},
+        "duplicates": metrics["duplicates"],
         **{key: metrics[key] for key in ("explained", "seconds", "versions", "machine", "classes")},
         "parts": parts,
         "class_names": list(split.class_names),

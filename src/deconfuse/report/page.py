@@ -19,7 +19,7 @@ from torch import Tensor
 
 from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
-from deconfuse.report import examples, facts, previews
+from deconfuse.report import examples, facts, previews, single
 from deconfuse.report.methods import Method, methods
 from deconfuse.report.projection import has_umap, pca, umap
 from deconfuse.report.suspects import Suspects, suspects
@@ -38,9 +38,11 @@ GRID = 10_000  # steps of a coordinate of the map along each axis
 
 
 def check(wanted: object) -> None:
-    """Raise UserError where `report` is not true, false or umap, or umap-learn is asked for and missing."""
-    if not isinstance(wanted, bool) and wanted != "umap":
-        raise UserError(f"report={wanted} is not known; give true, false, or umap for a second map")
+    """Raise UserError where `report` is none of true, false, umap and single, or umap-learn is missing."""
+    if not isinstance(wanted, bool) and wanted not in ("umap", "single"):
+        raise UserError(
+            f"report={wanted} is not known; give true, false, umap for a second map, or single for one file"
+        )
     if wanted == "umap" and not has_umap():
         raise UserError("report=umap needs umap-learn: pip install 'deconfuse[umap]', or take report=true")
 
@@ -121,11 +123,15 @@ def write(folder: Path, run: Path, content: Content, wanted: bool | str) -> None
     put(data, "run", overview)
     explained(data, content)
     samples(data, content, places)
+    if "duplicates.csv" in content.tables:
+        put(data, "duplicates", facts.duplicates(content.tables["duplicates.csv"]))
     put(data, "typical", typical(content, embeddings))
     for i, method in enumerate(taken):
         explanations(data, i, method)
     neighbours(data, found, embeddings["train"], content.votes)
     test_side(data, found.split, embeddings)
+    if wanted == "single":
+        single.write(folder, folder.with_name("report.html"))
 
 
 def large(folder: Path, final: Path, content: Content) -> dict:
@@ -152,7 +158,7 @@ def large(folder: Path, final: Path, content: Content) -> dict:
 
 
 def typical(content: Content, embeddings: dict[str, Float[Tensor, "_ m"]]) -> dict[str, list[list[int]]]:
-    """The samples that stand for each class: training samples, and samples of the gallery for test classes."""
+    """The samples that stand for each class: training samples, and the gallery's samples for test classes."""
     found, split = content.found, content.found.split
     doubted = np.zeros(len(found.suspicion), bool)
     doubted[content.suspects.order] = True
@@ -168,7 +174,7 @@ def test_side(data: Path, split: Split, embeddings: dict[str, Float[Tensor, "_ m
     """Write each query's nearest gallery samples, CHUNK to a file."""
     gallery = embeddings["query" if split.shared_gallery else "gallery"]
     twins = None if split.twins is None else torch.from_numpy(split.twins)
-    near, distance = examples.test_neighbours(embeddings["query"], gallery, split.shared_gallery, twins)
+    near, distance = examples.neighbours_of_queries(embeddings["query"], gallery, split.shared_gallery, twins)
     for start in range(0, len(near), CHUNK):
         some = slice(start, start + CHUNK)
         put(data, f"query-{start // CHUNK}", {"near": near[some], "distance": distance[some]})
@@ -196,11 +202,11 @@ def samples(data: Path, content: Content, places: dict[str, dict]) -> None:
 
 
 def fingerprint(folder: Path, tables: dict[str, pd.DataFrame]) -> str:
-    """A hash of the pairs and relabels that can be decided on.
+    """A hash of the pairs and samples that can be decided on.
 
     Decisions that a browser has kept under another fingerprint are not taken.
     """
-    reviewed = ("confusions.csv", "mis_similar.csv", "relabels.csv")
+    reviewed = ("confusions.csv", "mis_similar.csv", "samples.csv")
     return short_hash([file_hash(folder / name) for name in reviewed if name in tables])
 
 
@@ -208,6 +214,7 @@ def put(folder: Path, name: str, value: object) -> None:
     """Write one value as a script that hands it to the page; in ASCII, which every encoding reads alike."""
     with whole_file(folder / f"{name}.js") as partial:
         text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=float)
+        text = text.replace("<", "\\u003c")  # within strings alone; no name ends a script inside a page
         partial.write_text(f"deconfuse.put({json.dumps(name)},{text});\n", "ascii")
 
 

@@ -25,8 +25,8 @@ def make(
 ) -> dict[str, dict]:
     """Write a preview of each of these rows of each part, the first MOST of all; by part what was written.
 
-    Returns by part {row: [width, height] of the original, in pixels}. No file is written for an image that is no
-    larger than its thumbnail, nor for one that cannot be read (which `thumbnails.make` has named).
+    Returns by part {row: [width, height] of the original, in pixels}. No file is written for an image that is
+    no larger than its thumbnail, nor for one that cannot be read (which `thumbnails.make` has named).
     """
     mode = "L" if channels == 1 else "RGB"
     keys = [(name, int(i)) for name, some in rows.items() for i in dict.fromkeys(some)][:MOST]
@@ -67,7 +67,7 @@ def originals(part: Part, report: Path) -> dict | None:
     start = report.absolute()
     cut = {}
     paths = []
-    for row, name in zip(part.rows, part.names, strict=True):
+    for row in part.rows:
         folder, file = os.path.split(os.path.abspath(images.path(int(row))))
         if folder not in cut:
             cut[folder] = Path(os.path.relpath(folder, start)).as_posix()

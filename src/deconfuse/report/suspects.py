@@ -47,8 +47,8 @@ def two_groups(falling: Float[np.ndarray, " s"]) -> int:
 def bend(falling: Float[np.ndarray, " s"]) -> int:
     """How many values, largest first, come before the curve bends (Satopaa et al. 2011, Kneedle).
 
-    With both axes scaled to [0, 1], the place where the curve is farthest below the straight line from its first to
-    its last value; s where it is nowhere below.
+    With both axes scaled to [0, 1], the place where the curve is farthest below the straight line from its
+    first to its last value; s where it is nowhere below.
     """
     s = len(falling)
     if s < 3 or falling[0] == falling[-1]:

@@ -9,6 +9,7 @@ import torch
 
 from deconfuse import __version__
 from deconfuse.attribution.scores import unscored
+from deconfuse.labels import copies
 from deconfuse.labels.relabel import recommended_right, recommended_right_all
 from deconfuse.labels.taxonomy import KINDS, merge_quality, merges
 from deconfuse.retrieval.statistics import detection
@@ -93,6 +94,7 @@ def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str
         "classes": class_report(found),
         "merge": merge_report(found),
         "relabels": len(tables["relabels.csv"]),
+        "duplicates": copies.report(found.duplicates, found.split, found.noisy.labels, found.confusions),
     }
 
 

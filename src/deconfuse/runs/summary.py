@@ -7,6 +7,12 @@ from rich.text import Text
 
 from deconfuse.runs.part import form_of
 
+DUPLICATES = {
+    "two labels": "with two labels",
+    "both sides": "on both sides of the split",
+    "copies": "within a class",
+}
+
 
 def show(metrics: dict, folder: str, console: Console) -> None:
     """Print the summary of one run. metrics: the content of metrics.json."""
@@ -60,6 +66,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
         lines += _noise(noise, metrics["choices"]["detector"])
     lines += _loop(metrics["loop"])
     lines.append(("Relabels", f"{metrics['relabels']} harmful samples recommended another label"))
+    lines += _duplicates(metrics["duplicates"])
     seconds = metrics["seconds"]
     lines.append(("Time", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
     return lines
@@ -99,6 +106,18 @@ def _test_side(test: dict | None) -> list[tuple[str, str]]:
     if test["applied"]:
         return [("Test side", f"{what}; before and after are measured on it")]
     return [("Test side", f"not applied: {what} in the file; relabels.test=true measures on that")]
+
+
+def _duplicates(found: dict | None) -> list[tuple[str, str]]:
+    """How many groups of near-identical pictures there are, and what they do to R@1."""
+    if not found or not found["groups"]:
+        return []
+    of = [f"{found[kind]} {words}" for kind, words in DUPLICATES.items() if found[kind]]
+    text = f"{found['groups']} groups: {', '.join(of)}"
+    if found["copied"] and found["R@1"] is not None:
+        queries = "query has" if found["copied"] == 1 else "queries have"
+        text += f"; {found['copied']} {queries} a copy; R@1 without them {found['R@1']:.3f}"
+    return [("Duplicates", text)]
 
 
 def _explained(metrics: dict) -> str:

@@ -12,6 +12,11 @@ const deconfuse = (() => {
     values.set(name, value);
   }
 
+  // The files that a report in one file has inside, by their paths; of a folder there are none.
+  let contained = {};
+  const inside = (files) => (contained = files);
+  const file = (path) => contained[path] || path;
+
   function get(name) {
     return values.get(name);
   }
@@ -55,6 +60,7 @@ const deconfuse = (() => {
 
   function forget() {
     const chunks = [...asked.keys()].filter(isChunk);
+    if (Object.keys(contained).length) return; // nothing can be read again
     for (const name of chunks.slice(0, Math.max(0, chunks.length - CHUNKS))) {
       asked.delete(name);
       values.delete(name);
@@ -178,5 +184,5 @@ const deconfuse = (() => {
     box.replaceChildren(note);
   }
 
-  return { pages, put, get, load, row, el, number, fixed, percent, score, short, many, className, named, route, itemOf, address, go, refill, say, did, notice };
+  return { pages, put, get, load, inside, file, row, el, number, fixed, percent, score, short, many, className, named, route, itemOf, address, go, refill, say, did, notice };
 })();

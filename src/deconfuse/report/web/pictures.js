@@ -24,7 +24,7 @@
     const size = previewed(part, i);
     if (large(size)) {
       const scale = Math.min(1, 320 / Math.max(...size));
-      const image = el("img", { src: `previews/${part}-${i}.webp`, alt: "", width: Math.round(scale * size[0]), height: Math.round(scale * size[1]), decoding: "async" });
+      const image = el("img", { src: deconfuse.file(`previews/${part}-${i}.webp`), alt: "", width: Math.round(scale * size[0]), height: Math.round(scale * size[1]), decoding: "async" });
       image.addEventListener("load", () => box.classList.add("has-preview"));
       image.addEventListener("error", () => image.remove());
       box.append(image);
@@ -44,7 +44,7 @@
     const [part, i] = shown;
     const [data, kind, size, path] = [get(part), deconfuse.kindOf(part), previewed(part, i), original(part, i)];
     const stage = el("div", { class: "viewer-stage" });
-    const fallback = () => (large(size) ? el("img", { src: `previews/${part}-${i}.webp`, alt: data.names[i] }) : deconfuse.thumb(part, i, "huge"));
+    const fallback = () => (large(size) ? el("img", { src: deconfuse.file(`previews/${part}-${i}.webp`), alt: data.names[i] }) : deconfuse.thumb(part, i, "huge"));
     if (path) {
       const image = el("img", { src: path, alt: data.names[i] });
       image.addEventListener("error", () => stage.replaceChildren(fallback()));

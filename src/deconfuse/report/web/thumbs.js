@@ -45,7 +45,7 @@
       "--by": (-images.cell * Math.floor(place / images.columns)) / longer,
     };
     for (const [key, value] of Object.entries(numbers)) picture.style.setProperty(key, value);
-    picture.style.backgroundImage = `url("thumbs/${Math.floor(data.place[i] / sheet)}.${images.suffix}")`;
+    picture.style.backgroundImage = `url("${deconfuse.file(`thumbs/${Math.floor(data.place[i] / sheet)}.${images.suffix}`)}")`;
     if (longer < 48) box.classList.add("tiny");
     box.append(picture);
     return box;

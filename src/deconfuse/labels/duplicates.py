@@ -1,0 +1,163 @@
+"""Near-identical pictures: found by their embeddings, confirmed by a perceptual hash of their pixels."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import imagehash
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image, ImageOps
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from deconfuse.data.split import ImageSpec, Part, Split
+from deconfuse.retrieval.neighbours import nearest
+from deconfuse.system.errors import UserError, flag
+from deconfuse.system.progress import track
+
+NEAR = 4  # nearest others of each sample that are looked at
+# Squared distance of the embeddings up to which a pair is looked at, in [0, 4]; docs/duplicates.md says how
+# it and the bits were measured.
+CLOSE = 0.35
+SIDE = 16  # of the hash: SIDE^2 bits
+BITS = 64  # of the 256 bits that a copy may differ in
+SAME_ROWS = 1e-6  # squared distance of finished features, which have no pictures, for copies
+
+
+@dataclass(frozen=True)
+class Search:
+    """find: whether to look for near-identical pictures. mirrored: also for those that are mirrored."""
+
+    find: bool
+    mirrored: bool
+
+    def __post_init__(self):
+        flag("duplicates.find", self.find)
+        flag("duplicates.mirrored", self.mirrored)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Groups of near-identical pictures.
+
+    part (k,), row (k,): of each sample in a group, its part (train, query or gallery) and row there; group
+    (k,): its group, from 0; ascending by group, then part and row. distance, bits (k,): squared distance of
+    the embeddings, and different bits of the hash, to the nearest other of its group; bits is -1 without
+    pictures.
+    """
+
+    part: np.ndarray
+    row: Int[np.ndarray, " k"]
+    group: Int[np.ndarray, " k"]
+    distance: Float[np.ndarray, " k"]
+    bits: Int[np.ndarray, " k"]
+
+    def rows(self, part: str) -> Int[np.ndarray, " r"]:
+        """The rows of a part that are in a group."""
+        return self.row[self.part == part]
+
+
+def search(plan: Search, split: Split, z: dict[str, Float[Tensor, "_ m"]]) -> Duplicates | None:
+    """The groups of all parts; None where the plan does not look. z: embeddings of any length, by part.
+
+    A pair is one of near-identical pictures where one is among the NEAR nearest others of the other, the
+    squared distance of their embeddings, scaled to length one, is at most CLOSE, and their perceptual hashes
+    (imagehash.phash, SIDE^2 bits) differ in at most BITS bits. Finished features have no pictures: there the
+    distance alone is at most SAME_ROWS. Groups are the connected components of pairs.
+    """
+    if not plan.find:
+        return None
+    parts = {"train": split.train, "query": split.query}
+    parts |= {} if split.shared_gallery else {"gallery": split.gallery}
+    rows = torch.cat([z[name] for name in parts])
+    first, second, distance = _close(rows, CLOSE if isinstance(split.image, ImageSpec) else SAME_ROWS)
+    if split.twins is not None:  # one file that is query and gallery is no copy
+        offset = len(split.train) + len(split.query)
+        own = np.full(len(rows), -1)
+        own[len(split.train) : offset] = np.where(split.twins >= 0, split.twins + offset, -1)
+        apart = own[first] != second
+        first, second, distance = first[apart], second[apart], distance[apart]
+    bits = np.full(len(first), -1)
+    if isinstance(split.image, ImageSpec) and len(first):
+        bits = _bits(list(parts.values()), first, second, plan.mirrored)
+        same = bits <= BITS
+        first, second, distance, bits = first[same], second[same], distance[same], bits[same]
+    return _grouped(list(parts), [len(part) for part in parts.values()], first, second, distance, bits)
+
+
+def _close(rows: Float[Tensor, "n m"], most: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(a, b, squared distance) of pairs a < b, of which one is among the NEAR nearest of the other."""
+    k = min(NEAR, len(rows) - 1)
+    if k < 1:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+    squared, index = (each.cpu().numpy() for each in nearest(rows, rows, k, same=True, unit=True))
+    a, at = np.nonzero((squared <= most) & (index >= 0))
+    b = index[a, at]
+    ends = np.stack([np.minimum(a, b), np.maximum(a, b)], 1)
+    pairs, where = np.unique(ends, axis=0, return_index=True)
+    return pairs[:, 0], pairs[:, 1], squared[a, at][where].astype(np.float64)
+
+
+def phash(image: Image.Image) -> Bool[np.ndarray, " b"]:
+    """The perceptual hash of a picture: the signs of its low frequencies against their median."""
+    return imagehash.phash(image.convert("L"), hash_size=SIDE).hash.ravel()
+
+
+def _bits(
+    parts: Sequence[Part], first: np.ndarray, second: np.ndarray, mirrored: bool
+) -> Int[np.ndarray, " p"]:
+    """In how many bits the hashes of each pair differ; SIDE^2 where a picture cannot be read."""
+    starts = np.cumsum([0, *map(len, parts)])
+    asked = np.unique(np.concatenate([first, second]))
+
+    def one(i: int) -> list[np.ndarray] | None:
+        at = int(np.searchsorted(starts, i, side="right")) - 1
+        try:
+            image = parts[at].image(int(i - starts[at]))
+        except UserError:  # the run has named it where it read the data
+            return None
+        return [phash(image), *([phash(ImageOps.mirror(image))] if mirrored else [])]
+
+    with ThreadPoolExecutor() as pool:
+        hashes = dict(
+            zip(asked.tolist(), track(pool.map(one, asked), "looking for copies", len(asked)), strict=True)
+        )
+    found = np.full(len(first), SIDE**2)
+    for i, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+        if hashes[a] is not None and hashes[b] is not None:
+            found[i] = min(int((mine != hashes[b][0]).sum()) for mine in hashes[a])
+    return found
+
+
+def _grouped(
+    names: list[str],
+    sizes: list[int],
+    first: np.ndarray,
+    second: np.ndarray,
+    distance: np.ndarray,
+    bits: np.ndarray,
+) -> Duplicates:
+    """The connected components, largest first, ties by their first sample."""
+    n = sum(sizes)
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(n, n))
+    _, component = connected_components(graph, directed=False)
+    members = np.unique(np.concatenate([first, second]))
+    best_distance, best_bits = np.full(n, np.inf), np.full(n, SIDE**2)
+    for ends in (first, second):
+        np.minimum.at(best_distance, ends, distance)
+        np.minimum.at(best_bits, ends, bits)
+    counts = np.bincount(component[members], minlength=n)
+    start = {c: i for i, c in reversed(list(zip(members.tolist(), component[members].tolist(), strict=True)))}
+    keys = [
+        (-counts[c], start[c], i) for i, c in zip(members.tolist(), component[members].tolist(), strict=True)
+    ]
+    order = members[sorted(range(len(keys)), key=keys.__getitem__)]
+    _, group = np.unique([start[c] for c in component[order].tolist()], return_inverse=True)
+    places: dict[int, int] = {}
+    group = np.array([places.setdefault(int(g), len(places)) for g in group], np.int64)
+    part = np.repeat(np.array(names, object), sizes)[order]
+    offsets = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)[order]
+    return Duplicates(part, order - offsets, group, best_distance[order], best_bits[order])
