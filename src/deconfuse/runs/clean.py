@@ -77,7 +77,7 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give the name of a new folder")
-    settings = _settings(run / "config.yaml")
+    settings = settings_of(run / "config.yaml")
     root = settings.get("root")
     if root and folder.resolve().is_relative_to(Path(root).resolve()):
         raise UserError(
@@ -100,7 +100,7 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
             for i, place in zip(
                 kept, places([(given[i], files[i].name, part.names[i]) for i in kept]), strict=True
             ):
-                copies += _link(files[i].absolute(), partial / side / place)
+                copies += link(files[i].absolute(), partial / side / place)
                 rows.append((f"{side}/{place}", given[i], side))
         # dataset=table takes labels as they are written.
         write_csv(partial / "list.csv", pd.DataFrame(rows, columns=["path", "label", "split"]), guard=False)
@@ -136,7 +136,7 @@ def _safe(name: str) -> str:
     return text
 
 
-def _link(file: Path, place: Path) -> bool:
+def link(file: Path, place: Path) -> bool:
     """Link place to the file, or copy the file where links are not possible; True where it was copied."""
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -160,7 +160,7 @@ def _labels(file: Path, split: Split) -> list[str]:
     return [listed[name][1] for name in split.train.names]
 
 
-def _settings(config: Path) -> dict:
+def settings_of(config: Path) -> dict:
     """The settings of a run's data set; UserError where they cannot be read."""
     try:
         settings = dict(yaml.safe_load(config.read_text("utf-8"))["dataset"])
