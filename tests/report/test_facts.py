@@ -106,7 +106,15 @@ def test_a_pair_knows_its_mirror_image():
 
 
 @pytest.mark.parametrize(
-    ("suggestions", "share", "worth"), [(2, 0.14, False), (3, 0.6, False), (4, 0.2, True), (9, 0.12, False)]
+    ("suggestions", "share", "lean", "worth"),
+    [
+        (2, 0.14, 1, False),
+        (3, 0.6, 1, False),
+        (4, 0.2, 0.75, True),
+        (9, 0.12, 1, False),
+        (9, 0.5, 0.6, False),
+    ],
 )
-def test_a_merge_needs_a_count_and_a_share(suggestions, share, worth):
-    assert facts.worth_a_merge({"suggestions": suggestions, "share": share}) is worth
+def test_a_merge_needs_a_count_and_a_share_that_agrees(suggestions, share, lean, worth):
+    row = {"suggestions": suggestions, "share": share, "lean": lean}
+    assert facts.worth_a_merge(row) is worth

@@ -16,7 +16,7 @@ def part(tmp_path):
     for i, (w, h) in enumerate([(800, 400), (90, 60), (100, 300)]):
         path = tmp_path / "data" / f"c{i}" / f"{i}.png"
         path.parent.mkdir(parents=True)
-        noise = random.integers(0, 256, (h // 10, w // 10, 3)).astype(np.uint8)
+        noise = random.integers(0, 256, (h // 50 + 1, w // 50 + 1, 3)).astype(np.uint8)
         Image.fromarray(noise).resize((w, h), Image.Resampling.BICUBIC).save(path)
         files.append(path)
     (tmp_path / "data" / "bad.png").write_bytes(b"no picture")
@@ -34,7 +34,7 @@ def test_previews_are_of_the_originals_pixels(part, tmp_path):
         assert found.size == (320, 160)
         made = part.image(0).resize((320, 160), Image.Resampling.LANCZOS)
         off = np.abs(np.asarray(found.convert("RGB"), int) - np.asarray(made.convert("RGB"), int))
-    assert off.mean() < 6  # of 255: what WebP loses
+    assert off.mean() < 3  # of 255: what WebP loses of a smooth picture
     with Image.open(tmp_path / "p" / "train-2.webp") as found:
         assert found.size == (100, 300)  # smaller originals keep their size
 

@@ -44,4 +44,4 @@ def test_a_file_that_would_be_too_large_is_not_written(report, tmp_path, monkeyp
     monkeypatch.setattr(single, "LARGEST", 1000)
     assert not single.write(report, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
-    assert "share the folder report/ instead" in capsys.readouterr().out
+    assert "share the folder report/ instead" in capsys.readouterr().err

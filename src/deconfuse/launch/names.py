@@ -67,8 +67,9 @@ def places(
     there = sorted(checkpoints.glob(f"*-{key}"))
     home = there[0] if there else checkpoints / "-".join([*words, seed, key])
     explaining = without_places({name: settings[name] for name in EXPLAINING_KEYS})
-    if settings["duplicates"]["mirrored"] or not settings["duplicates"]["find"]:  # as by default: in no name
-        explaining["duplicates"] = settings["duplicates"]
+    copies = settings.get("duplicates", {})
+    if copies.get("mirrored") or copies.get("find") is False:  # what is the default is in no name
+        explaining["duplicates"] = without_places(copies)
     explaining["influence"] = method(explaining["influence"]) | When.of(explaining["influence"]).asked
     asked = [choices["influence"], choices["detector"], seed, short_hash([key, explaining, everything])]
     if settings["params"] != "head":

@@ -23,7 +23,8 @@ NEAR = 8  # neighbours shown of a training sample
 EDGES = 40  # class pairs in the graph of confusions
 POINTS = 200  # of a detection curve
 SHOWN = 12  # queries shown of those whose confusion vanished, and of each other fate
-MERGE_COUNT, MERGE_SHARE = 4, 0.2  # suggestions of a class, and their share, for which a merge is considered
+# Suggestions of a class, their share of it, and how many of them agree, for which a merge is considered.
+MERGE_COUNT, MERGE_SHARE, MERGE_LEAN = 4, 0.2, 0.75
 BLOCK = 2**24  # scores held at once
 
 
@@ -209,8 +210,9 @@ def duplicates(table: pd.DataFrame) -> list[dict]:
 
 def worth_a_merge(row: dict) -> bool:
     """Whether a line of classes.csv is enough to propose a merge: MERGE_COUNT suggestions, which are
-    MERGE_SHARE of the class. Of a few, one may be mislabelled itself."""
-    return row["suggestions"] >= MERGE_COUNT and row["share"] >= MERGE_SHARE
+    MERGE_SHARE of the class, MERGE_LEAN of them for one label. Of a few, one may be mislabelled itself."""
+    enough = row["suggestions"] >= MERGE_COUNT and row["share"] >= MERGE_SHARE
+    return bool(enough and row["lean"] >= MERGE_LEAN)
 
 
 def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], taken: list[Method]) -> dict:
@@ -228,7 +230,7 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
             *(
                 row["kind"],
                 row["kind_by_share"],
-                names.get(row["merge_with"]) if worth_a_merge(row) else None,
+                names[row["leans_to"]] if worth_a_merge(row) else None,
             ),
         ]
         for row in classes

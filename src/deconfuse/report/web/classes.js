@@ -27,8 +27,8 @@
   }
 
   const SORTS = {
-    suggestions: ["Relabels", (line) => line.suggestions],
     name: ["Class", null],
+    suggestions: ["Relabels", (line) => line.suggestions],
     samples: ["Samples", (line) => line.samples],
     confused: ["Confusions", (line) => line.confused],
     leans: ["Recommended most", (line) => line.share || 0],
@@ -119,7 +119,7 @@
 
   function consider() {
     const proposed = lines().filter((line) => line.merge !== null && !(deconfuse.classDecision(line.id, line.merge)));
-    if (!proposed.length) return el("p", { class: "none" }, "No two classes look like one: a merge is proposed only of four or more relabels that are a fifth of a class and agree.");
+    if (!proposed.length) return el("p", { class: "none" }, "No two classes look like one: it is proposed where four or more relabels are a fifth of a class, and three quarters of them agree.");
     return el("ul", { class: "merges" }, proposed.map((line) => {
       const thumbs = (id) => (((get("typical") || {}).train || [])[id] || []).slice(0, 3).map((k) => deconfuse.thumb("train", k));
       return el("li", {},
@@ -152,9 +152,13 @@
         const some = all.filter((line) => !word || className(line.id).toLowerCase().includes(word));
         const value = (SORTS[sort] || SORTS.suggestions)[1];
         some.sort((x, y) => (up ? 1 : -1) * (value ? value(x) - value(y) : className(x.id) < className(y.id) ? 1 : -1) || x.id - y.id);
-        const head = el("div", { class: "line line-head", role: "row" }, Object.entries(SORTS).map(([key, [text]]) => el("span", { role: "columnheader", "aria-sort": key === sort ? (up ? "ascending" : "descending") : "none" },
-          el("button", { type: "button", class: "quiet", "data-name": `sort-${key}`, onclick: () => go("classes", null, deconfuse.changed(deconfuse.changed(settings, "sort", key), "up", key === sort && !up ? "1" : ""), true) }, text, key === sort ? (up ? " ▲" : " ▼") : ""))));
-        const rows = deconfuse.list({ label: "Classes, arrow keys move, Enter opens", make: (at) => line(some[at]), pick: (at, enter) => enter && (location.hash = address("samples", null, new URLSearchParams({ class: some[at].id, ...(some[at].side === "train" ? {} : { side: "query" }) }))), role: "table" });
+        const head = el("div", { class: "line line-head", role: "group", "aria-label": "Sort by" }, Object.entries(SORTS).map(([key, [text]]) => el("span", {},
+          el("button", { type: "button", class: "quiet", "data-name": `sort-${key}`, "aria-pressed": String(key === sort), onclick: () => go("classes", null, deconfuse.changed(deconfuse.changed(settings, "sort", key), "up", key === sort && !up ? "1" : ""), true) }, text, key === sort ? (up ? " ▲" : " ▼") : ""))));
+        const rows = deconfuse.list({ label: "Classes: name, relabels, samples, confusions, recommended most; Enter opens", make: (at) => line(some[at]), pick: (at, enter) => (enter || !byKey) && open(some[at]) });
+        // Arrow keys move without opening; a click and Enter open.
+        let byKey = false;
+        rows.box.addEventListener("keydown", () => (byKey = true), true);
+        rows.box.addEventListener("pointerdown", () => (byKey = false), true);
         requestAnimationFrame(() => rows.show(some.map((_, at) => at)));
         return el("div", { class: "class-table" },
           el("details", { class: "card", open: all.some((one) => one.merge !== null) }, el("summary", {}, "Classes to consider merging"), consider()),
@@ -162,12 +166,17 @@
           head, rows.box);
       }
 
+      // A class beside the one that is recommended most for it, else its samples.
+      function open(one) {
+        if (one.leans !== null) location.hash = address("classes", null, new URLSearchParams({ class: one.id, with: one.leans }));
+        else location.hash = address("samples", null, new URLSearchParams({ class: one.id, ...(one.side === "train" ? {} : { side: "query" }) }));
+      }
+
       function line(one) {
-        const link = address("samples", null, new URLSearchParams({ class: one.id, ...(one.side === "train" ? {} : { side: "query" }) }));
         return el("span", { class: "line" },
-          el("span", {}, el("a", { href: link, dir: "auto", tabindex: "-1" }, className(one.id)), el("span", { class: "hint" }, one.side === "train" ? "" : " test")),
+          el("span", { dir: "auto" }, className(one.id), el("span", { class: "hint" }, one.side === "train" ? "" : " test")),
           el("span", { class: "n" }, one.side === "train" ? number(one.suggestions) : "–"), el("span", { class: "n" }, number(one.samples)), el("span", { class: "n" }, one.side === "test" ? number(one.confused) : "–"),
-          el("span", { title: KINDS[one.kind] }, one.leans === null ? "" : el("a", { dir: "auto", tabindex: "-1", href: address("classes", null, new URLSearchParams({ class: one.id, with: one.leans })) }, className(one.leans)), one.share === null ? "" : ` ${percent(one.share)} of them`));
+          el("span", { title: KINDS[one.kind] }, one.leans === null ? "" : el("bdi", {}, className(one.leans)), one.share === null ? "" : ` ${percent(one.share)} of them`));
       }
 
       function draw() {

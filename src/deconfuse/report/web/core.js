@@ -157,7 +157,7 @@ const deconfuse = (() => {
   function refill(box, ...nodes) {
     const held = box.contains(document.activeElement) && box !== document.activeElement;
     const name = held ? document.activeElement.dataset.name : null;
-    box.replaceChildren(...nodes);
+    box.replaceChildren(...nodes.filter((node) => node));
     if (!held) return;
     const next = [...box.querySelectorAll("[data-name]")].find((node) => node.dataset.name === name && !node.disabled);
     (next || box.closest("[tabindex]") || document.getElementById("main")).focus({ preventScroll: true });

@@ -260,7 +260,7 @@
 
       let told = "";
       function drawLegend(style, colours) {
-        const now = `${by()} ${side()} ${document.documentElement.dataset.theme} ${settings.get("class")}`;
+        const now = `${points.length} ${by()} ${side()} ${document.documentElement.dataset.theme} ${settings.get("class")}`;
         if (now === told) return;
         told = now;
         const entry = (colour, text, ring) => {

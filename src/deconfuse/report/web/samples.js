@@ -102,7 +102,7 @@
     const rows = (get("typical") || {})[side] ? get("typical")[side][id] || [] : [];
     const part = side === "train" ? "train" : deconfuse.galleryPart();
     return el("section", { class: `typical ${tone}` },
-      el("h3", {}, title, " ", el("bdi", {}, className(id))),
+      el("h2", {}, title, " ", el("bdi", {}, className(id))),
       rows.length ? el("div", { class: "strip six" }, rows.map((k) => figure(part, k, [], deconfuse.sampleAddress(part, k)))) : el("p", { class: "none" }, "It has no samples."));
   };
 
@@ -144,7 +144,7 @@
       const wanted = side === "train" ? data.recommended[k] : get(side).labels[k];
       const near = found.near.map((j, at) => figure(part, j, [className(data.labels[j]), el("span", { class: "score", title: deconfuse.DISTANCE }, `distance ${short(found.distance[at])}`)], deconfuse.sampleAddress(part, j), data.labels[j] === wanted ? "vote" : ""));
       box.replaceChildren(
-        el("h3", { class: "part" }, "Similar to this: nearest first"),
+        el("h2", { class: "part" }, "Similar to this: nearest first"),
         near.length ? el("div", { class: "strip" }, near) : el("p", { class: "none" }, "Its neighbours are not known: the vote was taken on candidates alone."),
         ...(side === "train" ? harms(found) : []));
     }, (error) => box.replaceChildren(el("p", { class: "none" }, error.message)));
@@ -153,7 +153,7 @@
 
   function harms(found) {
     return [
-      el("h3", { class: "part" }, `What it harms most, by ${get("run").methods[0].name}`),
+      el("h2", { class: "part" }, `What it harms most, by ${get("run").methods[0].name}`),
       el("p", { class: "hint" }, `Scores above 0: learning it more ${get("run").explained.table === "mis_similar.csv" ? "moves these pairs further apart" : "brings these pairs closer"}.`),
       found.harms.length ? el("div", { class: "strip wide" }, found.harms.map((i, at) => harmedFigure(i, found.scores[at]))) : el("p", { class: "none" }, "It scores above 0 in nothing that was explained."),
     ];
