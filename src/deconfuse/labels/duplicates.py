@@ -1,8 +1,13 @@
-"""Near-identical pictures: found by their embeddings, confirmed by a perceptual hash of their pixels."""
+"""Near-identical pictures: proposed by their embeddings, confirmed by a perceptual hash and by their pixels.
 
-from collections.abc import Sequence
+The hash sorts out what is another picture; pixels tell apart what the hash does not, such as one letter in
+two fonts, as they are compared in place, also where one of the two was cropped.
+"""
+
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import imagehash
 import numpy as np
@@ -20,10 +25,13 @@ from deconfuse.system.progress import track
 
 NEAR = 4  # nearest others of each sample that are looked at
 # Squared distance of the embeddings up to which a pair is looked at, in [0, 4]; docs/duplicates.md says how
-# it and the bits were measured.
-CLOSE = 0.35
+# the four numbers were measured.
+CLOSE = 0.5
 SIDE = 16  # of the hash: SIDE^2 bits
-BITS = 64  # of the 256 bits that a copy may differ in
+BITS = 72  # of the 256 bits that a copy may differ in
+ALIKE = 0.97  # least correlation of the pixels of copies, in [-1, 1]
+PIXELS = 48  # side of the grey pictures that are correlated
+CUT = 0.05  # share of a side by which one of two pictures may be cropped, at either end or half at both
 SAME_ROWS = 1e-6  # squared distance of finished features, which have no pictures, for copies
 
 
@@ -64,9 +72,10 @@ def search(plan: Search, split: Split, z: dict[str, Float[Tensor, "_ m"]]) -> Du
     """The groups of all parts; None where the plan does not look. z: embeddings of any length, by part.
 
     A pair is one of near-identical pictures where one is among the NEAR nearest others of the other, the
-    squared distance of their embeddings, scaled to length one, is at most CLOSE, and their perceptual hashes
-    (imagehash.phash, SIDE^2 bits) differ in at most BITS bits. Finished features have no pictures: there the
-    distance alone is at most SAME_ROWS. Groups are the connected components of pairs.
+    squared distance of their embeddings, scaled to length one, is at most CLOSE, their perceptual hashes
+    (imagehash.phash, SIDE^2 bits) differ in at most BITS bits, and `likeness` of their pixels is at least
+    ALIKE. Finished features have no pictures: there the distance alone is at most SAME_ROWS. Groups are the
+    connected components of pairs.
     """
     if not plan.find:
         return None
@@ -82,8 +91,10 @@ def search(plan: Search, split: Split, z: dict[str, Float[Tensor, "_ m"]]) -> Du
         first, second, distance = first[apart], second[apart], distance[apart]
     bits = np.full(len(first), -1)
     if isinstance(split.image, ImageSpec) and len(first):
-        bits = _bits(list(parts.values()), first, second, plan.mirrored)
-        same = bits <= BITS
+        look = _Look(list(parts.values()), plan.mirrored)
+        bits = _bits(look, first, second)
+        same = np.flatnonzero(bits <= BITS)
+        same = same[_alike(look, first[same], second[same])]
         first, second, distance, bits = first[same], second[same], distance[same], bits[same]
     return _grouped(list(parts), [len(part) for part in parts.values()], first, second, distance, bits)
 
@@ -106,30 +117,70 @@ def phash(image: Image.Image) -> Bool[np.ndarray, " b"]:
     return imagehash.phash(image.convert("L"), hash_size=SIDE).hash.ravel()
 
 
-def _bits(
-    parts: Sequence[Part], first: np.ndarray, second: np.ndarray, mirrored: bool
-) -> Int[np.ndarray, " p"]:
-    """In how many bits the hashes of each pair differ; SIDE^2 where a picture cannot be read."""
-    starts = np.cumsum([0, *map(len, parts)])
-    asked = np.unique(np.concatenate([first, second]))
+def windows(image: Image.Image) -> Float[np.ndarray, "w p"]:
+    """The whole picture, and nine windows of it that are CUT smaller, as grey PIXELS^2.
 
-    def one(i: int) -> list[np.ndarray] | None:
+    Each row has mean 0 and length 1; a picture of one grey is all zeros.
+    """
+    grey, (w, h) = image.convert("L"), image.size
+    ends = ((0, CUT), (CUT / 2, CUT / 2), (CUT, 0))
+    boxes = [
+        (0, 0, w, h),
+        *((w * left, h * top, w * (1 - right), h * (1 - low)) for left, right in ends for top, low in ends),
+    ]
+    small = [grey.resize((PIXELS, PIXELS), Image.Resampling.BILINEAR, box, reducing_gap=3.0) for box in boxes]
+    rows = np.stack([np.asarray(one, np.float32).ravel() for one in small])
+    rows -= rows.mean(1, keepdims=True)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(length > 1e-3 * PIXELS, length, np.inf)
+
+
+def likeness(one: Float[np.ndarray, "w p"], other: Float[np.ndarray, "w p"]) -> float:
+    """The largest correlation of one whole picture with a window of the other one, in [-1, 1].
+
+    1: equal pixels, up to brightness and contrast. Both are `windows`.
+    """
+    return float(max((one[:1] @ other.T).max(), (other[:1] @ one.T).max()))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The pictures of all parts, counted through; mirrored: each also as its mirror image."""
+
+    parts: list[Part]
+    mirrored: bool
+
+    def of(self, i: int, make: Callable) -> list | None:
+        """make(picture i), and make(its mirror image) where that counts; None where it cannot be read, which
+        the run has said where it read the data."""
+        starts = np.cumsum([0, *map(len, self.parts)])
         at = int(np.searchsorted(starts, i, side="right")) - 1
         try:
-            image = parts[at].image(int(i - starts[at]))
-        except UserError:  # the run has named it where it read the data
+            image = self.parts[at].image(int(i - starts[at]))
+        except UserError:
             return None
-        return [phash(image), *([phash(ImageOps.mirror(image))] if mirrored else [])]
+        return [make(image), *([make(ImageOps.mirror(image))] if self.mirrored else [])]
 
+
+def _bits(look: _Look, first: np.ndarray, second: np.ndarray) -> Int[np.ndarray, " p"]:
+    """In how many bits the hashes of each pair differ; SIDE^2 where a picture cannot be read."""
+    asked = np.unique(np.concatenate([first, second])).tolist()
     with ThreadPoolExecutor() as pool:
-        hashes = dict(
-            zip(asked.tolist(), track(pool.map(one, asked), "looking for copies", len(asked)), strict=True)
-        )
+        made = track(pool.map(lambda i: look.of(i, phash), asked), "looking for copies", len(asked))
+        hashes = dict(zip(asked, made, strict=True))
     found = np.full(len(first), SIDE**2)
     for i, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
         if hashes[a] is not None and hashes[b] is not None:
             found[i] = min(int((mine != hashes[b][0]).sum()) for mine in hashes[a])
     return found
+
+
+def _alike(look: _Look, first: np.ndarray, second: np.ndarray) -> Bool[np.ndarray, " p"]:
+    """Whether the pixels of each pair are alike. Some pictures are kept, as pairs follow each other by their
+    first one."""
+    kept = lru_cache(256)(lambda i: look.of(i, windows))
+    pairs = zip(first.tolist(), second.tolist(), strict=True)
+    return np.array([max(likeness(mine, kept(b)[0]) for mine in kept(a)) >= ALIKE for a, b in pairs], bool)
 
 
 def _grouped(
