@@ -28,7 +28,7 @@ NEAR = 4  # nearest others of each sample that are looked at
 # the four numbers were measured.
 CLOSE = 0.5
 SIDE = 16  # of the hash: SIDE^2 bits
-BITS = 72  # of the 256 bits that a copy may differ in
+BITS = 116  # of the 256 bits that a copy may differ in; of two unrelated pictures half of them do
 ALIKE = 0.97  # least correlation of the pixels of copies, in [-1, 1]
 PIXELS = 48  # side of the grey pictures that are correlated
 CUT = 0.05  # share of a side by which one of two pictures may be cropped, at either end or half at both

@@ -153,7 +153,7 @@
         const value = (SORTS[sort] || SORTS.suggestions)[1];
         some.sort((x, y) => (up ? 1 : -1) * (value ? value(x) - value(y) : className(x.id) < className(y.id) ? 1 : -1) || x.id - y.id);
         const head = el("div", { class: "line line-head", role: "group", "aria-label": "Sort by" }, Object.entries(SORTS).map(([key, [text]]) => el("span", {},
-          el("button", { type: "button", class: "quiet", "data-name": `sort-${key}`, "aria-pressed": String(key === sort), onclick: () => go("classes", null, deconfuse.changed(deconfuse.changed(settings, "sort", key), "up", key === sort && !up ? "1" : ""), true) }, text, key === sort ? (up ? " ▲" : " ▼") : ""))));
+          el("button", { type: "button", class: "quiet", "data-name": `sort-${key}`, "aria-pressed": String(key === sort), onclick: () => go("classes", null, deconfuse.changed(deconfuse.changed(settings, "sort", key), "up", key === sort && !up ? "1" : ""), true) }, text, key === sort ? (up !== (key === "name") ? " ▲" : " ▼") : ""))));
         const rows = deconfuse.list({ label: "Classes: name, relabels, samples, confusions, recommended most; Enter opens", make: (at) => line(some[at]), pick: (at, enter) => (enter || !byKey) && open(some[at]) });
         // Arrow keys move without opening; a click and Enter open.
         let byKey = false;

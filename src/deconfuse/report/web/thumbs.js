@@ -62,7 +62,7 @@
   deconfuse.figure = (part, i, lines, href, kind) =>
     el(
       href ? "a" : "div",
-      { class: `figure ${kind || ""}`, href, "data-part": part, "data-i": i },
+      { class: `figure ${kind || ""}`, href, "data-part": part, "data-i": i, "aria-label": href && !lines.length ? label(part, i) : null },
       el("span", { class: "figure-picture" }, deconfuse.thumb(part, i), deconfuse.badge(deconfuse.kindOf(part), i)),
       el("span", { class: "caption" }, lines.map((line) => (typeof line === "string" ? el("span", { dir: "auto" }, deconfuse.named(line)) : line))),
     );
