@@ -12,7 +12,7 @@ from deconfuse.labels.duplicates import Search, phash, search
 from deconfuse.system.errors import UserError
 
 
-def scene(seed, side=64):
+def scene(seed, side=200):
     """A made-up picture: some random shapes on a gradient."""
     random = np.random.default_rng(seed)
     x, y = np.meshgrid(*[np.linspace(0, 1, side)] * 2)
@@ -34,8 +34,8 @@ def same_size(image):
 
 
 COPIES = {
-    "resized": lambda image: image.resize((38, 38), Image.Resampling.LANCZOS),
-    "cropped": lambda image: image.crop((2, 2, 62, 62)),
+    "resized": lambda image: image.resize((120, 120), Image.Resampling.LANCZOS),
+    "cropped": lambda image: image.crop((10, 0, 200, 190)),
     "jpeg": jpeg,
 }
 
@@ -81,8 +81,8 @@ def test_made_up_copies_are_found_and_other_pictures_are_not():
 
 
 def test_mirrored_pictures_are_copies_where_that_is_asked():
-    pictures = [np.asarray(scene(i)) for i in range(6)]
-    pictures.append(np.asarray(ImageOps.mirror(scene(2))))
+    pictures = [same_size(scene(i)) for i in range(6)]
+    pictures.append(same_size(ImageOps.mirror(scene(2))))
     z = torch.randn(7, 8, generator=torch.Generator().manual_seed(0))
     z[6] = z[2]
     split, sides = data(pictures, 4, [0, 0, 1, 1, 2, 2, 3], z)
@@ -104,7 +104,7 @@ def test_finished_features_have_no_pictures_and_are_compared_by_themselves():
 
 
 def test_one_file_that_is_query_and_gallery_is_no_copy():
-    pictures = [np.asarray(scene(i)) for i in range(6)]
+    pictures = [same_size(scene(i)) for i in range(6)]
     split, sides = data(pictures, 4, [0, 0, 1, 1, 2, 3], torch.randn(6, 8))
     gallery = Part(split.query.images, np.array([5, 4, 4]), np.array([3, 2, 2]), ("5", "4", "again"))
     split = Split(
