@@ -3,25 +3,13 @@
 // The map of the embeddings: a canvas to move and zoom, with points coloured by class and confusions as lines.
 (() => {
   const { el, get, load, number, fixed, percent, className, address, decisions } = deconfuse;
+  const { SHAPES, shape, density, picture, inside } = deconfuse.painting;
   const COLOURS = 7; // in the style sheet's --map
-  const SHAPES = ["circle", "square", "triangle", "diamond"];
   const CROWD = 20000; // points from which density is drawn while they overlap
   const PICTURES = 250; // points in sight up to which pictures are drawn in their place
   const BY = { "": "Class", suspicion: "Suspicion", decision: "Decision" };
   const DECIDED = { accept: "--good", other: "--helpful", reject: "--muted", exclude: "--harmful", unsure: "--edge-known" };
   const WORDS = { accept: "accepted", other: "other label", reject: "label is right", exclude: "excluded", unsure: "unsure" };
-
-  function shape(context, kind, x, y, r) {
-    context.beginPath();
-    if (kind === 0) context.arc(x, y, r, 0, 2 * Math.PI);
-    else if (kind === 1) context.rect(x - 0.9 * r, y - 0.9 * r, 1.8 * r, 1.8 * r);
-    else {
-      const corners = kind === 2 ? [[0, -1.2], [1.1, 0.8], [-1.1, 0.8]] : [[0, -1.3], [1.2, 0], [0, 1.3], [-1.2, 0]];
-      corners.forEach(([dx, dy], i) => (i ? context.lineTo(x + r * dx, y + r * dy) : context.moveTo(x + r * dx, y + r * dy)));
-      context.closePath();
-    }
-    context.fill();
-  }
 
   deconfuse.pages.map = {
     title: "Map",
@@ -141,7 +129,7 @@
         context.stroke();
         const seen = inSight(w, h);
         drawLegend(style, colours);
-        if (points.length > CROWD && seen.length > CROWD / 4 && only === null) return density(context, w, h, style);
+        if (points.length > CROWD && seen.length > CROWD / 4 && only === null) return (density(context, points, place, w, h, style.getPropertyValue("--accent")), drawLasso(context, style));
         const wide = 1000 * view.scale; // of a tenth of the map
         const r = Math.max(2, Math.min(7, wide / 45)) * (points.length > 20000 ? 0.7 : 1);
         const small = new Map();
@@ -155,7 +143,7 @@
           context.fillStyle = colour;
           for (const [n, x, y] of some) {
             context.globalAlpha = only === null ? 0.85 : points[n].label === only ? 1 : 0.12;
-            if (pictures && drawPicture(context, points[n], x, y, colour)) continue;
+            if (pictures && picture(context, points[n], x, y, colour, draw)) continue;
             shape(context, by() ? 0 : Math.floor(points[n].label / COLOURS) % SHAPES.length, x, y, only !== null && points[n].label === only ? r * 1.4 : r);
           }
         }
@@ -212,52 +200,6 @@
         }
       }
 
-      // How many points lie in each cell of 4 by 4 pixels, on a logarithmic scale.
-      function density(context, w, h, style) {
-        const step = 4;
-        const columns = Math.ceil(w / step);
-        const counts = new Uint32Array(columns * Math.ceil(h / step));
-        let most = 1;
-        for (const p of points) {
-          const [x, y] = place(p);
-          if (x < 0 || y < 0 || x >= w || y >= h) continue;
-          most = Math.max(most, (counts[Math.floor(y / step) * columns + Math.floor(x / step)] += 1));
-        }
-        context.fillStyle = style.getPropertyValue("--accent");
-        counts.forEach((n, at) => {
-          if (!n) return;
-          context.globalAlpha = 0.15 + (0.85 * Math.log1p(n)) / Math.log1p(most);
-          context.fillRect((at % columns) * step, Math.floor(at / columns) * step, step, step);
-        });
-        context.globalAlpha = 1;
-        drawLasso(context, style);
-      }
-
-      const sheets = new Map();
-      // The sample's thumbnail at its point, with a frame of its colour; false until its sheet has loaded.
-      function drawPicture(context, p, x, y, colour) {
-        const [images, data] = [run.images, get(p.part)];
-        const [width, height] = images.size || data.size.slice(2 * p.i, 2 * p.i + 2);
-        if (!width) return false;
-        const sheet = Math.floor(data.place[p.i] / images.columns ** 2);
-        if (!sheets.has(sheet)) {
-          const image = new Image();
-          image.addEventListener("load", draw);
-          image.src = deconfuse.file(`thumbs/${sheet}.${run.images.suffix}`);
-          sheets.set(sheet, image);
-        }
-        const image = sheets.get(sheet);
-        if (!image.complete || !image.naturalWidth) return false;
-        const at = data.place[p.i] % images.columns ** 2;
-        const scale = 44 / Math.max(width, height);
-        const [w, h] = [scale * width, scale * height];
-        context.drawImage(image, images.cell * (at % images.columns), images.cell * Math.floor(at / images.columns), width, height, x - w / 2, y - h / 2, w, h);
-        context.strokeStyle = colour;
-        context.lineWidth = 3;
-        context.strokeRect(x - w / 2, y - h / 2, w, h);
-        return true;
-      }
-
       let told = "";
       function drawLegend(style, colours) {
         const now = `${points.length} ${by()} ${side()} ${document.documentElement.dataset.theme} ${settings.get("class")}`;
@@ -297,19 +239,9 @@
         context.setLineDash([]);
       }
 
-      // Whether a point is inside the lasso, by the number of its edges to the right of the point.
-      function inside(x, y) {
-        let odd = false;
-        for (let i = 0, j = lasso.length - 1; i < lasso.length; j = i++) {
-          const [[xi, yi], [xj, yj]] = [lasso[i], lasso[j]];
-          if (yi > y !== yj > y && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) odd = !odd;
-        }
-        return odd;
-      }
-
       // Open what is inside the lasso in the grid; of a test side with a gallery the part with more points.
       function caught() {
-        const some = points.filter((p) => inside(...place(p)));
+        const some = points.filter((p) => inside(lasso, ...place(p)));
         lasso = null;
         const parts = [...new Set(some.map((p) => p.part))];
         const count = (part) => some.filter((p) => p.part === part).length;
