@@ -4,10 +4,8 @@ The hash sorts out what is another picture; pixels tell apart what the hash does
 two fonts, as they are compared in place, also where one of the two was cropped.
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
 import imagehash
 import numpy as np
@@ -30,8 +28,7 @@ CLOSE = 0.5
 SIDE = 16  # of the hash: SIDE^2 bits
 BITS = 116  # of the 256 bits that a copy may differ in; of two unrelated pictures half of them do
 ALIKE = 0.985  # least correlation of the pixels of copies, in [-1, 1]
-PIXELS = 48  # side of the grey pictures that are correlated
-CUT = 0.05  # share of a side by which one of two pictures may be cropped, at either end or half at both
+PIXELS, LARGER = 40, 42  # sides of the grey pictures that are correlated; of 42, 40 are a crop by 5 %
 SAME_ROWS = 1e-6  # squared distance of finished features, which have no pictures, for copies
 
 
@@ -91,10 +88,8 @@ def search(plan: Search, split: Split, z: dict[str, Float[Tensor, "_ m"]]) -> Du
         first, second, distance = first[apart], second[apart], distance[apart]
     bits = np.full(len(first), -1)
     if isinstance(split.image, ImageSpec) and len(first):
-        look = _Look(list(parts.values()), plan.mirrored)
-        bits = _bits(look, first, second)
-        same = np.flatnonzero(bits <= BITS)
-        same = same[_alike(look, first[same], second[same])]
+        bits, like = _compared(list(parts.values()), first, second, plan.mirrored)
+        same = (bits <= BITS) & (like >= ALIKE)
         first, second, distance, bits = first[same], second[same], distance[same], bits[same]
     return _grouped(list(parts), [len(part) for part in parts.values()], first, second, distance, bits)
 
@@ -112,75 +107,85 @@ def _close(rows: Float[Tensor, "n m"], most: float) -> tuple[np.ndarray, np.ndar
     return pairs[:, 0], pairs[:, 1], squared[a, at][where].astype(np.float64)
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """What is kept of a picture: its perceptual hash (SIDE^2,), and two small grey pictures of 8 bits."""
+
+    hash: Bool[np.ndarray, " b"]
+    whole: np.ndarray
+    larger: np.ndarray
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "Sketch":
+        """The sketch of a picture, whose sides are stretched to a square."""
+        grey = image.convert("L")
+        small = (
+            np.asarray(grey.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0))
+            for side in (PIXELS, LARGER)
+        )
+        return cls(phash(grey), *small)
+
+
 def phash(image: Image.Image) -> Bool[np.ndarray, " b"]:
     """The perceptual hash of a picture: the signs of its low frequencies against their median."""
     return imagehash.phash(image.convert("L"), hash_size=SIDE).hash.ravel()
 
 
-def windows(image: Image.Image) -> Float[np.ndarray, "w p"]:
-    """The whole picture, and nine windows of it that are CUT smaller, as grey PIXELS^2.
+def likeness(one: Sketch, other: Sketch) -> float:
+    """The largest correlation of one whole picture with the other one, or with a window of it, in [-1, 1].
 
-    Each row has mean 0 and length 1; a picture of one grey is all zeros.
+    The nine windows are LARGER - PIXELS smaller, as after a crop at either end, or half at both. 1: equal
+    pixels, up to brightness and contrast; a picture of one grey is like nothing (0).
     """
-    grey, (w, h) = image.convert("L"), image.size
-    ends = ((0, CUT), (CUT / 2, CUT / 2), (CUT, 0))
-    boxes = [
-        (0, 0, w, h),
-        *((w * left, h * top, w * (1 - right), h * (1 - low)) for left, right in ends for top, low in ends),
-    ]
-    small = [grey.resize((PIXELS, PIXELS), Image.Resampling.BILINEAR, box, reducing_gap=3.0) for box in boxes]
-    rows = np.stack([np.asarray(one, np.float32).ravel() for one in small])
+    whole = [_centred(sketch.whole[None])[0] for sketch in (one, other)]
+    found = [float(whole[0] @ whole[1])]
+    for mine, theirs in ((whole[0], other), (whole[1], one)):
+        found.append(float((_centred(_windows(theirs.larger)) @ mine).max()))
+    return max(found)
+
+
+def _windows(larger: np.ndarray) -> np.ndarray:
+    """The windows of PIXELS^2 of a picture of LARGER^2, (9, PIXELS, PIXELS)."""
+    ends = range(LARGER - PIXELS + 1)
+    return np.stack([larger[y : y + PIXELS, x : x + PIXELS] for y in ends for x in ends])
+
+
+def _centred(pictures: np.ndarray) -> Float[np.ndarray, "w p"]:
+    """Pictures as rows of mean 0 and length 1, or of zeros where all pixels are nearly equal."""
+    rows = pictures.reshape(len(pictures), -1).astype(np.float32)
     rows -= rows.mean(1, keepdims=True)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 1e-3 * PIXELS, length, np.inf)
+    return rows / np.where(length > PIXELS, length, np.inf)  # a deviation of one grey of 255
 
 
-def likeness(one: Float[np.ndarray, "w p"], other: Float[np.ndarray, "w p"]) -> float:
-    """The largest correlation of one whole picture with a window of the other one, in [-1, 1].
+def _compared(
+    parts: list[Part], first: np.ndarray, second: np.ndarray, mirrored: bool
+) -> tuple[Int[np.ndarray, " p"], Float[np.ndarray, " p"]]:
+    """(in how many bits the hashes of each pair differ, `likeness`); SIDE^2 and 0 where a picture cannot be
+    read. mirrored: also with the first one's mirror image, and the more alike of both counts."""
+    asked = np.unique(np.concatenate([first, second])).tolist()
+    starts = np.cumsum([0, *map(len, parts)])
 
-    1: equal pixels, up to brightness and contrast. Both are `windows`.
-    """
-    return float(max((one[:1] @ other.T).max(), (other[:1] @ one.T).max()))
-
-
-@dataclass(frozen=True)
-class _Look:
-    """The pictures of all parts, counted through; mirrored: each also as its mirror image."""
-
-    parts: list[Part]
-    mirrored: bool
-
-    def of(self, i: int, make: Callable) -> list | None:
-        """make(picture i), and make(its mirror image) where that counts; None where it cannot be read, which
-        the run has said where it read the data."""
-        starts = np.cumsum([0, *map(len, self.parts)])
+    def one(i: int) -> list[Sketch]:
         at = int(np.searchsorted(starts, i, side="right")) - 1
         try:
-            image = self.parts[at].image(int(i - starts[at]))
-        except UserError:
-            return None
-        return [make(image), *([make(ImageOps.mirror(image))] if self.mirrored else [])]
+            image = parts[at].image(int(i - starts[at]))
+        except UserError:  # the run has named it where it read the data
+            return []
+        return [Sketch.of(image), *([Sketch.of(ImageOps.mirror(image))] if mirrored else [])]
 
-
-def _bits(look: _Look, first: np.ndarray, second: np.ndarray) -> Int[np.ndarray, " p"]:
-    """In how many bits the hashes of each pair differ; SIDE^2 where a picture cannot be read."""
-    asked = np.unique(np.concatenate([first, second])).tolist()
     with ThreadPoolExecutor() as pool:
-        made = track(pool.map(lambda i: look.of(i, phash), asked), "looking for copies", len(asked))
-        hashes = dict(zip(asked, made, strict=True))
-    found = np.full(len(first), SIDE**2)
-    for i, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
-        if hashes[a] is not None and hashes[b] is not None:
-            found[i] = min(int((mine != hashes[b][0]).sum()) for mine in hashes[a])
-    return found
-
-
-def _alike(look: _Look, first: np.ndarray, second: np.ndarray) -> Bool[np.ndarray, " p"]:
-    """Whether the pixels of each pair are alike. Some pictures are kept, as pairs follow each other by their
-    first one."""
-    kept = lru_cache(256)(lambda i: look.of(i, windows))
-    pairs = zip(first.tolist(), second.tolist(), strict=True)
-    return np.array([max(likeness(mine, kept(b)[0]) for mine in kept(a)) >= ALIKE for a, b in pairs], bool)
+        sketches = dict(
+            zip(asked, track(pool.map(one, asked), "looking for copies", len(asked)), strict=True)
+        )
+    bits, like = np.full(len(first), SIDE**2), np.zeros(len(first))
+    for p, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+        for mine in sketches[a] if sketches[b] else []:
+            differ = int((mine.hash != sketches[b][0].hash).sum())
+            alike = likeness(mine, sketches[b][0]) if differ <= BITS else 0.0
+            if alike > like[p] or bits[p] > BITS:
+                bits[p], like[p] = differ, alike
+    return bits, like
 
 
 def _grouped(
