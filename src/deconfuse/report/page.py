@@ -161,7 +161,7 @@ def typical(content: Content, embeddings: dict[str, Float[Tensor, "_ m"]]) -> di
     """The samples that stand for each class: training samples, and the gallery's samples for test classes."""
     found, split = content.found, content.found.split
     doubted = np.zeros(len(found.suspicion), bool)
-    doubted[content.suspects.order] = True
+    doubted[content.suspects.order[: content.suspects.wrong]] = True
     doubted[content.left_out] = True
     train = examples.typical(embeddings["train"], found.noisy.labels, doubted, split.num_classes)
     z = embeddings["query" if split.shared_gallery else "gallery"]

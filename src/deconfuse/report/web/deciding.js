@@ -176,7 +176,7 @@
       const recent = decisions.recent(some.map(([id]) => className(id)), kind);
       const ids = new Map(recent.length ? get("run").class_names.map((name, id) => [name, id]) : []);
       box.replaceChildren(
-        el("p", { class: "what" }, kind === "label" ? "Votes of its neighbours, of 100 %" : "Votes of its nearest neighbours"),
+        el("p", { class: "what" }, kind !== "label" ? "Votes of its nearest neighbours" : get("run").choices.detector === "evidence" ? "How likely each label is, by its neighbours, the model and copies" : "Votes of its neighbours, of 100 %"),
         ...buttons,
         ...(left > 0.005 ? [el("p", { class: "hint" }, `${percent(left)} for further labels`)] : []),
         ...(recent.length ? [el("p", { class: "recents" }, el("span", { class: "what" }, "Given last "), recent.map((name) => el("button", { type: "button", class: "chip-button", dir: "auto", onclick: () => deconfuse.give(kind, i, ids.get(name), after) }, name)))] : []));

@@ -33,7 +33,7 @@
     const other = train && data.recommended[k] !== data.labels[k];
     const revealed = decisions.of("label", k) !== null || !deconfuse.reviewing;
     const flipped = train && data.clean && data.clean[k] !== data.labels[k];
-    const truth = train && data.clean ? (revealed ? (flipped ? `${className(data.clean[k])}; flipped by noise=` : "the label it has") : "shown once you have decided") : null;
+    const truth = train && data.clean ? (revealed ? (flipped ? `${className(data.clean[k])}; flipped by noise=` : "the label it has") : null) : null;
     const near = train ? null : deconfuse.confused().get(k);
     return el("div", { class: "sample-head" },
       el("figure", { class: "big" }, deconfuse.picture(side, k), el("figcaption", {}, el("span", { class: "file", dir: "auto" }, deconfuse.named(data.names[k])))),
