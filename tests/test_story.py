@@ -839,7 +839,7 @@ def test_labels_of_the_test_side_are_corrected_where_that_is_asked(tmp_path):
     names = pd.read_csv(first / "samples.csv").set_index("path")["class"]
     query, train = np.flatnonzero(labels >= 3), np.flatnonzero(labels < 3)
     name = {label: str(label) for label in range(6)}
-    assert names[f"row {train[0]}"] == name[labels[train[0]]]
+    assert str(names[f"row {train[0]}"]) == name[labels[train[0]]]
     tests = [
         {"kind": "query", "path": f"row {query[0]}", "class": name[labels[query[0]]], "decision": "other"},
         {"kind": "query", "path": f"row {query[4]}", "class": name[labels[query[4]]], "decision": "exclude"},
