@@ -49,6 +49,7 @@
     const back = returning ? places.get(name) : null;
     returning = false;
     if (shown && shown.gone) shown.gone();
+    if (page !== null) document.getElementById("said").hidden = true; // it was about the page that is left
     page = name;
     shown = null;
     mark(pages[name].of || name);
