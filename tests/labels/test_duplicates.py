@@ -119,8 +119,12 @@ def test_one_file_that_is_query_and_gallery_is_no_copy():
     ]
 
 
-def test_none_are_sought_where_that_is_not_asked_for():
+def test_none_are_sought_where_that_is_not_asked_for_or_among_too_many(monkeypatch, capsys):
     assert search(Search(False, False), None, {}) is None
+    split, sides = data([np.asarray(scene(i)) for i in range(6)], 4, [0, 0, 1, 1, 2, 3], torch.randn(6, 8))
+    monkeypatch.setattr(duplicates, "LARGEST", 5)
+    assert search(Search(True, False), split, sides) is None
+    assert "not looked for among 6 samples, more than 5" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"duplicates.find=maybe is neither true nor false"):
         Search("maybe", False)
 

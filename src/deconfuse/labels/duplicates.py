@@ -19,8 +19,9 @@ from torch import Tensor
 from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.retrieval.neighbours import nearest
 from deconfuse.system.errors import UserError, flag
-from deconfuse.system.progress import track
+from deconfuse.system.progress import console, track
 
+LARGEST = 200_000  # samples among which copies are looked for, each against all
 NEAR = 4  # nearest others of each sample that are looked at
 # Squared distance of the embeddings up to which a pair is looked at, in [0, 4]; docs/duplicates.md says how
 # the four numbers were measured.
@@ -66,7 +67,9 @@ class Duplicates:
 
 
 def search(plan: Search, split: Split, z: dict[str, Float[Tensor, "_ m"]]) -> Duplicates | None:
-    """The groups of all parts; None where the plan does not look. z: embeddings of any length, by part.
+    """The groups of all parts; None where the plan does not look, or, saying so, among more than LARGEST.
+
+    z: embeddings of any length, by part.
 
     A pair is one of near-identical pictures where one is among the NEAR nearest others of the other, the
     squared distance of their embeddings, scaled to length one, is at most CLOSE, their perceptual hashes
@@ -78,6 +81,10 @@ def search(plan: Search, split: Split, z: dict[str, Float[Tensor, "_ m"]]) -> Du
         return None
     parts = {"train": split.train, "query": split.query}
     parts |= {} if split.shared_gallery else {"gallery": split.gallery}
+    total = sum(map(len, parts.values()))
+    if total > LARGEST:
+        console.print(f"duplicates: not looked for among {total:,} samples, more than {LARGEST:,}")
+        return None
     rows = torch.cat([z[name] for name in parts])
     first, second, distance = _close(rows, CLOSE if isinstance(split.image, ImageSpec) else SAME_ROWS)
     if split.twins is not None:  # one file that is query and gallery is no copy
