@@ -24,7 +24,7 @@ from deconfuse.runs import results
 from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError
 
-PAGES = ("overview", "confusions", "samples", "map", "review")
+PAGES = ("overview", "review", "samples", "grid", "confusions", "classes", "map", "map?side=train")
 SCROLL = """new Promise((done) => {
     const list = document.querySelector(".list");
     let [longest, before, turn] = [0, performance.now(), 0];
@@ -33,7 +33,7 @@ SCROLL = """new Promise((done) => {
         before = now;
         list.scrollTop += 400;
         if (++turn < 120) requestAnimationFrame(step);
-        else done([longest, list.querySelectorAll(".row").length]);
+        else done([longest, list.querySelectorAll(".row, .cell-box").length]);
     };
     requestAnimationFrame(step);
 })"""
@@ -108,8 +108,8 @@ def look(folder: Path, chromium: str) -> None:
             tab.locator("main h1").first.wait_for(state="attached")
             tab.locator(".loading").first.wait_for(state="detached")
             tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-            line = f"{view:<12} first view {time.perf_counter() - start:.2f} s"
-            if view in ("confusions", "samples"):
+            line = f"{view:<15} first view {time.perf_counter() - start:.2f} s"
+            if view in ("confusions", "samples", "grid"):
                 longest, rows = tab.evaluate(SCROLL)
                 line += (
                     f", longest frame of 120 while scrolling {longest:.0f} ms, {rows} rows in the document"

@@ -24,7 +24,9 @@ OF_SEVERAL = {
     "detector/test_detectors": "all detectors but cleanlab, by the same contract",
     "target/test_targets": "all targets, by the same contract",
     "report/test_colours": "the contrast of the colours in report/web/style.css",
-    "report/test_decisions": "report/web/decisions.js",
+    "report/test_decisions": "report/web/decisions.js and exchange.js",
+    "report/test_axe": "the report's pages by the rules of axe-core",
+    "report/test_firefox": "the report's pages in Firefox",
     "report/test_web": "the report's pages in a browser",
     "influence/test_processes": "every influence method, in two processes and in one",
     "scripts/test_notebooks": "notebooks/",
@@ -33,7 +35,7 @@ OF_SEVERAL = {
     "test_oracles": "influence methods against other libraries",
     "test_package": "the wheel and the source archive",
     "test_rooms": "the folders of the package",
-    "test_run": "src/run.py, src/tables.py and src/clean.py, the entries of a checkout",
+    "test_run": "the entries of a checkout in src/",
 }
 # Source files that are tested in a test file of another name.
 TESTED_IN = {

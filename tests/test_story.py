@@ -887,3 +887,46 @@ def test_what_w_and_b_is_told_is_what_the_files_say(tmp_path):
     confusions = pd.read_csv(folder / "confusions.csv")
     assert [row[columns.index("query")] for row in rows] == confusions["query"].tolist()
     assert all(isinstance(row[0], bytes) and isinstance(row[1], bytes) for row in rows)
+
+
+def test_labels_of_the_test_side_are_corrected_where_that_is_asked(tmp_path):
+    rows = rows_of_features(tmp_path / "data.npz")
+    labels = np.arange(84) % 6
+    words = [*FEATURES, "model=as_is", f"dataset.path={tmp_path / 'data.npz'}", "report=false"]
+    first = go(tmp_path / "out", *words)
+    names = pd.read_csv(first / "samples.csv").set_index("path")["class"]
+    query, train = np.flatnonzero(labels >= 3), np.flatnonzero(labels < 3)
+    name = {label: str(label) for label in range(6)}
+    assert str(names[f"row {train[0]}"]) == name[labels[train[0]]]
+    tests = [
+        {"kind": "query", "path": f"row {query[0]}", "class": name[labels[query[0]]], "decision": "other"},
+        {"kind": "query", "path": f"row {query[4]}", "class": name[labels[query[4]]], "decision": "exclude"},
+    ]
+    other = next(label for label in (3, 4, 5) if label != labels[query[0]])
+    tests[0]["label"] = name[other]
+    given = [{"path": f"row {train[0]}", "class": name[labels[train[0]]], "decision": "exclude"}]
+    file = {"format": 1, "run": "r", "pairs": [], "labels": given, "tests": tests}
+    (tmp_path / "d.json").write_text(json.dumps(file))
+    e = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def recall(at, truth):
+        near = e[at] @ e[at].T
+        np.fill_diagonal(near, -2)
+        return (truth[near.argmax(1)] == truth).mean()
+
+    wanted = {False: recall(query, labels[query])}
+    changed = labels[query].copy()
+    changed[0] = other
+    kept = np.arange(len(query)) != 4
+    wanted[True] = recall(query[kept], changed[kept])
+    for applied, right in wanted.items():
+        corrected = [f"relabels.file={tmp_path / 'd.json'}", f"relabels.test={str(applied).lower()}"]
+        folder = go(tmp_path / "out", *words, *corrected)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["queries"] == len(query) - applied
+        told = metrics["corrections"]
+        assert told["test"] == {"applied": applied, "changed": 1, "left_out": 1}
+        assert (told["changed"], told["left_out"]) == (0, 1)
+        for side in ("before", "after"):  # the embeddings are given, so no training moves them
+            assert told[side]["R@1"] == pytest.approx(right)
+    assert wanted[True] != wanted[False]

@@ -27,6 +27,16 @@ COMMANDS = {  # name: (module, what it does, what Ctrl-C says)
         "link a run's images into folders by their corrected labels",
         "interrupted; nothing was written",
     ),
+    "compare": (
+        "deconfuse.report.compare",
+        "make a page of what came and went between two runs",
+        "interrupted; nothing was written",
+    ),
+    "export": (
+        "deconfuse.report.export",
+        "write a run's samples for Label Studio, FiftyOne, or a file browser",
+        "interrupted; nothing was written",
+    ),
     "prepare": (
         "deconfuse.subcommands.prepare",
         "unpack a data set's archives, and check that all is there",

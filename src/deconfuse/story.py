@@ -16,7 +16,7 @@ from deconfuse.attribution.look import Frozen, Seen, earlier_sides, freeze, meas
 from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.trajectory import Moment, Trajectory, listed
 from deconfuse.frozen.start import beside
-from deconfuse.labels import effect, judge, loop, wrong
+from deconfuse.labels import duplicates, effect, judge, loop, wrong
 from deconfuse.labels.relabel import Votes
 from deconfuse.launch.job import Job, prepare
 from deconfuse.report import page
@@ -80,8 +80,8 @@ def run(cfg: DictConfig) -> Path:
 
     # Judge: which labels look wrong, and what should they be? Does training on those win back what was lost?
     votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates, ask.weights)
-    sides = earlier_sides(subject, model.checkpoint)
-    judged = judge.judge(ask.detector, frozen, influence, votes, sides)
+    sides, same = earlier_sides(subject, model.checkpoint), copies_in(job, seen)
+    judged = judge.judge(ask.detector, frozen, influence, votes, sides, same)
     held = frozen.training.features, frozen.training.labels, job.split.num_classes
     doubt = wrong.doubt(*held, votes, directions=subject.model.embeds)
     clock.lap("relabelling")
@@ -90,7 +90,7 @@ def run(cfg: DictConfig) -> Path:
 
     # Keep it, and say it: of several processes the first.
     what = job.split, job.noisy, seen.confusions, explained, influence
-    found = Findings(*what, judged.suspicion, judged.votes, doubt, lds, retrained, epochs)
+    found = Findings(*what, judged.suspicion, judged.votes, doubt, lds, retrained, epochs, same)
     if distributed.first():
         keep(job, Outcome(model, seen, clusters, found, votes, rounds, comparison), clock)
     return job.folder
@@ -153,6 +153,12 @@ def retrain(
     )
 
 
+def copies_in(job: Job, seen: Seen) -> duplicates.Duplicates | None:
+    """Near-identical pictures among all parts; None where they are not looked for."""
+    z = {"train": embeddings(seen.frozen.training), "query": seen.test.query, "gallery": seen.test.gallery}
+    return distributed.told(lambda: duplicates.search(job.ask.duplicates, job.split, z))
+
+
 def relabel_in_rounds(job: Job, seen: Seen) -> loop.Loop | None:
     """The rounds of relabelling and training from scratch; None where none were asked for."""
     relabelling = job.ask.relabelling
@@ -170,7 +176,8 @@ def relabel_in_rounds(job: Job, seen: Seen) -> loop.Loop | None:
         )
 
     first = loop.of(job.subject, seen)
-    return loop.run(relabelling, job.noisy, first, job.ask.neighbours, again, clean)
+    left_out = job.corrected.left_out if job.corrected else None
+    return loop.run(relabelling, job.noisy, first, job.ask.neighbours, again, clean, left_out)
 
 
 def keep(job: Job, outcome: Outcome, clock: Clock) -> None:
@@ -215,6 +222,6 @@ def extras(job: Job, outcome: Outcome) -> dict:
         "counterfactual": counterfactual.report(found.lds, job.ask.subsets),
         "retrain": reweight.report(found.retrained, job.ask.retraining),
         "loop": loop.report(outcome.rounds, job.ask.relabelling),
-        "corrections": effect.report(outcome.comparison),
+        "corrections": effect.report(outcome.comparison, job.tested),
         "start": beside(outcome.model.checkpoint),
     }

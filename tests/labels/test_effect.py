@@ -94,7 +94,14 @@ def test_recall_changes_by_vanished_less_appeared(seed):
 def corrected(clean):
     given = NoisyLabels(np.array([0, 0, 1, 1]), np.array(clean))
     new = NoisyLabels(np.array([1, 0, 0, 0]), given.clean)
-    return Corrections("d.json", given, new, np.array(["list", "", "list", "list"], object), 2)
+    return Corrections(
+        "d.json",
+        given,
+        new,
+        np.array(["list", "", "list", "list"], object),
+        2,
+        np.array([False, True, False, False]),
+    )
 
 
 def test_the_report_counts_right_and_wrong_where_that_is_known():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deconfuse.report import facts
+from deconfuse.retrieval.confusion import Pairs
 from tests.findings import found  # noqa: F401 - a fixture
 
 SCORES = torch.tensor([[1.0, -2, 3, 0, 0.5, 2, 4], [-1, -1.5, 0, 0, 0, -3, -2], [0, 5, 0, 0, 0, 6, 0]])
@@ -45,7 +46,7 @@ def test_neighbours_come_with_the_distance_of_the_vote():
     index = torch.stack([torch.arange(11).roll(-k) for k in range(1, 10)], 1)
     for i, (rows, distance) in enumerate(facts.near(e, index)):
         assert rows == [(i + k) % 11 for k in range(1, 9)]
-        assert distance == pytest.approx([(e[i] - e[j]).norm().item() for j in rows], rel=1e-3)
+        assert distance == pytest.approx([((e[i] - e[j]) ** 2).sum().item() for j in rows], rel=1e-3)
 
 
 def test_confused_classes_are_counted_both_ways_and_the_larger_comes_first(found):  # noqa: F811
@@ -59,7 +60,7 @@ def test_neighbours_far_from_the_origin_have_the_distance_of_float64():
     index = torch.stack([torch.arange(11).roll(-k) for k in range(1, 10)], 1)
     for i, (rows, distance) in enumerate(facts.near(z, index)):
         # Four digits are kept; in float32 the unit rows differ by 1e-4 with an error of 1e-7.
-        assert distance == pytest.approx([(e[i] - e[j]).norm().item() for j in rows], rel=1e-3)
+        assert distance == pytest.approx([((e[i] - e[j]) ** 2).sum().item() for j in rows], rel=1e-3)
 
 
 def test_what_corrections_changed_is_told_by_rows(found):  # noqa: F811
@@ -96,3 +97,24 @@ def test_a_curve_of_many_samples_has_its_ends_and_two_hundred_points():
     assert (told["checked"][0], told["found"][0]) == (0, 0)
     assert (told["checked"][-1], told["found"][-1]) == (1, 1)
     assert told["checked"] == sorted(told["checked"])
+
+
+def test_a_pair_knows_its_mirror_image():
+    pairs = Pairs(torch.tensor([0, 1, 2, 3]), torch.tensor([1, 0, 1, 9]), torch.arange(4.0))
+    assert facts.pairs(pairs, None, True)["mirror"] == [1, 0, -1, -1]
+    assert facts.pairs(pairs, None, False)["mirror"] == [-1] * 4  # rows of two different sides
+
+
+@pytest.mark.parametrize(
+    ("suggestions", "share", "lean", "worth"),
+    [
+        (2, 0.14, 1, False),
+        (3, 0.6, 1, False),
+        (4, 0.2, 0.75, True),
+        (9, 0.12, 1, False),
+        (9, 0.5, 0.6, False),
+    ],
+)
+def test_a_merge_needs_a_count_and_a_share_that_agrees(suggestions, share, lean, worth):
+    row = {"suggestions": suggestions, "share": share, "lean": lean}
+    assert facts.worth_a_merge(row) is worth

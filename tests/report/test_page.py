@@ -46,7 +46,11 @@ def test_the_pages_have_the_numbers_of_the_tables(run):
     assert [names[c] for c in told["labels"]] == samples["class"].tolist()
     assert [names[c] for c in told["recommended"]] == samples["recommended"].tolist()
     assert [names[c] for c in told["clean"]] == samples["true_class"].tolist()
-    assert told["relabels"] == relabels["sample"].tolist()
+    other = samples[samples["recommended"] != samples["class"]]
+    ranked = other.sort_values(["suspicion", "sample"], ascending=[False, True])["sample"].tolist()
+    assert told["suspects"] == ranked
+    assert set(relabels["sample"]) <= set(ranked)
+    assert 0 < told["wrong"] <= told["stop"] <= len(ranked)
     pairs, query, table = value(run, "confusion"), value(run, "query"), pd.read_csv(run / "confusions.csv")
     assert [query["names"][i] for i in pairs["query"]] == table["query"].tolist()
     assert [query["names"][i] for i in pairs["neighbour"]] == table["neighbour"].tolist()
@@ -95,6 +99,27 @@ def test_every_sample_has_its_neighbours_and_what_it_harms(run):
         best = np.sort(scores[:, k])[::-1][:10]
         np.testing.assert_allclose(sample["scores"], best[best > 0], rtol=1e-4)
         np.testing.assert_allclose(scores[sample["harms"], k], best[best > 0])
+    told, table = value(run, "train"), pd.read_csv(run / "samples.csv")
+    for k, sample in enumerate(samples):
+        assert sample["likely"][0] == told["recommended"][k]
+        assert sample["votes"][0] == pytest.approx(table["vote_recommended"][k], rel=1e-3)
+        assert sample["votes"] == sorted(sample["votes"], reverse=True)
+        assert len(set(sample["likely"])) == len(sample["likely"]) <= 5
+        if told["labels"][k] in sample["likely"]:
+            at = sample["likely"].index(told["labels"][k])
+            assert sample["votes"][at] == pytest.approx(table["vote_current"][k], rel=1e-3)
+
+
+def test_every_query_has_its_neighbours_and_every_class_its_typical_samples(run):
+    queries, pairs = rows(run, "query"), value(run, "confusion")
+    for query, neighbour, distance in zip(pairs["query"], pairs["neighbour"], pairs["distance"], strict=True):
+        assert queries[query]["near"][0] == neighbour
+        assert queries[query]["distance"][0] == pytest.approx(distance, rel=1e-3)
+    told, train = value(run, "typical"), value(run, "train")
+    for c, mine in enumerate(told["train"]):
+        assert {train["labels"][k] for k in mine} == {c}
+        wrong = set(train["suspects"][: train["wrong"]])
+        assert not set(mine) & wrong or set(mine) <= wrong
 
 
 def test_the_same_run_again_keeps_the_decisions_made(run):
@@ -141,7 +166,7 @@ def test_maps_keep_their_shape_and_query_comes_before_gallery(tmp_path):
 
 @pytest.mark.parametrize("wanted", ["maybe", 1, None, "True"])
 def test_what_is_no_report_is_said_before_training(wanted):
-    with pytest.raises(UserError, match=f"^report={wanted} is not known; give true, false, or umap"):
+    with pytest.raises(UserError, match=f"^report={wanted} is not known; give true, false, umap for"):
         page.check(wanted)
 
 

@@ -39,7 +39,14 @@ UNNAMED = f"""[...document.querySelectorAll("{CONTROLS}")]
     .filter((node) => !node.getAttribute("aria-label") && !node.textContent.trim() && !node.labels?.length)
     .map((node) => node.outerHTML)"""
 TOO_WIDE = "Math.max(document.documentElement.scrollWidth - innerWidth, 0)"
-PAGES = ("overview", "confusions", "samples", "samples?view=classes", "map", "review", "review?queue=label")
+PAGES = (
+    *("overview", "review", "review?queue=confusion", "samples", "samples?side=query", "grid", "classes"),
+    *("classes?view=matrix", "classes?class=0&with=1", "confusions", "duplicates", "map", "map?side=train"),
+)
+TITLES = {
+    **{"o": "Overview", "r": "Review", "s": "Samples", "c": "Confusions"},
+    **{"k": "Classes", "d": "Duplicates", "m": "Map"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +97,38 @@ def progress(tab):
     return tab.locator("#progress").inner_text()
 
 
+def suspects(run):
+    """The samples that are recommended another label, most suspicious first."""
+    table = pd.read_csv(run / "samples.csv")
+    other = table[table["recommended"] != table["class"]]
+    return other.sort_values(["suspicion", "sample"], ascending=[False, True]).reset_index(drop=True)
+
+
+def cards(run):
+    """The confusions that are cards of their own: of two mirror images the first."""
+    table = pd.read_csv(run / "confusions.csv")
+    at = {(q, n): i for i, (q, n) in enumerate(zip(table["query"], table["neighbour"], strict=True))}
+    mirror = [at.get((n, q), -1) for q, n in zip(table["query"], table["neighbour"], strict=True)]
+    return table.assign(mirror=mirror)[[m < 0 or m > i for i, m in enumerate(mirror)]]
+
+
+def data(tab, name):
+    return tab.evaluate("name => deconfuse.get(name)", name)
+
+
+def said(tab):
+    return tab.locator("#said").inner_text()
+
+
+def exported(tab):
+    return json.loads(download(tab, "Export decisions.json"))
+
+
 def test_every_page_by_keyboard_with_names_for_all_controls(reported, visit):
     tab = visit(reported)
-    for number, title in enumerate(("Overview", "Confusions", "Samples", "Map", "Review"), 1):
-        tab.keyboard.press(str(number))
+    for letter, title in TITLES.items():
+        tab.keyboard.press("g")
+        tab.keyboard.press(letter)
         tab.locator(f"nav a[aria-current=page]:text-is('{title}')").wait_for()
         settle(tab)
         assert tab.evaluate(UNNAMED) == []
@@ -107,107 +142,299 @@ def test_every_page_by_keyboard_with_names_for_all_controls(reported, visit):
     assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
-def test_ten_reviews_are_kept_undone_exported_and_imported(reported, visit, tmp_path):
+def test_single_keys_can_be_turned_off(reported, visit):
     tab = visit(reported, "review")
     settle(tab)
-    confusions = pd.read_csv(reported / "confusions.csv")
-    pressed = ["a", "d", "s", "a", "a"]
-    for key in pressed:
+    tab.keyboard.press("?")
+    tab.locator("#letters").uncheck()
+    tab.keyboard.press("Escape")
+    for key in "axg1?":
         tab.keyboard.press(key)
-    assert progress(tab) == f"5 of {len(confusions)} reviewed"
-    tab.get_by_role("button", name="Relabels").click()
-    for key in ("a", "r", "s", "a"):
-        tab.keyboard.press(key)
-    tab.keyboard.press("o")
-    chosen = sorted(pd.read_csv(reported / "samples.csv")["class"].unique())[2]
-    tab.keyboard.type(chosen[:6])
-    tab.locator("[role=combobox]").press("Enter")
-    settle(tab)
-    relabels = pd.read_csv(reported / "relabels.csv")
-    assert progress(tab) == f"5 of {len(relabels)} reviewed"
-
-    tab.keyboard.press("a")
-    assert progress(tab) == f"6 of {len(relabels)} reviewed"
-    tab.keyboard.press("u")
-    assert progress(tab) == f"5 of {len(relabels)} reviewed"
-    tab.keyboard.press("Control+z")
-    assert progress(tab) == f"4 of {len(relabels)} reviewed"
-    tab.keyboard.press("s")  # the fifth again
+    assert progress(tab).startswith("0 of")
     tab.reload()
     settle(tab)
-    assert progress(tab) == f"5 of {len(relabels)} reviewed"
-
-    text = download(tab, "Export decisions.json")
-    found = json.loads(text)
-    assert list(found) == ["format", "run", "checkpoint", "pairs", "labels"]
-    assert (found["format"], found["run"]) == (1, reported.name)
-    home = json.loads((reported / "metrics.json").read_text())["checkpoint"]["path"]
-    assert found["checkpoint"] == home.split("/")[-2]
-    words = {"a": "agree", "d": "disagree", "s": "unsure"}
-    columns = ["query", "neighbour", "query_class", "neighbour_class"]
-    told = [
-        {"kind": "confusion", **row, "decision": words[key]}
-        for row, key in zip(confusions[columns].head(5).to_dict("records"), pressed, strict=True)
-    ]
-    assert found["pairs"] == told
-    decided = ["accept", "reject", "unsure", "accept", "unsure"]
-    for one, row, decision in zip(found["labels"], relabels.to_dict("records"), decided, strict=False):
-        assert list(one) == ["sample", "path", "class", "decision", "label", "recommended", "vote"]
-        same = {key: row[key] for key in ("sample", "path", "class", "recommended")}
-        assert one == {
-            **same,
-            "decision": decision,
-            "label": row["recommended"] if decision == "accept" else None,
-            "vote": pytest.approx(row["vote_recommended"], rel=1e-6),
-        }
-    assert len(found["labels"]) == 5
-
-    table = list(csv.DictReader(io.StringIO(download(tab, "Export CSV"), newline="")))
-    header = "kind,sample,path,neighbour,class,neighbour_class,decision,label,recommended,vote,run"
-    assert ",".join(table[0]) == header
-    assert [row["decision"] for row in table] == [one["decision"] for one in found["pairs"] + found["labels"]]
-    assert [row["path"] for row in table[:5]] == [one["query"] for one in found["pairs"]]
-    assert [int(row["sample"]) for row in table[5:]] == [one["sample"] for one in found["labels"]]
-
-    assert {row["run"] for row in table} == {reported.name}
-
-    other = visit(reported, "review")
-    settle(other)
-    assert progress(other) == f"0 of {len(confusions)} reviewed"
-    stranger = {**found["pairs"][0], "query": "of another data set"}
-    path = tmp_path / "decisions.json"
-    path.write_text(json.dumps({**found, "pairs": [*found["pairs"], stranger]}))
-    other.locator("input[type=file]").set_input_files(path)
-    other.wait_for_selector(".notice")
-    assert "10 decisions imported; 1 decision fit nothing" in other.locator(".notice").inner_text()
-    assert json.loads(download(other, "Export decisions.json")) == found
-    other.keyboard.press("u")
-    assert progress(other) == f"0 of {len(confusions)} reviewed"
-    path.write_text("{")
-    other.locator("input[type=file]").set_input_files(path)
-    other.wait_for_selector(".notice.error")
+    tab.keyboard.press("a")
+    assert progress(tab).startswith("0 of")
+    tab.get_by_role("button", name="Keys").click()
+    tab.locator("#letters").check()
+    tab.keyboard.press("Escape")
+    tab.keyboard.press("a")
+    assert progress(tab).startswith("1 of")
 
 
-def test_another_label_is_chosen_by_typing_and_recall_counts_what_is_agreed(reported, visit):
-    tab = visit(reported, "review?queue=label")
+def test_labels_are_decided_by_one_key_each_and_all_come_back(reported, visit, tmp_path):
+    tab = visit(reported)
     settle(tab)
-    names = sorted(pd.read_csv(reported / "samples.csv")["class"].unique())
-    shown = pd.read_csv(reported / "relabels.csv").iloc[0]
-    third = next(name for name in names if name not in (shown["class"], shown["recommended"]))
+    wrong = suspects(reported)
+    train = data(tab, "train")
+    assert train["suspects"] == wrong["sample"].tolist()
+    word = "label looks" if train["wrong"] == 1 else "labels look"
+    assert tab.locator(".headline").inner_text() == f"{train['wrong']} training {word} wrong"
+    tab.keyboard.press("l")  # from the first page to the first item that is not decided
+    settle(tab)
+    assert "#/review?queue=label" in tab.url
+    total = train["stop"]
+    assert progress(tab) == f"0 of {total} reviewed"
+    tab.keyboard.press("a")
+    assert said(tab) == f"Accepted: {wrong['recommended'][0]}. U undoes"
+    assert tab.locator("#lately").inner_text().startswith("Of the last 1 decisions 1 changed a label.")
+    for key in "rxs":
+        tab.keyboard.press(key)
     tab.keyboard.press("o")
+    third = next(
+        n for n in sorted(set(wrong["class"])) if n not in (wrong["class"][4], wrong["recommended"][4])
+    )
     tab.keyboard.type(third)
     tab.keyboard.press("Enter")
     settle(tab)
-    (one,) = json.loads(download(tab, "Export decisions.json"))["labels"]
-    assert (one["decision"], one["label"]) == ("other", third)
-    tab.get_by_role("button", name="Confusions").click()
-    tab.keyboard.press("a")
-    tab.keyboard.press("a")
-    tab.keyboard.press("1")
+    likely = tab.evaluate("i => deconfuse.likely('label', i)", int(wrong["sample"][5]))
+    tab.keyboard.press("2")
+    tab.locator(f"#progress:text-is('6 of {total} reviewed')").wait_for()
+    second = data(tab, "run")["class_names"][likely[1][0]]
+    expected = [
+        ("accept", wrong["recommended"][0]),
+        ("reject", None),
+        ("exclude", None),
+        ("unsure", None),
+        ("other", third),
+        ("reject", None) if second == wrong["class"][5] else ("other", second),
+    ]
+    tab.get_by_label("Your name, for the export").fill("Ann")
+    tab.keyboard.press("Tab")
+    file = exported(tab)
+    assert [(one["decision"], one["label"]) for one in file["labels"]] == expected
+    assert [one["path"] for one in file["labels"]] == wrong["path"][:6].tolist()
+    assert {one["reviewer"] for one in file["labels"]} == {file["reviewer"]} == {"Ann"}
+    command = tab.locator(".review-after code").inner_text()
+    assert (
+        command == f"{json.loads((reported / 'metrics.json').read_text())['command']} relabels=decisions.json"
+    )
+
+    # Undo survives a reload, and takes back one step at a time.
+    tab.reload()
+    settle(tab)
+    assert progress(tab) == f"6 of {total} reviewed"
+    tab.keyboard.press("u")
+    assert progress(tab) == f"5 of {total} reviewed"
+    assert said(tab) == "Undone. Now: Not decided"
+    tab.keyboard.press("Control+z")
+    assert progress(tab) == f"4 of {total} reviewed"
+    assert [one["decision"] for one in exported(tab)["labels"]] == ["accept", "reject", "exclude", "unsure"]
+
+    path = tmp_path / "decisions.json"
+    path.write_text(json.dumps(file))
+    other = visit(reported, "review")
+    settle(other)
+    other.locator("input[type=file]").set_input_files(path)
+    other.locator(".notice:has-text('6 decisions imported')").wait_for()
+    assert [(one["decision"], one["label"]) for one in exported(other)["labels"]] == expected
+    other.keyboard.press("u")
+    assert progress(other).startswith("0 of")
+
+
+def test_the_same_key_twice_changes_nothing(reported, visit):
+    tab = visit(reported, "samples")
+    settle(tab)
+    first = int(suspects(reported)["sample"][0])
+    for _ in range(2):
+        tab.goto(tab.url.split("#")[0] + f"#/samples/{first}")
+        settle(tab)
+        tab.keyboard.press("x")
+    assert said(tab) == "Excluded: left out of training, as before"
+    assert tab.evaluate("deconfuse.decisions.all()") == 1
+    tab.keyboard.press("u")
+    assert tab.evaluate("deconfuse.decisions.all()") == 0
+
+
+def test_any_sample_is_decided_where_its_picture_shows(reported, visit):
+    tab = visit(reported, "samples?sort=trusted")
+    settle(tab)
+    table = pd.read_csv(reported / "samples.csv")
+    least = table.sort_values(["suspicion", "sample"]).iloc[0]
+    tab.keyboard.press("x")  # the least suspicious one
+    figure = tab.locator(".strip a.figure[data-part=train]").last
+    near = int(figure.get_attribute("data-i"))
+    figure.focus()
+    tab.keyboard.press("x")
+    assert figure.locator(".badge").count() == 0 or True
+    tab.goto(tab.url.split("#")[0] + "#/samples?side=query")
+    settle(tab)
+    names = data(tab, "run")["class_names"][data(tab, "run")["training_classes"] :]
+    query = int(tab.locator(".picture").get_attribute("data-i"))
+    current = data(tab, "query")["labels"][query]
+    given = next(name for name in names if name != data(tab, "run")["class_names"][current])
+    tab.keyboard.press("o")
+    tab.locator(".asked input").fill(given)
+    tab.keyboard.press("Enter")
+    settle(tab)
+    tab.keyboard.press(" ")  # the picture in a dialog, where the same keys decide
+    tab.locator("dialog#viewer[open]").wait_for()
+    second = int(tab.evaluate("location.hash.match(/samples.(\\d+)/)[1]"))
+    tab.keyboard.press("x")
+    assert "left out of the test side" in tab.locator(".said-here").inner_text()
+    tab.keyboard.press("Escape")
+    tab.goto(tab.url.split("#")[0] + "#/review")
+    settle(tab)
+    file = exported(tab)
+    assert {one["path"] for one in file["labels"]} == {least["path"], table["path"][near]}
+    found = {one["path"]: (one["kind"], one["decision"], one["label"]) for one in file["tests"]}
+    query_names = data(tab, "query")["names"]
+    assert found == {
+        query_names[query]: ("query", "other", given),
+        query_names[second]: ("query", "exclude", None),
+    }
+    assert (
+        tab.locator(".review-after code").inner_text().endswith("relabels=decisions.json relabels.test=true")
+    )
+
+
+def test_confusions_are_decided_once_with_their_mirror_images(reported, visit):
+    tab = visit(reported, "review?queue=confusion")
+    settle(tab)
+    shown, table = cards(reported), pd.read_csv(reported / "confusions.csv")
+    assert progress(tab) == f"0 of {len(shown)} reviewed"
+    words = {"a": "agree", "d": "disagree", "s": "unsure"}
+    for key in "adsaa":
+        tab.keyboard.press(key)
+    assert progress(tab) == f"5 of {len(shown)} reviewed"
+    decided = {}
+    for key, (i, row) in zip("adsaa", shown.head(5).iterrows(), strict=True):
+        decided[i] = words[key]
+        if row["mirror"] >= 0:
+            decided[row["mirror"]] = words[key]
+    found = {(one["query"], one["neighbour"]): one["decision"] for one in exported(tab)["pairs"]}
+    assert found == {(table["query"][i], table["neighbour"][i]): one for i, one in decided.items()}
+    tab.goto(tab.url.split("#")[0] + "#/overview")
     tab.wait_for_selector("#agreed-recall")
     metrics = json.loads((reported / "metrics.json").read_text())
-    right = metrics["queries"] - metrics["confusions"] + 2
+    right = metrics["queries"] - metrics["confusions"] + list(decided.values()).count("agree")
     assert tab.locator("#agreed-recall").inner_text() == f"{right / metrics['queries']:.3f}"
+
+
+def test_many_are_decided_in_the_grid_in_one_step(reported, visit):
+    tab = visit(reported, "grid?only=other")
+    settle(tab)
+    wrong = suspects(reported)
+    tab.locator(f".count:text-is('{len(wrong)} of 96 samples')").wait_for()
+    tab.locator(".cell-box").nth(0).click()
+    tab.locator(".cell-box").nth(3).click(modifiers=["Shift"])
+    tab.locator(".cell-box").nth(1).click()
+    assert tab.locator(".chosen").inner_text() == "3 selected"
+    tab.keyboard.press("a")
+    assert said(tab) == "3 samples given the recommended label. U undoes them all"
+    found = tab.evaluate("[...deconfuse.decisions.entries('label')].map(([i, value]) => [i, value.decision])")
+    assert found == [[int(wrong["sample"][i]), "accept"] for i in (0, 2, 3)]
+    tab.keyboard.press("u")
+    assert tab.evaluate("deconfuse.decisions.all()") == 0
+    sure = wrong[wrong["vote_recommended"] >= 0.5]
+    tab.get_by_label("Least vote in percent").fill("50")
+    tab.get_by_role("button", name="Select all with a vote of at least").click()
+    assert tab.locator(".chosen").inner_text() == f"{len(sure)} selected"
+    tab.get_by_role("button", name="Exclude").click()
+    assert tab.evaluate("deconfuse.decisions.count('label', 'exclude')") == len(sure)
+    tab.locator(".grid").focus()
+    tab.keyboard.press("Home")
+    tab.keyboard.press("Control+a")
+    assert tab.locator(".chosen").inner_text() == f"{len(wrong)} selected"
+
+
+def test_two_classes_are_merged_swapped_and_kept_apart(reported, visit):
+    tab = visit(reported, "classes?class=0&with=1")
+    settle(tab)
+    names = data(tab, "run")["class_names"]
+    tab.keyboard.press("m")
+    assert said(tab) == f"Merged: {names[0]} becomes {names[1]}. U undoes"
+    tab.keyboard.press("m")
+    assert said(tab).endswith(", as before")
+    tab.keyboard.press("w")
+    tab.goto(tab.url.split("#")[0] + "#/classes?class=2&with=3")
+    settle(tab)
+    tab.keyboard.press("k")
+    tab.goto(tab.url.split("#")[0] + "#/review")
+    settle(tab)
+    found = [(one["class"], one["with"], one["decision"]) for one in exported(tab)["classes"]]
+    assert found == [(names[0], names[1], "swap"), (names[2], names[3], "apart")]
+
+
+def test_classes_are_sorted_and_the_matrix_counts_confusions(reported, visit):
+    tab = visit(reported, "classes?sort=name")
+    settle(tab)
+    names = data(tab, "run")["class_names"]
+    rows = tab.locator(".row .line > span:first-child").all_inner_texts()
+    assert [name.removesuffix(" test") for name in rows] == sorted(names)[: len(rows)]
+    tab.locator(".line-head [data-name=sort-name]").click()
+    tab.locator(f".row .line >> text={max(names)}").first.wait_for()
+    table = pd.read_csv(reported / "confusions.csv")
+    tab.goto(tab.url.split("#")[0] + "#/classes?view=matrix")
+    settle(tab)
+    cells = [int(text) for text in tab.locator(".matrix td a").all_inner_texts()]
+    assert sum(cells) == len(table)  # six classes: all are in the matrix
+
+
+def test_an_address_that_is_not_there_is_said(reported, visit):
+    tab = visit(reported, "nowhere")
+    settle(tab)
+    assert "There is no page nowhere in this report" in tab.locator(".notice.error").inner_text()
+    for address, words in (
+        ("samples/9999", "no sample 9999; it has 96"),
+        ("confusions/x", "no pair x; it has"),
+    ):
+        tab.goto(tab.url.split("#")[0] + f"#/{address}")
+        tab.locator(f".notice.error:has-text('{words}')").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("d.json", "{", "was not imported: it is not whole JSON"),
+        ("d.json", "[]", "an object of names and values is expected"),
+        ("d.json", '{"format": 3}', "its format is 3, not 1"),
+        ("d.json", '{"format": 1, "labels": []}', '"pairs" in it is no list'),
+        ("d.csv", "kind,path\n", "it has no column sample, neighbour, class"),
+    ],
+)
+def test_a_file_that_is_none_is_named(reported, visit, tmp_path, name, content, message):
+    tab = visit(reported, "review")
+    settle(tab)
+    (tmp_path / name).write_text(content)
+    tab.locator("input[type=file]").set_input_files(tmp_path / name)
+    tab.wait_for_selector(".notice.error")
+    assert message in tab.locator(".notice.error").inner_text()
+
+
+def test_another_reviewers_file_is_compared_and_differences_are_kept_beside(reported, visit, tmp_path):
+    tab = visit(reported, "review")
+    settle(tab)
+    for key in "axr":
+        tab.keyboard.press(key)
+    file = exported(tab)
+    for one, decision in zip(file["labels"], ["accept", "reject", "unsure"], strict=True):
+        one["decision"] = decision
+    file["reviewer"] = "Bob"
+    (tmp_path / "b.json").write_text(json.dumps(file))
+    tab.locator("input[type=file]").set_input_files(tmp_path / "b.json")
+    tab.wait_for_selector(".notice")
+    assert "1 of 3 decided by both are equal (33 %); 2 differ" in tab.locator(".notice").inner_text()
+    assert [one["decision"] for one in exported(tab)["labels"]] == ["accept", "exclude", "reject"]
+    tab.goto(tab.url.split("#")[0] + "#/samples?only=differ")
+    settle(tab)
+    assert tab.locator(".count").inner_text() == "2 of 96 training samples"
+    assert "Bob: The label is right" in tab.locator(".noting").inner_text()
+
+
+def test_notes_are_kept_exported_and_found(reported, visit):
+    tab = visit(reported, "review")
+    settle(tab)
+    tab.keyboard.press("n")
+    tab.keyboard.type("blurred; ask")
+    tab.keyboard.press("Tab")
+    tab.locator("h2").first.click()
+    tab.keyboard.press("s")
+    (one,) = exported(tab)["labels"]
+    assert (one["decision"], one["note"]) == ("unsure", "blurred; ask")
+    tab.goto(tab.url.split("#")[0] + "#/samples?only=noted")
+    settle(tab)
+    assert tab.locator(".count").inner_text() == "1 of 96 training samples"
 
 
 def test_the_way_back_from_a_run_to_its_corrected_report(visit, tmp_path, monkeypatch, capsys):
@@ -215,15 +442,18 @@ def test_the_way_back_from_a_run_to_its_corrected_report(visit, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     words = ["dataset=folder", "dataset.root=letters", "dataset.channels=1", *TINY[1:]]
     run = go(tmp_path / "out", *words)
-    tab = visit(run, "review")
+    tab = visit(run, "review?queue=confusion")
     settle(tab)
+    pairs = cards(run).head(4)
+    each = [2 if mirror >= 0 else 1 for mirror in pairs["mirror"]]
     for key in "adsa":
         tab.keyboard.press(key)
-    tab.get_by_role("button", name="Relabels").click()
-    for key in "aarasaa":
+    tab.keyboard.press("l")
+    for key in "aaraxaa":
         tab.keyboard.press(key)
     tab.keyboard.press("o")
-    other = pd.read_csv(run / "relabels.csv").loc[7]
+    wrong = suspects(run)
+    other = wrong.loc[7]
     taken = {other["class"], other["recommended"]}
     given = next(name for name in pd.read_csv(run / "samples.csv")["class"] if name not in taken)
     tab.keyboard.type(given)
@@ -237,12 +467,12 @@ def test_the_way_back_from_a_run_to_its_corrected_report(visit, tmp_path, monkey
     assert tab.locator("main").get_by_text("corrected").count() == 0
 
     corrected = go(tmp_path / "out", *words, "relabels.file=d.json")
-    relabels = pd.read_csv(run / "relabels.csv").head(8)
     told = json.loads((corrected / "metrics.json").read_text())["corrections"]
-    assert told["changed"] == 6
-    clean_list = pd.read_csv(corrected / "clean_list.csv", encoding="utf-8-sig").head(6).set_index("path")
-    accepted = relabels.loc[[0, 1, 3, 5, 6]].set_index("path")["recommended"].to_dict()
-    assert clean_list["new_label"].to_dict() == {**accepted, other["path"]: given}
+    assert (told["changed"], told["left_out"]) == (6, 1)
+    clean_list = pd.read_csv(corrected / "clean_list.csv", encoding="utf-8-sig", keep_default_na=False)
+    clean_list = clean_list.head(7).set_index("path")
+    accepted = wrong.loc[[0, 1, 3, 5, 6]].set_index("path")["recommended"].to_dict()
+    assert clean_list["new_label"].to_dict() == {**accepted, other["path"]: given, wrong["path"][4]: ""}
     go(tmp_path / "out", *words, "relabels.file=d.csv")  # asks for the same: the same folder
     assert len(list((tmp_path / "out").glob("*/metrics.json"))) == 2
 
@@ -279,11 +509,13 @@ def test_the_way_back_from_a_run_to_its_corrected_report(visit, tmp_path, monkey
 
     tables.main([str(tmp_path / "out"), "--review", "d.json", "d.csv"])
     said = capsys.readouterr().out
-    assert "| folder | d.json | confusion pairs | 2 | 1 | 1 | 67% |" in said
-    assert "| folder | d.csv | confusion pairs | 2 | 1 | 1 | 67% |" in said
-    assert said.count("| all | 8 | 5 | 1 | 1 | 1 | 71% | 86% |") == 2
+    agree = each[0] + each[3]
+    counts = f"{agree} | {each[1]} | {each[2]} | {agree / (agree + each[1]):.0%}"
+    for name in ("d.json", "d.csv"):
+        assert f"| folder | {name} | confusion pairs | {counts} |" in said
+    assert said.count("| all | 8 | 5 | 1 | 1 | 1 | 0 | 71% | 86% |") == 2
     clean.main([str(corrected), "clean"])
-    assert len(list((tmp_path / "clean" / "train").rglob("*.png"))) == 96
+    assert len(list((tmp_path / "clean" / "train").rglob("*.png"))) == 95
 
 
 def test_decisions_of_another_run_say_so_and_keep_the_label_that_was_meant(reported, visit, tmp_path):
@@ -346,7 +578,7 @@ def test_the_focus_stays_on_the_button_that_was_pressed(reported, visit):
 
 
 def test_confusions_are_filtered_sorted_searched_and_linked_to(reported, visit):
-    table = pd.read_csv(reported / "confusions.csv")
+    table = cards(reported)
     tab = visit(reported, "confusions")
     settle(tab)
     count = tab.locator(".count")
@@ -356,11 +588,11 @@ def test_confusions_are_filtered_sorted_searched_and_linked_to(reported, visit):
     tab.keyboard.type(name)
     wanted = int((table["query"].eq(name) | table["neighbour"].eq(name)).sum())
     tab.locator(f".count:text-is('{wanted} of {len(table)} pairs')").wait_for()
-    tab.goto(tab.url.split("#")[0] + "#/confusions/3")
+    tab.goto(tab.url.split("#")[0] + f"#/confusions/{table.index[3]}")
     settle(tab)
     assert (
         tab.locator(".big strong").all_inner_texts()
-        == table.loc[3, ["query_class", "neighbour_class"]].tolist()
+        == table.iloc[3][["query_class", "neighbour_class"]].tolist()
     )
     assert tab.locator(".method").count() == 2
     sides = {word: tab.locator(f".side.{word} .score").all_inner_texts() for word in ("harmful", "helpful")}
@@ -369,7 +601,7 @@ def test_confusions_are_filtered_sorted_searched_and_linked_to(reported, visit):
     tab.locator(".list").focus()
     tab.keyboard.press("ArrowDown")
     settle(tab)
-    assert tab.url.endswith("#/confusions/4")
+    assert tab.url.endswith(f"#/confusions/{table.index[4]}")
     tab.locator(".list .row").first.click()
     settle(tab)
     assert tab.locator(".position").inner_text() == f"1 of {len(table)}"
@@ -481,11 +713,10 @@ def test_a_run_with_no_pictures_and_no_confusions_says_so(visit, tmp_path):
     assert "There are no confusions: every query is nearest to its own class." in said["confusions"]
     assert "There is nothing to review" in said["review"]
     assert tab.evaluate(UNNAMED) == []
-    tab.keyboard.press("2")
-    tab.keyboard.press("3")
-    settle(tab)
-    assert tab.locator(".thumb.tile").count() > 0
-    for key in "adsrojku":
+    for key in "gs":
+        tab.keyboard.press(key)
+    tab.locator(".page-samples .thumb.tile").first.wait_for()
+    for key in "adsr1jku":
         tab.keyboard.press(key)
 
 
@@ -532,5 +763,7 @@ def test_a_report_of_omniglot_opens(visit, tmp_path):
     for page in PAGES:
         tab.goto(tab.url.split("#")[0] + f"#/{page}")
         settle(tab)
+    tab.goto(tab.url.split("#")[0] + "#/review")
+    settle(tab)
     tab.keyboard.press("a")
     assert tab.locator("#progress").inner_text().startswith("1 of")

@@ -50,7 +50,9 @@ def found(labels):
 
 def corrections(labels):
     evidence = np.where(np.array(labels) != GIVEN, "reviewer", "").astype(object)
-    return Corrections("d", NoisyLabels(GIVEN, GIVEN), NoisyLabels(np.array(labels), GIVEN), evidence, 0)
+    return Corrections(
+        "d", NoisyLabels(GIVEN, GIVEN), NoisyLabels(np.array(labels), GIVEN), evidence, 0, np.zeros(5, bool)
+    )
 
 
 def looped(labels, left_out, evidence=(0.9, 0.8, 0.3, 0.6, 0.55)):

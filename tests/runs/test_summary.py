@@ -15,6 +15,7 @@ METRICS = {
     "retrain": None,
     "loop": None,
     "corrections": None,
+    "duplicates": None,
     "retrieval": {"R@1": 0.7328, "R@2": 0.85, "MAP@R": 0.384},
     "queries": 1920,
     "confusions": 513,
@@ -161,6 +162,8 @@ def test_corrections_are_told_before_and_after():
     corrections = {
         "file": "d.json",
         "changed": 18,
+        "left_out": 0,
+        "test": None,
         "right": 17,
         "wrong": 1,
         "before": {"R@1": 0.7854, "MAP@R": 0.461, "confusions": 103},
@@ -186,6 +189,25 @@ def test_corrections_are_told_before_and_after():
     assert not [line for line in lines if "Appeared" in line]
     unknown = shown(corrections={**corrections, "right": None, "wrong": None})
     assert "Corrected          18 labels, as d.json says" in unknown
+    test = {"applied": False, "changed": 2, "left_out": 1}
+    lines = shown(corrections={**corrections, "left_out": 3, "test": test})
+    assert (
+        lines[at].split("  ")[-1] == "18 labels, as d.json says; 3 samples left out (17 rightly, 1 wrongly)"
+    )
+    assert lines[at + 1].endswith(
+        "not applied: 2 labels corrected, 1 samples left out in the file; relabels.test=true measures on that"
+    )
+    lines = shown(corrections={**corrections, "test": {**test, "applied": True}})
+    assert lines[at + 1].endswith("before and after are measured on it")
+
+
+def test_near_identical_pictures_are_counted_by_what_is_wrong_with_them():
+    found = {"groups": 9, "two labels": 2, "both sides": 0, "copies": 7, "copied": 1, "R@1": 0.71}
+    (line,) = [line for line in shown(duplicates=found) if line.startswith("Duplicates")]
+    assert line.split("  ")[-1].strip() == (
+        "9 groups: 2 with two labels, 7 within a class; 1 query has a copy; R@1 without them 0.710"
+    )
+    assert not any(line.startswith("Duplicates") for line in shown(duplicates={**found, "groups": 0}))
 
 
 def test_a_gallery_of_one_class_is_said_below_its_recall():

@@ -20,16 +20,22 @@ from deconfuse.system.files import unguarded
 
 FORMAT = 1
 PAIR_KINDS = ("confusion", "mis_similar")
-PAIR_DECISIONS = (
-    "agree",
-    "disagree",
-    "unsure",
-)  # with the model, that a confused pair looks alike or a mis-similar does not
-# accept: the recommended label is right; reject: the present one is; other: neither is.
-LABEL_DECISIONS = ("accept", "reject", "other", "unsure")
+# With the model: that a confused pair looks alike, or that a mis-similar pair does not.
+PAIR_DECISIONS = ("agree", "disagree", "unsure")
+# accept: the recommended label is right; reject: the present one is; other: neither is; exclude: the sample
+# is left out, as it is no usable picture.
+LABEL_DECISIONS = ("accept", "reject", "other", "exclude", "unsure")
+TEST_KINDS = ("query", "gallery")  # the test side's parts
+TEST_DECISIONS = ("reject", "other", "exclude", "unsure")
+# merge: all samples of the first class get the second one; swap: each class gets the other's samples; apart:
+# the two are rightly two classes.
+CLASS_DECISIONS = ("merge", "swap", "apart")
 PAIR = ("kind", "query", "neighbour", "query_class", "neighbour_class", "decision")
 LABEL = ("path", "class", "decision", "label", "recommended", "vote")
+TEST = ("kind", "path", "class", "decision", "label")
+CLASSES = ("class", "with", "decision")
 ASKED = ("path", "class", "label", "evidence")
+LEFT_OUT = ""  # the label that is given to a sample that is to be left out
 # The columns of each kind of CSV; a file is of the first kind whose columns it has.
 FORMS = {
     "decisions": ("kind", "path", "class", "decision"),
@@ -43,14 +49,17 @@ FORMS = {
 class Review:
     """One reviewer's file.
 
-    run: the name of the reviewed run, "" if the file does not give it. pairs, labels: with the columns PAIR
-    and LABEL, in the file's order; vote is NaN where the file has none.
+    run: the name of the reviewed run, "" if the file does not give it. pairs; labels, of training samples;
+    tests, labels of test samples; classes, decisions on two classes: with the columns PAIR, LABEL, TEST and
+    CLASSES, in the file's order; vote is NaN where the file has none.
     """
 
     file: Path
     run: str
     pairs: pd.DataFrame
     labels: pd.DataFrame
+    tests: pd.DataFrame
+    classes: pd.DataFrame
 
 
 def read(file: Path) -> Review:
@@ -62,8 +71,8 @@ def read(file: Path) -> Review:
         return _review(file, _run(rows), rows)
     content = _json(file)
     rows = [
-        (f"{file}, {key}[{i}]", key == "labels", entry)
-        for key in ("pairs", "labels")
+        (f"{file}, {key}[{i}]", key, entry)
+        for key in ("pairs", "labels", "tests", "classes")
         for i, entry in enumerate(content[key])
     ]
     return _review(file, str(content.get("run") or ""), _plain(rows))
@@ -77,11 +86,12 @@ def _run(rows: list[tuple[str, dict[str, str]]]) -> str:
 
 def asked(file: Path, min_vote: float) -> pd.DataFrame:
     """The labels that a file gives, as text in the columns ASKED; class is "" where the file does not say
-    which label the sample has.
+    which label the sample has, and label is LEFT_OUT where the sample is to be left out.
 
     The decision other gives `label`, and none if that is empty: then only the present label is known to be
     wrong. The decision accept gives `label`, or `recommended` if that is empty. Of a run's relabels.csv those
-    rows count whose vote_recommended is at least min_vote, in [0, 1].
+    rows count whose vote_recommended is at least min_vote, in [0, 1]. A clean list without a new label leaves
+    the sample out.
     """
     if file.suffix.lower() == ".json":
         return _accepted(read(file))
@@ -91,10 +101,10 @@ def asked(file: Path, min_vote: float) -> pd.DataFrame:
     found = []
     for place, row in rows:
         if form == "list":
-            found.append((row["path"], "", row["label"], "list"))
+            found.append((*_filled(place, row, "path"), "", *_filled(place, row, "label"), "list"))
         elif form == "clean list":
             path, old, new = (row[name] for name in FORMS[form])
-            if new not in ("", old):
+            if new != old:
                 found.append((path, old, new, row.get("evidence") or "list"))
         else:
             vote = _number(place, "vote_recommended", row["vote_recommended"])
@@ -103,10 +113,20 @@ def asked(file: Path, min_vote: float) -> pd.DataFrame:
     return pd.DataFrame(found, columns=list(ASKED), dtype=object)
 
 
+def beside(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(decisions on labels of test samples, on two classes) of a file, in the columns TEST and CLASSES;
+    without rows where the file holds no decisions but labels."""
+    if file.suffix.lower() != ".json" and table(file)[0] != "decisions":
+        none = _review(file, "", [])
+        return none.tests, none.classes
+    review = read(file)
+    return review.tests, review.classes
+
+
 def _accepted(review: Review) -> pd.DataFrame:
-    chosen = review.labels[
-        review.labels["decision"].isin(["accept", "other"]) & (review.labels["label"] != "")
-    ]
+    labels = review.labels
+    given = labels["decision"].isin(["accept", "other"]) & (labels["label"] != "")
+    chosen = labels[given | (labels["decision"] == "exclude")]
     return chosen.assign(evidence="reviewer")[list(ASKED)].reset_index(drop=True)
 
 
@@ -149,45 +169,70 @@ def _json(file: Path) -> dict:
         raise UserError(f"{file}: can't be read ({error.strerror})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{file}: no decisions of format {FORMAT}; export it again from the report")
-    for key in ("pairs", "labels"):
+    content = {"tests": [], "classes": [], **content}  # a file that decides on none need not say so
+    for key in ("pairs", "labels", "tests", "classes"):
         if not isinstance(content.get(key), list):
             raise UserError(f"{file}: {key} is no list; export it again from the report")
     return content
 
 
-def _plain(rows: list[tuple[str, bool, object]]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The entries of a JSON file as rows of a CSV: all values are text, and a pair's query is its path."""
-    for place, is_label, entry in rows:
+def _plain(rows: list[tuple[str, str, object]]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The entries of a JSON file as rows of a CSV.
+
+    All values are text, a pair's query is its path, and the second of two classes is its neighbour_class.
+    """
+    for place, key, entry in rows:
         if not isinstance(entry, dict):
             raise UserError(f"{place}: not an object of names and values; export it again from the report")
-        row = {key: "" if value is None else str(value) for key, value in entry.items()}
-        if is_label:
+        row = {name: "" if value is None else str(value) for name, value in entry.items()}
+        if key == "labels":
             row["kind"] = "label"
-        else:
+        elif key == "classes":
+            row |= {"kind": "classes", "neighbour_class": row.get("with", "")}
+        elif key == "pairs":
             row |= {"path": row.get("query", ""), "class": row.get("query_class", "")}
         yield place, row
 
 
 def _review(file: Path, run: str, rows) -> Review:
-    pairs, labels = [], []
+    found: dict[str, list[tuple]] = {"pairs": [], "labels": [], "tests": [], "classes": []}
+    kinds = (*PAIR_KINDS, "label", *TEST_KINDS, "classes")
     for place, row in rows:
-        kind = one_of(f"{place}: kind", row.get("kind", "").strip(), (*PAIR_KINDS, "label"))
+        kind = one_of(f"{place}: kind", row.get("kind", "").strip(), kinds)
         if kind == "label":
-            labels.append(_label(place, row))
+            found["labels"].append(_label(place, row))
+        elif kind == "classes":
+            found["classes"].append(_class_pair(place, row))
+        elif kind in TEST_KINDS:
+            path, current = _filled(place, row, "path", "class")
+            decision = _decision(place, row, TEST_DECISIONS)
+            label = row.get("label", "") if decision == "other" else ""
+            found["tests"].append((kind, path, current, decision, label))
         else:
             path, neighbour = _filled(place, row, "path", "neighbour")
             classes = row.get("class", ""), row.get("neighbour_class", "")
-            pairs.append((kind, path, neighbour, *classes, _decision(place, row, PAIR_DECISIONS)))
-    _once(file, [row[:3] for row in pairs], [row[-1] for row in pairs])
-    _once(file, [row[:1] for row in labels], [row[2:4] for row in labels])
-    return Review(
-        file,
-        run,
-        pd.DataFrame(list(dict.fromkeys(pairs)), columns=list(PAIR), dtype=object),
-        pd.DataFrame(list({row[0]: row for row in labels}.values()), columns=list(LABEL)).astype(
-            dict.fromkeys(LABEL[:-1], object)
-        ),
-    )
+            found["pairs"].append((kind, path, neighbour, *classes, _decision(place, row, PAIR_DECISIONS)))
+    _once(file, [row[:3] for row in found["pairs"]], [row[-1] for row in found["pairs"]])
+    _once(file, [row[:1] for row in found["labels"]], [row[2:4] for row in found["labels"]])
+    _once(file, [row[:2] for row in found["tests"]], [row[3:] for row in found["tests"]])
+    both = [tuple(sorted(row[:2])) for row in found["classes"]]
+    _once(file, both, [row[2] if row[2] != "merge" else row for row in found["classes"]])
+    columns = {"pairs": PAIR, "labels": LABEL, "tests": TEST, "classes": CLASSES}
+    found["labels"] = list({row[0]: row for row in found["labels"]}.values())
+    frames = {
+        key: pd.DataFrame(list(dict.fromkeys(found[key])), columns=list(names)).astype(
+            {name: object for name in names if name != "vote"}
+        )
+        for key, names in columns.items()
+    }
+    return Review(file, run, **frames)
+
+
+def _class_pair(place: str, row: dict[str, str]) -> tuple[str, str, str]:
+    one, other = _filled(place, row, "class", "neighbour_class")
+    if one == other:
+        raise UserError(f"{place}: {one} and {other} are one class; name two")
+    return one, other, _decision(place, row, CLASS_DECISIONS)
 
 
 def _once(file: Path, things: list[tuple], decided: list) -> None:

@@ -1,14 +1,14 @@
 """Compare the model trained on corrected labels with the one trained on the labels before."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from deconfuse.attribution.look import Seen, Subject, look
 from deconfuse.data.split import Split
-from deconfuse.labels.corrections import Corrections
+from deconfuse.labels.corrections import Corrections, Tested
 from deconfuse.retrieval.confusion import distance
 from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.retrieval.queries import Queries
@@ -117,21 +117,25 @@ def tables(comparison: Comparison | None) -> dict[str, pd.DataFrame]:
     return {} if comparison is None else {"changes.csv": comparison.changes}
 
 
-def report(comparison: Comparison | None) -> dict | None:
+def report(comparison: Comparison | None, tested: Tested | None = None) -> dict | None:
     """The entry of metrics.json: how many labels were changed, how many rightly, and both models' measures.
 
-    right and wrong are None without noise=. The whole entry is None without corrections.
+    right and wrong are None without noise=; test: what the file decides on the test side, and whether both
+    models are measured on it. The whole entry is None without corrections.
     """
     if comparison is None:
         return None
     corrections, table = comparison.corrections, comparison.changes
     given, new, changed = corrections.given, corrections.noisy, corrections.changed
-    right = int((changed & (new.labels == given.clean)).sum()) if given.flipped.any() else None
+    right = int((changed & (new.labels == new.clean)).sum()) if given.flipped.any() else None
     fates = Counter(table["change"])
     return {
         "file": corrections.file,
         "changed": int(changed.sum()),
         "already": corrections.already,
+        "left_out": int(corrections.left_out.sum()),
+        "classes": [list(pair) for pair in corrections.classes],
+        "test": asdict(tested) if tested and tested.decided else None,
         "right": right,
         "wrong": None if right is None else int(changed.sum()) - right,
         "before": _measures(comparison.before),

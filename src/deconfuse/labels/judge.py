@@ -12,6 +12,8 @@ from deconfuse.attribution.look import Frozen
 from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.scores import acting
 from deconfuse.compute.placement import exact, fits
+from deconfuse.labels.copies import with_copies
+from deconfuse.labels.duplicates import Duplicates
 from deconfuse.labels.relabel import (
     NEIGHBOUR_BYTES,
     Judgement,
@@ -56,16 +58,20 @@ def judge(
     influence: Float[Tensor, "g n"],
     votes: Votes,
     earlier: Iterator[Frozen],
+    copies: Duplicates | None = None,
 ) -> Judgement:
     """The detector's suspicion and the labels that it recommends, or else those that Algorithm 1's votes do.
 
     earlier: the checkpoints kept, frozen, for a detector whose signature has that word. Where embeddings have
-    nearly one direction, the detector is given them in float64. All that is returned is on the CPU.
+    nearly one direction, the detector is given them in float64. copies: near-identical pictures, whose labels
+    count as evidence if the detector recommends labels itself. All that is returned is on the CPU.
     """
     dtype = frozen.training.weight.dtype
     more = {"earlier": (past.precise for past in earlier)} if takes_earlier(detector) else {}
     found = detector(frozen.precise, influence, votes, **more)
     if not isinstance(found, Judgement):
         return Judgement(found.to(dtype).cpu(), votes)
+    here = Judgement(found.suspicion.cpu(), found.votes.cpu())
+    found = with_copies(here, copies, frozen.training.labels.cpu())
     own = replace(found.votes, share=found.votes.share.to(dtype), own=found.votes.own.to(dtype))
-    return Judgement(found.suspicion.to(dtype).cpu(), own.cpu())
+    return Judgement(found.suspicion.to(dtype), own)

@@ -159,19 +159,23 @@ def run(
     k: int | None,
     train: Callable[[Labels], Trained],
     clean: Callable[[], Trained],
+    left_out: np.ndarray | None = None,
 ) -> Loop:
-    """Run the rounds. start: the model of the labels given; train: trains on a round's labels from scratch.
+    """Run the rounds. start: the model of the labels given; train: trains on a round's labels from scratch;
+    left_out (n,) bool: samples that no model trains with.
 
     Ends early if a round would train with the same labels as the one before, or with fewer than two classes.
     """
     n = len(noisy.labels)
-    labels = Labels(noisy.labels, np.zeros(n, bool), np.full(n, np.nan))
+    never = np.zeros(n, bool) if left_out is None else left_out
+    labels = Labels(noisy.labels, never, np.full(n, np.nan))
 
     sides: list[Training] = []
     voters: list[torch.Tensor] = []
 
     def next_labels() -> Labels:
-        return distributed.told(lambda: correct(sides, voters, noisy.labels, plan.sure, k))
+        new = distributed.told(lambda: correct(sides, voters, noisy.labels, plan.sure, k))
+        return replace(new, left_out=new.left_out | never)
 
     best = clean().found if plan.clean and noisy.flipped.any() else None
     rows, seen = [row(0, start, labels, noisy, start.found, best)], start

@@ -28,8 +28,9 @@ from deconfuse.data import build
 from deconfuse.data.noise import CONFUSED, NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.frozen.start import confusion
-from deconfuse.labels import corrections, loop, relabel
-from deconfuse.labels.corrections import Corrections
+from deconfuse.labels import corrections, duplicates, loop, relabel
+from deconfuse.labels import tested as tested_labels
+from deconfuse.labels.corrections import Corrections, Tested
 from deconfuse.launch import backbone, names, rehearsal, sweep
 from deconfuse.model import timm
 from deconfuse.report import page
@@ -57,6 +58,7 @@ class Questions:
     subsets: counterfactual.SubsetRetraining
     retraining: reweight.Retraining
     relabelling: loop.Relabelling
+    duplicates: duplicates.Search
     params: str
     neighbours: int | None
     candidates: int | None
@@ -75,6 +77,7 @@ class Questions:
             built(cfg, "counterfactual"),
             built(cfg, "retrain"),
             built(cfg, "loop"),
+            built(cfg, "duplicates"),
             cfg.params,
             cfg.neighbours,
             cfg.candidates,
@@ -101,8 +104,9 @@ class Job:
 
     settings: all of them, as plain values; choices: the option chosen of each group; start: the untrained
     model, its data and the trainer; subject: the model that is trained, looked at and explained; home: the
-    checkpoint's folder; given_home: that of the labels before corrections; everything: the fingerprint of all
-    images; fingerprints: of the training images and of the weights that training starts from.
+    checkpoint's folder; given_home: that of the labels before corrections; tested: what
+    relabels= decides on the test side; everything: the fingerprint of all images; fingerprints: of the
+    training images and of the weights that training starts from.
     """
 
     settings: dict[str, Any]
@@ -110,6 +114,7 @@ class Job:
     split: Split
     noisy: NoisyLabels
     corrected: Corrections | None
+    tested: Tested | None
     ask: Questions
     start: Start
     subject: Subject
@@ -161,7 +166,8 @@ def prepare(cfg: DictConfig) -> Job:
     choices = {group: choice for group, choice in chosen if "/" not in group and choice is not None}
     begin(cfg.seed)
 
-    split = sweep.shared(cfg.dataset, build.load)
+    source = built(cfg, "relabels")
+    split, tested = tested_labels.corrected(source, sweep.shared(cfg.dataset, build.load))
     rehearsal.answerable(split)
     model, settings = _model(cfg, settings, choices, split)
     trainer, start = instantiate(cfg.trainer), getattr(model.backbone, "fingerprint", "")
@@ -170,11 +176,11 @@ def prepare(cfg: DictConfig) -> Job:
         return backbone.in_features(split, model, Path(cfg.output_dir), cfg.num_workers, device(trainer))
 
     given = _noise(cfg, split, in_features)
-    corrected = corrections.read(built(cfg, "relabels"), split, given)
-    noisy = corrected.noisy if corrected else given
+    corrected = corrections.read(source, split, given, tested)
+    noisy, left_out = (corrected.noisy, corrected.left_out) if corrected else (given, None)
     fed = in_features() if model.recipe.frozen else split
     model = backbone.alone(model) if model.recipe.frozen else model
-    data = DataModule(fed, noisy.labels, model.backbone, model.recipe, cfg.num_workers, cfg.seed)
+    data = DataModule(fed, noisy.labels, model.backbone, model.recipe, cfg.num_workers, cfg.seed, left_out)
     untrained = Start(copy.deepcopy(model), data, trainer)
     subject = Subject(model, data, cfg.params, device(trainer))
     data.pinned = subject.device.type == "cuda"
@@ -183,14 +189,15 @@ def prepare(cfg: DictConfig) -> Job:
     fingerprints = part, start
     places = names.places(settings, choices, *fingerprints, everything)
     home, name = given_home, _ = distributed.agreed(places, "name for this run")
-    if corrected:
-        home, name = names.corrected(home, name, noisy.labels)
+    if corrected and corrected.trains:
+        home, name = names.corrected(home, name, noisy.labels, left_out)
     job = Job(
         settings,
         choices,
         split,
         noisy,
         corrected,
+        tested,
         Questions.of(cfg, settings),
         untrained,
         subject,
@@ -233,6 +240,11 @@ def _noise(cfg: DictConfig, split: Split, in_features: Callable[[], Split]) -> N
 def _say(job: Job) -> None:
     """Print what the data is, and what a user may not expect of it."""
     split, choices = job.split, job.choices
+    if job.tested and job.tested.decided and not job.tested.applied:
+        console.print(
+            f"{job.corrected.file}: {job.tested.decided} decision(s) on test samples are not applied; "
+            "relabels.test=true measures on the corrected test labels"
+        )
     if job.corrected and job.start.untrained.embeds:
         console.print(f"model={choices['model']}: corrected labels move no embedding until your model trains")
     console.print(

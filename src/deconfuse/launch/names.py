@@ -71,6 +71,9 @@ def places(
     there = sorted(checkpoints.glob(f"*-{key}"))
     home = there[0] if there else checkpoints / "-".join([*words, seed, key])
     explaining = without_places({name: settings[name] for name in EXPLAINING_KEYS})
+    copies = settings.get("duplicates", {})
+    if copies.get("mirrored") or copies.get("find") is False:  # what is the default is in no name
+        explaining["duplicates"] = without_places(copies)
     explaining["influence"] = method(explaining["influence"]) | When.of(explaining["influence"]).asked
     asked = [choices["influence"], choices["detector"], seed, short_hash([key, explaining, everything])]
     if settings["params"] != "head":
@@ -103,14 +106,18 @@ def without_noise(settings: dict, choices: dict[str, str], data: str, start: str
     return places(calm, {**choices, "noise": "none"}, data, start)[0]
 
 
-def corrected(home: Path, name: str, labels: np.ndarray) -> tuple[Path, str]:
+def corrected(
+    home: Path, name: str, labels: np.ndarray, left_out: np.ndarray | None = None
+) -> tuple[Path, str]:
     """(the checkpoint's folder, the run's name) for a model that is trained on these labels instead.
 
-    home, name: those of the labels given. The hash is of the labels, not of the file that they are from.
+    home, name: those of the labels given. left_out (n,): samples that are not trained on. The hash is of the
+    labels and of what is left out, not of the file that they are from.
     """
+    content = labels.tobytes() + (left_out.tobytes() if left_out is not None and left_out.any() else b"")
 
     def renamed(old: str) -> str:
         words, _, key = old.rpartition("-")
-        return f"{words}-relabels-{short_hash([key, hashlib.sha256(labels.tobytes()).hexdigest()])}"
+        return f"{words}-relabels-{short_hash([key, hashlib.sha256(content).hexdigest()])}"
 
     return home.with_name(renamed(home.name)), renamed(name)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deconfuse.report.methods import Method
+from deconfuse.report.suspects import Suspects
 from deconfuse.retrieval.confusion import Pairs, groups
 from deconfuse.retrieval.coordinates import pair_distances
 from deconfuse.retrieval.statistics import detection_curve, evenly
@@ -22,6 +23,8 @@ NEAR = 8  # neighbours shown of a training sample
 EDGES = 40  # class pairs in the graph of confusions
 POINTS = 200  # of a detection curve
 SHOWN = 12  # queries shown of those whose confusion vanished, and of each other fate
+# Suggestions of a class, their share of it, and how many of them agree, for which a merge is considered.
+MERGE_COUNT, MERGE_SHARE, MERGE_LEAN = 4, 0.2, 0.75
 BLOCK = 2**24  # scores held at once
 
 
@@ -35,9 +38,16 @@ def rows(values: Sequence, digits: int = 5) -> list[list[float | None]]:
     return [plain(row, digits) for row in values]
 
 
-def pairs(pairs: Pairs, known: Sequence[bool] | None = None) -> dict:
-    """Pairs in the order of their table: row of the query and of the gallery, d, known to look alike."""
+def pairs(pairs: Pairs, known: Sequence[bool] | None = None, same: bool = False) -> dict:
+    """Pairs in the order of their table: row of the query and of the gallery, d, known to look alike.
+
+    mirror: of a pair (a, b) the place of the pair (b, a), where query and gallery are the same and each is
+    the other's nearest; -1 where there is none.
+    """
+    both = list(zip(pairs.query.tolist(), pairs.neighbour.tolist(), strict=True))
+    at = {pair: i for i, pair in enumerate(both)} if same else {}
     return {
+        "mirror": [at.get((b, a), -1) for a, b in both],
         "query": pairs.query.tolist(),
         "neighbour": pairs.neighbour.tolist(),
         "distance": plain(pairs.distance),
@@ -85,16 +95,22 @@ def curves(found: Findings, detector: str) -> list[dict]:
 
 
 def training(
-    found: Findings, samples: pd.DataFrame, relabels: pd.DataFrame, before: dict[int, int] | None
+    found: Findings,
+    samples: pd.DataFrame,
+    suspect: Suspects,
+    before: dict[int, int] | None,
+    left_out: list[int],
 ) -> dict:
-    """The columns of samples.csv with classes as ids, and the rows that are in relabels.csv, in its order.
+    """The columns of samples.csv with classes as ids, and which samples to look at (`suspects`).
 
-    before: the earlier class of each row whose label was corrected; None without corrections.
+    before: the earlier class of each row whose label was corrected; None without corrections. left_out: the
+    rows that training left out.
     """
     columns = ("influence_mean", "influence_abs_mean", "harmful_share", "suspicion")
     table = {name: plain(samples[name]) for name in (*columns, "vote_current", "vote_recommended")}
     table |= {"names": list(found.split.train.names), "labels": found.noisy.labels.tolist()}
-    table |= {"recommended": found.recommended[0].tolist(), "relabels": relabels["sample"].tolist()}
+    table |= {"recommended": found.recommended[0].tolist(), "left_out": left_out}
+    table |= {"suspects": suspect.order.tolist(), "wrong": suspect.wrong, "stop": suspect.stop}
     table["clean"] = found.noisy.clean.tolist() if found.noisy.flipped.any() else None
     table["before"] = before
     return table
@@ -157,7 +173,7 @@ def harmed(scores: Float[Tensor, "e n"] | np.ndarray) -> Iterator[tuple[list[int
 def near(
     z: Float[Tensor, "n m"], index: Int[Tensor, "n k"] | None
 ) -> Iterator[tuple[list[int], list[float | None]]]:
-    """For each training sample its NEAR nearest others, and their distances, by which the vote is weighted.
+    """For each training sample its NEAR nearest others, and their squared distances, as of all pairs.
 
     z: embeddings of any length; the distances are those of their directions, in float64. index: None where
     only some samples were voted on; then nobody's neighbours are known.
@@ -169,12 +185,34 @@ def near(
         some = index[start : start + 256, :NEAR]
         own = torch.arange(start, start + len(some), device=some.device)[:, None].expand_as(some)
         squared = pair_distances(z, z, own.flatten(), some.flatten())
-        yield from zip(some.tolist(), rows(squared.sqrt().view_as(some), 4), strict=True)
+        yield from zip(some.tolist(), rows(squared.view_as(some), 4), strict=True)
 
 
 def group_rows(found: Findings) -> list[int]:
     """The class id of each row of groups.csv."""
     return [c for c, _ in groups(found.confusions, torch.from_numpy(found.split.query.labels))]
+
+
+def duplicates(table: pd.DataFrame) -> list[dict]:
+    """The groups of duplicates.csv: kind, and of each member [part, row, distance, bits]."""
+    columns = ["part", "row", "distance", "bits"]
+    return [
+        {
+            "kind": some["kind"].iloc[0],
+            "members": [
+                [part, int(row), *plain([distance], 4), int(bits)]
+                for part, row, distance, bits in some[columns].itertuples(index=False, name=None)
+            ],
+        }
+        for _, some in table.groupby("group", sort=True)
+    ]
+
+
+def worth_a_merge(row: dict) -> bool:
+    """Whether a line of classes.csv is enough to propose a merge: MERGE_COUNT suggestions, which are
+    MERGE_SHARE of the class, MERGE_LEAN of them for one label. Of a few, one may be mislabelled itself."""
+    enough = row["suggestions"] >= MERGE_COUNT and row["share"] >= MERGE_SHARE
+    return bool(enough and row["lean"] >= MERGE_LEAN)
 
 
 def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], taken: list[Method]) -> dict:
@@ -189,16 +227,22 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
         [
             *(names[row["class"]], row["samples"], row["suggestions"], names[row["leans_to"]]),
             *(plain([row["lean"], row["entropy"]], 4)),
-            *(row["kind"], row["kind_by_share"], names.get(row["merge_with"])),
+            *(
+                row["kind"],
+                row["kind_by_share"],
+                names[row["leans_to"]] if worth_a_merge(row) else None,
+            ),
         ]
         for row in classes
     ]
     return {
         **{key: metrics[key] for key in keys},
+        "duplicates": metrics["duplicates"],
         **{key: metrics[key] for key in ("explained", "seconds", "versions", "machine", "classes")},
         "parts": parts,
         "class_names": list(split.class_names),
         "training_classes": split.num_classes,
+        "shared_gallery": split.shared_gallery,
         "lone_queries": int(split.lone.sum()),
         "trivial": split.trivial,
         "corrections": corrections(found, metrics["corrections"], tables.get("changes.csv")),

@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deconfuse.data.split import ImageSpec, Part
+from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
-from deconfuse.report import facts
+from deconfuse.report import examples, facts, previews, single
 from deconfuse.report.methods import Method, methods
 from deconfuse.report.projection import has_umap, pca, umap
+from deconfuse.report.suspects import Suspects, suspects
 from deconfuse.report.thumbnails import CELL, COLUMNS, make
 from deconfuse.retrieval import directions
 from deconfuse.runs.tables import Findings
@@ -37,9 +38,11 @@ GRID = 10_000  # steps of a coordinate of the map along each axis
 
 
 def check(wanted: object) -> None:
-    """Raise UserError where `report` is not true, false or umap, or umap-learn is asked for and missing."""
-    if not isinstance(wanted, bool) and wanted != "umap":
-        raise UserError(f"report={wanted} is not known; give true, false, or umap for a second map")
+    """Raise UserError where `report` is none of true, false, umap and single, or umap-learn is missing."""
+    if not isinstance(wanted, bool) and wanted not in ("umap", "single"):
+        raise UserError(
+            f"report={wanted} is not known; give true, false, umap for a second map, or single for one file"
+        )
     if wanted == "umap" and not has_umap():
         raise UserError("report=umap needs umap-learn: pip install 'deconfuse[umap]', or take report=true")
 
@@ -59,6 +62,23 @@ class Content:
     unit: str
     embeddings: Callable[[], dict[str, Float[Tensor, "_ m"]]]
     votes: Votes
+
+    @cached_property
+    def suspects(self) -> Suspects:
+        """The training samples to look at, most suspicious first."""
+        left_out = np.zeros(len(self.found.suspicion), bool)
+        left_out[self.left_out] = True
+        other = self.found.votes.best[0].numpy() != self.found.noisy.labels
+        return suspects(self.found.suspicion.numpy(), other, left_out)
+
+    @cached_property
+    def left_out(self) -> list[int]:
+        """The rows of training samples that training left out."""
+        table = self.tables.get("clean_list.csv")
+        if table is None:
+            return []
+        rows = {name: i for i, name in enumerate(self.found.split.train.names)}
+        return sorted(rows[name] for name in table.loc[table["change"] == "left out", "path"])
 
     @cached_property
     def parts(self) -> dict[str, Part]:
@@ -99,18 +119,72 @@ def write(folder: Path, run: Path, content: Content, wanted: bool | str) -> None
         "chunk": CHUNK,
         "maps": maps(data, embeddings, wanted, metrics["seed"]),
     }
+    overview["previews"] = large(folder, run / "report", content) if images else None
     put(data, "run", overview)
     explained(data, content)
     samples(data, content, places)
+    if "duplicates.csv" in content.tables:
+        put(data, "duplicates", facts.duplicates(content.tables["duplicates.csv"]))
+    put(data, "typical", typical(content, embeddings))
     for i, method in enumerate(taken):
         explanations(data, i, method)
-    neighbours(data, found.influence, embeddings["train"], content.votes)
+    neighbours(data, found, embeddings["train"], content.votes)
+    test_side(data, found.split, embeddings)
+    if wanted == "single":
+        single.write(folder, folder.with_name("report.html"))
+
+
+def large(folder: Path, final: Path, content: Content) -> dict:
+    """Write the previews of what is reviewed first: suspects, then both sides of the confusions.
+
+    final: the folder that this one will be renamed to. Returns what the page needs to know of the originals.
+    """
+    found, suspect = content.found, content.suspects
+    gallery = "query" if found.split.shared_gallery else "gallery"
+    most = previews.MOST // 2
+    pairs = found.confusions
+    rows: dict[str, list[int]] = {"train": suspect.order[: max(most, suspect.stop)].tolist()}
+    rows["query"] = pairs.query[:most].tolist()
+    rows[gallery] = [*rows.get(gallery, []), *pairs.neighbour[:most].tolist()]
+    sizes = previews.make(folder / "previews", content.parts, rows, found.split.image.channels)
+    put(folder / "data", "previews", sizes)
+    where = {name: previews.originals(part, final) for name, part in content.parts.items()}
+    short = {name: found for name, found in where.items() if found and "prefix" in found}
+    for name, found in where.items():
+        if found and "paths" in found:
+            put(folder / "data", f"files-{name}", found["paths"])
+            short[name] = {"listed": True}
+    return short
+
+
+def typical(content: Content, embeddings: dict[str, Float[Tensor, "_ m"]]) -> dict[str, list[list[int]]]:
+    """The samples that stand for each class: training samples, and the gallery's samples for test classes."""
+    found, split = content.found, content.found.split
+    doubted = np.zeros(len(found.suspicion), bool)
+    doubted[content.suspects.order[: content.suspects.wrong]] = True
+    doubted[content.left_out] = True
+    train = examples.typical(embeddings["train"], found.noisy.labels, doubted, split.num_classes)
+    z = embeddings["query" if split.shared_gallery else "gallery"]
+    c = len(split.class_names)
+    test = examples.typical(z, split.gallery.labels, np.zeros(len(z), bool), c)
+    return {"train": train, "test": test}
+
+
+def test_side(data: Path, split: Split, embeddings: dict[str, Float[Tensor, "_ m"]]) -> None:
+    """Write each query's nearest gallery samples, CHUNK to a file."""
+    gallery = embeddings["query" if split.shared_gallery else "gallery"]
+    twins = None if split.twins is None else torch.from_numpy(split.twins)
+    near, distance = examples.neighbours_of_queries(embeddings["query"], gallery, split.shared_gallery, twins)
+    for start in range(0, len(near), CHUNK):
+        some = slice(start, start + CHUNK)
+        put(data, f"query-{start // CHUNK}", {"near": near[some], "distance": distance[some]})
 
 
 def explained(data: Path, content: Content) -> None:
     """Write the confusion pairs, and the mis-similar pairs where these were explained."""
     found = content.found
-    put(data, "confusion", facts.pairs(found.confusions, content.tables["confusions.csv"]["same_thing"]))
+    known, same = content.tables["confusions.csv"]["same_thing"], found.split.shared_gallery
+    put(data, "confusion", facts.pairs(found.confusions, known, same))
     if found.explained.table == "mis_similar.csv":
         put(data, "mis_similar", facts.pairs(found.explained.pairs))
 
@@ -121,18 +195,18 @@ def samples(data: Path, content: Content, places: dict[str, dict]) -> None:
     before = facts.labels_before(found, tables["clean_list.csv"]) if content.metrics["corrections"] else None
     for name, part in content.parts.items():
         if name == "train":
-            columns = facts.training(found, tables["samples.csv"], tables["relabels.csv"], before)
+            columns = facts.training(found, tables["samples.csv"], content.suspects, before, content.left_out)
         else:
             columns = {"names": list(part.names), "labels": part.labels.tolist()}
         put(data, name, {**columns, **places.get(name, {})})
 
 
 def fingerprint(folder: Path, tables: dict[str, pd.DataFrame]) -> str:
-    """A hash of the pairs and relabels that can be decided on.
+    """A hash of the pairs and samples that can be decided on.
 
     Decisions that a browser has kept under another fingerprint are not taken.
     """
-    reviewed = ("confusions.csv", "mis_similar.csv", "relabels.csv")
+    reviewed = ("confusions.csv", "mis_similar.csv", "samples.csv")
     return short_hash([file_hash(folder / name) for name in reviewed if name in tables])
 
 
@@ -140,6 +214,7 @@ def put(folder: Path, name: str, value: object) -> None:
     """Write one value as a script that hands it to the page; in ASCII, which every encoding reads alike."""
     with whole_file(folder / f"{name}.js") as partial:
         text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=float)
+        text = text.replace("<", "\\u003c")  # within strings alone; no name ends a script inside a page
         partial.write_text(f"deconfuse.put({json.dumps(name)},{text});\n", "ascii")
 
 
@@ -198,15 +273,16 @@ def explanations(data: Path, number: int, method: Method) -> None:
         put(data, f"explained-{number}-{start // CHUNK}", facts.tops(block))
 
 
-def neighbours(data: Path, influence: Float[Tensor, "e n"], z: Float[Tensor, "n m"], votes: Votes) -> None:
-    """Write each training sample's nearest others and the explanations it harms most, CHUNK to a file."""
+def neighbours(data: Path, found: Findings, z: Float[Tensor, "n m"], votes: Votes) -> None:
+    """Write each training sample's nearest others, the explanations it harms most, and its likely labels by
+    the detector's votes, CHUNK to a file. votes: whose neighbours are shown."""
     nothing: Iterable = (([], []) for _ in range(len(z)))
-    harmed = facts.harmed(influence) if len(influence) else nothing
-    near = facts.near(z, votes.index)
-    chunk: dict[str, list] = {key: [] for key in ("near", "distance", "harms", "scores")}
-    both = zip(near, harmed, strict=True)
-    for i, values in enumerate(track(both, "training samples", len(z)), 1):
-        for key, value in zip(chunk, (*values[0], *values[1]), strict=True):
+    harmed = facts.harmed(found.influence) if len(found.influence) else nothing
+    each = zip(facts.near(z, votes.index), harmed, examples.likely(found.votes), strict=True)
+    names = ("near", "distance", "harms", "scores", "likely", "votes")
+    chunk: dict[str, list] = {key: [] for key in names}
+    for i, values in enumerate(track(each, "training samples", len(z)), 1):
+        for key, value in zip(chunk, (one for pair in values for one in pair), strict=True):
             chunk[key].append(value)
         if i % CHUNK == 0 or i == len(z):
             put(data, f"sample-{(i - 1) // CHUNK}", chunk)

@@ -42,10 +42,11 @@ def tables(found: Findings, corrections: Corrections | None, loop: Loop | None) 
     given = (corrections.given if corrections else found.noisy).labels
     new, left_out, evidence = found.noisy.labels, np.zeros(len(given), bool), np.full(len(given), "", object)
     if corrections:
-        evidence[:] = corrections.evidence
+        evidence[:], left_out = corrections.evidence, corrections.left_out
     if loop:
         new, left_out = loop.labels.labels, loop.labels.left_out
-        for i in np.flatnonzero((new != found.noisy.labels) | left_out):
+        never = corrections.left_out if corrections else np.zeros(len(given), bool)
+        for i in np.flatnonzero(((new != found.noisy.labels) | left_out) & ~never):
             share = loop.labels.evidence[i]
             evidence[i] = f"loop {1 - share if left_out[i] else share:.2f}"  # P of what was done
     names = np.array(found.split.class_names, dtype=object)
@@ -77,7 +78,7 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give the name of a new folder")
-    settings = _settings(run / "config.yaml")
+    settings = settings_of(run / "config.yaml")
     root = settings.get("root")
     if root and folder.resolve().is_relative_to(Path(root).resolve()):
         raise UserError(
@@ -100,7 +101,7 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
             for i, place in zip(
                 kept, places([(given[i], files[i].name, part.names[i]) for i in kept]), strict=True
             ):
-                copies += _link(files[i].absolute(), partial / side / place)
+                copies += link(files[i].absolute(), partial / side / place)
                 rows.append((f"{side}/{place}", given[i], side))
         # dataset=table takes labels as they are written.
         write_csv(partial / "list.csv", pd.DataFrame(rows, columns=["path", "label", "split"]), guard=False)
@@ -136,7 +137,7 @@ def _safe(name: str) -> str:
     return text
 
 
-def _link(file: Path, place: Path) -> bool:
+def link(file: Path, place: Path) -> bool:
     """Link place to the file, or copy the file where links are not possible; True where it was copied."""
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -161,7 +162,7 @@ def _labels(file: Path, split: Split) -> list[str]:
     return [listed[name][1] for name in split.train.names]
 
 
-def _settings(config: Path) -> dict:
+def settings_of(config: Path) -> dict:
     """The settings of a run's data set; UserError where they cannot be read."""
     try:
         settings = dict(yaml.safe_load(config.read_text("utf-8"))["dataset"])

@@ -113,14 +113,27 @@ COLUMNS = {
         "model of the labels before, in [0, 4]",
         "distance_after": "of the same pair in the model of the corrected labels, in [0, 4]",
     },
+    "duplicates.csv": {
+        "group": "near-identical pictures; 0 is the largest group",
+        "kind": "two labels: on one side of the split with more than one label, so at least one is wrong; "
+        "both sides: in training and in test; copies: of one class on one side",
+        "part": "train, query or gallery",
+        "row": "the sample's row in that part; of train the row of samples.csv",
+        "path": "name of the image",
+        "class": "its label",
+        "distance": "squared distance of the normalised embeddings to the nearest other of its group, in "
+        "[0, 4]",
+        "bits": "in how many of 256 bits its perceptual hash differs from the most similar other of its "
+        "group; -1 where the samples are no pictures",
+    },
     "clean_list.csv": {
         "path": "name of the training image; the rows that change come first. A cell that begins with "
         "= + - @ or ' has one ' more, so that no spreadsheet computes it",
         "old_label": "the label given",
         "new_label": "the label after relabels= and loop=; empty where the sample was left out",
         "change": "relabelled, left out or kept",
-        "evidence": "of a change: reviewer (decisions), vote P (of a relabels.csv), loop P (as in "
-        "corrected.csv), or list",
+        "evidence": "of a change: reviewer (decisions), classes (merged or swapped), vote P (of a "
+        "relabels.csv), loop P (as in corrected.csv), or list",
     },
     "samples.csv": {
         "sample": "column of influence.npy: position in the training set",

@@ -12,7 +12,7 @@ from deconfuse.system.errors import UserError, shorten
 
 PACKAGE = __name__.partition(".")[0]
 # Settings that change no finding, and the seed. Runs that differ in nothing else are repetitions.
-NO_SETTING = ("seed", "output_dir", "data_dir", "num_workers", "logger", "again", "report")
+NO_SETTING = ("seed", "output_dir", "data_dir", "num_workers", "logger", "again", "report", "duplicates")
 # Groups whose seed is the run's, unless the command gives another one.
 SEEDED = {"noise", "influence", "detector", "counterfactual", "retrain"}
 NO_FINDING = {"recipe": ("validate_every", "eval_batch_size"), "influence": ("when", "every")}

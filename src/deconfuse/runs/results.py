@@ -9,6 +9,7 @@ import torch
 
 from deconfuse import __version__
 from deconfuse.attribution.scores import unscored
+from deconfuse.labels import copies
 from deconfuse.labels.relabel import recommended_right, recommended_right_all
 from deconfuse.labels.taxonomy import KINDS, merge_quality, merges
 from deconfuse.retrieval.statistics import calibration_error, detection
@@ -125,6 +126,7 @@ def report(found: Findings, tables: dict[str, pd.DataFrame], retrieval: dict[str
         "merge": merge_report(found),
         "relabels": len(tables["relabels.csv"]),
         "wrong": wrong_report(found),
+        "duplicates": copies.report(found.duplicates, found.split, found.noisy.labels, found.confusions),
     }
 
 

@@ -8,6 +8,12 @@ from rich.text import Text
 from deconfuse.runs.section import form_of
 from deconfuse.system.words import agree, many
 
+DUPLICATES = {
+    "two labels": "with two labels",
+    "both sides": "on both sides of the split",
+    "copies": "within a class",
+}
+
 
 def show(metrics: dict, folder: str, console: Console) -> None:
     """Print the summary of one run. metrics: the content of metrics.json."""
@@ -64,6 +70,7 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
         lines += _noise(noise, metrics["choices"]["detector"])
     lines += _loop(metrics["loop"])
     lines += _wrong(metrics["wrong"])
+    lines += _duplicates(metrics["duplicates"])
     seconds = metrics["seconds"]
     lines.append(("Time", ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())))
     return lines
@@ -72,10 +79,10 @@ def rows(metrics: dict) -> list[tuple[str, str]]:
 def _corrected(corrections: dict | None) -> list[tuple[str, str]]:
     if not corrections:
         return []
-    given, right = (
-        f"{many(corrections['changed'], 'label')}, as {corrections['file']} says",
-        corrections["right"],
-    )
+    right = corrections["right"]
+    given = f"{many(corrections['changed'], 'label')}, as {corrections['file']} says"
+    left_out = corrections["left_out"]
+    given += f"; {many(left_out, 'sample')} left out" if left_out else ""
     known = "" if right is None else f" ({right} rightly, {corrections['wrong']} wrongly)"
     before, after = corrections["before"], corrections["after"]
     fates = ", ".join(f"{corrections[fate]} {fate}" for fate in ("vanished", "appeared", "moved"))
@@ -84,12 +91,39 @@ def _corrected(corrections: dict | None) -> list[tuple[str, str]]:
         + f"  {many(one['confusions'], 'confusion')}"
         for one in (before, after)
     ]
-    lines = [("Corrected", given + known), ("Before", moments[0]), ("After", f"{moments[1]}: {fates}")]
+    lines = [
+        ("Corrected", given + known),
+        *_test_side(corrections["test"]),
+        ("Before", moments[0]),
+        ("After", f"{moments[1]}: {fates}"),
+    ]
     for fate in ("vanished", "appeared"):
         for i, pair in enumerate(corrections[f"{fate}_most"]):
             text = f"{pair['confusions']:3d} x {' / '.join(pair['classes'])}"
             lines.append(("" if i else f"{fate.capitalize()} most", text))
     return lines
+
+
+def _test_side(test: dict | None) -> list[tuple[str, str]]:
+    """What the file decides on the test side, and whether the measures below are on it."""
+    if not test:
+        return []
+    what = f"{test['changed']} labels corrected, {test['left_out']} samples left out"
+    if test["applied"]:
+        return [("Test side", f"{what}; before and after are measured on it")]
+    return [("Test side", f"not applied: {what} in the file; relabels.test=true measures on that")]
+
+
+def _duplicates(found: dict | None) -> list[tuple[str, str]]:
+    """How many groups of near-identical pictures there are, and what they do to R@1."""
+    if not found or not found["groups"]:
+        return []
+    of = [f"{found[kind]} {words}" for kind, words in DUPLICATES.items() if found[kind]]
+    text = f"{found['groups']} groups: {', '.join(of)}"
+    if found["copied"] and found["R@1"] is not None:
+        queries = "query has" if found["copied"] == 1 else "queries have"
+        text += f"; {found['copied']} {queries} a copy; R@1 without them {found['R@1']:.3f}"
+    return [("Duplicates", text)]
 
 
 def _explained(metrics: dict) -> str:

@@ -13,6 +13,8 @@ from deconfuse.attribution.scores import Acting, acting
 from deconfuse.attribution.trajectory import Trajectory
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
+from deconfuse.labels import copies
+from deconfuse.labels.duplicates import Duplicates
 from deconfuse.labels.relabel import Votes
 from deconfuse.labels.taxonomy import taxonomy
 from deconfuse.labels.wrong import Doubt
@@ -30,6 +32,7 @@ class Findings:
     lds (e,): how well the scores predict retraining without random subsets, in [-1, 1]; None: not measured.
     retrained: d before and after retraining by the scores; None: not measured.
     trajectory: the scores at earlier epochs; None: only the last epoch was explained.
+    duplicates: groups of near-identical pictures; None: not looked for.
     """
 
     split: Split
@@ -43,6 +46,7 @@ class Findings:
     lds: Float[np.ndarray, " e"] | None = None
     retrained: Changes | None = None
     trajectory: Trajectory | None = None
+    duplicates: Duplicates | None = None
 
     @cached_property
     def acting(self) -> Acting:
@@ -177,6 +181,8 @@ def tables_of(found: Findings) -> dict[str, pd.DataFrame]:
         "relabels.csv": relabel_table(samples),
         "classes.csv": class_table(found),
     }
+    if found.duplicates is not None:
+        tables["duplicates.csv"] = copies.table(found.duplicates, found.split, found.noisy.labels)
     if found.explained.table == "mis_similar.csv":
         tables["mis_similar.csv"] = mis_similar_table(found)
     if found.lds is not None:

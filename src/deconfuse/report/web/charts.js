@@ -195,6 +195,22 @@
     return el("div", {}, el("p", { class: "axis" }, "Flipped labels found"), svg, legend);
   };
 
+  // The suspicion of the suspects, falling, with where to stop and the place that is looked at.
+  deconfuse.falling = (train, now) => {
+    const [w, h, most] = [240, 44, 200];
+    const n = train.suspects.length;
+    if (n < 2) return null;
+    const values = Array.from({ length: Math.min(most, n) }, (_, i) => Math.round((i * (n - 1)) / (Math.min(most, n) - 1)));
+    const of = (at) => train.suspicion[train.suspects[at]];
+    const [top, low] = [of(0), of(n - 1)];
+    const x = (at) => 2 + ((w - 4) * at) / (n - 1);
+    const y = (at) => 4 + (h - 8) * (1 - (of(at) - low) / Math.max(1e-9, top - low));
+    const svg = el("svg", { viewBox: `0 0 ${w} ${h}`, class: "falling", role: "img", "aria-label": `Suspicion of ${number(n)} suspects, falling; the curve bends at ${number(train.stop)}` });
+    svg.append(el("line", { x1: x(Math.min(train.stop, n - 1)), x2: x(Math.min(train.stop, n - 1)), y1: 0, y2: h, class: "stop" }), el("polyline", { points: values.map((at) => `${x(at)},${y(at)}`).join(" "), class: "line line-0" }));
+    if (now >= 0 && now < n) svg.append(el("circle", { cx: x(now), cy: y(now), r: 4, class: "now" }));
+    return svg;
+  };
+
   function at(curve, share) {
     const i = curve.checked.findIndex((value) => value >= share);
     return curve.found[i < 0 ? curve.found.length - 1 : i];

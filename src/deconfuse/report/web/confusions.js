@@ -1,7 +1,7 @@
 "use strict";
 
 (() => {
-  const { el, get, load, number, short, className, address, go, decisions } = deconfuse;
+  const { el, get, number, short, className, address, go, decisions } = deconfuse;
 
   function search(kind, settings) {
     const pairs = get(kind);
@@ -11,10 +11,12 @@
     const state = settings.get("state") || "";
     const found = [];
     for (let i = 0; i < pairs.query.length; i++) {
+      if (pairs.mirror[i] >= 0 && pairs.mirror[i] < i) continue; // one card with the pair the other way round
       const [a, b] = [query.labels[pairs.query[i]], gallery.labels[pairs.neighbour[i]]];
       if (one !== null && a !== one && b !== one) continue;
       if (other !== null && !((a === one && b === other) || (a === other && b === one))) continue;
       if (state && !fits(state, decisions.of(kind, i))) continue;
+      if (settings.get("known") && String(pairs.known && pairs.known[i] ? 1 : 0) !== settings.get("known")) continue;
       if (word && ![query.names[pairs.query[i]], gallery.names[pairs.neighbour[i]], className(a), className(b)].some((text) => text.toLowerCase().includes(word))) continue;
       found.push(i);
     }
@@ -46,8 +48,18 @@
     const [a, b, gallery] = [pairs.query[i], pairs.neighbour[i], deconfuse.galleryPart()];
     return deconfuse.rowContent(
       [deconfuse.thumb("query", a), deconfuse.thumb(gallery, b)],
-      [el("span", { class: "row-title", dir: "auto" }, className(get("query").labels[a])), el("span", { class: "row-title second", dir: "auto" }, className(get(gallery).labels[b])), el("span", { class: "row-note" }, `d ${short(pairs.distance[i])}`)],
+      [el("span", { class: "row-title", dir: "auto" }, className(get("query").labels[a])), el("span", { class: "row-title second", dir: "auto" }, className(get(gallery).labels[b])), el("span", { class: "row-note" }, `distance ${short(pairs.distance[i])}${kind === "confusion" && pairs.mirror[i] >= 0 ? ", each other's nearest" : ""}`)],
       deconfuse.badge(kind, i));
+  };
+
+  // What the labels of both samples of a pair should be; open where the reviewer said that a label is at fault.
+  deconfuse.pairLabels = (kind, i) => {
+    const found = decisions.of(kind, i);
+    const [a, b, gallery] = [get(kind).query[i], get(kind).neighbour[i], deconfuse.galleryPart()];
+    const one = (part, k, what) => el("section", { class: "fix" }, el("h3", {}, what, " ", el("bdi", {}, className(get(part).labels[k]))), deconfuse.decide(deconfuse.kindOf(part), k, null).box);
+    return el("details", { class: "fixes", open: found !== null && found.decision === "agree" },
+      el("summary", {}, "What should their labels be? (test labels: applied with relabels.test=true)"),
+      el("div", { class: "two-fixes" }, one("query", a, "The query is labelled"), one(gallery, b, "The other is labelled")));
   };
 
   deconfuse.pairDetail = (kind, i) => {
@@ -65,14 +77,15 @@
 
   deconfuse.pages.confusions = {
     title: "Confusions",
+    letter: "c",
     async show(main, route) {
       const run = get("run");
-      const gallery = deconfuse.galleryPart();
-      await Promise.all(["query", gallery, "confusion", "train", ...(run.mis_similar ? ["mis_similar"] : [])].map(load));
+      await deconfuse.sampleData();
       let settings = route.settings;
       let kind = kindOf(settings);
       let item = null;
       let found = [];
+      let panel = null;
       const count = el("p", { class: "count", role: "status" });
       const filters = el("div", { class: "filters" });
       const detail = el("div", { class: "detail-in" });
@@ -105,7 +118,7 @@
             deconfuse.search("Search", settings.get("q"), (value) => set("q", value)),
             deconfuse.completion("Class", classes, one, (id) => set("class", id)),
             deconfuse.select("Sort", [["", kind === "confusion" ? "Closest" : "Farthest"], ["far", kind === "confusion" ? "Farthest" : "Closest"], ["often", "Most confused classes"], ["class", "By class name"]], settings.get("sort") || "", (value) => set("sort", value)),
-            deconfuse.select("Decision", [["", "Any"], ["open", "Not reviewed"], ["agree", "Agreed"], ["disagree", "Disagreed"], ["unsure", "Unsure"]], settings.get("state") || "", (value) => set("state", value)),
+            deconfuse.select("Decision", [["", "Any"], ["open", "Not reviewed"], ...deconfuse.choices[kind].map(([decision, text]) => [decision, text])], settings.get("state") || "", (value) => set("state", value)),
             other !== null && one !== null
               ? el("p", { class: "chip" }, el("span", { dir: "auto" }, `only with ${className(other)}`), el("button", { type: "button", class: "quiet", onclick: () => set("with", null) }, "Remove"))
               : null,
@@ -113,26 +126,40 @@
         );
       }
 
-      function drawList() {
+      function drawList(keep) {
         found = search(kind, settings);
-        count.textContent = `${number(found.length)} of ${number(get(kind).query.length)} pairs`;
-        list.show(found);
+        const all = deconfuse.queue(kind, settings).length;
+        count.textContent = `${number(found.length)} of ${number(all)} pairs`;
+        list.show(found, keep);
       }
+
+      // After a decision: the next one in the list as it was.
+      function after() {
+        const at = found.indexOf(shownNow());
+        const next = found[at + 1] ?? found[at - 1] ?? null;
+        if (next === null) drawDetail();
+        else go("confusions", next, settings, true);
+      }
+
+      const shownNow = () => (item !== null ? item : found[0]);
 
       function drawDetail() {
         bench.dataset.open = item === null ? "no" : "yes";
-        const shown = item !== null ? item : found[0];
+        const shown = shownNow();
         if (shown === undefined) {
+          panel = null;
           detail.replaceChildren(el("p", { class: "none" }, get(kind).query.length ? "No pair fits these filters." : "There are no confusions: every query is nearest to its own class."));
           return;
         }
         const at = list.at(shown);
         const step = (by) => at >= 0 && list.item(at + by) !== undefined && go("confusions", list.item(at + by), settings, true);
         const link = address("confusions", shown, new URLSearchParams(kind === "confusion" ? {} : { kind }));
+        panel = deconfuse.decide(kind, shown, after);
         deconfuse.refill(detail,
           deconfuse.listBar(list, at, address("confusions", null, settings), link, step),
           deconfuse.pairHead(kind, shown),
-          deconfuse.decide(kind, shown),
+          panel.box,
+          deconfuse.pairLabels(kind, shown),
           ...deconfuse.pairDetail(kind, shown));
         list.choose(shown, false);
       }
@@ -141,7 +168,8 @@
         const before = [settings.toString(), kind];
         settings = next.settings;
         kind = kindOf(settings);
-        item = next.item !== null && next.item < get(kind).query.length ? next.item : null;
+        item = deconfuse.itemOf(next, get(kind).query.length, "pair");
+        if (item !== null) item = Math.min(...decisions.twins(kind, item));
         if (before[0] !== settings.toString() || before[1] !== kind || !filters.childElementCount) {
           const focused = document.activeElement && filters.contains(document.activeElement) && document.activeElement.type === "search";
           if (!focused) drawFilters();
@@ -154,15 +182,16 @@
       return {
         update,
         changed: () => {
-          list.redraw();
+          drawList(true);
           drawDetail();
         },
+        undone: ({ kind: of, i }) => of === kind && go("confusions", Math.min(...decisions.twins(kind, i)), settings, true),
         key: (key) => {
-          const choice = deconfuse.choices[kind].find(([, , letter]) => letter === key);
-          const shown = item !== null ? item : found[0];
-          if (choice && shown !== undefined) decisions.decide(kind, shown, choice[0]);
-          else if (key === "j" || key === "k") list.move(key === "j" ? 1 : -1);
-          else return false;
+          const shown = shownNow();
+          if (key === "j" || key === "k") list.move(key === "j" ? 1 : -1);
+          else if (shown === undefined) return false;
+          else if (key === " ") deconfuse.view("query", get(kind).query[shown]);
+          else return deconfuse.press(kind, shown, key, { after, ask: null, write: panel.write });
           return true;
         },
       };

@@ -12,6 +12,11 @@ const deconfuse = (() => {
     values.set(name, value);
   }
 
+  // The files that a report in one file has inside, by their paths; of a folder there are none.
+  let contained = {};
+  const inside = (files) => (contained = files);
+  const file = (path) => contained[path] || path;
+
   function get(name) {
     return values.get(name);
   }
@@ -55,6 +60,7 @@ const deconfuse = (() => {
 
   function forget() {
     const chunks = [...asked.keys()].filter(isChunk);
+    if (Object.keys(contained).length) return; // nothing can be read again
     for (const name of chunks.slice(0, Math.max(0, chunks.length - CHUNKS))) {
       asked.delete(name);
       values.delete(name);
@@ -85,6 +91,7 @@ const deconfuse = (() => {
   }
 
   const whole = new Intl.NumberFormat("en");
+  const number_ = (value) => whole.format(value);
   const number = (value) => (value === null || value === undefined ? "–" : whole.format(value));
   const fixed = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
   const percent = (value, digits = 0) =>
@@ -109,15 +116,25 @@ const deconfuse = (() => {
     return text.split(/(?<=[/_.\-])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
   }
 
-  // An address such as "#/confusions/12?class=3": the page, the item and the settings that are shown.
+  // An address such as "#/confusions/12?class=3": the page, the item and the settings that are shown. strange: an
+  // item that is no number, as text.
   function route() {
     const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
     const [page, item] = path.split("/");
+    const number = /^\d+$/.test(item || "");
     return {
       page: page || "overview",
-      item: item === undefined || item === "" || !/^\d+$/.test(item) ? null : Number(item),
+      item: number ? Number(item) : null,
+      strange: item && !number ? decodeURIComponent(item) : null,
       settings: new URLSearchParams(query || ""),
     };
+  }
+
+  // The item of an address, or null; says where a run has no such item. size: how many there are.
+  function itemOf({ item, strange }, size, what) {
+    if (strange === null && (item === null || item < size)) return item;
+    notice(`This run has no ${what} ${strange ?? item}; it has ${number_(size)}, counted from 0. The first is shown.`, "error");
+    return null;
   }
 
   function address(page, item, settings) {
@@ -140,10 +157,18 @@ const deconfuse = (() => {
   function refill(box, ...nodes) {
     const held = box.contains(document.activeElement) && box !== document.activeElement;
     const name = held ? document.activeElement.dataset.name : null;
-    box.replaceChildren(...nodes);
+    box.replaceChildren(...nodes.filter((node) => node));
     if (!held) return;
     const next = [...box.querySelectorAll("[data-name]")].find((node) => node.dataset.name === name && !node.disabled);
     (next || box.closest("[tabindex]") || document.getElementById("main")).focus({ preventScroll: true });
+  }
+
+  // What an action did, in a line that stays visible until the next one; also read aloud.
+  function did(text) {
+    const line = document.getElementById("said");
+    line.replaceChildren(el("span", {}, text));
+    line.hidden = false;
+    say(text);
   }
 
   function say(text) {
@@ -159,5 +184,5 @@ const deconfuse = (() => {
     box.replaceChildren(note);
   }
 
-  return { pages, put, get, load, row, el, number, fixed, percent, score, short, many, className, named, route, address, go, refill, say, notice };
+  return { pages, put, get, load, inside, file, row, el, number, fixed, percent, score, short, many, className, named, route, itemOf, address, go, refill, say, did, notice };
 })();

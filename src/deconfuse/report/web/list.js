@@ -92,9 +92,10 @@ deconfuse.list = ({ label, make, pick }) => {
 
   return {
     box, choose, move, redraw,
-    show(next) {
+    // Other items; keep: the place in the list stays, as where only some of them went away.
+    show(next, keep = false) {
       items = next;
-      box.scrollTop = 0;
+      if (!keep) box.scrollTop = 0;
       redraw();
     },
     size: () => items.length,

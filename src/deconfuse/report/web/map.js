@@ -3,40 +3,39 @@
 // The map of the embeddings: a canvas to move and zoom, with points coloured by class and confusions as lines.
 (() => {
   const { el, get, load, number, fixed, percent, className, address, decisions } = deconfuse;
+  const { SHAPES, shape, density, picture, inside } = deconfuse.painting;
   const COLOURS = 7; // in the style sheet's --map
-  const SHAPES = ["circle", "square", "triangle", "diamond"];
-
-  function shape(context, kind, x, y, r) {
-    context.beginPath();
-    if (kind === 0) context.arc(x, y, r, 0, 2 * Math.PI);
-    else if (kind === 1) context.rect(x - 0.9 * r, y - 0.9 * r, 1.8 * r, 1.8 * r);
-    else {
-      const corners = kind === 2 ? [[0, -1.2], [1.1, 0.8], [-1.1, 0.8]] : [[0, -1.3], [1.2, 0], [0, 1.3], [-1.2, 0]];
-      corners.forEach(([dx, dy], i) => (i ? context.lineTo(x + r * dx, y + r * dy) : context.moveTo(x + r * dx, y + r * dy)));
-      context.closePath();
-    }
-    context.fill();
-  }
+  const CROWD = 20000; // points from which density is drawn while they overlap
+  const PICTURES = 250; // points in sight up to which pictures are drawn in their place
+  const BY = { "": "Class", suspicion: "Suspicion", decision: "Decision" };
+  const DECIDED = { accept: "--good", other: "--helpful", reject: "--muted", exclude: "--harmful", unsure: "--edge-known" };
+  const WORDS = { accept: "accepted", other: "other label", reject: "label is right", exclude: "excluded", unsure: "unsure" };
 
   deconfuse.pages.map = {
     title: "Map",
+    letter: "m",
     async show(main, route) {
       const run = get("run");
       const gallery = deconfuse.galleryPart();
       await Promise.all(["query", gallery, "train", "confusion"].map(load));
+      const suspects = new Map(get("train").suspects.map((k, at) => [k, at]));
       let settings = route.settings;
       let points = [];
       let lines = [];
+      let lasso = null; // corners while one is drawn
+      let lassoing = false;
       let chosen = -1; // a point, by keyboard or touch
       let view = { x: 0, y: 0, scale: 1 };
       const canvas = el("canvas", { tabindex: "0", role: "application", "aria-label": "Map of the embeddings. Arrow keys move it, plus and minus zoom, N and P step through the points, Enter opens one." });
       const tip = el("div", { class: "tip", hidden: true });
       const stage = el("div", { class: "stage" }, canvas, tip);
       const bar = el("div", { class: "filters map-bar" });
+      const legend = el("ul", { class: "legend map-legend", "aria-label": "Legend" });
       const note = el("p", { class: "hint" });
-      main.append(el("h1", { class: "unseen" }, "Map"), el("div", { class: "map-page" }, bar, stage, note));
+      main.append(el("h1", { class: "unseen" }, "Map"), el("div", { class: "map-page" }, bar, stage, legend, note));
 
       const side = () => (settings.get("side") === "train" ? "train" : "test");
+      const by = () => (settings.get("by") in BY && !(settings.get("by") === "suspicion" && side() !== "train") ? settings.get("by") : "");
       const way = () => (run.maps.some((one) => one.way === settings.get("way")) ? settings.get("way") : "pca");
 
       function set(key, value) {
@@ -57,6 +56,12 @@
             ways.length > 1 ? deconfuse.select("Projection", ways.map((one) => [one, one.toUpperCase()]), way(), (value) => set("way", value)) : null,
             deconfuse.completion("Highlight a class", classes, settings.has("class") ? Number(settings.get("class")) : null, (id) => set("class", id), "None"),
             side() === "test" ? deconfuse.select("Lines", [["", "All confusions"], ["open", "Not reviewed"], ["none", "None"]], settings.get("lines") || "", (value) => set("lines", value)) : null,
+            deconfuse.select("Colour by", Object.entries(BY).filter(([key]) => key !== "suspicion" || side() === "train"), by(), (value) => set("by", value)),
+            el("button", { type: "button", class: "lasso", "data-name": "lasso", "aria-pressed": String(lassoing), title: "Drag around points; what is inside opens in the grid", onclick: (event) => {
+              lassoing = !lassoing;
+              event.currentTarget.setAttribute("aria-pressed", String(lassoing));
+              canvas.style.cursor = lassoing ? "crosshair" : "grab";
+            } }, "Lasso"),
             el("div", { class: "zoom", role: "group", "aria-label": "Zoom" }, zoom(1.5, "+", "Zoom in"), zoom(1 / 1.5, "−", "Zoom out"), el("button", { type: "button", onclick: reset }, "Whole map")),
           ].filter((node) => node));
       }
@@ -72,7 +77,7 @@
         const pairs = get("confusion");
         lines = side() === "train" ? [] : pairs.query.map((a, k) => [a, behind + pairs.neighbour[k], k]);
         const share = run.maps.find((one) => one.side === side() && one.way === way()).share;
-        note.textContent = `${number(points.length)} ${side() === "train" ? "training samples" : "test samples"}${share ? `; the two components hold ${percent(share[0], 1)} and ${percent(share[1], 1)} of the variance, so points that lie together here may be far apart` : ""}. Colour and shape stand for the class and repeat after ${COLOURS * SHAPES.length} classes. Drag to move, wheel or + and − to zoom.`;
+        note.textContent = `${number(points.length)} ${side() === "train" ? "training samples" : "test samples"}${share ? `; the two components hold ${percent(share[0], 1)} and ${percent(share[1], 1)} of the variance, so points that lie together here may be far apart` : ""}. Drag to move, wheel or + and − to zoom; near enough, points become pictures.`;
         reset();
       }
 
@@ -122,24 +127,29 @@
           context.lineTo(...place(points[b]));
         }
         context.stroke();
+        const seen = inSight(w, h);
+        drawLegend(style, colours);
+        if (points.length > CROWD && seen.length > CROWD / 4 && only === null) return (density(context, points, place, w, h, style.getPropertyValue("--accent")), drawLasso(context, style));
         const wide = 1000 * view.scale; // of a tenth of the map
         const r = Math.max(2, Math.min(7, wide / 45)) * (points.length > 20000 ? 0.7 : 1);
         const small = new Map();
-        for (let n = 0; n < points.length; n++) {
-          const [x, y] = place(points[n]);
-          if (x < -9 || y < -9 || x > w + 9 || y > h + 9) continue;
-          const colour = colours[points[n].label % COLOURS];
+        for (const [n, x, y] of seen) {
+          const colour = colourOf(points[n], style, colours);
           if (!small.has(colour)) small.set(colour, []);
           small.get(colour).push([n, x, y]);
         }
+        const pictures = run.images && seen.length <= PICTURES && wide > 300;
         for (const [colour, some] of small) {
           context.fillStyle = colour;
           for (const [n, x, y] of some) {
             context.globalAlpha = only === null ? 0.85 : points[n].label === only ? 1 : 0.12;
-            shape(context, Math.floor(points[n].label / COLOURS) % SHAPES.length, x, y, only !== null && points[n].label === only ? r * 1.4 : r);
+            if (pictures && picture(context, points[n], x, y, colour, draw)) continue;
+            shape(context, by() ? 0 : Math.floor(points[n].label / COLOURS) % SHAPES.length, x, y, only !== null && points[n].label === only ? r * 1.4 : r);
           }
         }
+        marks(context, seen, style, r);
         context.globalAlpha = 1;
+        drawLasso(context, style);
         if (chosen >= 0) {
           const [x, y] = place(points[chosen]);
           context.strokeStyle = style.getPropertyValue("--text");
@@ -148,6 +158,101 @@
           context.arc(x, y, r + 5, 0, 2 * Math.PI);
           context.stroke();
         }
+      }
+
+      function inSight(w, h) {
+        const seen = [];
+        for (let n = 0; n < points.length; n++) {
+          const [x, y] = place(points[n]);
+          if (x > -9 && y > -9 && x < w + 9 && y < h + 9) seen.push([n, x, y]);
+        }
+        return seen;
+      }
+
+      const cold = (share) => `hsl(${Math.round(215 - 195 * share)} 75% ${Math.round(46 - 4 * share)}%)`;
+      const decided = (p) => decisions.of(deconfuse.kindOf(p.part), p.i);
+
+      function colourOf(p, style, colours) {
+        if (by() === "decision") {
+          const found = decided(p);
+          return style.getPropertyValue(found ? DECIDED[found.decision] : "--line-strong");
+        }
+        if (by() === "suspicion") {
+          const at = suspects.get(p.i);
+          return at === undefined ? style.getPropertyValue("--line-strong") : cold(Math.round(10 * (1 - at / Math.max(1, suspects.size))) / 10);
+        }
+        return colours[p.label % COLOURS];
+      }
+
+      // Suspects that look wrong have a ring, also where the colour says something else.
+      function marks(context, seen, style, r) {
+        if (side() !== "train" || by() === "suspicion") return;
+        const { wrong } = get("train");
+        context.globalAlpha = 1;
+        context.strokeStyle = style.getPropertyValue("--harmful");
+        context.lineWidth = 1.5;
+        for (const [n, x, y] of seen) {
+          const at = suspects.get(points[n].i);
+          if (at === undefined || at >= wrong) continue;
+          context.beginPath();
+          context.arc(x, y, r + 3, 0, 2 * Math.PI);
+          context.stroke();
+        }
+      }
+
+      let told = "";
+      function drawLegend(style, colours) {
+        const now = `${points.length} ${by()} ${side()} ${document.documentElement.dataset.theme} ${settings.get("class")}`;
+        if (now === told) return;
+        told = now;
+        const entry = (colour, text, ring) => {
+          const mark = el("span", { class: `dot ${ring ? "ring" : ""}`, "aria-hidden": "true" });
+          mark.style.setProperty("--dot", colour);
+          return el("li", { dir: "auto" }, mark, text);
+        };
+        const entries = by() === "decision"
+          ? [...Object.entries(DECIDED).map(([decision, colour]) => entry(style.getPropertyValue(colour), WORDS[decision])), entry(style.getPropertyValue("--line-strong"), "not decided")]
+          : by() === "suspicion"
+            ? [entry(cold(1), "most suspicious"), entry(cold(0.5), "between"), entry(cold(0), "least suspicious of the suspects"), entry(style.getPropertyValue("--line-strong"), "no suspect")]
+            : mostOften().map((id) => entry(colours[id % COLOURS], `${className(id)} (${SHAPES[Math.floor(id / COLOURS) % SHAPES.length]})`));
+        if (side() === "train" && by() !== "suspicion") entries.push(entry(style.getPropertyValue("--harmful"), "ring: looks wrong", true));
+        legend.replaceChildren(...entries);
+      }
+
+      // The classes that the legend names: the highlighted one, or the largest.
+      function mostOften() {
+        if (settings.has("class")) return [Number(settings.get("class"))];
+        const counts = new Map();
+        for (const p of points) counts.set(p.label, (counts.get(p.label) || 0) + 1);
+        return [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, 12).map(([id]) => id);
+      }
+
+      function drawLasso(context, style) {
+        if (!lasso || lasso.length < 2) return;
+        context.strokeStyle = style.getPropertyValue("--accent");
+        context.lineWidth = 2;
+        context.setLineDash([5, 4]);
+        context.beginPath();
+        lasso.forEach(([x, y], at) => (at ? context.lineTo(x, y) : context.moveTo(x, y)));
+        context.closePath();
+        context.stroke();
+        context.setLineDash([]);
+      }
+
+      // Open what is inside the lasso in the grid; of a test side with a gallery the part with more points.
+      function caught() {
+        const some = points.filter((p) => inside(lasso, ...place(p)));
+        lasso = null;
+        const parts = [...new Set(some.map((p) => p.part))];
+        const count = (part) => some.filter((p) => p.part === part).length;
+        const part = parts.sort((a, b) => count(b) - count(a))[0];
+        if (!part) {
+          draw();
+          return deconfuse.did("No point is inside the lasso");
+        }
+        const rows = some.filter((p) => p.part === part).map((p) => p.i).slice(0, 4000);
+        deconfuse.go("grid", null, new URLSearchParams({ ...(part === "train" ? {} : { side: part }), in: rows.join(".") }));
+        deconfuse.did(`${number(rows.length)} samples selected on the map`);
       }
 
       function nearest(x, y) {
@@ -170,7 +275,7 @@
         if (n < 0) return;
         const p = points[n];
         const k = lines.findIndex(([a]) => a === n);
-        const near = k >= 0 ? `taken for ${className(points[lines[k][1]].label)}, d ${fixed(get("confusion").distance[k])}` : null;
+        const near = k >= 0 ? `taken for ${className(points[lines[k][1]].label)}, distance ${fixed(get("confusion").distance[k])}` : null;
         tip.replaceChildren(deconfuse.thumb(p.part, p.i), el("strong", { dir: "auto" }, className(p.label)), el("span", { class: "file", dir: "auto" }, get(p.part).names[p.i]), near ? el("span", { dir: "auto" }, near) : "");
         const [x, y] = place(p);
         const [w, h] = [tip.offsetWidth, tip.offsetHeight];
@@ -184,7 +289,7 @@
         if (p.part === "train") return (location.hash = address("samples", p.i));
         const k = lines.findIndex(([a]) => a === n);
         const other = k >= 0 ? k : lines.findIndex(([, b]) => b === n);
-        location.hash = other >= 0 ? address("confusions", other) : address("confusions", null, new URLSearchParams({ class: p.label }));
+        location.hash = other >= 0 ? address("confusions", other) : deconfuse.sampleAddress(p.part, p.i);
       }
 
       function zoomAt(x, y, by) {
@@ -205,11 +310,16 @@
       canvas.addEventListener("pointerdown", (event) => {
         canvas.setPointerCapture(event.pointerId);
         fingers.set(event.pointerId, spot(event));
+        if (lassoing || event.shiftKey) lasso = [spot(event)];
         moved = 0;
       });
       canvas.addEventListener("pointermove", (event) => {
         const now = spot(event);
         if (!fingers.has(event.pointerId)) return show(nearest(...now));
+        if (lasso) {
+          lasso.push(now);
+          return draw();
+        }
         const before = fingers.get(event.pointerId);
         const others = [...fingers].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
         fingers.set(event.pointerId, now);
@@ -226,6 +336,7 @@
       });
       const release = (event) => {
         const click = fingers.delete(event.pointerId) && moved <= 3 && event.type === "pointerup";
+        if (lasso) return lasso.length > 3 ? caught() : (lasso = null);
         if (!click) return;
         const n = nearest(...spot(event));
         if (event.pointerType === "touch" && n !== chosen) show(n); // the first touch shows, the second opens
@@ -284,7 +395,7 @@
         seen = size;
       }).observe(canvas);
       await update(route, true);
-      return { update, changed: draw, themed: draw };
+      return { update, changed: draw, themed: () => ((told = ""), draw()) };
     },
   };
 })();

@@ -19,27 +19,48 @@
     return [agreed, run.retrieval["R@1"] + agreed / Math.max(1, run.queries - run.lone_queries)];
   }
 
+  const FIRST = 8; // suspects shown as pictures
+
+  // "Which labels are wrong?": how many look wrong, the first of them as pictures, and where to begin.
+  function suspects() {
+    const run = get("run");
+    const train = get("train");
+    const queues = deconfuse.queues();
+    const label = queues.find(([kind]) => kind === "label");
+    const done = label ? label[3].reduce((sum, k) => sum + (decisions.of("label", k) !== null), 0) : 0;
+    const changing = decisions.changing();
+    const noise = run.noise;
+    const open = train.suspects.filter((k) => !decisions.of("label", k)).slice(0, FIRST);
+    return el("section", { class: "card first", id: "suspects" },
+      el("h2", { class: "headline" }, train.wrong ? `${many(train.wrong, "training label looks", "training labels look")} wrong` : "No training label looks wrong"),
+      el("p", { class: "hint" }, train.wrong
+        ? [`Of ${number(run.parts.train)}; by the votes of their neighbours, most suspicious first. `, noise ? `${number(noise.flipped)} were flipped by noise=. ` : "", done ? `${number(done)} decided, ${many(changing, "label")} would change.` : "Below: the label now → the label recommended."]
+        : "No sample is recommended another label."),
+      open.length ? el("div", { class: "strip wide suspects" }, open.map((k) => deconfuse.figure("train", k, [
+        el("span", { dir: "auto" }, deconfuse.named(className(train.labels[k]))),
+        el("span", { class: "to", dir: "auto" }, "→ ", deconfuse.named(className(train.recommended[k]))),
+      ], address("review", k, new URLSearchParams({ queue: "label" }))))) : null,
+      el("p", { class: "begin" }, queues.map(([kind, text, letter, items], at) => {
+        const n = items.filter((i) => !decisions.of(kind, i)).length;
+        const words = { label: done ? "Go on with the labels" : "Review the labels", confusion: "Review the confusions", mis_similar: "Review the mis-similar pairs" };
+        return el("a", { class: at ? "button" : "button main", href: address("review", null, new URLSearchParams({ queue: kind })), "aria-keyshortcuts": letter.toUpperCase(), title: text }, words[kind], el("span", { class: "n" }, `${number(n)} left`), el("kbd", { "aria-hidden": "true" }, letter.toUpperCase()));
+      })),
+      decisions.all() ? el("p", { class: "hint" }, "When you have decided: ", el("a", { href: address("review") }, "export on Review"), ", and train with ", el("code", {}, "relabels=decisions.json"), ".") : null);
+  }
+
   function tiles() {
     const run = get("run");
     const [agreed, recall] = agreedRecall();
     const known = run.edges.reduce((sum, edge) => sum + edge[4] * (edge[2] + edge[3]), 0);
-    const sizes = decisions.sizes();
-    const total = sizes.confusion + sizes.label + sizes.mis_similar;
-    const done = decisions.count("confusion") + decisions.count("label") + decisions.count("mis_similar");
-    const bar = el("i", {});
-    bar.style.inlineSize = `${total ? (100 * done) / total : 0}%`;
     const noise = run.noise;
     return [
       tile("Recall@1", fixed(run.retrieval["R@1"]),
-        run.trivial ? `${run.trivial}.` : agreed ? [el("strong", { id: "agreed-recall" }, fixed(recall)), ` if the ${many(agreed, "confusion")} you agree with counted as right`] : run.confusions ? "Agree with confusions in Review to see what it would be if they counted as right" : "Every query is nearest to its own class"),
+        run.trivial ? `${run.trivial}.` : agreed ? [el("strong", { id: "agreed-recall" }, fixed(recall)), ` if the ${many(agreed, "confusion")} that show the same thing counted as right`] : run.confusions ? "The share of test pictures whose nearest other picture is of their class" : "Every query is nearest to its own class"),
       tile("Confusions", number(run.confusions), [`of ${many(run.queries - run.lone_queries, "query", "queries")} are nearest to another class`, known ? `; ${number(known)} between classes known to look alike` : ""],
         run.lone_queries ? el("p", { class: "note", id: "lone" }, `${many(run.lone_queries, "query has", "queries have")} no image of ${run.lone_queries === 1 ? "its" : "their"} class in the gallery: in no recall and no confusion.`) : null),
-      noise
-        ? tile("Flipped labels found", fixed(noise.detector && noise.detector.average_precision), `average precision by ${run.choices.detector}; AUROC ${fixed(noise.detector && noise.detector.auroc)}, ${number(noise.flipped)} flipped`)
-        : tile("Classes to merge", number(run.taxonomy.filter((row) => row[8] !== null).length), "of the training classes: their suggestions lean to one other class"),
-      tile("Relabels recommended", number(run.relabels), noise ? `${number(noise.relabels_right)} of them give a flipped sample its true label` : `of ${many(run.parts.train, "training sample")}`),
-      tile("Reviewed", [number(done), el("small", {}, ` of ${number(total)}`)], el("span", { class: "meter-bar", "aria-hidden": "true" }, bar), total ? el("a", { class: "button", href: "#/review" }, done ? "Go on reviewing" : "Start reviewing") : el("p", { class: "note" }, "Nothing to review")),
-    ];
+      noise ? tile("Flipped labels found", fixed(noise.detector && noise.detector.average_precision), `average precision by ${run.choices.detector}; AUROC ${fixed(noise.detector && noise.detector.auroc)}, ${number(noise.flipped)} flipped`) : null,
+      tile("Classes to consider merging", number(run.taxonomy.filter((row) => row[8] !== null).length), el("a", { href: address("classes") }, "All classes")),
+    ].filter((one) => one);
   }
 
   // What the labels corrected by relabels= have changed between the model before and this one.
@@ -55,6 +76,11 @@
     const right = told.right === null ? "" : `: ${number(told.right)} rightly, ${number(told.wrong)} wrongly`;
     return el("section", { class: "card span", id: "corrected" },
       el("h2", {}, "What the corrected labels changed"),
+      told.left_out || told.classes.length || told.test ? el("p", { class: "hint" }, [
+        told.left_out ? `${many(told.left_out, "sample was", "samples were")} left out of training. ` : "",
+        told.classes.map(([a, b, what]) => (what === "merge" ? `${a} was merged into ${b}. ` : `${a} and ${b} were swapped. `)).join(""),
+        told.test ? (told.test.applied ? `Before and after are measured on a corrected test side: ${many(told.test.changed, "label")} changed, ${many(told.test.left_out, "sample")} left out.` : `${many(told.test.changed + told.test.left_out, "decision")} on test samples were not applied; relabels.test=true measures on them.`) : "",
+      ].join("")) : null,
       el("p", { class: "hint" }, `${many(told.changed, "label was", "labels were")} corrected, as `, el("bdi", {}, told.file), ` says${right}. Before: the model trained on the labels as they were. One seed is noise; several tell more. `,
         el("a", { href: address("samples", null, new URLSearchParams({ only: "corrected" })) }, "The corrected samples")),
       el("table", { class: "narrow" }, el("thead", {}, el("tr", {}, ["Measure", "Before", "After", "Change"].map((text, i) => el("th", { scope: "col", class: i ? "n" : null }, text)))), el("tbody", {}, rows)),
@@ -86,17 +112,21 @@
 
   deconfuse.pages.overview = {
     title: "Overview",
+    letter: "o",
     async show(main) {
       const run = get("run");
-      await Promise.all(["query", ...(run.corrections ? [deconfuse.galleryPart(), "confusion"] : [])].map(load));
-      const parts = Object.entries(run.parts).map(([part, n]) => `${number(n)} ${part}`).join(", ");
+      await Promise.all(["train", "query", "confusion", deconfuse.galleryPart(), ...(run.mis_similar ? ["mis_similar"] : [])].map(load));
+      const names = { train: ["training sample"], query: ["query", "queries"], gallery: ["gallery sample"] };
+      const parts = Object.entries(run.parts).map(([part, n]) => many(n, ...names[part])).join(", ");
+      const first = el("div", {}, suspects());
       const edges = run.edges.slice(0, run.most_edges);
       const cards = el("div", { class: "tiles" }, tiles());
       const graph = el("div", { class: "graph-box" });
-      const command = el("code", { class: "command", tabindex: "0", "aria-label": "Command" }, run.command);
+      const command = el("code", { class: "command", tabindex: "0", role: "group", "aria-label": "Command" }, run.command);
       main.append(
-        el("div", { class: "page-head" }, el("h1", {}, `${run.choices.dataset}: who is taken for whom`),
-          el("p", { class: "lead" }, `${run.choices.model} trained with ${run.choices.loss}, ${run.noise ? `${number(run.noise.flipped)} labels flipped, ` : ""}${parts} samples, ${number(run.training_classes)} training classes and ${number(run.class_names.length - run.training_classes)} others.`)),
+        el("div", { class: "page-head" }, el("h1", {}, `${run.choices.dataset}: which labels are wrong, and who is taken for whom`),
+          el("p", { class: "lead" }, `${run.choices.model} trained with ${run.choices.loss}; ${parts}; ${number(run.training_classes)} classes to train on and ${number(run.class_names.length - run.training_classes)} others to test with.`)),
+        first,
         cards,
         el("div", { class: "cards" },
           corrected(),
@@ -123,7 +153,18 @@
         });
         observer.observe(graph);
       }
-      return { changed: () => cards.replaceChildren(...tiles()) };
+      return {
+        changed: () => {
+          first.replaceChildren(suspects());
+          cards.replaceChildren(...tiles());
+        },
+        key: (key) => {
+          const queue = deconfuse.queueKeys[key];
+          if (!queue || !deconfuse.queues().some(([kind]) => kind === queue)) return false;
+          location.hash = address("review", null, new URLSearchParams({ queue }));
+          return true;
+        },
+      };
     },
   };
 })();

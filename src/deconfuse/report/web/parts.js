@@ -1,32 +1,9 @@
 "use strict";
 
-// Parts that several pages share: fields, completion, decisions, explanations.
+// Parts that several pages share: fields, completion, lists, explanations.
 (() => {
-  const { el, get, row, number, percent, score, short, className, figure, decisions, galleryPart } = deconfuse;
+  const { el, get, row, number, percent, score, short, className, figure, galleryPart } = deconfuse;
   let ids = 0;
-
-  const WORDS = {
-    agree: "Agreed", disagree: "Disagreed", unsure: "Unsure", accept: "Accepted", reject: "Rejected", other: "Other label",
-  };
-  const CHOICES = {
-    confusion: [
-      ["agree", "Agree", "a", "The two do show the same thing: the model is right, the label is at fault"],
-      ["disagree", "Disagree", "d", "They are different things: the model is wrong"],
-      ["unsure", "Unsure", "s", "Cannot be told from the pictures"],
-    ],
-    label: [
-      ["accept", "Accept", "a", "Give it the recommended label"],
-      ["reject", "Reject", "r", "Its label is right as it is"],
-      ["other", "Other label", "o", "Neither: choose the label"],
-      ["unsure", "Unsure", "s", "Cannot be told from the picture"],
-    ],
-  };
-  CHOICES.mis_similar = [
-    ["agree", "Agree", "a", "The model is right to keep them apart: they do not show the same thing, the label is at fault"],
-    ["disagree", "Disagree", "d", "They do show the same thing: the model is wrong"],
-    CHOICES.confusion[2],
-  ];
-  deconfuse.choices = CHOICES;
 
   deconfuse.field = (label, control, wide) => {
     control.id = control.id || `field-${++ids}`;
@@ -128,26 +105,6 @@
     return box;
   };
 
-  deconfuse.badge = (kind, i) => {
-    const found = decisions.of(kind, i);
-    return found && el("span", { class: `badge ${found.decision}` }, WORDS[found.decision]);
-  };
-
-  // The buttons for one item; choosing a decision again takes it back.
-  deconfuse.decide = (kind, i, onother) => {
-    const found = decisions.of(kind, i);
-    const buttons = CHOICES[kind].map(([decision, text, key, why]) =>
-      el("button", {
-        type: "button", class: `choice ${decision}`, "data-name": decision, "aria-pressed": String(found !== null && found.decision === decision), title: why, "aria-keyshortcuts": key.toUpperCase(),
-        onclick: () => {
-          if (decision === "other") return onother();
-          decisions.decide(kind, i, found && found.decision === decision ? null : decision);
-        },
-      }, text, el("kbd", { "aria-hidden": "true" }, key.toUpperCase())),
-    );
-    return el("div", { class: "choices", role: "group", "aria-label": "Decision" }, buttons);
-  };
-
   // A share in [0, 1] as a bar with its number.
   deconfuse.meter = (label, value, tone = "") => {
     const bar = el("i", {});
@@ -185,7 +142,7 @@
     return [
       ...told.map(([method, found]) =>
         el("section", { class: "method", "aria-label": `Explained by ${method.name}` },
-          el("h3", {}, method.name, method.unit && el("span", { class: "unit", title: "Unit of the scores" }, method.unit.replaceAll("`", ""))),
+          el("h3", {}, method.name, method.unit && el("span", { class: "unit", title: `In the tables' words: ${method.unit.replaceAll("`", "")}` }, "score: how much fitting the sample more changes the distance")),
           strip("Most harmful", "harmful", found.harmful, found.harmful_scores),
           strip("Most helpful", "helpful", found.helpful, found.helpful_scores),
         )),
@@ -207,20 +164,23 @@
     return explained.table === (kind === "confusion" ? "confusions.csv" : "mis_similar.csv") ? i : -1;
   };
 
+  deconfuse.DISTANCE = "0: the model sees no difference; 4: opposite. The squared distance of the embeddings, scaled to length one, on every page and in every table";
+
   // Two pictures, the classes, and how far apart they are.
   deconfuse.pairHead = (kind, i) => {
     const pairs = get(kind);
     const [a, b, gallery] = [pairs.query[i], pairs.neighbour[i], galleryPart()];
     const side = (part, k, what) =>
-      el("figure", { class: "big" }, deconfuse.thumb(part, k, "large"), el("figcaption", {},
+      el("figure", { class: "big" }, deconfuse.picture(part, k), el("figcaption", {},
         el("span", { class: "what" }, what), el("strong", { dir: "auto" }, deconfuse.named(className(get(part).labels[k]))), el("span", { class: "file", dir: "auto" }, deconfuse.named(get(part).names[k]))));
     const total = pairs.query.length;
     const rank = kind === "confusion" ? `${number(i + 1)} of ${number(total)}, closest first` : `${number(i + 1)} of ${number(total)}, farthest first`;
     return el("div", { class: "pair" },
       el("div", { class: "pictures" }, side("query", a, "Query"), el("span", { class: "versus", "aria-hidden": "true" }, kind === "confusion" ? "taken for" : "far from"), side(gallery, b, kind === "confusion" ? "Nearest neighbour" : "Farthest of its class")),
       deconfuse.facts([
-        ["Distance", short(pairs.distance[i]), "Squared distance of the normalised embeddings, from 0 to 4"],
+        ["Distance", `${short(pairs.distance[i])} of 4`, deconfuse.DISTANCE],
         ["Rank", rank],
+        ["Each other's nearest", kind === "confusion" && pairs.mirror[i] >= 0 ? "yes: both pairs are decided together" : null],
         ["Known to look alike", pairs.known && pairs.known[i] ? "yes" : null, "By the data set"],
       ]));
   };

@@ -1,201 +1,222 @@
 "use strict";
 
-// Review items one after another, each decided by a key: confusions, relabels, mis-similar pairs.
+// Review items one after another, each decided by one key: labels, confusions, mis-similar pairs.
 (() => {
-  const { el, get, load, number, many, go, decisions } = deconfuse;
-  const QUEUES = { confusion: "Confusions", label: "Relabels", mis_similar: "Mis-similar pairs" };
+  const { el, get, number, many, go, decisions, exchange } = deconfuse;
+  const QUEUES = { label: ["Labels", "l"], confusion: ["Confusions", "c"], mis_similar: ["Mis-similar pairs", "m"] };
   const QUESTIONS = {
+    label: "Is the label right?",
     confusion: "Do the two show the same thing?",
-    label: "Is the recommended label right?",
     mis_similar: "Are the two really different, as the model has it?",
   };
+  deconfuse.queueKeys = Object.fromEntries(Object.entries(QUEUES).map(([kind, [, letter]]) => [letter, kind]));
+
+  // The items of a queue in its order. Labels: the suspects until where to stop; all: all samples by suspicion;
+  // harmful: those that score harmful. A pair and its mirror image are one item.
+  deconfuse.queue = (kind, settings) => {
+    if (kind !== "label") {
+      const pairs = get(kind);
+      if (!pairs) return [];
+      return pairs.query.map((_, i) => i).filter((i) => kind !== "confusion" || pairs.mirror[i] < 0 || pairs.mirror[i] > i);
+    }
+    const train = get("train");
+    let items = train.suspects;
+    if (settings.get("all") === "1") {
+      const there = new Set(items);
+      const rest = train.labels.map((_, k) => k).filter((k) => !there.has(k) && !train.left_out.includes(k));
+      rest.sort((i, j) => (train.suspicion[j] ?? -Infinity) - (train.suspicion[i] ?? -Infinity) || i - j);
+      items = [...items, ...rest];
+    } else items = items.slice(0, train.stop);
+    return settings.get("harmful") === "1" ? items.filter((k) => train.influence_mean[k] > 0) : items;
+  };
+
+  // The queues that have items, as [kind, text, letter, items].
+  deconfuse.queues = (settings = new URLSearchParams()) =>
+    Object.entries(QUEUES).map(([kind, [text, letter]]) => [kind, text, letter, deconfuse.queue(kind, settings)]).filter(([kind, , , items]) => items.length || (kind === "label" && get("train").suspects.length));
 
   deconfuse.pages.review = {
     title: "Review",
+    letter: "r",
     async show(main, route) {
+      await deconfuse.sampleData();
       const run = get("run");
-      const gallery = deconfuse.galleryPart();
-      await Promise.all(["query", gallery, "train", "confusion", ...(run.mis_similar ? ["mis_similar"] : [])].map(load));
-      const items = {
-        confusion: get("confusion").query.map((_, i) => i),
-        label: get("train").relabels,
-        mis_similar: run.mis_similar ? get("mis_similar").query.map((_, i) => i) : [],
-      };
-      const queues = Object.keys(QUEUES).filter((kind) => items[kind].length);
       let settings = route.settings;
-      let asking = false;
+      let items = [];
+      let item = null;
+      let panel = null;
       const top = el("div", { class: "review-top" });
       const card = el("section", { class: "review-card", "aria-label": "Item to review", tabindex: "-1" });
-      const file = el("input", { type: "file", accept: ".json,.csv,application/json,text/csv", class: "unseen", tabindex: "-1", "aria-label": "Decisions file to import", onchange: () => read() });
+      const file = el("input", { type: "file", multiple: true, accept: ".json,.csv,application/json,text/csv", class: "unseen", tabindex: "-1", "aria-label": "Decisions file to import", onchange: () => read() });
       const tools = el("div", { class: "review-tools" });
-      main.append(el("h1", { class: "unseen" }, "Review"), el("div", { class: "review" }, top, card, tools, file));
+      const after = el("div", { class: "review-after" });
+      main.append(el("h1", { class: "unseen" }, "Review"), el("div", { class: "review" }, top, card, tools, after, file));
 
-      const kind = () => (queues.includes(settings.get("queue")) ? settings.get("queue") : queues[0]);
+      const there = () => deconfuse.queues(settings).map(([kind]) => kind);
+      const kind = () => (there().includes(settings.get("queue")) ? settings.get("queue") : there()[0]);
       const open = () => settings.get("open") === "1";
-      const at = () => Math.max(0, Math.min(items[kind()].length - 1, Number(settings.get("at")) || 0));
+      const at = () => items.indexOf(item);
+      const done = () => items.reduce((sum, i) => sum + (decisions.of(kind(), i) !== null), 0);
 
-      function set(changes) {
-        const next = new URLSearchParams(settings);
-        next.delete("other");
-        for (const [key, value] of Object.entries(changes)) {
-          if (value === null || value === "") next.delete(key);
-          else next.set(key, value);
-        }
-        go("review", null, next, true);
+      function set(changes, to = null) {
+        let next = settings;
+        for (const [key, value] of Object.entries(changes)) next = deconfuse.changed(next, key, value);
+        go("review", to, next, true);
       }
 
-      // The next position in a direction that passes the filter; -1 where there is none.
+      // The next position in a direction; with the filter the next one that is not decided; -1 where there is none.
       function next(from, by) {
-        for (let i = from + by; i >= 0 && i < items[kind()].length; i += by) {
-          if (!open() || !decisions.of(kind(), items[kind()][i])) return i;
+        for (let i = from + by; i >= 0 && i < items.length; i += by) {
+          if (!open() || !decisions.of(kind(), items[i])) return i;
         }
         return -1;
       }
 
       function step(by) {
         const to = next(at(), by);
-        if (to >= 0) set({ at: to });
+        if (to >= 0) go("review", items[to], settings, true);
         else deconfuse.say(by > 0 ? "This was the last one" : "This is the first one");
       }
 
-      function decide(decision, label = null) {
-        const [queue, position] = [kind(), at()];
-        const item = items[queue][position];
-        const before = decisions.of(queue, item);
-        asking = false;
-        if (before && before.decision === decision && before.label === label) {
-          decisions.decide(queue, item, null);
-          return;
-        }
-        decisions.decide(queue, item, decision, label);
-        const to = next(position, 1);
-        const text = deconfuse.choices[queue].find(([key]) => key === decision)[1];
-        deconfuse.say(`${text}. ${done()} of ${items[queue].length} reviewed`);
-        if (to >= 0) set({ at: to });
-        else draw();
-      }
-
-      // Give a label by its class: the recommended label is an accept, the current label is a reject.
-      function give(sample, id) {
-        const train = get("train");
-        const { decision, label } = decisions.labelled(deconfuse.className(id), deconfuse.className(train.labels[sample]), deconfuse.className(train.recommended[sample]));
-        const found = decisions.of("label", sample);
-        if (found && found.decision === decision && found.label === label) return ask(); // as it is already
-        decide(decision, label);
-      }
-
-      function undo() {
-        const back = decisions.undo();
-        if (!back) return deconfuse.say("Nothing to undo");
-        const position = items[back.kind] ? items[back.kind].indexOf(back.i) : -1;
-        deconfuse.say(back.changes > 1 ? `${back.changes} decisions undone` : "Undone");
-        if (position >= 0) set({ queue: back.kind, at: position });
-        draw();
-      }
+      const settled = () => {
+        const to = next(at(), 1);
+        if (to >= 0) go("review", items[to], settings, true);
+        else drawAll();
+      };
 
       async function read() {
-        const chosen = file.files[0];
+        const chosen = [...file.files];
         file.value = "";
-        if (!chosen) return;
-        try {
-          const { taken, left, run: of } = await decisions.read(chosen);
-          const other = of && of !== run.run ? ` They are of another run, ${of}.` : "";
-          deconfuse.notice(`${chosen.name}: ${many(taken, "decision")} imported${left ? `; ${many(left, "decision")} fit nothing in this run and were left out` : ""}.${other}`);
-        } catch (error) {
-          deconfuse.notice(`${chosen.name} was not imported: ${error.message}`, "error");
+        const said = [];
+        for (const one of chosen) {
+          try {
+            const { taken, same, differ, left, run: of } = await exchange.read(one);
+            const both = same + differ;
+            said.push(`${one.name}: ${many(taken, "decision")} imported${left ? `; ${many(left, "decision")} fit nothing in this run and were left out` : ""}.`
+              + (differ ? ` ${number(same)} of ${number(both)} decided by both are equal (${Math.round((100 * same) / both)} %); ${number(differ)} differ, see Samples, Show: Reviewers differ.` : "")
+              + (of && of !== run.run ? ` They are of another run, ${of}.` : ""));
+          } catch (error) {
+            deconfuse.notice(`${one.name} was not imported: ${error.message}`, "error");
+            return;
+          }
         }
+        if (said.length) deconfuse.notice(said.join(" "));
       }
 
-      const done = () => decisions.count(kind());
-
       function drawTop() {
-        const total = items[kind()].length;
+        const total = items.length;
         const bar = el("i", {});
-        bar.style.inlineSize = `${(100 * done()) / total}%`;
+        bar.style.inlineSize = `${total ? (100 * done()) / total : 0}%`;
+        const check = (name, text) => el("label", { class: "check" }, el("input", { type: "checkbox", "data-name": name, checked: settings.get(name) === "1", onchange: (event) => set({ [name]: event.target.checked ? "1" : "" }, item) }), text);
         deconfuse.refill(top,
-          el("div", { class: "views", role: "group", "aria-label": "Queue" }, queues.map((queue) =>
-            el("button", { type: "button", class: "view-link", "data-name": queue, "aria-current": queue === kind() ? "true" : null, onclick: () => set({ queue, at: null }) }, QUEUES[queue], el("span", { class: "n" }, ` ${number(decisions.count(queue))}/${number(items[queue].length)}`)))),
+          el("div", { class: "views", role: "group", "aria-label": "Queue" }, deconfuse.queues(settings).map(([queue, text, letter, some]) => {
+            const n = some.reduce((sum, i) => sum + (decisions.of(queue, i) !== null), 0);
+            return el("button", { type: "button", class: "view-link", "data-name": queue, "aria-current": queue === kind() ? "true" : null, "aria-keyshortcuts": letter.toUpperCase(), onclick: () => set({ queue }) }, text, el("span", { class: "n" }, ` ${number(n)}/${number(some.length)}`), el("kbd", { "aria-hidden": "true" }, letter.toUpperCase()));
+          })),
           el("div", { class: "progress" },
             el("span", { class: "meter-bar", role: "progressbar", "aria-label": "Reviewed", "aria-valuemin": "0", "aria-valuemax": total, "aria-valuenow": done() }, bar),
             el("p", { id: "progress" }, `${number(done())} of ${number(total)} reviewed`),
-            el("label", { class: "check" }, el("input", { type: "checkbox", "data-name": "open", checked: open(), onchange: (event) => set({ open: event.target.checked ? "1" : null }) }), "Only what is not reviewed")));
+            check("open", "Only what is not reviewed"),
+            ...(kind() === "label" ? [check("all", "Past where to stop"), check("harmful", "Only harmful")] : [])),
+          ...(kind() === "label" ? [stopping()] : []));
+      }
+
+      // When to stop: how many of the last decisions changed a label, and the curve of suspicion with its bend.
+      function stopping() {
+        const train = get("train");
+        const { of, changed } = decisions.lately();
+        const said = of ? `Of the last ${number(of)} decisions ${number(changed)} changed a label.` : `Most suspicious first; the curve bends at ${number(train.stop)}.`;
+        return el("div", { class: "stopping" }, deconfuse.falling(train, at()), el("p", { class: "hint", id: "lately" }, said, of === 25 && changed <= 2 ? " This is a good place to stop." : ""));
       }
 
       function drawCard() {
-        const [queue, position] = [kind(), at()];
-        const item = items[queue][position];
-        const buttons = deconfuse.choices[queue].map(([decision, text, key, why]) => {
-          const found = decisions.of(queue, item);
-          const pressed = found !== null && found.decision === decision;
-          return el("button", { type: "button", class: `choice ${decision}`, "data-name": decision, "aria-pressed": String(pressed), "aria-keyshortcuts": key.toUpperCase(), title: why, onclick: () => (decision === "other" ? ask() : decide(decision)) },
-            pressed && found.label ? `${text}: ${found.label}` : text, el("kbd", { "aria-hidden": "true" }, key.toUpperCase()));
-        });
-        const classes = run.class_names.map((_, id) => id).slice(0, run.training_classes);
-        const other = asking && queue === "label" ? deconfuse.completion("The label it should have", classes, null, (id) => id !== null && give(item, id), "Type a part of its name") : null;
+        const queue = kind();
+        if (item === null || item === undefined) {
+          panel = null;
+          card.replaceChildren(el("p", { class: "none" }, "Nothing is left in this queue."));
+          return;
+        }
+        panel = deconfuse.decide(queue, item, settled);
+        const label = queue === "label";
         deconfuse.refill(card,
           el("div", { class: "detail-bar" },
-            el("span", { class: "position" }, `${number(position + 1)} of ${number(items[queue].length)}`),
             el("h2", {}, QUESTIONS[queue]),
-            el("button", { type: "button", class: "quiet", "data-name": "previous", onclick: () => step(-1), disabled: next(position, -1) < 0 }, "Previous"),
-            el("button", { type: "button", class: "quiet", "data-name": "next", onclick: () => step(1), disabled: next(position, 1) < 0 }, open() ? "Skip" : "Next")),
-          queue === "label" ? deconfuse.sampleHead(item) : deconfuse.pairHead(queue, item),
-          el("div", { class: "choices", role: "group", "aria-label": "Decision" }, buttons),
-          ...(other ? [other] : []),
-          ...(queue === "label" ? [deconfuse.sampleMore(item)] : deconfuse.pairDetail(queue, item)));
-        if (other) other.querySelector("input").focus();
+            el("span", { class: "position" }, at() >= 0 ? `${number(at() + 1)} of ${number(items.length)}` : "not in this queue"),
+            el("button", { type: "button", class: "quiet", "data-name": "previous", onclick: () => step(-1), disabled: next(at(), -1) < 0 }, "Previous"),
+            el("button", { type: "button", class: "quiet", "data-name": "next", onclick: () => step(1), disabled: next(at(), 1) < 0 }, open() ? "Skip" : "Next")),
+          label ? deconfuse.sampleHead("train", item) : deconfuse.pairHead(queue, item),
+          panel.box,
+          ...(label ? [deconfuse.sampleMore("train", item)] : [deconfuse.pairLabels(queue, item), ...deconfuse.pairDetail(queue, item)]));
       }
 
       function drawTools() {
         const none = decisions.all() === 0;
+        const who = el("input", { type: "text", value: decisions.reviewer(), "data-name": "reviewer", autocomplete: "name", maxlength: 80, onchange: (event) => decisions.name(event.target.value) });
+        const save = (form, text) => el("button", { type: "button", "data-name": form, disabled: none && form !== "labelstudio", onclick: () => exchange.save(form).then(told) }, text);
         deconfuse.refill(tools,
-          el("button", { type: "button", "data-name": "undo", onclick: undo, "aria-keyshortcuts": "U Control+Z" }, "Undo", el("kbd", { "aria-hidden": "true" }, "U")),
-          el("button", { type: "button", disabled: none, onclick: () => decisions.save("json") }, "Export decisions.json"),
-          el("button", { type: "button", disabled: none, onclick: () => decisions.save("csv") }, "Export CSV"),
-          el("button", { type: "button", onclick: () => file.click() }, "Import"),
-          el("button", { type: "button", class: "quiet", disabled: none, onclick: () => {
+          el("button", { type: "button", "data-name": "undo", onclick: () => deconfuse.undo(), "aria-keyshortcuts": "U Control+Z" }, "Undo", el("kbd", { "aria-hidden": "true" }, "U")),
+          save("json", "Export decisions.json"), save("csv", "Export CSV"), save("labelstudio", "Export for Label Studio"),
+          el("button", { type: "button", "data-name": "import", onclick: () => file.click() }, "Import"),
+          el("button", { type: "button", class: "quiet", "data-name": "clear", disabled: none, onclick: () => {
             const n = decisions.all();
             decisions.clear();
-            deconfuse.notice(`${many(n, "decision")} cleared. U brings them back.`);
-          } }, "Clear all"));
+            deconfuse.did(`${many(n, "decision")} cleared. U brings them back`);
+          } }, "Clear all"),
+          deconfuse.field("Your name, for the export", who));
       }
 
-      function draw() {
-        if (!queues.length) {
-          card.replaceChildren(el("p", { class: "none" }, "There is nothing to review: no confusions, and no relabels recommended."));
+      let exported = false;
+      function told() {
+        exported = true;
+        drawAfter();
+      }
+
+      function drawAfter() {
+        const n = decisions.changing();
+        deconfuse.refill(after, ...(exported ? [
+          el("p", {}, `${many(n, "label")} would change. Put the file beside where you ran the command, and train on what you decided:`),
+          el("div", { class: "command-box" }, el("code", { class: "command", tabindex: "0", role: "group", "aria-label": "Command" }, exchange.command()), deconfuse.copy(exchange.command, "Copy command")),
+        ] : []));
+      }
+
+      function drawAll() {
+        if (!there().length) {
+          card.replaceChildren(el("p", { class: "none" }, "There is nothing to review: no confusions, and no sample is recommended another label."));
           return;
         }
         drawTop();
         drawCard();
         drawTools();
+        drawAfter();
       }
 
-      function start(next_) {
+      const size = () => (kind() === "label" ? get("train").labels.length : get(kind()).query.length);
+
+      function update(next_) {
         settings = next_.settings;
-        asking = settings.get("other") === "1";
-        if (queues.length && open() && decisions.of(kind(), items[kind()][at()])) {
-          const to = [next(at() - 1, 1), next(at(), -1)].find((i) => i >= 0);
-          if (to !== undefined && to !== at()) return set({ at: to });
-        }
-        draw();
+        if (!there().length) return drawAll();
+        const before = item;
+        items = deconfuse.queue(kind(), settings);
+        item = deconfuse.itemOf(next_, size(), "item");
+        if (item !== null && kind() === "confusion") item = Math.min(...decisions.twins("confusion", item));
+        if (item === null || (open() && decisions.of(kind(), item) && before === null)) item = items.find((i) => !decisions.of(kind(), i)) ?? items[0] ?? null;
+        drawAll();
+        if (before !== item) main.parentElement.scrollTop = 0;
       }
 
-      function ask() {
-        asking = !asking;
-        drawCard();
-      }
-
-      start(route);
+      deconfuse.reviewing = true; // the true class is not shown before the decision
+      update(route);
       return {
-        update: start,
-        changed: () => queues.length && (drawTop(), drawTools(), drawCard()),
-        undo,
+        update,
+        gone: () => (deconfuse.reviewing = false),
+        changed: () => there().length && drawAll(),
+        undone: ({ kind: of, i }) => QUEUES[of] && set({ queue: of }, i),
         key: (key) => {
-          if (!queues.length) return false;
-          const choice = deconfuse.choices[kind()].find(([, , letter]) => letter === key);
-          if (choice) choice[0] === "other" ? ask() : decide(choice[0]);
+          if (deconfuse.queueKeys[key] && there().includes(deconfuse.queueKeys[key])) set({ queue: deconfuse.queueKeys[key] });
+          else if (!there().length || item === null) return false;
           else if (key === "j" || key === "ArrowRight") step(1);
           else if (key === "k" || key === "ArrowLeft") step(-1);
-          else return false;
+          else if (key === " ") deconfuse.view(kind() === "label" ? "train" : "query", kind() === "label" ? item : get(kind()).query[item]);
+          else return deconfuse.press(kind(), item, key, { after: settled, ask: panel.ask, write: panel.write });
           return true;
         },
       };

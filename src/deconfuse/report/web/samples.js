@@ -1,81 +1,83 @@
 "use strict";
 
+// Samples of any side: a list with filters beside what is known of one of them.
 (() => {
-  const { el, get, load, row, number, fixed, percent, score, short, className, address, go, decisions, figure } = deconfuse;
-  const NUMBERS = new Set(["Samples", "Suggestions", "Lean", "Entropy"]); // columns
+  const { el, get, load, row, number, percent, score, short, className, address, go, decisions, figure } = deconfuse;
 
-  function search(settings) {
-    const train = get("train");
-    const word = (settings.get("q") || "").toLowerCase();
-    const one = settings.has("class") ? Number(settings.get("class")) : null;
-    const only = settings.get("only") || "";
-    const found = [];
-    const relabels = only === "relabels" ? new Set(train.relabels) : null;
-    for (let k = 0; k < train.labels.length; k++) {
-      if (one !== null && train.labels[k] !== one && train.recommended[k] !== one) continue;
-      if (relabels && !relabels.has(k)) continue;
-      if (only === "other" && train.recommended[k] === train.labels[k]) continue;
-      if (only === "harmful" && !(train.influence_mean[k] > 0)) continue;
-      if (only === "flipped" && train.clean[k] === train.labels[k]) continue;
-      if (only === "corrected" && !(train.before && k in train.before)) continue;
-      if (word && !train.names[k].toLowerCase().includes(word) && !className(train.labels[k]).toLowerCase().includes(word)) continue;
-      found.push(k);
-    }
-    const by = { "": "suspicion", harm: "influence_mean", help: "influence_mean", size: "influence_abs_mean", vote: "vote_recommended" }[settings.get("sort") || ""] || "suspicion";
-    const sign = settings.get("sort") === "help" ? 1 : -1;
-    return found.sort((i, j) => sign * ((train[by][i] ?? -Infinity) - (train[by][j] ?? -Infinity)) || i - j);
-  }
-
-  deconfuse.sampleRow = (k) => {
-    const train = get("train");
-    const other = train.recommended[k] !== train.labels[k];
+  deconfuse.sampleRow = (side, k) => {
+    const data = get(side);
+    const other = side === "train" && data.recommended[k] !== data.labels[k];
     return deconfuse.rowContent(
-      [deconfuse.thumb("train", k)],
+      [deconfuse.thumb(side, k)],
       [
-        el("span", { class: "row-title", dir: "auto" }, className(train.labels[k])),
-        other ? el("span", { class: "row-title second" }, el("span", { "aria-label": "recommended" }, "→ "), el("bdi", {}, className(train.recommended[k]))) : el("span", { class: "row-note" }, "label confirmed"),
-        el("span", { class: "row-note" }, `suspicion ${short(train.suspicion[k])}`),
+        el("span", { class: "row-title", dir: "auto" }, className(data.labels[k])),
+        other ? el("span", { class: "row-title second" }, el("span", { "aria-label": "recommended" }, "→ "), el("bdi", {}, className(data.recommended[k]))) : el("span", { class: "row-note" }, side !== "train" ? (deconfuse.confused().has(k) ? "nearest to another class" : "nearest to its own class") : "label confirmed"),
+        side === "train" ? el("span", { class: "row-note" }, deconfuse.rankOf(k)) : el("span", { class: "row-note", dir: "auto" }, data.names[k]),
       ],
-      deconfuse.badge("label", k));
+      deconfuse.badge(deconfuse.kindOf(side), k));
   };
 
-  // What the model and the neighbours say about one training sample.
-  deconfuse.sampleHead = (k) => {
-    const train = get("train");
-    const other = train.recommended[k] !== train.labels[k];
-    const flipped = train.clean && train.clean[k] !== train.labels[k];
+  // Six typical samples of a class; side: train or test.
+  deconfuse.typicalOf = (side, id, title, tone = "") => {
+    const rows = (get("typical") || {})[side] ? get("typical")[side][id] || [] : [];
+    const part = side === "train" ? "train" : deconfuse.galleryPart();
+    return el("section", { class: `typical ${tone}` },
+      el("h2", {}, title, " ", el("bdi", {}, className(id))),
+      rows.length ? el("div", { class: "strip six" }, rows.map((k) => figure(part, k, [], deconfuse.sampleAddress(part, k)))) : el("p", { class: "none" }, "It has no samples."));
+  };
+
+  // What the model and the neighbours say about one sample, with typical samples of the labels in question.
+  deconfuse.sampleHead = (side, k) => {
+    const data = get(side);
+    const train = side === "train";
+    const other = train && data.recommended[k] !== data.labels[k];
+    const revealed = decisions.of("label", k) !== null || !deconfuse.reviewing;
+    const flipped = train && data.clean && data.clean[k] !== data.labels[k];
+    const truth = train && data.clean ? (revealed ? (flipped ? `${className(data.clean[k])}; flipped by noise=` : "the label it has") : null) : null;
+    const near = train ? null : deconfuse.confused().get(k);
     return el("div", { class: "sample-head" },
-      el("figure", { class: "big" }, deconfuse.thumb("train", k, "large"), el("figcaption", {}, el("span", { class: "file", dir: "auto" }, deconfuse.named(train.names[k])))),
+      el("figure", { class: "big" }, deconfuse.picture(side, k), el("figcaption", {}, el("span", { class: "file", dir: "auto" }, deconfuse.named(data.names[k])))),
       el("div", { class: "verdict" },
-        el("p", { class: "labels" }, el("span", { class: "what" }, "Label now"), el("strong", { dir: "auto" }, className(train.labels[k]))),
-        el("p", { class: `labels ${other ? "recommended" : ""}` }, el("span", { class: "what" }, other ? "Recommended" : "Recommended: the same"), el("strong", { dir: "auto" }, className(train.recommended[k]))),
-        deconfuse.meter(`Vote for ${className(train.recommended[k])}`, train.vote_recommended[k], "good"),
-        other ? deconfuse.meter(`Vote for ${className(train.labels[k])}`, train.vote_current[k]) : null,
-        deconfuse.facts([
-          ["Suspicion", short(train.suspicion[k]), "Of the detector; higher: more likely mislabelled"],
-          ["Mean influence", score(train.influence_mean[k]), "Over all that was explained; above 0: harmful"],
-          ["Harmful in", train.influence_mean[k] === null ? null : `${percent(train.harmful_share[k])} of the explanations`],
-          ["Label before", train.before && k in train.before ? el("span", { dir: "auto" }, `${className(train.before[k])}, corrected by relabels=`) : null],
-          ["True class", flipped ? el("span", { dir: "auto" }, `${className(train.clean[k])}, flipped by noise=`) : null],
-        ])));
+        el("p", { class: "labels" }, el("span", { class: "what" }, "Label now"), el("strong", { dir: "auto" }, className(data.labels[k]))),
+        train ? el("p", { class: `labels ${other ? "recommended" : ""}` }, el("span", { class: "what" }, other ? "Recommended" : "Recommended: the same"), other ? el("strong", { dir: "auto" }, className(data.recommended[k])) : null) : null,
+        deconfuse.facts(train ? [
+          ["Suspicion", `${short(data.suspicion[k])}, ${deconfuse.rankOf(k)}`, "How unlikely its label is, by the detector; higher: more likely mislabelled. Suspects are the samples that are recommended another label"],
+          ["Effect on the confusions", data.influence_mean[k] === null ? "none explained" : data.influence_mean[k] > 0 ? `harmful in ${percent(data.harmful_share[k])} of them` : `helpful on the whole; harmful in ${percent(data.harmful_share[k])}`, `Mean influence ${score(data.influence_mean[k])}; above 0: learning this sample more brings confused pairs closer`],
+          ["Label before", data.before && k in data.before ? el("span", { dir: "auto" }, `${className(data.before[k])}, corrected by relabels=`) : null],
+          ["Training", data.left_out.includes(k) ? "left out by relabels=" : null],
+          ["True class", truth === null ? null : el("span", { dir: "auto" }, truth)],
+        ] : [
+          ["Confusion", near === undefined ? "nearest to its own class" : el("a", { href: address("confusions", near) }, "nearest to another class")],
+        ])),
+      el("div", { class: "beside" },
+        deconfuse.typicalOf(train ? "train" : "test", data.labels[k], "Typical of the label now:"),
+        other ? deconfuse.typicalOf("train", data.recommended[k], "Typical of what is recommended:", "good") : near !== undefined && near !== null ? deconfuse.typicalOf("test", get(deconfuse.galleryPart()).labels[get("confusion").neighbour[near]], "Typical of what it is taken for:") : null));
   };
 
-  // Its nearest training samples, and the explanations in which it is harmful.
-  deconfuse.sampleMore = (k) => {
+  // Its nearest samples, and the explanations in which it is harmful.
+  deconfuse.sampleMore = (side, k) => {
     const box = el("div", { class: "methods" }, el("p", { class: "loading" }, "Loading"));
-    const train = get("train");
-    row("sample", k).then((found) => {
-      const near = found.near.map((j, at) => figure("train", j, [className(train.labels[j]), el("span", { class: "score" }, fixed(found.distance[at], 3))], address("samples", j), train.labels[j] === train.recommended[k] ? "vote" : ""));
+    const part = side === "train" ? "train" : deconfuse.galleryPart();
+    if (side === "gallery") return el("p", { class: "none" }, "Neighbours are known of queries and of training samples.");
+    row(side === "train" ? "sample" : "query", k).then((found) => {
+      const data = get(part);
+      const wanted = side === "train" ? data.recommended[k] : get(side).labels[k];
+      const near = found.near.map((j, at) => figure(part, j, [className(data.labels[j]), el("span", { class: "score", title: deconfuse.DISTANCE }, `distance ${short(found.distance[at])}`)], deconfuse.sampleAddress(part, j), data.labels[j] === wanted ? "vote" : ""));
       box.replaceChildren(
-        el("h3", { class: "part" }, "Nearest training samples and their distance"),
+        el("h2", { class: "part" }, "Similar to this: nearest first"),
         near.length ? el("div", { class: "strip" }, near) : el("p", { class: "none" }, "Its neighbours are not known: the vote was taken on candidates alone."),
-        el("h3", { class: "part" }, `What it harms most, by ${get("run").methods[0].name}`),
-        el("p", { class: "hint" }, `Scores above 0: fitting it more ${get("run").explained.table === "mis_similar.csv" ? "moves these pairs further apart" : "brings these pairs closer"}.`),
-        found.harms.length ? el("div", { class: "strip wide" }, found.harms.map((i, at) => harmedFigure(i, found.scores[at]))) : el("p", { class: "none" }, "It scores above 0 in nothing that was explained."),
-      );
+        ...(side === "train" ? harms(found) : []));
     }, (error) => box.replaceChildren(el("p", { class: "none" }, error.message)));
     return box;
   };
+
+  function harms(found) {
+    return [
+      el("h2", { class: "part" }, `What it harms most, by ${get("run").methods[0].name}`),
+      el("p", { class: "hint" }, `Scores above 0: learning it more ${get("run").explained.table === "mis_similar.csv" ? "moves these pairs further apart" : "brings these pairs closer"}.`),
+      found.harms.length ? el("div", { class: "strip wide" }, found.harms.map((i, at) => harmedFigure(i, found.scores[at]))) : el("p", { class: "none" }, "It scores above 0 in nothing that was explained."),
+    ];
+  }
 
   function harmedFigure(i, value) {
     const run = get("run");
@@ -92,110 +94,73 @@
       el("span", { class: "caption" }, names.map((name) => el("span", { dir: "auto" }, deconfuse.named(name))), harm));
   }
 
-  function classes() {
-    const run = get("run");
-    const merge = run.taxonomy.filter((line) => line[8] !== null);
-    const why = {
-      centralized: "many suggestions, nearly all for one class: merge the two",
-      diversified: "many suggestions for many classes: clean the class",
-      individual: "few suggestions: look at the samples",
-      others: "neither",
-    };
-    const link = (id) => el("a", { dir: "auto", href: address("samples", null, new URLSearchParams({ class: id, only: "other" })) }, className(id));
-    return el("div", { class: "prose-page" },
-      el("div", { class: "tiles" }, Object.entries(run.classes.kind).map(([kind, n]) => el("section", { class: "tile-card" }, el("h2", {}, kind), el("p", { class: "value" }, number(n)), el("p", { class: "note" }, why[kind])))),
-      el("section", { class: "card" }, el("h2", {}, "Classes to merge"),
-        merge.length ? el("ul", { class: "merges" }, merge.map((line) => el("li", {}, link(line[0]), el("span", { class: "with" }, " into "), link(line[8]), el("span", { class: "hint" }, ` ${number(line[2])} of its ${number(line[1])} samples, ${percent(line[4])} of them say so`))))
-          : el("p", { class: "none" }, "No class leans to one other class alone.")),
-      el("section", { class: "card" }, el("h2", {}, "All classes with suggestions"),
-        run.taxonomy.length ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Classes with suggestions" }, el("table", {},
-          el("thead", {}, el("tr", {}, ["Class", "Samples", "Suggestions", "Leans to", "Lean", "Entropy", "Kind", "By share"].map((text) => el("th", { scope: "col", class: NUMBERS.has(text) ? "n" : null }, text)))),
-          el("tbody", {}, run.taxonomy.map((line) => el("tr", {}, el("td", {}, link(line[0])), el("td", { class: "n" }, number(line[1])), el("td", { class: "n" }, number(line[2])), el("td", { dir: "auto" }, className(line[3])), el("td", { class: "n" }, percent(line[4])), el("td", { class: "n" }, fixed(line[5], 2)), el("td", {}, line[6]), el("td", {}, line[7])))),
-        )) : el("p", { class: "none" }, "No harmful sample is recommended another label.")));
-  }
+  deconfuse.sampleData = () => Promise.all(["train", "query", deconfuse.galleryPart(), "confusion", "typical", ...(get("run").previews ? ["previews"] : []), ...(get("run").mis_similar ? ["mis_similar"] : [])].map(load));
 
   deconfuse.pages.samples = {
     title: "Samples",
+    letter: "s",
     async show(main, route) {
-      const run = get("run");
-      await Promise.all(["train", "query", deconfuse.galleryPart(), "confusion", ...(run.mis_similar ? ["mis_similar"] : [])].map(load));
-      const train = get("train");
-      const relabels = new Set(train.relabels);
+      await deconfuse.sampleData();
       let settings = route.settings;
       let item = null;
       let found = [];
+      let panel = null;
+      const side = () => deconfuse.sideOf(settings);
+      const kind = () => deconfuse.kindOf(side());
       const count = el("p", { class: "count", role: "status" });
       const filters = el("div", { class: "filters" });
       const detail = el("div", { class: "detail-in" });
-      const list = deconfuse.list({ label: "Training samples, arrow keys move", make: deconfuse.sampleRow, pick: (k, enter) => {
+      const list = deconfuse.list({ label: "Samples, arrow keys move", make: (k) => deconfuse.sampleRow(side(), k), pick: (k, enter) => {
         go("samples", k, settings, !enter && bench.dataset.open === "yes");
         if (enter) bench.lastChild.focus();
       } });
       const bench = deconfuse.workbench([filters, count], list, detail);
-      const view = el("div", { class: "view" });
-      const views = el("div", { class: "views", role: "group", "aria-label": "View" });
-      main.append(el("h1", { class: "unseen" }, "Training samples"), views, view);
+      const views = el("div", { class: "view-bar" });
+      main.append(el("h1", { class: "unseen" }, "Samples"), views, el("div", { class: "view" }, bench));
 
-      function set(key, value) {
-        const next = new URLSearchParams(settings);
-        if (value === "" || value === null) next.delete(key);
-        else next.set(key, value);
-        go("samples", null, next, true);
+      const set = (key, value) => go("samples", null, deconfuse.changed(settings, key, value), true);
+      const shown = () => (item !== null ? item : found[0]);
+
+      function drawList(keep) {
+        found = deconfuse.find(settings);
+        count.textContent = `${number(found.length)} of ${number(get(side()).labels.length)} ${side() === "train" ? "training samples" : side() === "query" ? "queries" : "gallery samples"}`;
+        list.show(found, keep);
       }
 
-      function drawFilters() {
-        const ids = run.class_names.map((_, id) => id).slice(0, run.training_classes);
-        const only = [["", "All"], ["relabels", "Probably wrong"], ["other", "Recommended another label"], ["harmful", "Harmful on the whole"]];
-        if (train.clean) only.push(["flipped", "Flipped by noise="]);
-        if (train.before) only.push(["corrected", "Corrected by relabels="]);
-        filters.replaceChildren(
-          deconfuse.search("Search", settings.get("q"), (value) => set("q", value)),
-          deconfuse.completion("Class, now or recommended", ids, settings.has("class") ? Number(settings.get("class")) : null, (id) => set("class", id)),
-          deconfuse.select("Show", only, settings.get("only") || "", (value) => set("only", value)),
-          deconfuse.select("Sort", [["", "Most suspicious"], ["harm", "Most harmful"], ["help", "Most helpful"], ["size", "Largest influence"], ["vote", "Surest vote"]], settings.get("sort") || "", (value) => set("sort", value)));
-      }
-
-      // Giving another label is done on the page Review.
-      function ask(k) {
-        go("review", null, new URLSearchParams({ queue: "label", at: train.relabels.indexOf(k), other: "1" }));
+      // After a decision: the next one in the list as it was; then the list without those that no longer fit.
+      function after() {
+        const at = found.indexOf(shown());
+        const next = found[at + 1] ?? found[at - 1] ?? null;
+        if (next === null) drawDetail();
+        else go("samples", next, settings, true);
       }
 
       function drawDetail() {
         bench.dataset.open = item === null ? "no" : "yes";
-        const shown = item !== null ? item : found[0];
-        if (shown === undefined) {
-          detail.replaceChildren(el("p", { class: "none" }, "No training sample fits these filters."));
+        const k = shown();
+        if (k === undefined) {
+          panel = null;
+          detail.replaceChildren(el("p", { class: "none" }, "No sample fits these filters."));
           return;
         }
-        const at = list.at(shown);
+        const at = list.at(k);
         const step = (by) => list.item(at + by) !== undefined && go("samples", list.item(at + by), settings, true);
+        panel = deconfuse.decide(kind(), k, after);
         deconfuse.refill(detail,
-          deconfuse.listBar(list, at, address("samples", null, settings), address("samples", shown), step),
-          deconfuse.sampleHead(shown),
-          ...(relabels.has(shown) ? [deconfuse.decide("label", shown, () => ask(shown))] : []),
-          deconfuse.sampleMore(shown));
-        list.choose(shown, false);
+          deconfuse.listBar(list, at, address("samples", null, settings), deconfuse.sampleAddress(side(), k), step),
+          deconfuse.sampleHead(side(), k), panel.box, deconfuse.sampleMore(side(), k));
+        list.choose(k, false);
       }
 
       function update(next, first) {
         const before = settings.toString();
-        const view_ = settings.get("view");
         settings = next.settings;
-        item = next.item !== null && next.item < train.labels.length ? next.item : null;
-        const tables = settings.get("view") === "classes";
-        views.replaceChildren(
-          ...[["", "Samples"], ["classes", "Classes"]].map(([key, text]) => el("a", { href: address("samples", null, key ? new URLSearchParams({ view: key }) : null), class: "view-link", "aria-current": (tables ? "classes" : "") === key ? "true" : null }, text)));
-        if (tables) {
-          view.replaceChildren(classes());
-          return;
-        }
-        if (first || view_ !== settings.get("view")) view.replaceChildren(bench);
+        item = deconfuse.itemOf(next, get(side()).labels.length, "sample");
         if (first || before !== settings.toString()) {
+          views.replaceChildren(deconfuse.sampleViews("samples", settings));
           const focused = document.activeElement && filters.contains(document.activeElement) && document.activeElement.type === "search";
-          if (!focused) drawFilters();
-          found = search(settings);
-          count.textContent = `${number(found.length)} of ${number(train.labels.length)} training samples`;
-          list.show(found);
+          if (!focused) filters.replaceChildren(...deconfuse.sampleFilters(settings, set, "samples"));
+          drawList();
         }
         drawDetail();
       }
@@ -204,20 +169,18 @@
       return {
         update,
         changed: () => {
-          if (settings.get("view") === "classes") return;
-          list.redraw();
+          drawList(true);
           drawDetail();
         },
         key: (key) => {
-          if (settings.get("view") === "classes") return false;
-          const shown = item !== null ? item : found[0];
-          const choice = deconfuse.choices.label.find(([, , letter]) => letter === key);
-          if (choice && choice[0] === "other" && relabels.has(shown)) ask(shown);
-          else if (choice && relabels.has(shown)) decisions.decide("label", shown, choice[0]);
-          else if (key === "j" || key === "k") list.move(key === "j" ? 1 : -1);
-          else return false;
+          const k = shown();
+          if (key === "j" || key === "k") list.move(key === "j" ? 1 : -1);
+          else if (k === undefined) return false;
+          else if (key === " ") deconfuse.view(side(), k);
+          else return deconfuse.press(kind(), k, key, { after, ask: panel.ask, write: panel.write });
           return true;
         },
+        undone: ({ kind: of, i }) => of === kind() && go("samples", i, settings, true),
       };
     },
   };

@@ -45,7 +45,7 @@
       "--by": (-images.cell * Math.floor(place / images.columns)) / longer,
     };
     for (const [key, value] of Object.entries(numbers)) picture.style.setProperty(key, value);
-    picture.style.backgroundImage = `url("thumbs/${Math.floor(data.place[i] / sheet)}.${images.suffix}")`;
+    picture.style.backgroundImage = `url("${deconfuse.file(`thumbs/${Math.floor(data.place[i] / sheet)}.${images.suffix}`)}")`;
     if (longer < 48) box.classList.add("tiny");
     box.append(picture);
     return box;
@@ -57,12 +57,13 @@
     return box;
   }
 
-  // A picture with a caption below it; href: the target of its link.
+  // A picture with a caption below it; href: the target of its link. While it has the focus, the keys of decisions
+  // and Space act on it.
   deconfuse.figure = (part, i, lines, href, kind) =>
     el(
       href ? "a" : "div",
-      { class: `figure ${kind || ""}`, href },
-      deconfuse.thumb(part, i),
+      { class: `figure ${kind || ""}`, href, "data-part": part, "data-i": i, "aria-label": href && !lines.length ? label(part, i) : null },
+      el("span", { class: "figure-picture" }, deconfuse.thumb(part, i), deconfuse.badge(deconfuse.kindOf(part), i)),
       el("span", { class: "caption" }, lines.map((line) => (typeof line === "string" ? el("span", { dir: "auto" }, deconfuse.named(line)) : line))),
     );
 })();

@@ -109,7 +109,7 @@ def test_what_is_asked_of_each_form(tmp_path):
         }
     )
     write_csv(file, table, spreadsheet=True)
-    assert rows(file) == [("=1.png", "-a", "@b", "vote 0.60")]
+    assert rows(file) == [("=1.png", "-a", "@b", "vote 0.60"), ("3.png", "'", "", "list")]
 
 
 @pytest.mark.parametrize(
@@ -169,6 +169,7 @@ def test_saying_the_same_twice_counts_once(tmp_path):
             b"rank,path,class,recommended,vote_recommended\n0,a,b,c,\n",
             r"line 2: vote_recommended= is not a number",
         ),
+        ("d.csv", b"path,label\na.png,\n", r"d.csv, line 2: no label; export it again, or fill it"),
         ("gone.csv", None, r"gone.csv: no such file"),
         ("gone.json", None, r"gone.json: no such file"),
     ],
@@ -233,3 +234,24 @@ def test_the_reports_csv_has_the_same_guard(tmp_path):
     assert found.run == "+run"
     assert found.pairs.values.tolist() == [["confusion", "=q.png", "'n.png", "-a", "b", "agree"]]
     assert found.labels.values.tolist() == [["@p.png", "-a", "accept", "=b", "=b", 0.75]]
+
+
+def test_decisions_on_test_samples_and_on_classes_are_read_from_both_forms(tmp_path):
+    tests = [
+        {"kind": "query", "path": "x/1.png", "class": "x", "decision": "other", "label": "y"},
+        {"kind": "gallery", "path": "x/2.png", "class": "x", "decision": "exclude", "label": None},
+    ]
+    classes = [{"class": "a", "with": "b", "decision": "merge"}]
+    one = read(saved(tmp_path / "d.json", tests=tests, classes=classes))
+    file = tmp_path / "d.csv"
+    file.write_text(
+        "kind,path,class,neighbour_class,decision,label\nquery,x/1.png,x,,other,y\n"
+        "gallery,x/2.png,x,,exclude,\nclasses,,a,b,merge,\n"
+    )
+    other = read(file)
+    assert one.tests.values.tolist() == [
+        ["query", "x/1.png", "x", "other", "y"],
+        ["gallery", "x/2.png", "x", "exclude", ""],
+    ]
+    assert one.tests.equals(other.tests)
+    assert one.classes.values.tolist() == other.classes.values.tolist() == [["a", "b", "merge"]]

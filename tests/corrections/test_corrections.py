@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -74,7 +76,7 @@ def test_the_label_a_sample_had_is_checked_but_not_where_it_is_right_by_now(tmp_
         (["cats/4.png,cat"], r"cats/4.png; did you mean 2/4.png\?"),
         (["C:\\pictures\\3.png,cat"], r"did you mean 1/3.png\?"),
         (["nothing like it,cat"], r"they are named like 0/0.png"),
-        (["q/0.png,cat"], r"q/0.png is a test sample; only training labels are corrected"),
+        (["q/0.png,cat"], r"q/0.png is a test sample, and the list is of training samples"),
         (["0/0.png,caat"], r"there is no class caat; did you mean cat\? Training classes: apple, bear, cat"),
         (["0/0.png,yak"], r"yak is no training class but one to test with"),
         (["0/0.png,cat", "0/0.png,bear"], r"0/0.png is to be cat and bear; keep one line"),
@@ -148,3 +150,70 @@ def test_a_cell_that_may_be_either_of_two_names_is_refused(tmp_path):
     header = "path,old_label,new_label"  # always guarded
     found = read(listed(tmp_path / "l.csv", "'=b.png,'=1,''-2", header=header), split, labels)
     assert found.noisy.labels.tolist() == [0, 3, 1, 1, 2, 3]
+
+
+def decided(path, labels=(), classes=(), tests=()):
+    """A decisions file; labels: (path, class, decision, label); classes: (class, with, decision)."""
+    names = ("path", "class", "decision", "label")
+    content = {
+        "format": 1,
+        "run": "r",
+        "pairs": [],
+        "labels": [dict(zip(names, one, strict=True)) for one in labels],
+        "tests": [dict(zip(("kind", *names), one, strict=True)) for one in tests],
+        "classes": [dict(zip(("class", "with", "decision"), one, strict=True)) for one in classes],
+    }
+    path.write_text(json.dumps(content))
+    return Source(str(path), 0.6)
+
+
+def test_an_excluded_sample_keeps_its_label_and_is_left_out(tmp_path):
+    labels = [("0/1.png", "apple", "exclude", None), ("2/4.png", "cat", "other", "bear")]
+    found = read(decided(tmp_path / "d.json", labels), SPLIT, GIVEN)
+    assert found.left_out.tolist() == [False, True, False, False, False]
+    assert found.noisy.labels.tolist() == [0, 0, 1, 1, 1]
+    assert found.evidence.tolist() == ["", "reviewer", "", "", "reviewer"]
+    assert found.already == 0
+    header = "path,old_label,new_label"  # a clean list says the same by an empty label
+    other = read(
+        listed(tmp_path / "c.csv", "0/1.png,apple,", "2/4.png,cat,bear", header=header), SPLIT, GIVEN
+    )
+    assert other.left_out.tolist() == found.left_out.tolist()
+    assert other.noisy.labels.tolist() == found.noisy.labels.tolist()
+    alone = read(decided(tmp_path / "e.json", labels[:1]), SPLIT, GIVEN)
+    assert alone.trains
+    assert not alone.changed.any()
+
+
+def test_classes_are_merged_and_swapped_after_single_labels(tmp_path):
+    labels = [("0/1.png", "apple", "other", "cat")]
+    merged = decided(tmp_path / "d.json", labels, [("cat", "bear", "merge"), ("apple", "bear", "apart")])
+    found = read(merged, SPLIT, GIVEN)
+    assert found.noisy.labels.tolist() == [0, 1, 1, 1, 1]
+    assert found.classes == (("cat", "bear", "merge"),)
+    assert found.evidence.tolist() == ["", "reviewer", "", "", "classes"]
+    swapped = read(decided(tmp_path / "s.json", [], [("apple", "cat", "swap")]), SPLIT, GIVEN)
+    assert swapped.noisy.labels.tolist() == [2, 2, 1, 1, 0]
+
+
+def test_flipped_labels_stay_flipped_under_a_merge(tmp_path):
+    found = read(decided(tmp_path / "d.json", [], [("cat", "bear", "merge")]), SPLIT, FLIPPED)
+    assert found.noisy.labels.tolist() == [1, 0, 1, 1, 1]
+    assert found.noisy.clean.tolist() == [0, 0, 1, 1, 1]  # the 3 that was a bear is right by now
+    assert found.noisy.flipped.tolist() == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([("cat", "dear", "merge")], r"there is no class dear; did you mean bear"),
+        ([("cat", "yak", "merge")], r"of cat and yak one is trained on and the other is tested with"),
+        ([("cat", "bear", "merge"), ("bear", "cat", "merge")], r"in two ways; keep one"),
+        ([("cat", "cat", "swap")], r"cat and cat are one class"),
+        ([("cat", "bear", "swap"), ("bear", "apple", "merge")], r"bear is to be swapped and merged"),
+        ([("yak", "xenon", "merge")], r"nothing to change: it gives no label"),
+    ],
+)
+def test_class_decisions_that_do_not_fit_are_named(tmp_path, classes, message):
+    with pytest.raises(UserError, match=message):
+        read(decided(tmp_path / "d.json", [], classes), SPLIT, GIVEN)
