@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deconfuse.labels.class_map import class_map
+from deconfuse.corrections.class_map import class_map
 from deconfuse.system.errors import UserError
 
 NAMES = tuple("abcdef")

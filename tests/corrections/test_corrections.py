@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
+from deconfuse.corrections.corrections import Source, read
 from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ImageSpec, Part, Split
-from deconfuse.labels.corrections import Source, read
 from deconfuse.system.errors import UserError
 
 IMAGES = ArrayImages(np.zeros((9, 8, 8), np.uint8))

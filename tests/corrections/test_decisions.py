@@ -4,7 +4,7 @@ import math
 import pandas as pd
 import pytest
 
-from deconfuse.labels.decisions import LABEL, PAIR, asked, read
+from deconfuse.corrections.decisions import LABEL, PAIR, asked, read
 from deconfuse.system.errors import UserError
 from deconfuse.system.files import write_csv
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from deconfuse.corrections.corrections import Source, read
+from deconfuse.corrections.tested import corrected
 from deconfuse.data.images import ArrayImages
 from deconfuse.data.split import ImageSpec, Part, Split
-from deconfuse.labels.corrections import Source, read
-from deconfuse.labels.tested import corrected
 from deconfuse.system.errors import UserError
 from tests.labels.test_corrections import GIVEN, SPLIT, decided
 

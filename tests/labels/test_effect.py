@@ -6,10 +6,10 @@ import torch
 
 from deconfuse.attribution.head import Training
 from deconfuse.attribution.look import Frozen, Seen
+from deconfuse.corrections.corrections import Corrections
 from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ImageSpec, Part, Split
-from deconfuse.labels.corrections import Corrections
 from deconfuse.labels.effect import TABLE, changes, compare, report, tables
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.retrieval.confusion import find

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from deconfuse.labels.corrections import Source
+from deconfuse.corrections.corrections import Source
 from deconfuse.launch.command_line import CONF
 from deconfuse.launch.path_words import KEYS, expand_home, in_hydras_words
 from tests.conftest import ROOT

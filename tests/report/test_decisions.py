@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deconfuse.labels.decisions import read
+from deconfuse.corrections.decisions import read
 
 NODE = shutil.which("node")
 SOURCES = [

@@ -10,13 +10,13 @@ import yaml
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from deconfuse.corrections.corrections import Corrections
 from deconfuse.data.build import build
 from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.dataset import folder
 from deconfuse.dataset import table as table_data
-from deconfuse.labels.corrections import Corrections
 from deconfuse.labels.loop import Labels, Loop
 from deconfuse.labels.relabel import Votes
 from deconfuse.retrieval.confusion import Explained, Pairs

@@ -1,1 +1,1 @@
-"""What a person has decided about labels, read from files and matched with the data; may import data, system."""
+"""Decisions of a person about labels, read from files and matched with data; may import data, system."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
+from deconfuse.corrections import decisions
+from deconfuse.corrections.class_map import class_map
+from deconfuse.corrections.corrections import Source, Tested, class_pairs
 from deconfuse.data.split import Part, Split
-from deconfuse.labels import decisions
-from deconfuse.labels.class_map import class_map
-from deconfuse.labels.corrections import Source, Tested, class_pairs
 from deconfuse.system.errors import UserError, shorten
 from deconfuse.system.spelling import Names, same_path, same_word
 

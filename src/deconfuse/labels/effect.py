@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from deconfuse.attribution.look import Seen, Subject, look
+from deconfuse.corrections.corrections import Corrections, Tested
 from deconfuse.data.split import Split
-from deconfuse.labels.corrections import Corrections, Tested
 from deconfuse.retrieval.confusion import distance
 from deconfuse.retrieval.metrics import MEASURES
 from deconfuse.retrieval.queries import Queries

@@ -24,13 +24,14 @@ from deconfuse.attribution.epochs import Moments
 from deconfuse.attribution.look import Subject
 from deconfuse.attribution.trajectory import When, method
 from deconfuse.compute import memory
+from deconfuse.corrections import corrections
+from deconfuse.corrections import tested as tested_labels
+from deconfuse.corrections.corrections import Corrections, Tested
 from deconfuse.data import build
 from deconfuse.data.noise import CONFUSED, NoisyLabels
 from deconfuse.data.split import Split
 from deconfuse.frozen.start import confusion
-from deconfuse.labels import corrections, duplicates, loop, relabel
-from deconfuse.labels import tested as tested_labels
-from deconfuse.labels.corrections import Corrections, Tested
+from deconfuse.labels import duplicates, loop, relabel
 from deconfuse.launch import backbone, names, rehearsal, sweep
 from deconfuse.model import timm
 from deconfuse.report import page

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from deconfuse.corrections import decisions
 from deconfuse.data import build
 from deconfuse.data.images import FileImages
-from deconfuse.labels import decisions
 from deconfuse.runs import finished
 from deconfuse.runs.clean import link, settings_of
 from deconfuse.system.errors import UserError, invoked

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
-from deconfuse.labels import decisions
-from deconfuse.labels.decisions import LABEL_DECISIONS, PAIR_DECISIONS, Review
+from deconfuse.corrections import decisions
+from deconfuse.corrections.decisions import LABEL_DECISIONS, PAIR_DECISIONS, Review
 from deconfuse.runs.finished import Run, read
 from deconfuse.runs.section import Section
 

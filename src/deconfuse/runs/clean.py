@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from deconfuse.corrections.corrections import Corrections
+from deconfuse.corrections.decisions import table as read_table
 from deconfuse.data import build
 from deconfuse.data.images import FileImages
 from deconfuse.data.split import Split
-from deconfuse.labels.corrections import Corrections
-from deconfuse.labels.decisions import table as read_table
 from deconfuse.labels.loop import Loop
 from deconfuse.runs.columns import COLUMNS
 from deconfuse.runs.tables import Findings

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
+from deconfuse.corrections import decisions
+from deconfuse.corrections.class_map import class_map
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
-from deconfuse.labels import decisions
-from deconfuse.labels.class_map import class_map
 from deconfuse.system.errors import UserError, flag, shorten, within
 from deconfuse.system.files import unguarded
 from deconfuse.system.spelling import Names, same_path, same_word
