@@ -6,7 +6,7 @@ from deconfuse.corrections.tested import corrected
 from deconfuse.data.images import ArrayImages
 from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.system.errors import UserError
-from tests.labels.test_corrections import GIVEN, SPLIT, decided
+from tests.corrections.test_corrections import GIVEN, SPLIT, decided
 
 QUERY = [("query", "q/0.png", "xenon", "other", "yak"), ("query", "q/3.png", "yak", "exclude", None)]
 

@@ -51,3 +51,9 @@ def test_neighbours_of_queries_are_those_of_all_distances(same):
 
 def test_a_single_sample_has_no_neighbour():
     assert examples.neighbours_of_queries(torch.ones(1, 3), torch.ones(1, 3), True, None) == ([[]], [[]])
+
+
+def test_a_recommended_label_comes_before_the_votes():
+    votes = Votes(torch.tensor([[3, 1], [0, 2]]), torch.tensor([[0.7, 0.3], [0.6, 0.4]]), torch.ones(2))
+    found = list(examples.likely(votes, torch.tensor([1, 5])))
+    assert found == [([1, 3], [0.3, 0.7]), ([5, 0, 2], [0.0, 0.6, 0.4])]

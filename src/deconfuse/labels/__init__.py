@@ -1,1 +1,1 @@
-"""Recommend labels, train with them; may import attribution, training, data, retrieval, compute, system."""
+"""Judge and mend labels; may import attribution, training, corrections, data, retrieval, compute, system."""

@@ -1,1 +1,1 @@
-"""Write the pages to look at and review in; may import runs, labels, attribution, data, retrieval, system."""
+"""Pages to look at; may import runs, labels, corrections, attribution, data, retrieval, system."""

@@ -36,15 +36,23 @@ def typical(
     return found
 
 
-def likely(votes: Votes) -> Iterator[tuple[list[int], list[float]]]:
+def likely(
+    votes: Votes, recommended: Int[Tensor, " n"] | None = None
+) -> Iterator[tuple[list[int], list[float]]]:
     """For each sample the at most LIKELY labels with the largest votes, and the votes, in [0, 1]; largest
-    first, ties by class id. A sample without votes has none."""
+    first, ties by class id. A sample without votes has none. recommended: a label that comes before them.
+    """
+    wanted = None if recommended is None else recommended.tolist()
     for start in range(0, len(votes.own), 1024):
         some = slice(start, start + 1024)
-        for classes, shares in zip(votes.classes[some].tolist(), votes.share[some].tolist(), strict=True):
+        rows = zip(votes.classes[some].tolist(), votes.share[some].tolist(), strict=True)
+        for i, (classes, shares) in enumerate(rows, start):
             one = {c: share for c, share in zip(classes, shares, strict=True) if share > 0}
-            best = sorted(one.items(), key=lambda item: (-item[1], item[0]))[:LIKELY]
-            yield [c for c, _ in best], [float(f"{share:.4g}") for _, share in best]
+            best = sorted(one.items(), key=lambda item: (-item[1], item[0]))
+            if one and wanted is not None:
+                first = wanted[i]
+                best = [(first, one.get(first, 0.0)), *(item for item in best if item[0] != first)]
+            yield [c for c, _ in best[:LIKELY]], [float(f"{share:.4g}") for _, share in best[:LIKELY]]
 
 
 def neighbours_of_queries(

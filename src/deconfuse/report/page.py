@@ -7,7 +7,7 @@ that hands one value to the page. Large parts lie in chunks, each of which is lo
 import json
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -65,11 +65,13 @@ class Content:
 
     @cached_property
     def suspects(self) -> Suspects:
-        """The training samples to look at, most suspicious first."""
+        """The training samples to look at, most suspicious first; P(wrong) says how many look wrong."""
         left_out = np.zeros(len(self.found.suspicion), bool)
         left_out[self.left_out] = True
-        other = self.found.votes.best[0].numpy() != self.found.noisy.labels
-        return suspects(self.found.suspicion.numpy(), other, left_out)
+        other = self.found.recommended[0].numpy() != self.found.noisy.labels
+        found = suspects(self.found.suspicion.numpy(), other, left_out)
+        wrong = int((self.found.doubt.listed.numpy() & ~left_out).sum())
+        return replace(found, wrong=wrong, stop=max(wrong, found.stop))
 
     @cached_property
     def left_out(self) -> list[int]:
@@ -278,7 +280,8 @@ def neighbours(data: Path, found: Findings, z: Float[Tensor, "n m"], votes: Vote
     the detector's votes, CHUNK to a file. votes: whose neighbours are shown."""
     nothing: Iterable = (([], []) for _ in range(len(z)))
     harmed = facts.harmed(found.influence) if len(found.influence) else nothing
-    each = zip(facts.near(z, votes.index), harmed, examples.likely(found.votes), strict=True)
+    likely = examples.likely(found.votes, found.recommended[0])
+    each = zip(facts.near(z, votes.index), harmed, likely, strict=True)
     names = ("near", "distance", "harms", "scores", "likely", "votes")
     chunk: dict[str, list] = {key: [] for key in names}
     for i, values in enumerate(track(each, "training samples", len(z)), 1):
