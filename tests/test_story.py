@@ -266,7 +266,7 @@ def test_a_detector_that_sums_sees_the_checkpoints_kept_and_recommends(tmp_path,
     assert ((samples["suspicion"] > 0) == moves)[quiet].all()
     assert moves[~quiet].all()
     right = samples["recommended"] == samples["true_class"]
-    assert found["recommended_right_all"] >= (right & samples["flipped"]).sum() / 24
+    assert found["recommended_right_all"] >= (right & samples["flipped"] & quiet).sum() / 24
     monkeypatch.setattr("deconfuse.attribution.look.kept", lambda checkpoint: [])
     go(tmp_path, *words, "detector=evidence")
     assert not np.allclose(pd.read_csv(folder / "samples.csv")["suspicion"], samples["suspicion"])

@@ -31,6 +31,7 @@ GOOD = {
     "whiten": 0.3,
     "hold": 2.0,
     "dropout": 0.1,
+    "compile": False,
 }
 WHOLE = [
     "checkpoints",

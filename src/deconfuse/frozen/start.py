@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from deconfuse.data.images import FeatureRows
 from deconfuse.data.split import Part, Split
 from deconfuse.frozen.whitening import ROWS, scatter, whitening
+from deconfuse.retrieval.directions import unit
 from deconfuse.retrieval.metrics import metrics
 from deconfuse.retrieval.queries import Queries
 from deconfuse.system.arrays import scratch
@@ -116,7 +117,7 @@ def class_means(
     sums = torch.zeros(c, len(weight), dtype=weight.dtype)
     for first in range(0, len(labels), ROWS):
         some = slice(first, first + ROWS)
-        e = F.normalize(F.linear(features[some], weight, bias), dim=1)
+        e = unit(F.linear(features[some], weight, bias))
         sums.index_add_(0, labels[some], e if used is None else e * used[some, None])
     return sums / torch.bincount(labels, minlength=c).clamp_min(1)[:, None]
 
