@@ -11,7 +11,7 @@ from tests.report.test_web import PAGES, browser, settle, visit  # noqa: F401 - 
 
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 pytestmark = pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed (npm install axe-core)")
-RUN = """async () => (await axe.run(document, { resultTypes: ["violations"] })).violations
+RUN = """async () => (await axe.run(document, { resultTypes: ["violations"], preload: false })).violations
     .map((one) => `${one.id}: ${one.nodes.map((node) => node.html.slice(0, 160)).slice(0, 3).join(" | ")}`)"""
 
 

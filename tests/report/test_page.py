@@ -47,7 +47,10 @@ def test_the_pages_have_the_numbers_of_the_tables(run):
     assert [names[c] for c in told["recommended"]] == samples["recommended"].tolist()
     assert [names[c] for c in told["clean"]] == samples["true_class"].tolist()
     other = samples[samples["recommended"] != samples["class"]]
-    ranked = other.sort_values(["suspicion", "sample"], ascending=[False, True])["sample"].tolist()
+    first = other.assign(first=other["p_wrong"] > 0.5)
+    ranked = first.sort_values(["first", "suspicion", "sample"], ascending=[False, False, True])
+    ranked = ranked["sample"].tolist()
+    assert set(ranked[: told["wrong"]]) == set(other["sample"][other["p_wrong"] > 0.5])
     assert told["suspects"] == ranked
     assert set(relabels["sample"]) <= set(ranked)
     assert 0 < told["wrong"] <= told["stop"] <= len(ranked)

@@ -98,10 +98,12 @@ def progress(tab):
 
 
 def suspects(run):
-    """The samples that are recommended another label, most suspicious first."""
+    """The samples that are recommended another label: those that are probably wrong, then the others."""
     table = pd.read_csv(run / "samples.csv")
     other = table[table["recommended"] != table["class"]]
-    return other.sort_values(["suspicion", "sample"], ascending=[False, True]).reset_index(drop=True)
+    keys = ["first", "suspicion", "sample"]
+    other = other.assign(first=other["p_wrong"] > 0.5).sort_values(keys, ascending=[False, False, True])
+    return other.reset_index(drop=True)
 
 
 def cards(run):

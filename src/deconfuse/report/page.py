@@ -65,13 +65,15 @@ class Content:
 
     @cached_property
     def suspects(self) -> Suspects:
-        """The training samples to look at, most suspicious first; P(wrong) says how many look wrong."""
+        """The training samples to look at: those that are probably wrong, then others; most suspicious first."""
         left_out = np.zeros(len(self.found.suspicion), bool)
         left_out[self.left_out] = True
         other = self.found.recommended[0].numpy() != self.found.noisy.labels
         found = suspects(self.found.suspicion.numpy(), other, left_out)
-        wrong = int((self.found.doubt.listed.numpy() & ~left_out).sum())
-        return replace(found, wrong=wrong, stop=max(wrong, found.stop))
+        listed = self.found.doubt.listed.numpy()[found.order]
+        order = np.concatenate([found.order[listed], found.order[~listed]])
+        wrong = int(listed.sum())
+        return replace(found, order=order, wrong=wrong, stop=max(wrong, found.stop))
 
     @cached_property
     def left_out(self) -> list[int]:
