@@ -65,7 +65,7 @@ class Content:
 
     @cached_property
     def suspects(self) -> Suspects:
-        """The training samples to look at: those that are probably wrong, then others; most suspicious first."""
+        """The training samples to look at: the probably wrong ones, then others; most suspicious first."""
         left_out = np.zeros(len(self.found.suspicion), bool)
         left_out[self.left_out] = True
         other = self.found.recommended[0].numpy() != self.found.noisy.labels

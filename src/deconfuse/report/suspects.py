@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 class Suspects:
     """order: rows of training samples that are recommended another label, most suspicious first, ties by row.
 
-    wrong: how many of them look wrong, by default `two_groups` of their suspicion; stop: where to stop, `bend`
-    of it, wrong or more.
+    wrong: how many of them look wrong, by default `two_groups` of their suspicion; stop: where to end,
+    `bend` of it, wrong or more.
     """
 
     order: Int[np.ndarray, " s"]
