@@ -1,1 +1,1 @@
-"""Pages to look at; may import runs, labels, corrections, attribution, data, retrieval, system."""
+"""Pages to look at and to review in; may import runs, labels, corrections, data, retrieval, system."""
