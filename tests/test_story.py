@@ -150,7 +150,7 @@ def test_a_second_run_reuses_the_checkpoint_and_writes_the_same(noisy, capsys):
 
 
 def test_what_takes_time_is_done_once(tmp_path, monkeypatch):
-    """One run, counted: two searches beside one per epoch of training, and each file and array read once."""
+    """One run, counted: a search for each question, and each file and array read once."""
     calls = {}
 
     def counted(place, name, told, make=lambda function: function):
@@ -173,7 +173,8 @@ def test_what_takes_time_is_done_once(tmp_path, monkeypatch):
     go(tmp_path, *TINY, "noise=flip_10", "noise.ratio=0.25", "detector=evidence")
     searches = [n for n in calls["of"] if n > 4]  # four rows are made up, to try the settings
     epochs, after, votes, evidence = [96] * 2, [96], [96], [96] * 2 * 2
-    assert searches == [*epochs, *after, *votes, *evidence]
+    copies, pages = [192], [96]  # among all pictures; the queries' neighbours that the report shows
+    assert searches == [*epochs, *after, *votes, *copies, *evidence, *pages]
     # The best label once; the best one but the given for the suspicion, for P(wrong), and for two shares that
     # are right.
     assert [n for n in calls["_largest"] if n > 4] == [96] * 5
