@@ -9,6 +9,7 @@ from deconfuse.attribution.kronecker import fit
 from deconfuse.influence import ekfac
 from deconfuse.influence.ekfac import scores
 from deconfuse.system.errors import UserError
+from tests.chunk_sizes import asked
 from tests.defaults import in_code, in_yaml
 from tests.influence.test_eif import GROUPS
 
@@ -58,16 +59,6 @@ def test_the_defaults_are_those_of_the_command_line(toy):
 
 
 @pytest.mark.parametrize(("budget", "size"), [(3 * 2680, 3), (3 * 2680 - 1, 2), (2680 - 1, 1)])
-def test_as_many_groups_are_solved_at_a_time_as_memory_allows(toy, monkeypatch, budget, size):
+def test_as_many_groups_are_solved_at_a_time_as_memory_allows(toy, budget, size):
     """A group takes four times W, 440 bytes here, and 23 samples with 5 axes in float64."""
-    training, test = toy
-    seen = []
-
-    def score_chunks(training, targets, what, score, size):
-        seen.append(size)
-        return torch.zeros(3, 23, dtype=torch.float64)
-
-    monkeypatch.setattr(ekfac, "score_chunks", score_chunks)
-    monkeypatch.setattr(ekfac, "BLOCK_BYTES", budget)
-    scores(training, Targets(test, test, GROUPS))
-    assert seen == [size]
+    assert asked(ekfac, toy, GROUPS, budget) == [size]

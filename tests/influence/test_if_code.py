@@ -9,6 +9,7 @@ from deconfuse.influence.if_code import lissa, scores
 from deconfuse.influence.influence_function import Solver
 from deconfuse.system.errors import UserError
 from tests.attribution.test_curvature import autograd_hessian
+from tests.chunk_sizes import asked
 from tests.damping import share_of_largest
 from tests.defaults import in_code, in_yaml
 from tests.influence.test_eif import GROUPS, golden_groups, golden_side
@@ -118,16 +119,6 @@ def test_bad_settings_are_named(toy, settings, message):
 
 
 @pytest.mark.parametrize(("budget", "size"), [(3 * 5400, 3), (3 * 5400 - 1, 2), (5400 - 1, 1)])
-def test_as_many_groups_are_solved_at_a_time_as_memory_allows(toy, monkeypatch, budget, size):
+def test_as_many_groups_are_solved_at_a_time_as_memory_allows(toy, budget, size):
     """A group takes six times W, 440 bytes here, and three times 23 samples with 5 axes in float64."""
-    training, test = toy
-    seen = []
-
-    def score_chunks(training, targets, what, score, size):
-        seen.append(size)
-        return torch.zeros(3, 23, dtype=torch.float64)
-
-    monkeypatch.setattr(if_code, "score_chunks", score_chunks)
-    monkeypatch.setattr(if_code, "BLOCK_BYTES", budget)
-    scores(training, Targets(test, test, GROUPS))
-    assert seen == [size]
+    assert asked(if_code, toy, GROUPS, budget) == [size]

@@ -13,6 +13,7 @@ from deconfuse.influence import eif, influence_function, tracin
 from deconfuse.influence.influence_function import Solver, scores
 from deconfuse.retrieval.confusion import distance
 from deconfuse.system.errors import UserError
+from tests.chunk_sizes import asked
 from tests.damping import share_of_largest
 from tests.defaults import in_code, in_yaml
 from tests.influence.test_eif import GROUPS
@@ -237,16 +238,6 @@ def test_a_solver_that_is_a_word_and_no_group_is_named(toy):
 
 
 @pytest.mark.parametrize(("budget", "size"), [(3 * 5400, 3), (3 * 5400 - 1, 2), (5400 - 1, 1)])
-def test_as_many_groups_are_solved_at_a_time_as_memory_allows(toy, monkeypatch, budget, size):
+def test_as_many_groups_are_solved_at_a_time_as_memory_allows(toy, budget, size):
     """A group takes six times W, 440 bytes here, and three times 23 samples with 5 axes in float64."""
-    training, test = toy
-    seen = []
-
-    def score_chunks(training, targets, what, score, size):
-        seen.append(size)
-        return torch.zeros(3, 23, dtype=torch.float64)
-
-    monkeypatch.setattr(influence_function, "score_chunks", score_chunks)
-    monkeypatch.setattr(influence_function, "BLOCK_BYTES", budget)
-    scores(training, Targets(test, test, GROUPS))
-    assert seen == [size]
+    assert asked(influence_function, toy, GROUPS, budget) == [size]

@@ -10,7 +10,7 @@ from deconfuse.attribution.solving import spectrum
 from deconfuse.influence import eif, ekfac, influence_function
 from deconfuse.report.projection import pca
 from deconfuse.system.errors import UserError
-from deconfuse.system.linear_algebra import factorise
+from deconfuse.system.linear_algebra import factorise, shrunk_root
 
 
 def test_what_works_is_what_torch_gives():
@@ -75,3 +75,12 @@ def test_features_that_overflow_are_told_and_not_decomposed(toy):
     huge = replace(training, features=training.features * 1e200)
     with pytest.raises(UserError, match="second moments of the features: 121 of 121 entries are not finite"):
         kronecker.fit(huge)
+
+
+def test_the_root_of_a_shrunk_spread_by_hand():
+    spread = torch.tensor([[8.0, 0.0], [0.0, 0.0]], dtype=torch.float64)  # tr(S)/D = 4
+    root = shrunk_root(spread, 0.25, 0.0, "S", "fix")
+    torch.testing.assert_close(root, torch.diag(torch.tensor([3.0, 1.0], dtype=torch.float64)))
+    assert torch.equal(shrunk_root(spread, 0.25, 4.0, "S", "fix"), torch.eye(2, dtype=torch.float64))
+    with pytest.raises(UserError, match=r"^S: cholesky failed .*; fix$"):
+        shrunk_root(torch.tensor([[9.0, 9.0], [9.0, 1.0]], dtype=torch.float64), 0.0, 0.0, "S", "fix")

@@ -143,17 +143,22 @@ def unwrapped(dataset: Any) -> tuple[Any, np.ndarray]:
     return dataset, index
 
 
+def _by_key(item: Mapping, known: Sequence[str], where: str, what: str, fix: str) -> Any:
+    """The value of the first of the known keys; UserError where an item has none of them."""
+    key = next((key for key in known if key in item), None)
+    if key is None:
+        raise UserError(
+            f"{where}: its items have the keys {shorten(map(str, item))}, and none is known to hold the "
+            f"{what}; {fix}"
+        )
+    return item[key]
+
+
 def _input(item: Any, where: str) -> Any:
     """The model's input of an item: the first of a tuple, or by its key in a mapping."""
     if isinstance(item, Mapping):
-        key = next((key for key in INPUTS if key in item), None)
-        if key is None:
-            raise UserError(
-                f"{where}: its items have the keys {shorten(map(str, item))}, and none is known to hold "
-                "the input; "
-                f"name it {INPUTS[1]}, or hand over (dataset of inputs, labels)"
-            )
-        return item[key]
+        fix = f"name it {INPUTS[1]}, or hand over (dataset of inputs, labels)"
+        return _by_key(item, INPUTS, where, "input", fix)
     return item[0] if isinstance(item, (tuple, list)) and len(item) else item
 
 
@@ -207,14 +212,7 @@ def _listed(base: Any) -> Sequence | None:
 def _label(item: Any, where: str, i: int) -> Any:
     """The label of an item; UserError where it has none."""
     if isinstance(item, Mapping):
-        key = next((key for key in LABELS if key in item), None)
-        if key is None:
-            raise UserError(
-                f"{where}: its items have the keys {shorten(map(str, item))}, and none is known to hold "
-                "the label; "
-                f"hand over ({where}, labels)"
-            )
-        found = item[key]
+        found = _by_key(item, LABELS, where, "label", f"hand over ({where}, labels)")
     elif isinstance(item, (tuple, list)) and len(item) > 1:
         found = item[1]
     else:

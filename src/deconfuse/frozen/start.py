@@ -23,7 +23,7 @@ FILE = "start.json"  # beside a checkpoint: retrieval by the features alone, and
 
 
 @dataclass(frozen=True)
-class Start:
+class WhitenedStart:
     """The head's start W0 (m, D) and b0 (m,), and the retrieval metrics of the test classes.
 
     backbone: by the features as they are; whitened: by z = W0 phi + b0.
@@ -43,7 +43,7 @@ def begin(
     left_out: np.ndarray | None,
     shrink: float,
     folder: Path,
-) -> Start:
+) -> WhitenedStart:
     """Set the head to the whitening of the training features, and each class's proxies to its mean direction.
 
     labels: those that are trained with; left_out: samples that take no part, None: no sample. shrink: as of
@@ -63,7 +63,7 @@ def begin(
     parts = [split.query] if split.shared_gallery else [split.query, split.gallery]
     sides = [rows(part, folder) for part in parts]
     whitened = [F.linear(side, weight, bias) for side in sides]
-    return Start(weight, bias, _retrieval(split, *sides), _retrieval(split, *whitened))
+    return WhitenedStart(weight, bias, _retrieval(split, *sides), _retrieval(split, *whitened))
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deconfuse.system.linear_algebra import factorise
+from deconfuse.system.linear_algebra import shrunk_root
 
 NO_SPREAD = 1e-10  # of the spread of all samples: less is rounding
 FIX = "look for features that are very large, or give recipe.whiten=null recipe.hold=0"
@@ -68,12 +68,9 @@ def whitening(
     the classes L = 1.
     """
     d = len(moments.mean)
-    level = moments.within.diagonal().mean()
-    one = torch.eye(d, dtype=torch.float64)
-    lower = one
-    if level > NO_SPREAD * moments.total.diagonal().mean():
-        shrunk = moments.within + max(shrink, 1e-6) * level * one
-        lower = factorise(torch.linalg.cholesky, shrunk, "recipe.whiten, the spread inside the classes", FIX)
+    least = NO_SPREAD * float(moments.total.diagonal().mean())
+    what = "recipe.whiten, the spread inside the classes"
+    lower = shrunk_root(moments.within, max(shrink, 1e-6), least, what, FIX)
     inside = torch.linalg.solve_triangular(lower, moments.total, upper=False)
     whitened = torch.linalg.solve_triangular(lower, inside.T, upper=False)  # L^-1 S_t L^-T
     _, directions = torch.linalg.eigh((whitened + whitened.T) / 2)

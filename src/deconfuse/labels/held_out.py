@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deconfuse.system.linear_algebra import factorise
+from deconfuse.system.linear_algebra import shrunk_root
 
 FOLDS = 5
 ROWS = 2**13  # of features that are taken at once, as they may be mapped from a file
@@ -34,7 +34,7 @@ def folds(labels: Int[Tensor, " n"], seed: int = 0) -> Int[Tensor, " n"]:
 
 
 @dataclass(frozen=True)
-class Sums:
+class FoldSums:
     """Of the samples of one fold, weighted: sum w x x^T (D, D), sum w x of each class (c, D), sum w (c,)."""
 
     squares: Float[Tensor, "D D"]
@@ -49,7 +49,7 @@ def _sums(
     centre: Float[Tensor, " D"],
     c: int,
     chosen: Int[Tensor, " r"],
-) -> Sums:
+) -> FoldSums:
     d = features.shape[1]
     squares, firsts = torch.zeros(d, d, dtype=torch.float64), torch.zeros(c, d, dtype=torch.float64)
     for rows in chosen.split(ROWS):
@@ -57,7 +57,7 @@ def _sums(
         squares += x.T @ (w * x)
         firsts.index_add_(0, labels[rows], w * x)
     counts = torch.zeros(c, dtype=torch.float64).index_add_(0, labels[chosen], weight[chosen].double())
-    return Sums(squares, firsts, counts)
+    return FoldSums(squares, firsts, counts)
 
 
 def cosines(
@@ -97,11 +97,6 @@ def _whitener(
 
     most: the mean square of the features, of which less than NO_SPREAD is rounding.
     """
-    one = torch.eye(len(scatter), dtype=torch.float64)
     within = scatter / max(float(counts.sum()) - int((counts > 0).sum()), 1.0)
-    level = within.diagonal().mean()
-    if not level > NO_SPREAD * most:
-        return one
-    shrunk = within + SHRINK * level * one
-    lower = factorise(torch.linalg.cholesky, shrunk, "P(wrong), the spread inside the classes", FIX)
-    return torch.linalg.solve_triangular(lower, one, upper=False)
+    lower = shrunk_root(within, SHRINK, NO_SPREAD * most, "P(wrong), the spread inside the classes", FIX)
+    return torch.linalg.solve_triangular(lower, torch.eye(len(lower), dtype=lower.dtype), upper=False)

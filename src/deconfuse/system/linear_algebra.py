@@ -29,3 +29,14 @@ def factorise(how: Callable[[Tensor], Found], matrix: Tensor, what: str, fix: st
         return how(matrix)
     except torch.linalg.LinAlgError as error:
         raise UserError(f"{what}: {name} failed ({str(error).strip().splitlines()[0]}); {fix}") from error
+
+
+def shrunk_root(spread: Tensor, shrink: float, least: float, what: str, fix: str) -> Tensor:
+    """L, lower triangular (D, D), with L L^T = S + shrink tr(S)/D 1; 1 if tr(S)/D is at most `least`.
+
+    spread: the symmetric matrix S >= 0. Raises UserError, with what and fix, as `factorise` does.
+    """
+    one, level = torch.eye(len(spread), dtype=spread.dtype), spread.diagonal().mean()
+    if not level > least:
+        return one
+    return factorise(torch.linalg.cholesky, spread + shrink * level * one, what, fix)

@@ -34,7 +34,7 @@
     return el("section", { class: "card first", id: "suspects" },
       el("h2", { class: "headline" }, train.wrong ? `${many(train.wrong, "training label looks", "training labels look")} wrong` : "No training label looks wrong"),
       el("p", { class: "hint" }, train.wrong
-        ? [`Of ${number(run.parts.train)}; by the votes of their neighbours, most suspicious first. `, noise ? `${number(noise.flipped)} were flipped by noise=. ` : "", done ? `${number(done)} decided, ${many(changing, "label")} would change.` : "Below: the label now → the label recommended."]
+        ? [`Of ${number(run.parts.train)}; more likely wrong than right, most suspicious first. `, noise ? `${number(noise.flipped)} were flipped by noise=. ` : "", done ? `${number(done)} decided, ${many(changing, "label")} would change.` : "Below: the label now → the label recommended."]
         : "No sample is recommended another label."),
       open.length ? el("div", { class: "strip wide suspects" }, open.map((k) => deconfuse.figure("train", k, [
         el("span", { dir: "auto" }, deconfuse.named(className(train.labels[k]))),
