@@ -8,6 +8,7 @@ batches as tensors. Processor time counts less of what else the machine does. Wr
 """
 
 import argparse
+import logging
 import multiprocessing
 import statistics
 import sys
@@ -28,7 +29,6 @@ from torch import nn
 from deconfuse.compute import memory
 from deconfuse.data import build
 from deconfuse.launch.command_line import CONF
-from deconfuse.launch.workers import hush
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.model import efficientnet_lite0
 from deconfuse.model.small_cnn import SmallCNN
@@ -194,7 +194,8 @@ def main(words: list[str]) -> None:
     parser.add_argument("--batches", type=int, default=30, help="of each epoch of glyphs, at most 30")
     options = parser.parse_args(words)
     console.quiet = True
-    hush()
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     machine = described()
     print(f"torch {machine['torch']}, {machine['threads']} threads")

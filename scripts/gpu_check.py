@@ -2,8 +2,9 @@
 
 Golden vectors and float64 on the device; EIF a pair beside the processor in the same run and beside the
 direct way on the device; IF, nearest neighbours, heads trained side by side; ResNet-50's bare forward pass
-and training step in float32 and bfloat16; peak memory; and the main job. Random features and weights,
-medians. --device cpu measures the processor and says so; --quick takes small sizes, to try the script.
+and training step in float32 and bfloat16, and ours as shares of them; peak memory; and the main job. Random
+features and weights, medians. --device cpu measures the processor and says so; --quick takes small sizes, to
+try the script.
 """
 
 import argparse
@@ -21,17 +22,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from torchvision.models import resnet50
 
+from deconfuse.attribution.features import extract
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.rows import in_float64
-from deconfuse.compute.placement import exact
+from deconfuse.compute.placement import exact, mixed
 from deconfuse.influence import eif, influence_function
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.retraining.parallel_heads import Heads
 from deconfuse.retrieval.neighbours import nearest
 from deconfuse.system.files import write_json
 from deconfuse.system.progress import console
+from deconfuse.training.embedder import Embedder
+from deconfuse.training.recipe import Recipe
 from scripts import check_golden
 from scripts.bench import CUB, INSHOP, groups, made
 
@@ -200,6 +205,59 @@ def network(table: Table, device: torch.device, batch: int, side: int) -> None:
             )
 
 
+def passes(table: Table, device: torch.device, batch: int, side: int) -> None:
+    """Our feature pass and training step of ResNet-50, as shares of the bare ones on batches on the device.
+
+    The feature pass has its loader, whose batches are copied to the device, and checks its first batch.
+    """
+    backbone = resnet50()
+    backbone.num_features, backbone.fc = backbone.fc.in_features, nn.Identity()
+    made_for = {
+        "epochs": 1,
+        "classes_per_batch": 8,
+        "per_class": 4,
+        "embedding_size": 512,
+        "lr_backbone": 0.0,
+    }
+    made_for |= {"lr_head": 0.0, "lr_proxies": 0.0, "schedule": "constant", "warmup_epochs": 0}
+    made_for |= {"freeze_batchnorm": True, "clip_norm": None, "validate_every": 1, "eval_batch_size": batch}
+    model = Embedder(backbone, ProxyNCA(64, 512), Recipe(optimizer=torch.optim.SGD, **made_for)).to(device)
+    model.log = lambda *args, **keys: None  # no Trainer is there to keep it
+    images = torch.randn(batch, 3, side, side)
+    labels, rows = torch.arange(batch) % 64, torch.arange(batch)
+    here = images.to(device)
+    shown = here if device.type == "cuda" else here.contiguous(memory_format=torch.channels_last)
+    batches = [(images, labels, rows)] * (2 if device.type == "cpu" else 20)
+    loader = DataLoader(batches, batch_size=None, pin_memory=device.type == "cuda")
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    for precision in ("32-true", "bf16-mixed"):
+        model.precision = precision
+
+        def bare(precision: str = precision) -> None:
+            with torch.no_grad(), mixed(precision, device):
+                model.eval()
+                for _ in batches:
+                    backbone(shown)
+
+        def whole() -> None:
+            for _ in extract(model, loader, "check"):
+                pass
+
+        def step(inputs: torch.Tensor, precision: str = precision, own: bool = True) -> None:
+            with mixed(precision, device):
+                z = None if own else model.head(backbone(inputs))
+                loss = model.training_step((inputs, labels.to(device), rows), 0) if own else z.square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        share = seconds(bare, device) / seconds(whole, device)
+        table.add(f"ResNet-50 at {side}, feature pass, {precision}", share, "of bare forward", ">= 0.9")
+        model.train()
+        share = seconds(partial(step, here, own=False), device) / seconds(partial(step, here), device)
+        table.add(f"ResNet-50 at {side}, training step, {precision}", share, "of bare step")
+
+
 def main_job(table: Table, device: torch.device, quick: bool) -> None:
     """The command of the README, in a folder of its own."""
     accelerator = "gpu" if device.type == "cuda" else "cpu"
@@ -223,6 +281,7 @@ def measured(device: torch.device, quick: bool) -> Iterator[Callable[[Table], No
     yield lambda table: influence(table, device, sizes)
     yield lambda table: search(table, device, *((2000, 64) if quick else (60_000, 512)))
     yield lambda table: network(table, device, *((2, 64) if quick else (128, 224)))
+    yield lambda table: passes(table, device, *((2, 64) if quick else (128, 224)))
     yield lambda table: main_job(table, device, quick)
 
 

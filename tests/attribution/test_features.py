@@ -29,6 +29,21 @@ def test_features_are_the_backbones_in_order_for_any_batch_size(tmp_path):
     torch.testing.assert_close(found, one_by_one, rtol=1e-5, atol=1e-5)
 
 
+def test_in_mixed_precision_products_are_of_bfloat16_and_features_float32(tmp_path):
+    model, loaders, _, _ = side(tmp_path)
+    images = torch.cat([batch[0] for batch in loaders["train"]])
+    exact = torch.cat(list(extract(model, loaders["train"], "train")))
+    model.precision = "bf16-mixed"
+    found = torch.cat(list(extract(model, loaders["train"], "train")))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        want = model.backbone(images).float()
+    assert found.dtype == torch.float32
+    # Batches of another size may round otherwise; bfloat16 keeps 8 bits.
+    torch.testing.assert_close(found, want, rtol=0, atol=2e-2 * float(want.abs().max()))
+    off = (found - exact).abs().max() / exact.abs().max()
+    assert 1e-5 < off < 0.05
+
+
 def test_the_second_time_they_come_from_the_file(tmp_path, monkeypatch):
     model, loaders, checkpoint, _ = side(tmp_path)
     first = find_or_extract(model, loaders, checkpoint)

@@ -1,6 +1,7 @@
 import shlex
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
@@ -344,3 +345,43 @@ def test_a_process_that_was_killed_is_told_with_what_to_do():
 @pytest.mark.parametrize("error", [ValueError("x"), ZeroDivisionError(), RuntimeError("CUDA"), SystemExit(3)])
 def test_an_error_that_is_not_the_users_keeps_its_traceback(error):
     assert explain(error, ["seed=3"]) == (None, 1)
+
+
+# --- memory
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 1 has a total capacity of 79.11 GiB of "
+                "which 1.2 GiB is free. Process 7 has 77 GiB memory in use."
+            ),
+            "2.50 GiB more are not free on GPU 1, which has 79.11 GiB",
+        ),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you "
+                "tried to allocate 5368709120 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            "5.0 GiB more are not free on this machine",
+        ),
+        (MemoryError(), "no more is free"),
+    ],
+)
+def test_full_memory_is_one_line_that_says_what_takes_less(error, said):
+    message, code = explain(error, [])
+    assert code == 1
+    assert message.startswith(f"error: out of memory: {said}; smaller batches take less (recipe.classes_per")
+    assert "\n" not in message
+
+
+def test_torch_says_that_the_machine_is_full_in_the_words_that_are_looked_for():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert "GiB more are not free on this machine" in explain(caught.value, [])[0]
+
+
+def test_another_error_of_torch_is_a_bug():
+    assert explain(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), []) == (None, 1)

@@ -258,7 +258,6 @@ def test_any_sample_is_decided_where_its_picture_shows(reported, visit):
     near = int(figure.get_attribute("data-i"))
     figure.focus()
     tab.keyboard.press("x")
-    assert figure.locator(".badge").count() == 0 or True
     tab.goto(tab.url.split("#")[0] + "#/samples?side=query")
     settle(tab)
     names = data(tab, "run")["class_names"][data(tab, "run")["training_classes"] :]
@@ -316,7 +315,9 @@ def test_confusions_are_decided_once_with_their_mirror_images(reported, visit):
 def test_many_are_decided_in_the_grid_in_one_step(reported, visit):
     tab = visit(reported, "grid?only=other")
     settle(tab)
-    wrong = suspects(reported)
+    wrong = suspects(reported).sort_values(
+        ["suspicion", "sample"], ascending=[False, True], ignore_index=True
+    )
     tab.locator(f".count:text-is('{len(wrong)} of 96 samples')").wait_for()
     tab.locator(".cell-box").nth(0).click()
     tab.locator(".cell-box").nth(3).click(modifiers=["Shift"])

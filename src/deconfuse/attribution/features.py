@@ -9,6 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from deconfuse.compute.placement import mixed
 from deconfuse.system import distributed
 from deconfuse.system.arrays import add_array, add_rows, growing_arrays, map_arrays
 from deconfuse.system.errors import UserError
@@ -24,8 +25,9 @@ CHECKED = 4  # images that pass the backbone again, alone, to compare their feat
 def extract(model: Embedder, loader: DataLoader, what: str) -> Iterator[Float[Tensor, "B D"]]:
     """phi of every sample of a loader, in its order, in eval mode, on the model's device; a batch at a time.
 
-    The results are CPU tensors. Raises UserError if a sample's features depend on anything but the sample. On
-    a CPU the backbone's kernels keep the layout channels_last afterwards, with the same values.
+    The results are CPU tensors in float32, also where the model's precision is mixed, in which the backbone's
+    products then are. Raises UserError if a sample's features depend on anything but the sample. On a CPU the
+    backbone's kernels keep the layout channels_last afterwards, with the same values.
     """
     model.eval()
     backbone, device = model.backbone, model.device
@@ -36,8 +38,8 @@ def extract(model: Embedder, loader: DataLoader, what: str) -> Iterator[Float[Te
         track(loader_workers.batches(loader), f"features ({what})", len(loader))
     ):
         inputs = images.to(device, memory_format=layout if images.ndim == 4 else torch.preserve_format)
-        with torch.no_grad():
-            features = backbone(inputs)
+        with torch.no_grad(), mixed(model.precision, device):
+            features = backbone(inputs).float()
             if i == 0:
                 _check(backbone, inputs, features, what)
         if not torch.isfinite(features).all():
@@ -59,8 +61,8 @@ def _check(
     depend on the size of the batch.
     """
     some = images[: max(1, min(CHECKED, len(images) // 2))]
-    once = backbone(some)
-    for first, again in ((once, backbone(some)), (features, backbone(images))):
+    once = backbone(some).float()
+    for first, again in ((once, backbone(some).float()), (features, backbone(images).float())):
         if not torch.allclose(first, again, rtol=0, atol=0, equal_nan=True):
             raise UserError(
                 f"features ({what}): the same images give others the second time ({_apart(first, again)}), "

@@ -6,7 +6,7 @@ goes through it in parts (`brought`), each copied while the device still compute
 
 import gc
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -90,3 +90,13 @@ def exact() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+# Lightning's words for mixed precision, and the type that products and convolutions then have.
+MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def mixed(precision: str | int | None, device: torch.device) -> AbstractContextManager:
+    """What a forward pass is in for Lightning's trainer.precision: autocast where that is mixed."""
+    kind = MIXED.get(str(precision))
+    return nullcontext() if kind is None else torch.autocast(device.type, dtype=kind)

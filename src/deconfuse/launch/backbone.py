@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from deconfuse.attribution.features import find_or_extract_at
+from deconfuse.compute.placement import MIXED
 from deconfuse.data.images import FeatureRows
 from deconfuse.data.split import Part, RowSpec, Split
 from deconfuse.model.identity import Identity
@@ -23,7 +24,7 @@ def in_features(
     """The split with each image replaced by its features; the split itself if it has features already.
 
     They are found in, or written to, OUTPUT_DIR/features, in a file whose name ends in a hash of the images,
-    of how they are fed, and of the backbone's weights.
+    of how they are fed, of mixed precision, and of the backbone's weights.
     """
     if isinstance(split.image, RowSpec):
         return split
@@ -32,6 +33,7 @@ def in_features(
     parts |= {} if split.shared_gallery else {"gallery": split.gallery}
     data = DataModule(split, split.train.labels, backbone, model.recipe, num_workers, 0)
     fed = [asdict(split.image), list(backbone.mean), list(backbone.std)]
+    fed += [model.precision] if str(model.precision) in MIXED else []
     key = short_hash([split.fingerprints[1], fed, repr(backbone), fingerprint(backbone)])
     loaders = {name: data.in_order(part, data.own(part)) for name, part in parts.items()}
     path = output_dir / "features" / f"{key}.npz"

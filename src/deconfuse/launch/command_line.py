@@ -55,6 +55,13 @@ def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
             "log is in .submitit beside the records; the same command goes on with what is left",
             1,
         )
+    if _out_of_memory(error):
+        return (
+            f"error: out of memory: {_asked_for(str(error))}; smaller batches take less "
+            "(recipe.classes_per_batch, recipe.per_class, recipe.eval_batch_size), and so does "
+            "trainer.precision=bf16-mixed on a GPU; the same command goes on after the last whole epoch",
+            1,
+        )
     if isinstance(error, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or "a key"
         return f"error: {key} has no default; give it as {key}=VALUE", 1
@@ -80,6 +87,25 @@ def explain(error: BaseException, words: list[str]) -> tuple[str | None, int]:
 def of_submitit(error: BaseException) -> bool:
     """True for submitit's error about a job without a result. submitit need not be installed."""
     return type(error).__module__ == "submitit.core.utils" and type(error).__name__.endswith("JobError")
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """True for torch's error about a device's memory or the machine's, and Python's."""
+    kind, text = type(error), str(error)
+    on_device = kind.__name__ == "OutOfMemoryError" and kind.__module__.partition(".")[0] == "torch"
+    of_machine = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in text
+    return on_device or of_machine or isinstance(error, MemoryError)
+
+
+def _asked_for(text: str) -> str:
+    """What could not be had, from torch's message: so much of so much of a GPU, or so many bytes."""
+    gpu = re.search(r"Tried to allocate ([\d.]+ \w+)\. (GPU \d+) has a total capacity of ([\d.]+ \w+)", text)
+    machine = re.search(r"you tried to allocate (\d+) bytes", text)
+    if gpu:
+        return f"{gpu[1]} more are not free on {gpu[2]}, which has {gpu[3]}"
+    if machine:
+        return f"{int(machine[1]) / 2**30:.1f} GiB more are not free on this machine"
+    return "no more is free"
 
 
 def _last_line(text: str) -> str:

@@ -226,7 +226,9 @@ def _model(
         settings = {**settings, "recipe": {**settings["recipe"], "embedding_size": m}}
         recipe = dataclasses.replace(recipe, embedding_size=m)
     loss = instantiate(cfg.loss, num_classes=split.num_classes, embedding_size=recipe.embedding_size)
-    return Embedder(network, loss, recipe), settings
+    model = Embedder(network, loss, recipe)
+    model.precision = cfg.trainer.get("precision")
+    return model, settings
 
 
 def _noise(cfg: DictConfig, split: Split, in_features: Callable[[], Split]) -> NoisyLabels:

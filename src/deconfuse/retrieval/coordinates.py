@@ -67,14 +67,20 @@ class Coordinates:
             )
         return cls(query, gallery, unit, (lengths[-1], lengths[0]), centre, scale, own)
 
-    def centred(self, side: int, rows: slice | Tensor, dtype: torch.dtype) -> Float[Tensor, "n m"]:
-        """Rows of the queries (side 0) or the gallery (1), moved to the centre and scaled."""
+    def centred(
+        self, side: int, rows: slice | Tensor, dtype: torch.dtype, extra: int = 0
+    ) -> Float[Tensor, "n wide"]:
+        """Rows of the queries (side 0) or the gallery (1), moved to the centre and scaled.
+
+        extra: columns behind them whose values are left open.
+        """
         given, length = (self.query, self.gallery)[side][rows], self.lengths[side]
-        result = torch.empty(given.shape, dtype=dtype, device=given.device)
+        m = given.shape[1]
+        result = torch.empty(len(given), m + extra, dtype=dtype, device=given.device)
         length = None if length is None else length[rows]
         for some in chunks(given):
             part = double(given[some], None if length is None else length[some])
-            result[some] = part.sub_(self.centre).mul_(self.scale)
+            result[some, :m] = part.sub_(self.centre).mul_(self.scale)
         return result
 
     def distance(self, rows: Int[Tensor, " p"], others: Int[Tensor, " p"]) -> Float[Tensor, " p"]:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deconfuse.retrieval.coordinates import Coordinates, chunks, product_error, rounding, row_lengths
-from deconfuse.retrieval.tiles import tiled
+from deconfuse.retrieval.tiles import tiled, with_squares
 
 TILE = (2048, 2048)  # queries x gallery rows whose distances are held at once; scripts.bench_retrieval
 MANY = 256  # neighbours beyond which whole rows of distances are ranked, not tile after tile
@@ -74,10 +74,10 @@ def search(
             yield slice(int(rows[0]), int(rows[-1]) + 1), squared, index
         return
     most = min(k + 1, len(gallery) - same)  # one more, to know how far what is not kept is at least
-    g = coordinates.centred(1, slice(None), query.dtype)
-    q = g if same else coordinates.centred(0, slice(None), query.dtype)
+    g = with_squares(coordinates.centred(1, slice(None), query.dtype, 2))
+    q = g if same else with_squares(coordinates.centred(0, slice(None), query.dtype, 2))
     for some, approximate, index in tiled(q, g, most, same, coordinates.own, tile):
-        parts = every[some], q[some].square().sum(1), approximate, index
+        parts = every[some], q[some, -1], approximate, index
         squared, index, open_ = _settled(coordinates, *parts, k)
         for rows, exact, nearer in _whole(coordinates, every[some][open_], k) if open_.any() else ():
             squared[rows - some.start], index[rows - some.start] = exact, nearer

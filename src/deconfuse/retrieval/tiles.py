@@ -6,29 +6,45 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deconfuse.retrieval.coordinates import chunks
+
 BLOCK = 64  # gallery rows of a tile of which the nearest is found first
 
 
+def with_squares(wide: Float[Tensor, "n wide"]) -> Float[Tensor, "n wide"]:
+    """Rows (x, 1, |x|^2), where the first m columns of wide are x; the last two are filled in place.
+
+    |a - b|^2 = (-2 a, |a|^2, 1) . (b, 1, |b|^2): one product writes a tile, and no other pass over it adds
+    the squares.
+    """
+    wide[:, -2] = 1
+    for some in chunks(wide):
+        wide[some, -1] = wide[some, :-2].square().sum(1)  # in pairs: more digits than a product keeps
+    return wide
+
+
 def tiled(
-    query: Float[Tensor, "q m"],
-    gallery: Float[Tensor, "g m"],
+    query: Float[Tensor, "q wide"],
+    gallery: Float[Tensor, "g wide"],
     k: int,
     same: bool,
     own: Int[Tensor, " q"],
     tile: tuple[int, int],
 ) -> Iterator[tuple[slice, Float[Tensor, "t k"], Int[Tensor, "t k"]]]:
-    """The k nearest by products, in the rows' own type, tile after tile; ties in any order."""
+    """The k nearest by products, in the rows' own type, tile after tile; ties in any order.
+
+    query and gallery: rows as `with_squares` makes them, the same ones where same.
+    """
     distance = torch.full((len(query), k), torch.inf, dtype=query.dtype, device=query.device)
     index = torch.full((len(query), k), -1, dtype=torch.long, device=query.device)
-    norms, lengths = query.square().sum(1), gallery.square().sum(1)
     memory = query.new_empty(min(tile[0], len(query)), min(tile[1], len(gallery)))
     for start in range(0, len(query), tile[0]):
         stop = min(start + tile[0], len(query))
+        turned = torch.cat([-2 * query[start:stop, :-2], query[start:stop, [-1, -2]]], 1)
         for first in range(start if same else 0, len(gallery), tile[1]):
             last = min(first + tile[1], len(gallery))
             squared = memory[: stop - start, : last - first]
-            torch.addmm(lengths[first:last], query[start:stop], gallery[first:last].T, alpha=-2, out=squared)
-            squared += norms[start:stop, None]
+            torch.mm(turned, gallery[first:last].T, out=squared)
             mine = own[start:stop]
             here = ((mine >= first) & (mine < last)).nonzero()[:, 0]
             squared[here, mine[here] - first] = torch.inf

@@ -19,8 +19,11 @@ class Embedder(pl.LightningModule):
     """z = W phi(x) + b, with phi the backbone, W (m, D) and b (m,) the head.
 
     recipe: optimizer, learning rates, schedule and whether BatchNorm is frozen. For a backbone that `embeds`,
-    m = D, and W = 1 and b = 0 are not trained: z = phi(x).
+    m = D, and W = 1 and b = 0 are not trained: z = phi(x). precision: trainer.precision, in which the frozen
+    backbone's features are made.
     """
+
+    precision: str | int | None = None
 
     def __init__(self, backbone: nn.Module, loss: nn.Module, recipe: Recipe):
         super().__init__()
