@@ -17,7 +17,7 @@ def with_squares(wide: Float[Tensor, "n wide"]) -> Float[Tensor, "n wide"]:
     |a - b|^2 = (-2 a, |a|^2, 1) . (b, 1, |b|^2): one product writes a tile, and no other pass over it adds
     the squares.
     """
-    wide[:, -2] = 1
+    wide[:, -2].fill_(1)
     for some in chunks(wide):
         wide[some, -1] = wide[some, :-2].square().sum(1)  # in pairs: more digits than a product keeps
     return wide
@@ -40,7 +40,8 @@ def tiled(
     memory = query.new_empty(min(tile[0], len(query)), min(tile[1], len(gallery)))
     for start in range(0, len(query), tile[0]):
         stop = min(start + tile[0], len(query))
-        turned = torch.cat([-2 * query[start:stop, :-2], query[start:stop, [-1, -2]]], 1)
+        some = query[start:stop]
+        turned = torch.cat([-2 * some[:, :-2], some[:, -1:], some[:, -2:-1]], 1)
         for first in range(start if same else 0, len(gallery), tile[1]):
             last = min(first + tile[1], len(gallery))
             squared = memory[: stop - start, : last - first]
