@@ -15,8 +15,8 @@ from deconfuse.attribution.trajectory import Moment, When
 from deconfuse.influence import eif, tracin
 from deconfuse.launch.command_line import explain
 from deconfuse.runs.finished import read
+from deconfuse.system.arrays import read_arrays
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import read_arrays
 from deconfuse.target import groups, pairs
 from deconfuse.training.checkpoint import kept_at
 from deconfuse.training.train import find_or_train

@@ -6,7 +6,7 @@ import pytest
 
 from deconfuse.corrections.decisions import LABEL, PAIR, asked, read
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import write_csv
+from deconfuse.system.spreadsheets import write_csv
 
 PAIRS = [
     {

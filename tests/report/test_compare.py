@@ -6,7 +6,7 @@ from PIL import Image
 from deconfuse.report import compare
 from deconfuse.report.page import put
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import write_csv
+from deconfuse.system.spreadsheets import write_csv
 from tests.finished import finish
 
 

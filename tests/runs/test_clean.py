@@ -25,7 +25,8 @@ from deconfuse.runs.clean import links, places, tables
 from deconfuse.runs.columns import COLUMNS
 from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import short_hash, unguarded, write_csv
+from deconfuse.system.files import short_hash
+from deconfuse.system.spreadsheets import unguarded, write_csv
 from tests.findings import sure
 
 GIVEN = np.array([0, 0, 1, 1, 2])

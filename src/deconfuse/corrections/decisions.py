@@ -16,7 +16,7 @@ import pandas as pd
 
 from deconfuse.system import csv_files
 from deconfuse.system.errors import UserError, one_of, within
-from deconfuse.system.files import unguarded
+from deconfuse.system.spreadsheets import unguarded
 
 FORMAT = 1
 PAIR_KINDS = ("confusion", "mis_similar")

@@ -27,7 +27,8 @@ from deconfuse.labels.loop import Loop
 from deconfuse.runs.columns import COLUMNS
 from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError, invoked, shorten
-from deconfuse.system.files import short_hash, whole_folder, write_csv
+from deconfuse.system.files import short_hash, whole_folder
+from deconfuse.system.spreadsheets import write_csv
 from deconfuse.system.words import agree, many
 
 LIST = "clean_list.csv"
