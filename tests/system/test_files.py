@@ -346,7 +346,7 @@ FULL_DISK = """
     import numpy as np, pandas as pd
     from deconfuse.system.arrays import write_array, write_arrays
     from deconfuse.system.files import whole_folder, write_json
-    from deconfuse.system.spreadsheets import write_csv
+    from deconfuse.system.csv_files import write_csv
     from deconfuse.system.errors import UserError
 
     folder = Path(sys.argv[1])
