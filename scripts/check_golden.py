@@ -14,8 +14,8 @@ from deconfuse.influence import eif, if_code
 from deconfuse.labels.relabel import vote
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.loss.softtriple import SoftTriple
+from deconfuse.system.arrays import read_arrays
 from deconfuse.system.errors import UserError, command
-from deconfuse.system.files import read_arrays
 
 LIMIT = 1e-4
 EIF = {"path": eif.RawSteps(), "normalise": False}  # what influence=eif_code sets

@@ -8,7 +8,8 @@ import yaml
 
 from deconfuse.labels.taxonomy import KINDS
 from deconfuse.runs.finished import RESULTS_FORMAT, Run, read
-from deconfuse.system.files import write_csv, write_json
+from deconfuse.system.csv_files import write_csv
+from deconfuse.system.files import write_json
 
 CHOICES = {
     "dataset": "glyphs",

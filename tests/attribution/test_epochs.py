@@ -1,7 +1,10 @@
 import copy
+import gc
 import json
 import re
+import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +18,8 @@ from deconfuse.attribution.trajectory import Moment, When
 from deconfuse.influence import eif, tracin
 from deconfuse.launch.command_line import explain
 from deconfuse.runs.finished import read
+from deconfuse.system.arrays import read_arrays
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import read_arrays
 from deconfuse.target import groups, pairs
 from deconfuse.training.checkpoint import kept_at
 from deconfuse.training.train import find_or_train
@@ -64,6 +67,31 @@ def test_what_the_callback_explained_is_what_is_explained_afterwards(trained):
     assert np.abs(before["scores"]).max() > 0
     for key in before:
         np.testing.assert_array_equal(before[key], after[key])
+
+
+def test_explaining_leaves_no_memory_behind(trained, tmp_path):
+    """Where training goes on, as many bytes of tensors live after each explanation as after the first."""
+    untrained, data, checkpoint = trained
+
+    def alive():
+        gc.collect()
+        storages = {}
+        for each in gc.get_objects():
+            if issubclass(type(each), torch.Tensor):  # asking an object itself may import what it stands for
+                storage = each.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+        return sum(storages.values())
+
+    moments = made(untrained, data, {"when": "every_n_epochs", "every": 1})
+    after = []
+    for i in range(3):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        copied = shutil.copy(kept_at(checkpoint.parent, 2), folder)
+        moments.while_training(Path(copied), 2)
+        after.append(alive())
+        assert list(folder.glob("*.eif.npz"))
+    assert after[0] == after[1] == after[2] > 0
 
 
 def test_an_explanation_is_what_the_method_says_of_that_epochs_model(trained):

@@ -6,8 +6,8 @@ from torch.utils.data import DataLoader
 
 from deconfuse.attribution.features import extract, find_or_extract
 from deconfuse.model.timm import TimmBackbone
+from deconfuse.system.arrays import read_arrays
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import read_arrays
 from tests.made import model_and_data
 
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from deconfuse.corrections.decisions import LABEL, PAIR, asked, read
+from deconfuse.system.csv_files import write_csv
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import write_csv
 
 PAIRS = [
     {

@@ -5,8 +5,8 @@ from PIL import Image
 
 from deconfuse.report import compare
 from deconfuse.report.page import put
+from deconfuse.system.csv_files import write_csv
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import write_csv
 from tests.finished import finish
 
 

@@ -7,8 +7,8 @@ import yaml
 from PIL import Image
 
 from deconfuse.report import export
+from deconfuse.system.csv_files import write_csv
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import write_csv
 from tests.finished import finish
 
 NAMES = [f"{c}/{i}.png" for c in ("cat", "=dog") for i in range(3)]

@@ -6,8 +6,8 @@ import pytest
 
 from deconfuse.launch.tables import main
 from deconfuse.report.review import kappa, sections
+from deconfuse.system.csv_files import write_csv
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import write_csv
 from tests.finished import finish
 
 

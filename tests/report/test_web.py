@@ -14,7 +14,7 @@ from PIL import Image
 from deconfuse.launch import tables
 from deconfuse.runs import clean
 from deconfuse.subcommands.draw import draw
-from deconfuse.system.files import unguarded
+from deconfuse.system.csv_files import unguarded
 from tests.conftest import SHARED
 from tests.test_story import TINY, go
 

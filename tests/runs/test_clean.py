@@ -24,8 +24,9 @@ from deconfuse.runs import clean
 from deconfuse.runs.clean import links, places, tables
 from deconfuse.runs.columns import COLUMNS
 from deconfuse.runs.tables import Findings
+from deconfuse.system.csv_files import unguarded, write_csv
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import short_hash, unguarded, write_csv
+from deconfuse.system.files import short_hash
 from tests.findings import sure
 
 GIVEN = np.array([0, 0, 1, 1, 2])

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from deconfuse.system.arrays import read_arrays, write_arrays
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import read_arrays, write_arrays
 from scripts.check_golden import main
 from tests.conftest import SHARED
 

@@ -5,7 +5,17 @@ import os
 import numpy as np
 import pytest
 
-from deconfuse.system.arrays import add_array, add_rows, growing_arrays, let_go, map_arrays, scratch
+from deconfuse.system.arrays import (
+    add_array,
+    add_rows,
+    growing_arrays,
+    let_go,
+    map_arrays,
+    read_arrays,
+    scratch,
+    write_array,
+    write_arrays,
+)
 from deconfuse.system.errors import UserError
 
 ROWS = np.random.default_rng(2).normal(size=(23, 5)).astype(np.float32)
@@ -105,3 +115,63 @@ def test_memory_that_was_let_go_is_read_again(tmp_path):
     own = ROWS.copy()
     let_go(own.ctypes.data)
     assert np.array_equal(own, ROWS)
+
+
+# --- whole arrays
+
+
+ARRAYS = {
+    "phi": np.arange(23 * 7, dtype=np.float32).reshape(23, 7) / 3,
+    "labels": np.arange(23),
+    "none": np.zeros((0, 7)),
+    "flag": np.array([True, False]),
+}
+
+
+def test_arrays_come_back_with_their_types_and_shapes(tmp_path):
+    path = tmp_path / "features.npz"
+    write_arrays(path, **ARRAYS)
+    back = read_arrays(path)
+    assert list(back) == list(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert back[name].dtype == array.dtype
+        np.testing.assert_array_equal(back[name], array)
+    assert [path.name for path in tmp_path.iterdir()] == ["features.npz"]
+
+
+def test_one_array_is_an_npy_file_of_that_name(tmp_path):
+    write_array(tmp_path / "influence.npy", ARRAYS["phi"])
+    back = np.load(tmp_path / "influence.npy")
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, ARRAYS["phi"])
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.95, 0.999])
+def test_truncated_arrays_are_named_with_the_fix(tmp_path, share):
+    path = tmp_path / "features.npz"
+    write_arrays(path, **ARRAYS)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError) as caught:
+        read_arrays(path)
+    assert str(caught.value).startswith(f"{path}: not whole (")
+    assert str(caught.value).endswith("); delete it and run again")
+
+
+def test_a_changed_byte_in_an_array_is_noticed(tmp_path):
+    path = tmp_path / "features.npz"
+    write_arrays(path, **ARRAYS)
+    data = bytearray(path.read_bytes())
+    data[300] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"^{path}: not whole \("):
+        read_arrays(path)
+
+
+def test_pickles_are_neither_written_nor_read(tmp_path):
+    with pytest.raises(ValueError, match="pickle"):
+        write_array(tmp_path / "x.npy", np.array([{}], dtype=object))
+    assert list(tmp_path.iterdir()) == []
+    np.savez(tmp_path / "x.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(UserError, match=r"x\.npz: not whole \("):
+        read_arrays(tmp_path / "x.npz")

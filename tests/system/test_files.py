@@ -8,26 +8,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from deconfuse.system import files
-from deconfuse.system.arrays import scratch
+from deconfuse.system.arrays import read_arrays, scratch
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import (
-    file_hash,
-    guarded,
-    read_arrays,
-    read_json,
-    short_hash,
-    unguarded,
-    whole_file,
-    whole_folder,
-    write_array,
-    write_arrays,
-    write_csv,
-    write_json,
-)
+from deconfuse.system.files import file_hash, read_json, short_hash, whole_file, whole_folder, write_json
 from deconfuse.system.lock import one_maker
 
 ROOT = Path(__file__).parents[1]
@@ -358,7 +344,9 @@ FULL_DISK = """
     import resource, signal, sys
     from pathlib import Path
     import numpy as np, pandas as pd
-    from deconfuse.system.files import whole_folder, write_array, write_arrays, write_csv, write_json
+    from deconfuse.system.arrays import write_array, write_arrays
+    from deconfuse.system.files import whole_folder, write_json
+    from deconfuse.system.csv_files import write_csv
     from deconfuse.system.errors import UserError
 
     folder = Path(sys.argv[1])
@@ -472,93 +460,6 @@ def test_a_missing_file_is_named(tmp_path, read):
     assert str(caught.value) == f"{tmp_path}/gone: no such file"
 
 
-# --- arrays
-
-
-ARRAYS = {
-    "phi": np.arange(23 * 7, dtype=np.float32).reshape(23, 7) / 3,
-    "labels": np.arange(23),
-    "none": np.zeros((0, 7)),
-    "flag": np.array([True, False]),
-}
-
-
-def test_arrays_come_back_with_their_types_and_shapes(tmp_path):
-    path = tmp_path / "features.npz"
-    write_arrays(path, **ARRAYS)
-    back = read_arrays(path)
-    assert list(back) == list(ARRAYS)
-    for name, array in ARRAYS.items():
-        assert back[name].dtype == array.dtype
-        np.testing.assert_array_equal(back[name], array)
-    assert names(tmp_path) == ["features.npz"]
-
-
-def test_one_array_is_an_npy_file_of_that_name(tmp_path):
-    write_array(tmp_path / "influence.npy", ARRAYS["phi"])
-    back = np.load(tmp_path / "influence.npy")
-    assert back.dtype == np.float32
-    np.testing.assert_array_equal(back, ARRAYS["phi"])
-
-
-@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.95, 0.999])
-def test_truncated_arrays_are_named_with_the_fix(tmp_path, share):
-    path = tmp_path / "features.npz"
-    write_arrays(path, **ARRAYS)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(UserError) as caught:
-        read_arrays(path)
-    assert str(caught.value).startswith(f"{path}: not whole (")
-    assert str(caught.value).endswith("); delete it and run again")
-
-
-def test_a_changed_byte_in_an_array_is_noticed(tmp_path):
-    path = tmp_path / "features.npz"
-    write_arrays(path, **ARRAYS)
-    data = bytearray(path.read_bytes())
-    data[300] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"^{path}: not whole \("):
-        read_arrays(path)
-
-
-def test_pickles_are_neither_written_nor_read(tmp_path):
-    with pytest.raises(ValueError, match="pickle"):
-        write_array(tmp_path / "x.npy", np.array([{}], dtype=object))
-    assert names(tmp_path) == []
-    np.savez(tmp_path / "x.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(UserError, match=r"x\.npz: not whole \("):
-        read_arrays(tmp_path / "x.npz")
-
-
-# --- CSV
-
-
-def test_csv_holds_seven_significant_digits_and_utf8(tmp_path):
-    table = pd.DataFrame(
-        {
-            "name": ["Μ, Greek", "а", 'say "x"'],
-            "score": [1 / 3, 123456789.0, np.nan],
-            "small": np.array([1.5e-9, -2.0, 0.1], dtype=np.float32),
-            "whole": [10_000_001, 2, 3],
-            "flag": [True, False, True],
-        }
-    )
-    write_csv(tmp_path / "x.csv", table)
-    assert (tmp_path / "x.csv").read_bytes().decode("utf-8") == (
-        "name,score,small,whole,flag\n"
-        '"Μ, Greek",0.3333333,1.5e-09,10000001,True\n'
-        "а,1.234568e+08,-2,2,False\n"
-        '"say ""x""",,0.1,3,True\n'
-    )
-
-
-def test_csv_without_rows_keeps_its_header(tmp_path):
-    write_csv(tmp_path / "x.csv", pd.DataFrame({"a": [], "b": []}))
-    assert (tmp_path / "x.csv").read_text() == "a,b\n"
-
-
 # --- hashes
 
 
@@ -591,49 +492,3 @@ def test_short_hash_is_the_same_in_every_process():
 def test_file_hash_is_the_files_sha256(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert file_hash(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_a_spreadsheet_computes_no_cell_and_every_cell_is_got_back(tmp_path):
-    cells = ["=1+1", "+1", "-1", "@x", "\tx", "'x", "''", "", "a=b", "é"]
-    assert [guarded(cell)[:1] for cell in cells] == ["'"] * 7 + ["", "a", "é"]
-    assert [unguarded(guarded(cell)) for cell in cells] == cells
-    table = pd.DataFrame({"text": cells, "number": np.arange(10) - 5.0})
-    write_csv(tmp_path / "t.csv", table, spreadsheet=True)
-    assert (tmp_path / "t.csv").read_bytes().startswith(b"\xef\xbb\xbftext,number\n'=1+1,-5\n")
-    back = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
-    assert back["text"].map(unguarded).tolist() == cells
-    assert back["number"].tolist() == table["number"].tolist()
-
-
-def test_every_table_is_guarded_and_ordinary_names_change_no_byte(tmp_path):
-    cells = ["=1+1", "+a", "-b", "@c", "\td", "\re", "f\rg", "'", '"', "h,i", "j;k", "l\nm", " n", "-", ""]
-    numbers = np.linspace(-3, 3, len(cells))
-    table = pd.DataFrame({"path": cells, "score": numbers, "some": [None, *numbers[1:]], "yes": numbers > 0})
-    write_csv(tmp_path / "t.csv", table)
-    back = pd.read_csv(tmp_path / "t.csv", keep_default_na=False, na_values={"some": [""]})
-    assert [cell[:1] for cell in back["path"][:7]] == ["'"] * 6 + ["f"]
-    assert back["path"].map(unguarded).tolist() == cells
-    assert (back["score"].dtype, back["some"].dtype, back["yes"].dtype) == (float, float, bool)
-    np.testing.assert_allclose(back["score"], numbers, rtol=1e-6)
-    plain = pd.DataFrame({"path": ["a/0.png", "é, 1.png", "x\ny"], "score": [-0.5, 1e-9, 3]})
-    write_csv(tmp_path / "p.csv", plain)
-    expected = 'path,score\na/0.png,-0.5\n"é, 1.png",1e-09\n"x\ny",3\n'
-    assert (tmp_path / "p.csv").read_bytes() == expected.encode()
-    write_csv(tmp_path / "t.csv", table, guard=False)
-    assert (
-        (tmp_path / "t.csv").read_bytes().startswith(b'"path","score","some","yes"\n"=1+1","-3","","False"\n')
-    )
-
-
-@pytest.mark.parametrize(
-    "cell", ["-", "-0.012 ± 0.003", "+0.5 ± 0.1 (2 of 5)", "-0.45 [-0.60, -0.30]", "-1.2e-05 ± 3e-06"]
-)
-def test_what_tables_say_of_several_runs_is_no_formula(cell):
-    assert guarded(cell) == cell == unguarded(cell)
-
-
-@pytest.mark.parametrize(
-    "cell", ["-1", "-1+1", "+1-A1", "-1 ± 0.5+cmd", "--", "-(1)", "=-1 ± 2", "-0.5 ± 1|x!a"]
-)
-def test_what_may_be_one_is_guarded(cell):
-    assert guarded(cell) == f"'{cell}"

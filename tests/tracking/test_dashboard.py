@@ -17,7 +17,8 @@ from deconfuse.labels.relabel import Votes
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs import results
 from deconfuse.runs.tables import Findings
-from deconfuse.system.files import file_hash, write_csv
+from deconfuse.system.csv_files import write_csv
+from deconfuse.system.files import file_hash
 from deconfuse.tracking import artifacts, dashboard, tracker
 from tests import offline
 from tests.findings import sure

@@ -144,34 +144,52 @@ def of_session(session):
     return found
 
 
+WORDS = ["dataset.classes=8", "recipe.epochs=2", "num_workers=2", "report=false"]
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
+def start(folder, more):
+    """A run into the folder, as the leader of a session of its own; what it says goes to a log beside it."""
+    command = [sys.executable, "-m", "src.run", *WORDS, *more, f"output_dir={folder}"]
+    own = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with folder.with_suffix(".log").open("a") as said:  # the process has the file open for itself
+        return subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, env=own, start_new_session=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Runs that nothing stopped, one for each tuple of words."""
+    made = {}
+
+    def found(more):
+        if more not in made:
+            made[more] = tmp_path_factory.mktemp("whole") / "out"
+            assert start(made[more], more).wait(300) == 0
+        return made[more]
+
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "phase", "more"),
     [
-        (signal.SIGTERM, 0, "training", []),
-        (signal.SIGINT, 130, "training", []),
-        (signal.SIGTERM, 0, "features", []),
-        (signal.SIGTERM, 0, "training", ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]),
+        (signal.SIGTERM, 0, "training", ()),
+        (signal.SIGINT, 130, "training", ()),
+        (signal.SIGTERM, 0, "features", ()),
+        (signal.SIGTERM, 0, "training", tuple(TWO)),
     ],
 )
 def test_a_run_whose_processes_are_all_signalled_says_one_line_and_goes_on(
-    tmp_path, number, code, phase, more
+    tmp_path, whole, number, code, phase, more
 ):
-    words = ["dataset.classes=8", "recipe.epochs=2", "num_workers=2", "report=false", *more]
-
-    def start(out):
-        command = [sys.executable, "-m", "src.run", *words, f"output_dir={tmp_path / out}"]
-        own = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with (tmp_path / f"{out}.log").open("a") as said:  # the process has the file open for itself
-            return subprocess.Popen(
-                command, cwd=ROOT, stdout=said, stderr=said, env=own, start_new_session=True
-            )
+    out, log = tmp_path / "cut", tmp_path / "cut.log"
 
     def due(process):
-        trained = "trained " in (tmp_path / "cut.log").read_text()
+        trained = "trained " in log.read_text()
         return len(of_session(process.pid)) >= (7 if more else 3) and trained == (phase == "features")
 
-    cut = start("cut")
+    cut = start(out, more)
     until = time.monotonic() + 200
     while not due(cut) and cut.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
@@ -181,7 +199,7 @@ def test_a_run_whose_processes_are_all_signalled_says_one_line_and_goes_on(
         if running(pid):
             os.kill(pid, number)
     assert cut.wait(120) == code
-    text = (tmp_path / "cut.log").read_text()
+    text = log.read_text()
     assert "Traceback" not in text
     assert "Error" not in text
     assert re.search(
@@ -189,10 +207,9 @@ def test_a_run_whose_processes_are_all_signalled_says_one_line_and_goes_on(
     )
     time.sleep(2 * loader_workers.WATCHED_EVERY)
     assert of_session(cut.pid) == []
-    assert start("cut").wait(300) == 0
-    assert start("whole").wait(300) == 0
+    assert start(out, more).wait(300) == 0
     for name in ("model.ckpt", "history.csv", "confusions.csv", "samples.csv", "relabels.csv"):
-        (one,), (other,) = (list((tmp_path / out).rglob(name)) for out in ("cut", "whole"))
+        (one,), (other,) = (list(folder.rglob(name)) for folder in (out, whole(more)))
         if name == "model.ckpt":
             one, other = (torch.load(path, weights_only=True) for path in (one, other))
             assert one.keys() == other.keys()

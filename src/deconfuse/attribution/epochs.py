@@ -15,8 +15,9 @@ from deconfuse.attribution.attribute import attribute
 from deconfuse.attribution.look import Subject, before, look
 from deconfuse.attribution.trajectory import Moment, Trajectory, When, listed
 from deconfuse.system import distributed
+from deconfuse.system.arrays import read_arrays, write_arrays
 from deconfuse.system.errors import UserError, shorten
-from deconfuse.system.files import file_hash, read_arrays, write_arrays
+from deconfuse.system.files import file_hash
 from deconfuse.system.lock import found_or_made, whole_at
 from deconfuse.system.progress import console
 from deconfuse.training.checkpoint import epoch_of, history, kept, kept_at

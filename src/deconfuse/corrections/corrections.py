@@ -13,8 +13,8 @@ from deconfuse.corrections import decisions
 from deconfuse.corrections.class_map import class_map
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
+from deconfuse.system.csv_files import unguarded
 from deconfuse.system.errors import UserError, flag, shorten, within
-from deconfuse.system.files import unguarded
 from deconfuse.system.spelling import Names, same_path, same_word
 from deconfuse.system.words import agree, many
 

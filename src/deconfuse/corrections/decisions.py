@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from deconfuse.system import csv_files
+from deconfuse.system.csv_files import unguarded
 from deconfuse.system.errors import UserError, one_of, within
-from deconfuse.system.files import unguarded
 
 FORMAT = 1
 PAIR_KINDS = ("confusion", "mis_similar")

@@ -20,8 +20,9 @@ from deconfuse.runs.finished import Run, read, read_all
 from deconfuse.runs.section import MISSING, Section, spread
 from deconfuse.runs.settings import row_settings
 from deconfuse.runs.takes import current, distinct, natural
+from deconfuse.system.csv_files import write_csv
 from deconfuse.system.errors import UserError, invoked
-from deconfuse.system.files import whole_file, write_csv
+from deconfuse.system.files import whole_file
 from deconfuse.system.words import agree, many
 
 # Columns that depend on the model, and not on how it is explained.

@@ -26,8 +26,9 @@ from deconfuse.compute.placement import exact
 from deconfuse.retrieval.confusion import mean_distance
 from deconfuse.retrieval.statistics import mean_interval
 from deconfuse.system import distributed
+from deconfuse.system.arrays import read_arrays, write_arrays
 from deconfuse.system.errors import UserError, count, within
-from deconfuse.system.files import file_hash, read_arrays, short_hash, write_arrays
+from deconfuse.system.files import file_hash, short_hash
 from deconfuse.system.lock import found_or_made, whole_at
 from deconfuse.system.progress import track
 

@@ -26,8 +26,9 @@ from deconfuse.data.split import Split
 from deconfuse.labels.loop import Loop
 from deconfuse.runs.columns import COLUMNS
 from deconfuse.runs.tables import Findings
+from deconfuse.system.csv_files import write_csv
 from deconfuse.system.errors import UserError, invoked, shorten
-from deconfuse.system.files import short_hash, whole_folder, write_csv
+from deconfuse.system.files import short_hash, whole_folder
 from deconfuse.system.words import agree, many
 
 LIST = "clean_list.csv"

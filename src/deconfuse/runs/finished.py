@@ -10,8 +10,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from deconfuse.runs.identity import compared, reason
+from deconfuse.system.csv_files import unguarded
 from deconfuse.system.errors import UserError, invoked, shorten
-from deconfuse.system.files import read_json, short_hash, unguarded
+from deconfuse.system.files import read_json, short_hash
 from deconfuse.system.words import agree, many
 
 RESULTS_FORMAT = 7  # raised when the code finds other numbers from the same settings, or writes others

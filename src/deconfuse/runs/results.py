@@ -16,8 +16,10 @@ from deconfuse.retrieval.statistics import calibration_error, detection
 from deconfuse.runs.columns import COLUMNS, SIGNS
 from deconfuse.runs.finished import RESULTS_FORMAT
 from deconfuse.runs.tables import Findings, relabel_table, sample_table, suggestions, tables_of
+from deconfuse.system.arrays import write_array
+from deconfuse.system.csv_files import write_csv
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import file_hash, read_json, write_array, write_csv, write_json
+from deconfuse.system.files import file_hash, read_json, write_json
 
 
 def class_report(found: Findings) -> dict:

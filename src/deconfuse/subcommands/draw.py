@@ -15,8 +15,9 @@ import pandas as pd
 
 from deconfuse.data.build import build
 from deconfuse.dataset import folder, glyphs
+from deconfuse.system.csv_files import write_csv
 from deconfuse.system.errors import UserError, invoked, within
-from deconfuse.system.files import whole_folder, write_csv
+from deconfuse.system.files import whole_folder
 from deconfuse.system.words import many
 
 

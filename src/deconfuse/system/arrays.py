@@ -23,6 +23,29 @@ READ_BYTES = 2**24  # how much of a file is read at once
 _mapped: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write one .npy file."""
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write one .npz file."""
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the file; raises UserError, naming it, if it is missing or damaged."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # zip, zlib and numpy raise errors of their own for a damaged file
+        raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
+
+
 @contextmanager
 def growing_arrays(path: Path) -> Iterator[zipfile.ZipFile]:
     """Yield an .npz file, to which `add_array` and `add_rows` write array by array, as numpy.savez does."""

@@ -1,23 +1,32 @@
 """CSV files as people and programs save them: with commas, semicolons or tabs, in UTF-8 or UTF-16.
 
-All CSV files of users, reviewers and runs are read by this module.
+All CSV files of users, reviewers and runs are read by this module, and those of runs are written by it, so
+that a spreadsheet opens them without computing a cell.
 """
 
 import codecs
 import csv
 import difflib
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+import pandas as pd
+
 from deconfuse.system.errors import UserError, shorten
+from deconfuse.system.files import whole_file
 from deconfuse.system.spelling import same_word
 
 DELIMITERS = ",;\t"
 CHUNK = 200  # rows held as lists at once; more of them slow down Python's garbage collector
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last is the guard itself, which can so be removed again
+# Cells that are no formula: a number with its spread or interval, as in -0.012 ± 0.003 or
+# -0.45 [-0.60, -0.30], and - for a missing one.
+SPREAD = re.compile(r"-|[+-][0-9.]+(e[+-]?[0-9]+)? [±\[][-+0-9.,e±\[\]() of]*")
 
 
 @dataclass(frozen=True)
@@ -155,3 +164,35 @@ def _text(file: Path) -> str:
 
 def _unreadable(file: Path, reason: str) -> UserError:
     return UserError(f"{file}: not a readable CSV ({reason})")
+
+
+def write_csv(path: Path, table: pd.DataFrame, spreadsheet: bool = False, guard: bool = True) -> None:
+    """Write a CSV in UTF-8, without the index, with seven significant digits, which float32 needs.
+
+    Text is `guarded` unless guard is False, which is for files that are read as data. spreadsheet: begin with
+    the byte order mark by which spreadsheets recognise UTF-8.
+    """
+    text = [i for i, kind in enumerate(table.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
+    cells = [cell for i in text for cell in table.iloc[:, i] if isinstance(cell, str)]
+    if guard and any(cell.startswith(FORMULA) for cell in cells):
+        table = table.map(lambda cell: guarded(cell) if isinstance(cell, str) else cell)
+    # A lone carriage return ends a line for readers, but makes Python's writer quote no cell.
+    quoting = csv.QUOTE_ALL if any("\r" in cell for cell in cells) else csv.QUOTE_MINIMAL
+    with whole_file(path) as partial:
+        encoding = "utf-8-sig" if spreadsheet else "utf-8"
+        layout = {"index": False, "float_format": "%.7g", "lineterminator": "\n", "quoting": quoting}
+        table.to_csv(partial, encoding=encoding, **layout)
+
+
+def guarded(cell: str) -> str:
+    """The cell with a ' in front if a spreadsheet may take it for a formula.
+
+    These are cells that begin with = + - @, a tab or a return, and with ' itself. A lone dash, and a number
+    with a sign and its spread or interval, are left as they are.
+    """
+    return f"'{cell}" if cell.startswith(FORMULA) and not SPREAD.fullmatch(cell) else cell
+
+
+def unguarded(cell: str) -> str:
+    """The inverse of `guarded`."""
+    return cell[1:] if cell.startswith("'") else cell

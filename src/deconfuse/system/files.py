@@ -1,9 +1,12 @@
-"""Write files and folders whole or not at all, and read them with an error that names a damaged one."""
+"""Write files and folders whole or not at all, and read them with an error that names a damaged one.
 
-import csv
+A command imports this before it looks at its words, so neither numpy nor pandas is imported here.
+"""
+
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -14,9 +17,6 @@ from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from deconfuse.system.errors import UserError
 
@@ -32,10 +32,6 @@ OF_A_PLACE = OF_A_DISK | {
     *(errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.EILSEQ, errno.EOPNOTSUPP),
 }
 LEFT = 24 * 3600  # seconds after which what another machine began to write counts as abandoned
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # the last is the guard itself, which can so be removed again
-# Cells that are no formula: a number with its spread or interval, as in -0.012 ± 0.003 or
-# -0.45 [-0.60, -0.30], and - for a missing one.
-SPREAD = re.compile(r"-|[+-][0-9.]+(e[+-]?[0-9]+)? [±\[][-+0-9.,e±\[\]() of]*")
 
 
 @contextmanager
@@ -170,9 +166,9 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    if isinstance(value, float):  # numpy's float64 is one too
+        return float(value) if math.isfinite(value) else None
+    return _plain(value.item()) if hasattr(value, "item") else value  # another number of numpy
 
 
 def read_json(path: Path) -> Any:
@@ -182,61 +178,6 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
-
-
-def write_csv(path: Path, table: pd.DataFrame, spreadsheet: bool = False, guard: bool = True) -> None:
-    """Write a CSV in UTF-8, without the index, with seven significant digits, which float32 needs.
-
-    Text is `guarded` unless guard is False, which is for files that are read as data. spreadsheet: begin with
-    the byte order mark by which spreadsheets recognise UTF-8.
-    """
-    text = [i for i, kind in enumerate(table.dtypes) if not pd.api.types.is_numeric_dtype(kind)]
-    cells = [cell for i in text for cell in table.iloc[:, i] if isinstance(cell, str)]
-    if guard and any(cell.startswith(FORMULA) for cell in cells):
-        table = table.map(lambda cell: guarded(cell) if isinstance(cell, str) else cell)
-    # A lone carriage return ends a line for readers, but makes Python's writer quote no cell.
-    quoting = csv.QUOTE_ALL if any("\r" in cell for cell in cells) else csv.QUOTE_MINIMAL
-    with whole_file(path) as partial:
-        encoding = "utf-8-sig" if spreadsheet else "utf-8"
-        layout = {"index": False, "float_format": "%.7g", "lineterminator": "\n", "quoting": quoting}
-        table.to_csv(partial, encoding=encoding, **layout)
-
-
-def guarded(cell: str) -> str:
-    """The cell with a ' in front if a spreadsheet may take it for a formula.
-
-    These are cells that begin with = + - @, a tab or a return, and with ' itself. A lone dash, and a number
-    with a sign and its spread or interval, are left as they are.
-    """
-    return f"'{cell}" if cell.startswith(FORMULA) and not SPREAD.fullmatch(cell) else cell
-
-
-def unguarded(cell: str) -> str:
-    """The inverse of `guarded`."""
-    return cell[1:] if cell.startswith("'") else cell
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Write one .npy file."""
-    with whole_file(path) as partial, open(partial, "wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write one .npz file."""
-    with whole_file(path) as partial, open(partial, "wb") as file:
-        np.savez(file, **arrays)
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the file; raises UserError, naming it, if it is missing or damaged."""
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # zip, zlib and numpy raise errors of their own for a damaged file
         raise UserError(f"{path}: not whole ({error}); delete it and run again") from None
 
 

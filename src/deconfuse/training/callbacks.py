@@ -12,7 +12,7 @@ from deconfuse.data.split import Split
 from deconfuse.retrieval.metrics import metrics
 from deconfuse.retrieval.queries import Queries
 from deconfuse.system import distributed
-from deconfuse.system.files import write_csv
+from deconfuse.system.csv_files import write_csv
 from deconfuse.system.progress import bar
 
 
