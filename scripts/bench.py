@@ -1,12 +1,16 @@
 """Measure the core: python -m scripts.bench. Ratios from one run, beside what was aimed at.
 
 Random features, float32. Direct is: move W, pass all cached features through it, take every loss again.
-Writes benchmarks/results.json and benchmarks/ratios.png.
+The second column of numbers is what benchmarks/results.json has from the commit at its head. Writes that file
+and benchmarks/ratios.png.
 """
 
+import argparse
 import multiprocessing
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +22,7 @@ from deconfuse.attribution.curvature import bend_of, hvp
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.influence import eif, influence_function, tracin
 from deconfuse.loss.proxynca import ProxyNCA
-from deconfuse.system.files import whole_file, write_json
+from deconfuse.system.files import read_json, whole_file, write_json
 from deconfuse.system.progress import console
 
 CUB = {"n": 5864, "D": 2048, "m": 512, "c": 100}
@@ -103,16 +107,30 @@ def described() -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "commit": commit(),
     }
 
 
-def measure() -> list[dict]:
-    """One row per case: name, value, unit, what was aimed at and whether less or more is better."""
+def commit() -> str:
+    """The commit that the checkout is at, with + if files differ from it; unknown where there is no git."""
+    asked = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def measure(before: dict[int, float]) -> list[dict]:
+    """One row per case: name, value, unit, what was aimed at and whether less or more is better.
+
+    before: what an earlier commit measured, by the number of the row.
+    """
     rows = []
 
     def add(case: str, value: float, unit: str, aim: str) -> None:
+        earlier = f"{before[len(rows)]:>10.3g}" if len(rows) in before else f"{'-':>10}"
         rows.append({"case": case, "value": value, "unit": unit, "aim": aim})
-        print(f"{case:<46}{value:>10.3g} {unit:<22} aim {aim}", flush=True)
+        print(f"{case:<46}{value:>10.3g}{earlier} {unit:<22} aim {aim}", flush=True)
 
     cub = made(**CUB)
     slow = direct(cub)
@@ -176,16 +194,20 @@ def draw(rows: list[dict], path: Path) -> None:
         figure.savefig(partial, format="png", dpi=120)
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Measure, print, write."""
+    argparse.ArgumentParser(prog="python -m scripts.bench", description=__doc__).parse_args(words)
     console.quiet = True
     machine = described()
     print(f"torch {machine['torch']}, {machine['threads']} threads; medians")
-    rows = measure()
+    last = read_json(FOLDER / "results.json") if (FOLDER / "results.json").exists() else {}
+    there = last.get("machine", {}).get("commit", "unknown")
+    print(f"{'case':<46}{machine['commit'][:9]:>10}{there[:9]:>10}")
+    rows = measure({i: row["value"] for i, row in enumerate(last.get("rows", ()))})
     write_json(FOLDER / "results.json", {"machine": machine, "rows": rows})
     draw(rows, FOLDER / "ratios.png")
     print(f"written to {FOLDER}/results.json and {FOLDER}/ratios.png")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
