@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from deconfuse.attribution.head import Training, class_cosines
+from deconfuse.labels import evidence as module
 from deconfuse.labels.evidence import SCALE, evidence, odds
 from deconfuse.labels.relabel import Votes
 from tests.labels.test_relabel import slow
@@ -45,6 +46,27 @@ def test_is_the_mean_of_three_views_over_the_checkpoints(toy, tile):
     np.testing.assert_allclose(votes.own, want[np.arange(23), training.labels], atol=1e-9)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-9)
     assert np.array_equal(votes.best[0], want.argmax(1))
+
+
+def test_features_that_are_the_embeddings_are_voted_on_once(toy, monkeypatch):
+    training, _ = toy
+    m = len(training.weight)
+    features = training.features[:, :m].contiguous()
+    eye = torch.eye(m, dtype=training.weight.dtype)
+    asked = []
+    real = module._vote
+    monkeypatch.setattr(module, "_vote", lambda x, *rest: asked.append(x.shape) or real(x, *rest))
+    for weight, bias, times in (
+        (eye, training.bias * 0, 1),
+        (eye, training.bias * 0 + 1, 2),
+        (2 * eye, training.bias * 0, 2),
+    ):
+        side = Training(features, training.labels, weight, bias, training.loss)
+        votes = evidence([side], 6)
+        found = torch.zeros(23, 4, dtype=torch.float64).scatter(1, votes.classes, votes.share)
+        np.testing.assert_allclose(found, written_out([side], 6), atol=1e-9)
+        assert len(asked) == times
+        asked.clear()
 
 
 def test_own_is_of_the_labels_asked_for(toy):

@@ -40,10 +40,7 @@ def evidence(
     sides = list(sides)
     given, device = sides[0].labels if labels is None else labels, sides[0].weight.device
     given = given.to(device)
-    votes = [
-        [_vote(x, side, k, who) for x in (embeddings(side), side.features)]
-        for side, who in zip(sides, voters or [None] * len(sides), strict=True)
-    ]
+    votes = [_both(side, k, who) for side, who in zip(sides, voters or [None] * len(sides), strict=True)]
     c = classes_of(sides[0])
     kept = min(KEPT, c)
     classes = torch.empty(len(given), kept, dtype=torch.long, device=given.device)
@@ -64,6 +61,15 @@ def evidence(
         share[rows], classes[rows] = total.topk(kept, dim=1)
         own[rows] = total.gather(1, given[rows, None])[:, 0]
     return Votes(classes, share, own)
+
+
+def _both(side: Training, k: int, voters: Bool[Tensor, " n"] | None) -> tuple[Votes, Votes]:
+    """The votes on embeddings and on features; one vote where the head leaves the features as they are."""
+    m, dim = side.weight.shape
+    by_features = _vote(side.features, side, k, voters)
+    if m == dim and torch.equal(side.weight, torch.eye(m).to(side.weight)) and not side.bias.any():
+        return by_features, by_features
+    return _vote(embeddings(side), side, k, voters), by_features
 
 
 def _vote(x: Float[Tensor, "n d"], side: Training, k: int, voters: Bool[Tensor, " n"] | None) -> Votes:
