@@ -47,6 +47,10 @@ def test_lissa_that_diverges_says_what_to_raise(toy):
     training, _ = toy
     with pytest.raises(UserError, match=r"LiSSA diverged .* raise influence.scale"):
         lissa(training, torch.ones(1, 5, 11, dtype=torch.float64), 1e-12, 0.0, 1, epochs=30)
+    one_of_two = torch.zeros(2, 5, 11, dtype=torch.float64)
+    one_of_two[1] = 1  # the other stays 0, which is finite
+    with pytest.raises(UserError, match="LiSSA diverged"):
+        lissa(training, one_of_two, 1e-12, 0.0, 1, epochs=30)
 
 
 def test_lissa_that_has_converged_equals_explicit_at_its_damping(toy, capsys):
