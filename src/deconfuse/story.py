@@ -115,7 +115,7 @@ class Outcome:
     found: Findings
     votes: Votes
     rounds: loop.Loop | None
-    comparison: effect.Comparison | None
+    comparison: effect.CorrectionEffect | None
 
 
 def train(job: Job) -> Model:

@@ -29,6 +29,8 @@ def test_lissa_is_its_recursion_written_out(toy, batch):
         want = v + 0.99 * want - hvp(some, want) / 700
     found = lissa(training, v, 700.0, 0.01, batch, epochs=2)
     torch.testing.assert_close(found, want / 700, rtol=1e-9, atol=1e-12)
+    once = lissa(training, v, 700.0, 0.01, batch)  # one pass where nothing is said
+    torch.testing.assert_close(once, lissa(training, v, 700.0, 0.01, batch, epochs=1), rtol=1e-12, atol=0)
 
 
 def test_lissa_over_the_whole_set_converges_to_its_damped_inverse(toy):
@@ -45,6 +47,10 @@ def test_lissa_that_diverges_says_what_to_raise(toy):
     training, _ = toy
     with pytest.raises(UserError, match=r"LiSSA diverged .* raise influence.scale"):
         lissa(training, torch.ones(1, 5, 11, dtype=torch.float64), 1e-12, 0.0, 1, epochs=30)
+    one_of_two = torch.zeros(2, 5, 11, dtype=torch.float64)
+    one_of_two[1] = 1  # the other stays 0, which is finite
+    with pytest.raises(UserError, match="LiSSA diverged"):
+        lissa(training, one_of_two, 1e-12, 0.0, 1, epochs=30)
 
 
 def test_lissa_that_has_converged_equals_explicit_at_its_damping(toy, capsys):
@@ -84,6 +90,7 @@ def test_what_lissa_has_not_solved_is_said_with_its_own_advice(toy, capsys):
     training, test = toy
     scores(training, Targets(test, test, GROUPS), scale=1e4, damping=0.01)
     said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("solved with lissa: largest relative residual ")
     assert "3 of 3 explanations are not solved (tolerance 0.001)" in said
     assert "raise influence.damping, or use influence=if" in said
 

@@ -6,10 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deconfuse.labels import relabel
 from deconfuse.labels.relabel import (
     Votes,
     candidates,
     check,
+    is_many,
     neighbourhood,
     others,
     recommended_right,
@@ -17,6 +19,7 @@ from deconfuse.labels.relabel import (
     vote,
     vote_on,
 )
+from deconfuse.labels.tally import tally
 from deconfuse.system.errors import UserError
 from tests.drawn import points
 
@@ -89,6 +92,44 @@ def test_recommended_right_counts_as_table_2_does():
     assert recommended_right(stubborn, torch.tensor([1, 1, 0, 0, 1, 1]), clean, everything) == 1.0
     assert recommended_right(votes, labels, clean, ~everything) is None
     assert recommended_right(votes, clean, clean, everything) is None
+
+
+def test_votes_in_the_processors_memory_are_the_same():
+    votes = vote(torch.randn(6, 2), torch.tensor([0, 1, 0, 1, 2, 2]), 3)
+    here, bare = votes.cpu(), Votes(votes.classes, votes.share, votes.own).cpu()
+    for name in ("classes", "share", "own", "index"):
+        assert torch.equal(getattr(here, name), getattr(votes, name)), name
+    assert (here.k, bare.k, bare.index) == (3, None, None)
+
+
+@pytest.mark.parametrize(
+    ("budget", "k", "c", "sizes"),
+    # 8 bytes for each class or three times for each neighbour, whichever are more.
+    [
+        (8 * 18 * 5, 6, 5, [5, 5, 5, 5, 3]),
+        (8 * 18 * 6 - 1, 6, 5, [5, 5, 5, 5, 3]),
+        (8 * 20 * 11, 6, 20, [11, 11, 1]),
+        (1, 6, 5, [1] * 23),
+        (2**26, 6, 5, [23]),
+    ],
+)
+def test_as_many_samples_hear_votes_at_a_time_as_memory_allows(monkeypatch, budget, k, c, sizes):
+    z, labels, seen = torch.randn(23, 4), torch.arange(23) % c, []
+
+    def watched(squared, *rest):
+        seen.append(len(squared))
+        return tally(squared, *rest)
+
+    monkeypatch.setattr(relabel, "TILE_BYTES", budget)
+    monkeypatch.setattr(relabel, "tally", watched)
+    vote(z, labels, k)
+    vote_on(torch.arange(23), z, labels, k)
+    assert seen == sizes * 2
+
+
+def test_votes_are_added_up_by_class_for_more_than_256_neighbours_of_no_more_classes():
+    asked = [(256, 5), (257, 5), (257, 257), (257, 258)]
+    assert [is_many(*each) for each in asked] == [False, True, True, False]
 
 
 @pytest.mark.parametrize("k", [4, 30])
@@ -227,8 +268,19 @@ def test_votes_that_memory_cannot_hold_are_refused_before_training():
         check(labels, 4 * 10**6, None)
     check(labels, None, 10)
     check(labels, 1, None)
+    check(torch.tensor([0, 10**13]), 10**12, None)  # a sample has no more neighbours than there are others
     with pytest.raises(UserError, match=r"^candidates=0 is too small; give 1 or more$"):
         check(labels, 1, 0)
+
+
+@pytest.mark.parametrize(("k", "needed"), [(20, 36 * 1000 * 20), (300, 36 * 1000 * 3)])
+def test_votes_take_36_bytes_for_each_neighbour_or_where_many_vote_for_each_class(monkeypatch, k, needed):
+    labels, there = torch.arange(1000) % 3, {"SC_PAGE_SIZE": 4, "SC_PHYS_PAGES": needed // 4}
+    monkeypatch.setattr(relabel.os, "sysconf", lambda name: there[name])
+    check(labels, k, None)
+    there["SC_PHYS_PAGES"] -= 1
+    with pytest.raises(UserError, match=r"^the votes of 1000 samples"):
+        check(labels, k, None)
 
 
 def far_off():

@@ -39,6 +39,7 @@ def test_places_of_a_long_curve_are_evenly_spaced_with_both_ends():
     assert evenly(4, 200).tolist() == [0, 1, 2, 3, 4]
     assert evenly(1003, 200)[[0, 1, -1]].tolist() == [0, 5, 1003]
     assert len(evenly(1003, 200)) == 200
+    assert evenly(5, 4).tolist() == [0, 2, 3, 5]  # the nearest numbers to 5/3 and 10/3
 
 
 def test_undefined_without_both_kinds():
@@ -53,6 +54,9 @@ def test_the_interval_is_students():
     assert found["high"] - found["mean"] == pytest.approx(2.054260, rel=1e-5)
     assert found["mean"] - found["low"] == pytest.approx(2.054260, rel=1e-5)
     assert found["n"] == 4
+    # Of five: sd = sqrt(5/2), t(0.975, 4) = 2.776445; of four sqrt(n) is n / 2
+    five = mean_interval(np.arange(1.0, 6))
+    assert five["high"] - 3 == pytest.approx(2.776445 * (5 / 2) ** 0.5 / 5**0.5, rel=1e-6)
     # t(0.75, 3) = 0.764892
     half = mean_interval(np.array([1.0, 2.0, 3.0, 4.0]), level=0.5)
     assert half["high"] - 2.5 == pytest.approx(0.764892 * (5 / 3) ** 0.5 / 2, rel=1e-5)
@@ -85,6 +89,11 @@ def test_the_effect_size_and_its_interval_by_hand():
     assert found["low"] == pytest.approx(1.936492 - 1.661671, rel=1e-5)
     assert found["high"] == pytest.approx(1.936492 + 1.661671, rel=1e-5)
     assert found["p_wilcoxon"] == 2**-4  # all signs positive: one of 16 ways
+    # x = 1 to 5: d = 3 / sqrt(5/2) = 1.897367; half = 1.96 sqrt(1/5 + 3.6/10) = 1.466730
+    found = paired(np.array([2.0, 3, 5, 4, 6]), np.array([1.0, 1, 2, 0, 1]))
+    assert found["effect"] == pytest.approx(1.897367, rel=1e-6)
+    assert found["high"] - found["effect"] == pytest.approx(1.466730, rel=1e-5)
+    assert found["effect"] - found["low"] == pytest.approx(1.466730, rel=1e-5)
 
 
 def test_pairs_are_tested_to_one_side():
@@ -198,3 +207,8 @@ def test_calibration_error_by_hand():
     chance, happened = np.array([0.1, 0.3, 0.5, 0.9, 1.0]), np.array([False, True, True, False, True])
     assert calibration_error(chance, happened, bins=2) == pytest.approx(0.4 * 0.3 + 0.6 * (0.8 - 2 / 3))
     assert calibration_error(np.array([0.0, 1.0]), np.array([False, True])) == 0
+    # A chance of 1 is in the last bin, with 0.9: (0.9 - 1) + (1 - 0) there, not |0.9 - 1| + |1 - 0|.
+    last = calibration_error(np.array([0.9, 1.0]), np.array([True, False]), bins=2)
+    assert last == pytest.approx(0.9 / 2)
+    assert calibration_error(np.array([0.3]), np.array([True])) == pytest.approx(0.7)
+    assert calibration_error(np.empty(0), np.empty(0, bool)) == 0

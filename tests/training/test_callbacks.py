@@ -14,7 +14,7 @@ from deconfuse.influence import tracin
 from deconfuse.retrieval.confusion import retrieve
 from deconfuse.retrieval.queries import Queries
 from deconfuse.system.errors import UserError
-from deconfuse.training.callbacks import Explain, Retrieval
+from deconfuse.training.callbacks import ExplainEpochs, Retrieval
 from deconfuse.training.train import find_or_train
 from tests.attribution.test_epochs import TRAINER, made
 from tests.made import model_and_data
@@ -107,7 +107,7 @@ def test_the_best_so_far_takes_the_place_of_the_one_before(recalls, calls, left)
         found.append(f"forget {epoch}")
         there.discard(epoch)
 
-    callback = Explain(
+    callback = ExplainEpochs(
         lambda epoch: When("best").due(epoch, set(), rows),
         keep,
         lambda path, epoch: found.append(f"explain {path.split('.')[0]}"),

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset, default_collate
 
 from deconfuse.adapt import arrays, losses, network, proxies
 from deconfuse.adapt.options import option
-from deconfuse.adapt.prepare import Linear, Sides
+from deconfuse.adapt.prepare import Linear, SampleSets
 from deconfuse.adapt.questions import Questions
 from deconfuse.adapt.samples import Inputs, Samples
 from deconfuse.adapt.vocabulary import split_of
@@ -35,7 +35,11 @@ SCRATCH = Path(tempfile.gettempdir())  # of what does not fit into memory, in fi
 
 
 def frozen_model(
-    opened: network.Opened | None, head: Linear, loss: nn.Module | str | Mapping, sides: Sides, ask: Questions
+    opened: network.Opened | None,
+    head: Linear,
+    loss: nn.Module | str | Mapping,
+    sides: SampleSets,
+    ask: Questions,
 ) -> tuple[Frozen, Split, Subject]:
     """(the frozen model, the samples with class ids, what `attribute` needs of the model)."""
     fixed = losses.classes_of(loss) if isinstance(loss, nn.Module) else None
@@ -88,7 +92,7 @@ def training_side(
 
 
 def _features(
-    opened: network.Opened | None, head: Linear, sides: Sides, ask: Questions
+    opened: network.Opened | None, head: Linear, sides: SampleSets, ask: Questions
 ) -> dict[str, Float[Tensor, "n D"]]:
     """phi of every side, in memory or, beyond `scores.HELD_BYTES`, in a file without a name."""
     found: dict[str, Tensor] = {}
@@ -173,7 +177,7 @@ def _embedder(backbone: nn.Module, head: Linear, loss: nn.Module, recipe) -> Emb
 class Data:
     """The samples by number, as `attribute.whole` reads them for params=last_block and params=all."""
 
-    def __init__(self, sides: Sides, split: Split, ask: Questions):
+    def __init__(self, sides: SampleSets, split: Split, ask: Questions):
         self.sides, self.split, self.ask, self.labels = sides, split, ask, split.train.labels
 
     def _side(self, part) -> Samples:

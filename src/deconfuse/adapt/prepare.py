@@ -21,7 +21,7 @@ Head = str | nn.Module | tuple | None
 
 
 @dataclass(frozen=True)
-class Sides:
+class SampleSets:
     """The samples of each side; gallery: None where test is searched in itself."""
 
     train: Samples
@@ -35,12 +35,12 @@ class Sides:
         return sides if self.gallery is None else {**sides, "gallery": self.gallery}
 
 
-def samples(model: Any, train: Any, test: Any, gallery: Any, ask: Questions) -> Sides:
+def samples(model: Any, train: Any, test: Any, gallery: Any, ask: Questions) -> SampleSets:
     """Read all sides; UserError for whatever cannot be meant."""
     images = ask.images or {}
     given = {"train": train, "test": test} | ({} if gallery is None else {"gallery": gallery})
     found = {name: read(side, name, model is not None, images.get(name)) for name, side in given.items()}
-    return Sides(found["train"], found["test"], found.get("gallery"))
+    return SampleSets(found["train"], found["test"], found.get("gallery"))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Linear:
 
 
 def opened_model(
-    model: Any, head: Head, loss: Loss, sides: Sides, ask: Questions
+    model: Any, head: Head, loss: Loss, sides: SampleSets, ask: Questions
 ) -> tuple[network.Opened | None, Linear, nn.Module | str | Mapping]:
     """(the model without its head, the head, the loss: fitted, or the name of one that is to be fitted)."""
     if model is None:
@@ -121,7 +121,7 @@ def _model_head(opened: network.Opened) -> Linear:
     return Linear.of(opened.head, opened.name)
 
 
-def _is_classifier(opened: network.Opened | None, loss: Loss, sides: Sides) -> bool:
+def _is_classifier(opened: network.Opened | None, loss: Loss, sides: SampleSets) -> bool:
     """True where cross-entropy is given, or nothing is and the head has one output for each training
     class."""
     if losses.is_cross_entropy(loss):
@@ -132,7 +132,7 @@ def _is_classifier(opened: network.Opened | None, loss: Loss, sides: Sides) -> b
     return labels == set(range(opened.head.out_features)) and len(labels) > 1
 
 
-def _texts(sides: Sides, ask: Questions) -> list[str] | None:
+def _texts(sides: SampleSets, ask: Questions) -> list[str] | None:
     """The inputs of all sides, train first, where they are texts."""
     if not isinstance(sides.train.item(0), str):
         return None
@@ -141,7 +141,7 @@ def _texts(sides: Sides, ask: Questions) -> list[str] | None:
     return [side.item(i) for side in sides.named.values() for i in range(len(side))]
 
 
-def _first_batch(sides: Sides, texts: list[str] | None) -> Tensor:
+def _first_batch(sides: SampleSets, texts: list[str] | None) -> Tensor:
     n = min(4, len(sides.train))
     if texts is not None:
         return torch.arange(n)

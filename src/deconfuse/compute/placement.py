@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 RESERVE = 0.25  # of a device's memory, left free for what is computed from the rows that lie there
-Rows = tuple[Tensor, ...]
+Tensors = tuple[Tensor, ...]
 
 
 def free_bytes(device: torch.device) -> float:
@@ -44,7 +44,7 @@ def placed(rows: Tensor, device: torch.device) -> Tensor:
     return rows.to(device)
 
 
-def brought(parts: Iterable[Rows], device: torch.device) -> Iterator[Rows]:
+def brought(parts: Iterable[Tensors], device: torch.device) -> Iterator[Tensors]:
     """Each part, on the device; used by the time that the next one is asked for.
 
     On a CUDA device the rows of a part are copied to page-locked memory and from there on a stream of their

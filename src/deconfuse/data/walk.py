@@ -27,7 +27,7 @@ TOOL_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
 
 
 @dataclass
-class Found:
+class FolderContents:
     """What `images_below` found.
 
     names: the images as paths relative to the folder, in order. left_out: the number of files of each ending
@@ -79,13 +79,13 @@ class Found:
         return said
 
 
-def images_below(base: Path) -> Found:
+def images_below(base: Path) -> FolderContents:
     """All images in sub-folders of base, at any depth.
 
     Links to files and folders are followed. Below each topmost folder, a folder is read once, however many
     links lead to it; a link that leads back up is not followed.
     """
-    found, top = Found(), _identity(base)
+    found, top = FolderContents(), _identity(base)
     for entry in sorted(os.scandir(base), key=lambda entry: entry.name):
         if _is_tool(entry.name, entry.is_dir()):
             _count_tool(entry, found)
@@ -101,7 +101,7 @@ def images_below(base: Path) -> Found:
     return found
 
 
-def _read(folder: str, prefix: str, seen: set[tuple[int, int]], found: Found) -> None:
+def _read(folder: str, prefix: str, seen: set[tuple[int, int]], found: FolderContents) -> None:
     """Add the images below a topmost folder; seen: the identities of base and of the folders already read."""
     waiting = [(folder, prefix)]
     while waiting:
@@ -137,14 +137,14 @@ def _is_tool(name: str, folder: bool) -> bool:
     return name.startswith(".") or name.lower() in known
 
 
-def _count_tool(entry: os.DirEntry, found: Found) -> None:
+def _count_tool(entry: os.DirEntry, found: FolderContents) -> None:
     """Count the file of a tool, or the files in its folder without following links."""
     n = 1 if not entry.is_dir() else sum(len(files) for _, _, files in os.walk(entry.path))
     if n:
         found.tools[entry.name] += n
 
 
-def _count_hidden(entry: os.DirEntry, found: Found) -> None:
+def _count_hidden(entry: os.DirEntry, found: FolderContents) -> None:
     """Record a topmost hidden folder that holds images directly, as it may be meant as a class."""
     n = sum(Path(each.name).suffix.lower() in suffixes() for each in os.scandir(entry.path))
     if n and entry.name not in (".ipynb_checkpoints", ".thumbnails"):

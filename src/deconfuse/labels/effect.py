@@ -23,7 +23,7 @@ TABLE = (  # the columns of changes.csv
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CorrectionEffect:
     """The corrections, the models trained on the labels before and after them, and the table changes.csv."""
 
     corrections: Corrections
@@ -105,19 +105,19 @@ def _between(test: Queries, query: int, neighbour: int) -> float:
 
 def compare(
     corrections: Corrections | None, before: Seen | None, after: Seen, split: Split
-) -> Comparison | None:
+) -> CorrectionEffect | None:
     """The changes on the test side; None without corrections."""
     if corrections is None:
         return None
-    return Comparison(corrections, before, after, changes(before, after, split))
+    return CorrectionEffect(corrections, before, after, changes(before, after, split))
 
 
-def tables(comparison: Comparison | None) -> dict[str, pd.DataFrame]:
+def tables(comparison: CorrectionEffect | None) -> dict[str, pd.DataFrame]:
     """The table changes.csv by its name; no table without corrections."""
     return {} if comparison is None else {"changes.csv": comparison.changes}
 
 
-def report(comparison: Comparison | None, tested: Tested | None = None) -> dict | None:
+def report(comparison: CorrectionEffect | None, tested: Tested | None = None) -> dict | None:
     """The entry of metrics.json: how many labels were changed, how many rightly, and both models' measures.
 
     right and wrong are None without noise=; test: what the file decides on the test side, and whether both

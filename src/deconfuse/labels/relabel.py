@@ -235,15 +235,14 @@ def recommended_right(
 ) -> float | None:
     """Table 2: of the flipped samples that score harmful, the share whose recommendation is the true label.
 
-    If the recommendation is the current label, the second choice counts. None if there is no such sample.
+    If the recommendation is the current label, the second choice counts: so it is always the most likely
+    other label. None if there is no such sample.
     Samples that were no candidates do not count.
     """
     chosen = harmful & (labels != clean) & ~votes.own.isnan()
     if not chosen.any():
         return None
-    first, _ = votes.best
-    second, _ = votes.best_but(labels)
-    return (torch.where(first == labels, second, first) == clean)[chosen].float().mean().item()
+    return (votes.best_but(labels)[0] == clean)[chosen].float().mean().item()
 
 
 def recommended_right_all(votes: Votes, labels: Int[Tensor, " n"], clean: Int[Tensor, " n"]) -> float | None:

@@ -49,7 +49,7 @@ from deconfuse.training.train import Start
 
 
 @dataclass(frozen=True)
-class Questions:
+class Analyses:
     """What is asked of the trained model, as the settings target=, influence=, detector= and others say."""
 
     target: Callable
@@ -67,7 +67,7 @@ class Questions:
     report: bool | str
 
     @classmethod
-    def of(cls, cfg: DictConfig, settings: dict) -> "Questions":
+    def of(cls, cfg: DictConfig, settings: dict) -> "Analyses":
         """Build each part; UserError where its keys are wrong."""
         reweight.check(settings["retrain"], cfg.params)
         return cls(
@@ -116,7 +116,7 @@ class Job:
     noisy: NoisyLabels
     corrected: Corrections | None
     tested: Tested | None
-    ask: Questions
+    ask: Analyses
     start: Start
     subject: Subject
     home: Path
@@ -199,7 +199,7 @@ def prepare(cfg: DictConfig) -> Job:
         noisy,
         corrected,
         tested,
-        Questions.of(cfg, settings),
+        Analyses.of(cfg, settings),
         untrained,
         subject,
         home,

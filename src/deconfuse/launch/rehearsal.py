@@ -70,7 +70,7 @@ def input_size(spec: ImageSpec | RowSpec, model: Callable, choices: dict[str, st
 def rehearse(model: Embedder, ask, spec: ImageSpec | RowSpec) -> None:
     """Choose, explain and judge made-up samples with the untrained model, so that wrong settings fail now.
 
-    ask: launch.job.Questions. Raises UserError if a part does not run.
+    ask: launch.job.Analyses. Raises UserError if a part does not run.
     """
     if ask.neighbours is not None:
         count("neighbours", ask.neighbours, 1)

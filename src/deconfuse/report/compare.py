@@ -69,14 +69,14 @@ def fates(first: pd.DataFrame, second: pd.DataFrame, key: str, value: str) -> pd
 
 
 @dataclass(frozen=True)
-class Sides:
+class Differences:
     """What is compared: confusions by query, and relabels by training image; each as `fates` gives it."""
 
     confusions: pd.DataFrame
     relabels: pd.DataFrame
 
 
-def compare(first: Run, second: Run) -> Sides:
+def compare(first: Run, second: Run) -> Differences:
     """Match both runs' confusions and recommended labels; UserError where they share no image."""
     confusions = [
         run.table("confusions.csv", "query", "query_class", "neighbour_class") for run in (first, second)
@@ -87,12 +87,12 @@ def compare(first: Run, second: Run) -> Sides:
             f"{first.folder} and {second.folder}: share no training image; compare runs of the same data"
         )
     other = [table[table["recommended"] != table["class"]] for table in samples]
-    return Sides(fates(*confusions, "query", "neighbour_class"), fates(*other, "path", "recommended"))
+    return Differences(fates(*confusions, "query", "neighbour_class"), fates(*other, "path", "recommended"))
 
 
-def page(first: Run, second: Run, sides: Sides) -> str:
+def page(first: Run, second: Run, sides: Differences) -> str:
     """The comparison as one HTML page with its pictures inside; all names are escaped."""
-    pictures = Pictures.of(second) or Pictures.of(first)
+    pictures = Thumbnails.of(second) or Thumbnails.of(first)
     rows = []
     for name in ("R@1", "MAP@R", "NMI"):
         values = [run.report["retrieval"].get(name) for run in (first, second)]
@@ -129,7 +129,7 @@ def page(first: Run, second: Run, sides: Sides) -> str:
 
 
 def _section(
-    title: str, table: pd.DataFrame, key: str, words: dict, pictures: "Pictures | None", part: str
+    title: str, table: pd.DataFrame, key: str, words: dict, pictures: "Thumbnails | None", part: str
 ) -> str:
     text = f"<h2>{title}</h2>"
     for fate in FATES:
@@ -154,7 +154,7 @@ def escape(text: object) -> str:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Thumbnails:
     """The thumbnails of a run's report: where each sample's is, and the sheets that were opened."""
 
     folder: Path
@@ -164,7 +164,7 @@ class Pictures:
     sheets: dict[int, Image.Image]
 
     @classmethod
-    def of(cls, run: Run) -> "Pictures | None":
+    def of(cls, run: Run) -> "Thumbnails | None":
         """Those of a run; None where it has no report, or its samples are no images."""
         report = run.folder / "report"
         try:

@@ -9,10 +9,10 @@ from torch import Tensor
 from deconfuse.system.errors import UserError
 from deconfuse.system.words import agree, many
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-def factorise(how: Callable[[Tensor], Found], matrix: Tensor, what: str, fix: str) -> Found:
+def factorise(how: Callable[[Tensor], Result], matrix: Tensor, what: str, fix: str) -> Result:
     """how(matrix), such as torch.linalg.eigh.
 
     Raises UserError where the matrix has entries that are not finite, of which some routines make numbers and

@@ -29,7 +29,7 @@ class Keep(pl.Callback):
             self.save(pl_module.state_dict(), epoch)
 
 
-class Explain(pl.Callback):
+class ExplainEpochs(pl.Callback):
     """Keep and explain the checkpoints of epochs that are due; the last epoch is explained after training.
 
     due(epoch): the epochs, counted from 1, that are to be explained as far as is known after an epoch.

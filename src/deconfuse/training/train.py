@@ -25,7 +25,7 @@ from deconfuse.system.progress import console
 from deconfuse.system.signals import Stopped
 from deconfuse.system.words import agree, many
 from deconfuse.training import loader_workers, provenance
-from deconfuse.training.callbacks import Explain, Keep, Progress, Retrieval
+from deconfuse.training.callbacks import ExplainEpochs, Keep, Progress, Retrieval
 from deconfuse.training.checkpoint import WholeFiles, forget, keep, load, path_at, read, resumable, save
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.devices import LEAVES_SOME_UNUSED, joint, trainer_of
@@ -220,7 +220,7 @@ def _check_compile(model: Embedder) -> None:
         )
 
 
-def _explaining(moments, folder: Path, retrieval: Retrieval) -> list[Explain]:
+def _explaining(moments, folder: Path, retrieval: Retrieval) -> list[ExplainEpochs]:
     """The callback that explains checkpoints; what is due follows from what was measured so far."""
     if moments is None:
         return []
@@ -228,7 +228,7 @@ def _explaining(moments, folder: Path, retrieval: Retrieval) -> list[Explain]:
     def due(epoch: int) -> set[int]:
         return moments.due(epoch, retrieval.rows)  # looked up late: a resumed run's rows are other ones
 
-    return [Explain(due, partial(keep, folder), moments.while_training, partial(forget, folder))]
+    return [ExplainEpochs(due, partial(keep, folder), moments.while_training, partial(forget, folder))]
 
 
 def carry_out(made: pl.Trainer, model: pl.LightningModule, data, resume: Path | None = None) -> None:
