@@ -127,3 +127,37 @@ def test_arguments_are_checked_where_they_are_given():
         dc.callbacks.Explain(influnce="eif")
     with pytest.raises(UserError, match="every_n_epochs=0"):
         dc.callbacks.Explain(0)
+
+
+@IGNORED
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
+def test_a_trainer_of_the_package_lightning_has_the_same_numbers(tmp_path):
+    """lightning.pytorch and pytorch_lightning are two packages whose classes do not know each other."""
+    lightning = pytest.importorskip("lightning", reason="the package lightning is not installed")
+
+    class Theirs(lightning.LightningModule):
+        forward, training_step = Module.forward, Module.training_step
+        validation_step, configure_optimizers = Module.validation_step, Module.configure_optimizers
+
+        def __init__(self):
+            super().__init__()
+            self.net, self.loss_fn, self.values = Small(), ProxyNCA(4, 6), []
+
+    here, there = (dc.callbacks.Explain(2, train=TRAIN, test=TEST) for _ in range(2))
+    train(tmp_path, here)
+    torch.manual_seed(0)
+    module = Theirs()
+    trainer = lightning.Trainer(
+        max_epochs=3,
+        callbacks=[there],
+        logger=False,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(module, DataLoader(TRAIN, 8, shuffle=True), DataLoader(TEST, 8))
+    assert there.history == here.history
+    assert [each["epoch"] for each in there.history] == [2, 3]
+    assert trainer.callback_metrics["deconfuse/R@1"] == pytest.approx(there.history[-1]["deconfuse/R@1"])
