@@ -15,8 +15,9 @@ from deconfuse.attribution.head import Targets
 from deconfuse.attribution.look import Frozen, Seen, earlier_sides, freeze, measure
 from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.trajectory import Moment, Trajectory, listed
+from deconfuse.duplicates import search as duplicates
 from deconfuse.frozen.start import beside
-from deconfuse.labels import duplicates, effect, judge, loop, wrong
+from deconfuse.labels import effect, judge, loop, wrong
 from deconfuse.labels.relabel import Votes
 from deconfuse.launch.job import Job, prepare
 from deconfuse.report import page

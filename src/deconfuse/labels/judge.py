@@ -12,8 +12,8 @@ from deconfuse.attribution.look import Frozen
 from deconfuse.attribution.rows import embeddings
 from deconfuse.attribution.scores import acting
 from deconfuse.compute.placement import exact, fits
+from deconfuse.duplicates.search import Duplicates
 from deconfuse.labels.copies import with_copies
-from deconfuse.labels.duplicates import Duplicates
 from deconfuse.labels.relabel import (
     NEIGHBOUR_BYTES,
     Judgement,

@@ -30,8 +30,9 @@ from deconfuse.corrections.corrections import Corrections, Tested
 from deconfuse.data import build
 from deconfuse.data.noise import CONFUSED, NoisyLabels
 from deconfuse.data.split import Split
+from deconfuse.duplicates import search as duplicates
 from deconfuse.frozen.start import confusion
-from deconfuse.labels import duplicates, loop, relabel
+from deconfuse.labels import loop, relabel
 from deconfuse.launch import backbone, names, rehearsal, sweep
 from deconfuse.model import timm
 from deconfuse.report import page

@@ -7,8 +7,7 @@ from PIL import Image, ImageOps
 
 from deconfuse.data.images import ArrayImages
 from deconfuse.data.split import ImageSpec, Part, RowSpec, Split
-from deconfuse.labels import duplicates
-from deconfuse.labels.duplicates import Search, phash, search
+from deconfuse.duplicates.search import Search, phash, search
 from deconfuse.system.errors import UserError
 
 

@@ -1,0 +1,56 @@
+"""Which of the proposed pairs are copies: their small pictures are laid over each other and compared."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from deconfuse.compute.placement import exact
+from deconfuse.duplicates import registration
+from deconfuse.duplicates.proposals import Pairs
+from deconfuse.duplicates.sketches import Sketches
+from deconfuse.system.progress import track
+
+# Side of the pictures: (Gauss-Newton steps, least correlation after them); docs/duplicates.md says how they
+# were measured.
+LEVELS = {16: (0, 0.85), 32: (3, 0.9), 64: (3, 0.975)}
+FIELD = 0.2  # most that one field of the pictures may differ, as a share of their variance
+COLOUR = 0.3  # most that their colours may differ, as a share of what they are
+AT_ONCE = 1024  # pairs compared at once: some 200 MB
+
+
+@exact()
+def likeness(pairs: Pairs, sketches: Sketches, device: torch.device) -> Float[np.ndarray, " p"]:
+    """The correlation of each pair's pixels as they lie over each other, in [-1, 1]; 0: no copies.
+
+    Copies pass LEVELS from coarse to fine, and differ by at most FIELD in each field and by COLOUR in their
+    colours.
+    """
+    found = torch.zeros(len(pairs.a))
+    starts = range(0, len(pairs.a), AT_ONCE)
+    for start in track(starts, "comparing pixels", math.ceil(len(pairs.a) / AT_ONCE)):
+        some = slice(start, start + AT_ONCE)
+        one, other = (_pictures(sketches.grey, rows[some], device) for rows in (pairs.a, pairs.b))
+        flip = pairs.flip[some].to(device)
+        one[flip] = one[flip].flip(-1)
+        place, alike = pairs.place[some].to(device), torch.ones(len(one), device=device)
+        for side, (steps, least) in LEVELS.items():
+            live = (alike > 0).nonzero()[:, 0]
+            a, b = (registration.reduced(each[live], side) for each in (one, other))
+            place[live], alike[live] = registration.improve(a, b, place[live], steps)
+            alike[alike < least] = 0
+        live = (alike > 0).nonzero()[:, 0]
+        a, b = (registration.reduced(each[live], max(LEVELS)) for each in (one, other))
+        same = registration.worst_field(a, b, place[live]) <= FIELD
+        a, b = (_pictures(sketches.colour, rows[some][live.cpu()], device) for rows in (pairs.a, pairs.b))
+        a[flip[live]] = a[flip[live]].flip(-2)
+        same &= registration.colour_difference(a.movedim(-1, 1), b.movedim(-1, 1), place[live]) <= COLOUR
+        alike[live[~same]] = 0
+        found[some] = alike.cpu()
+    return found.numpy()
+
+
+def _pictures(kept: Int[np.ndarray, "n ..."], rows: Int[Tensor, " p"], device: torch.device) -> Tensor:
+    return torch.from_numpy(kept[rows.cpu().numpy()]).to(device).float()
