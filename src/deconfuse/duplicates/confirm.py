@@ -10,15 +10,16 @@ from torch import Tensor
 from deconfuse.compute.placement import exact
 from deconfuse.duplicates import registration
 from deconfuse.duplicates.proposals import Pairs
-from deconfuse.duplicates.sketches import Sketches
+from deconfuse.duplicates.sketches import SIDE, Sketches
 from deconfuse.system.progress import track
 
-# Side of the pictures: (Gauss-Newton steps, least correlation after them); docs/duplicates.md says how they
-# were measured.
-LEVELS = {16: (0, 0.85), 32: (3, 0.9), 64: (3, 0.975)}
+# (side of the pictures, Gauss-Newton steps, least correlation to go on with); measured: docs/duplicates.md.
+LEVELS = (16, 0, 0.86), (32, 1, 0.88), (32, 2, 0.94), (64, 0, 0.95), (64, 2, 0.98)
 FIELD = 0.2  # most that one field of the pictures may differ, as a share of their variance
-COLOUR = 0.3  # most that their colours may differ, as a share of what they are
-AT_ONCE = 1024  # pairs compared at once: some 200 MB
+COLOUR = 0.5  # most that their colours may differ, as a share of what they are
+GROUND = 0.5  # share of the commonest grey in a picture from which on it counts as a drawing
+DRAWN = 0.25  # of the differences that copies of drawings may have
+AT_ONCE = 256  # pairs compared at once: some 60 MB
 
 
 @exact()
@@ -26,7 +27,8 @@ def likeness(pairs: Pairs, sketches: Sketches, device: torch.device) -> Float[np
     """The correlation of each pair's pixels as they lie over each other, in [-1, 1]; 0: no copies.
 
     Copies pass LEVELS from coarse to fine, and differ by at most FIELD in each field and by COLOUR in their
-    colours.
+    colours. Where one of them is mostly ground, as drawings are, 1 - correlation and the difference in a
+    field may only be DRAWN of that: two letters can be laid over each other by moving one of them.
     """
     found = torch.zeros(len(pairs.a))
     starts = range(0, len(pairs.a), AT_ONCE)
@@ -35,15 +37,17 @@ def likeness(pairs: Pairs, sketches: Sketches, device: torch.device) -> Float[np
         one, other = (_pictures(sketches.grey, rows[some], device) for rows in (pairs.a, pairs.b))
         flip = pairs.flip[some].to(device)
         one[flip] = one[flip].flip(-1)
+        drawn = np.maximum(*(sketches.flat[rows[some].cpu().numpy()] for rows in (pairs.a, pairs.b))) > GROUND
+        strict = torch.where(torch.from_numpy(drawn).to(device), DRAWN, 1.0)
         place, alike = pairs.place[some].to(device), torch.ones(len(one), device=device)
-        for side, (steps, least) in LEVELS.items():
+        for side, steps, least in LEVELS:
             live = (alike > 0).nonzero()[:, 0]
             a, b = (registration.reduced(each[live], side) for each in (one, other))
             place[live], alike[live] = registration.improve(a, b, place[live], steps)
-            alike[alike < least] = 0
+            alike[alike < 1 - (1 - least) * strict] = 0
         live = (alike > 0).nonzero()[:, 0]
-        a, b = (registration.reduced(each[live], max(LEVELS)) for each in (one, other))
-        same = registration.worst_field(a, b, place[live]) <= FIELD
+        a, b = (registration.reduced(each[live], SIDE) for each in (one, other))
+        same = registration.worst_field(a, b, place[live]) <= FIELD * strict[live]
         a, b = (_pictures(sketches.colour, rows[some][live.cpu()], device) for rows in (pairs.a, pairs.b))
         a[flip[live]] = a[flip[live]].flip(-2)
         same &= registration.colour_difference(a.movedim(-1, 1), b.movedim(-1, 1), place[live]) <= COLOUR

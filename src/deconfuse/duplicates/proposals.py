@@ -20,7 +20,7 @@ from deconfuse.system.progress import track
 
 ORDER = 8  # frequencies in each direction: ORDER^2 - 1 numbers, as the mean is left out
 NEAR = 4  # pictures that are proposed for each one
-LIKE = 0.8  # least correlation of the low frequencies of what is proposed
+LIKE = 0.9  # least correlation of the low frequencies of what is proposed
 TILE_BYTES = 32 * 2**20  # of correlations that are held at once
 TINY = 1e-3  # of a grey of 255: a deviation, or a length, that is none
 CHUNK = 4096  # pictures whose frequencies are computed at once
@@ -28,8 +28,8 @@ CHUNK = 4096  # pictures whose frequencies are computed at once
 WHOLE = (0.0, 1.0), (0.0, 1.0)
 WINDOWS = (
     WHOLE,
-    *(((y, 0.95), (x, 0.95)) for y, x in ((0.025, 0.025), (0, 0), (0, 0.05), (0.05, 0), (0.05, 0.05))),
-    ((0.05, 0.9), (0.05, 0.9)),
+    *(((y, 0.94), (x, 0.94)) for y, x in ((0, 0), (0, 0.06), (0.06, 0), (0.06, 0.06))),
+    ((0.04, 0.92), (0.04, 0.92)),
 )
 
 

@@ -56,10 +56,16 @@ class Duplicates:
         return self.row[self.part == part]
 
 
-def search(plan: Search, split: Split, z: dict[str, Float[Tensor, "_ m"]]) -> Duplicates | None:
+def search(
+    plan: Search,
+    split: Split,
+    z: dict[str, Float[Tensor, "_ m"]],
+    used: Int[Tensor, " r"] | None = None,
+) -> Duplicates | None:
     """The groups of all parts; None where the plan does not look, or, saying so, among more than LARGEST.
 
-    z: embeddings of any length, by part.
+    z: embeddings of any length, by part. used: the training samples that count (all); the others are in no
+    group.
 
     A pair of pictures is one of copies if `proposals.proposed` has it and `confirm.likeness` is more than 0,
     whatever the embeddings. Finished features have no pictures: there a pair is one whose squared distance,
@@ -83,6 +89,11 @@ def search(plan: Search, split: Split, z: dict[str, Float[Tensor, "_ m"]]) -> Du
         own = np.full(len(rows), -1)
         own[len(split.train) : offset] = np.where(split.twins >= 0, split.twins + offset, -1)
         found = found.where(own[found.first] != found.second)
+    if used is not None:
+        there = np.ones(total, bool)
+        there[: len(split.train)] = False
+        there[used.cpu().numpy()] = True
+        found = found.where(there[found.first] & there[found.second])
     return _grouped(list(parts), [len(part) for part in parts.values()], found)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import imagehash
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 from deconfuse.data.split import Part
@@ -23,21 +23,20 @@ AT_ONCE = 256  # pictures that a thread reads without a pause
 class Sketches:
     """Small pictures of n samples, each stretched to a square.
 
-    grey (n, SIDE, SIDE), colour (n, COLOURS, COLOURS, 3): 8 bits. readable (n,): False where the picture
-    cannot be read; its pixels are 0.
+    grey (n, SIDE, SIDE), colour (n, COLOURS, COLOURS, 3): 8 bits; 0 where a picture cannot be read, and in
+    colour where it has none. flat (n,): `flatness`.
     """
 
     grey: Int[np.ndarray, "n s s"]
     colour: Int[np.ndarray, "n c c 3"]
-    readable: Bool[np.ndarray, " n"]
+    flat: Float[np.ndarray, " n"]
 
 
 def draw(parts: Sequence[Part]) -> Sketches:
     """The sketches of all samples of the parts, one part after the other; 4.3 kB of memory each."""
     n = sum(map(len, parts))
-    made = Sketches(
-        np.zeros((n, SIDE, SIDE), np.uint8), np.zeros((n, COLOURS, COLOURS, 3), np.uint8), np.zeros(n, bool)
-    )
+    shapes = (n, SIDE, SIDE), (n, COLOURS, COLOURS, 3)
+    made = Sketches(*(np.zeros(shape, np.uint8) for shape in shapes), np.zeros(n))
     places = [(part, i) for part in parts for i in range(len(part))]
 
     def some(start: int) -> None:
@@ -47,8 +46,10 @@ def draw(parts: Sequence[Part]) -> Sketches:
                 image = part.image(i)
             except UserError:  # the run has named it where it read the data
                 continue
-            made.grey[at], made.colour[at] = grey(image), colour(image)
-            made.readable[at] = True
+            made.grey[at] = grey(image)
+            made.flat[at] = flatness(made.grey[at])
+            if image.mode != "L":
+                made.colour[at] = colour(image)
 
     starts = range(0, n, AT_ONCE)
     with ThreadPoolExecutor() as pool:
@@ -60,6 +61,12 @@ def draw(parts: Sequence[Part]) -> Sketches:
 def grey(image: Image.Image) -> Int[np.ndarray, "s s"]:
     """The grey picture, by the filter that imagehash.phash uses, so that its hash is that of the picture."""
     return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+
+
+def flatness(grey: Int[np.ndarray, "s s"]) -> float:
+    """The share of the pixels that have the commonest grey, give or take 16 of 255: of a drawing's ground."""
+    counts = np.bincount(grey.ravel() >> 4, minlength=16)
+    return float((counts[1:] + counts[:-1]).max() / grey.size)
 
 
 def colour(image: Image.Image) -> Int[np.ndarray, "c c 3"]:

@@ -178,7 +178,7 @@ def tables_of(found: Findings) -> dict[str, pd.DataFrame]:
         "confusions.csv": confusion_table(found),
         "groups.csv": group_table(found),
         "samples.csv": samples,
-        "relabels.csv": relabel_table(samples),
+        "relabels.csv": relabel_table(samples[found.doubt.used.numpy()]),
         "classes.csv": class_table(found),
     }
     if found.duplicates is not None:
