@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 
+from deconfuse.data.images import ArrayImages, FileImages
 from deconfuse.data.split import Part
 from deconfuse.system.errors import UserError
 from deconfuse.system.progress import track
@@ -37,6 +38,8 @@ def draw(parts: Sequence[Part]) -> Sketches:
     n = sum(map(len, parts))
     shapes = (n, SIDE, SIDE), (n, COLOURS, COLOURS, 3)
     made = Sketches(*(np.zeros(shape, np.uint8) for shape in shapes), np.zeros(n))
+    # Data sets that another library reads may not be read by several threads.
+    threads = all(isinstance(part.images, (FileImages, ArrayImages)) for part in parts)
     places = [(part, i) for part in parts for i in range(len(part))]
 
     def some(start: int) -> None:
@@ -52,7 +55,7 @@ def draw(parts: Sequence[Part]) -> Sketches:
                 made.colour[at] = colour(image)
 
     starts = range(0, n, AT_ONCE)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(None if threads else 1) as pool:
         for _ in track(pool.map(some, starts), "looking for copies", len(starts)):
             pass
     return made
