@@ -125,3 +125,10 @@ def test_none_are_sought_where_that_is_not_asked_for_or_among_too_many(monkeypat
     assert "not looked for among 6 samples, more than 5" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"duplicates.find=maybe is neither true nor false"):
         Search("maybe", False)
+
+
+def test_samples_that_were_left_out_are_in_no_group():
+    pictures = [same_size(scene(i)) for i in (0, 1, 2, 0, 1, 3)]
+    split, sides = data(pictures, 4, [0, 0, 1, 1, 2, 3], torch.randn(6, 8))
+    found = search(Search(True, False), split, sides, torch.tensor([1, 2, 3]))
+    assert list(zip(found.part, found.row.tolist(), strict=True)) == [("train", 1), ("query", 0)]

@@ -39,7 +39,7 @@ def likeness(pairs: Pairs, sketches: Sketches, device: torch.device) -> Float[np
         one[flip] = one[flip].flip(-1)
         drawn = np.maximum(*(sketches.flat[rows[some].cpu().numpy()] for rows in (pairs.a, pairs.b))) > GROUND
         strict = torch.where(torch.from_numpy(drawn).to(device), DRAWN, 1.0)
-        place, alike = pairs.place[some].to(device), torch.ones(len(one), device=device)
+        place, alike = pairs.place[some].clone().to(device), torch.ones(len(one), device=device)
         for side, steps, least in LEVELS:
             live = (alike > 0).nonzero()[:, 0]
             a, b = (registration.reduced(each[live], side) for each in (one, other))
