@@ -18,7 +18,7 @@ LEVELS = (16, 0, 0.86), (32, 1, 0.88), (32, 2, 0.94), (64, 0, 0.95), (64, 2, 0.9
 FIELD = 0.2  # most that one field of the pictures may differ, as a share of their variance
 COLOUR = 0.5  # most that their colours may differ, as a share of what they are
 GROUND = 0.5  # share of the commonest grey in a picture from which on it counts as a drawing
-DRAWN = 0.25  # of the differences that copies of drawings may have
+DRAWN = 0.2  # of the differences that copies of drawings may have
 AT_ONCE = 256  # pairs compared at once: some 60 MB
 
 
