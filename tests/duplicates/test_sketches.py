@@ -59,4 +59,4 @@ def test_a_ground_is_the_share_of_the_commonest_grey():
     drawing[10:30, 10:30] = 0
     assert flatness(drawing) == 1 - 400 / 64**2
     ramp = np.repeat(np.arange(256, dtype=np.uint8), 16).reshape(64, 64)
-    assert flatness(ramp) == 2 / 16
+    assert flatness(ramp) == 2 / 64

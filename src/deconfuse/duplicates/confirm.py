@@ -1,6 +1,7 @@
 """Which of the proposed pairs are copies: their small pictures are laid over each other and compared."""
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -34,27 +35,38 @@ def likeness(pairs: Pairs, sketches: Sketches, device: torch.device) -> Float[np
     starts = range(0, len(pairs.a), AT_ONCE)
     for start in track(starts, "comparing pixels", math.ceil(len(pairs.a) / AT_ONCE)):
         some = slice(start, start + AT_ONCE)
-        one, other = (_pictures(sketches.grey, rows[some], device) for rows in (pairs.a, pairs.b))
-        flip = pairs.flip[some].to(device)
-        one[flip] = one[flip].flip(-1)
-        drawn = np.maximum(*(sketches.flat[rows[some].cpu().numpy()] for rows in (pairs.a, pairs.b))) > GROUND
-        strict = torch.where(torch.from_numpy(drawn).to(device), DRAWN, 1.0)
-        place, alike = pairs.place[some].clone().to(device), torch.ones(len(one), device=device)
-        for side, steps, least in LEVELS:
-            live = (alike > 0).nonzero()[:, 0]
-            a, b = (registration.reduced(each[live], side) for each in (one, other))
-            place[live], alike[live] = registration.improve(a, b, place[live], steps)
-            alike[alike < 1 - (1 - least) * strict] = 0
-        live = (alike > 0).nonzero()[:, 0]
-        a, b = (registration.reduced(each[live], SIDE) for each in (one, other))
-        same = registration.worst_field(a, b, place[live]) <= FIELD * strict[live]
-        a, b = (_pictures(sketches.colour, rows[some][live.cpu()], device) for rows in (pairs.a, pairs.b))
-        a[flip[live]] = a[flip[live]].flip(-2)
-        same &= registration.colour_difference(a.movedim(-1, 1), b.movedim(-1, 1), place[live]) <= COLOUR
-        alike[live[~same]] = 0
-        found[some] = alike.cpu()
+        found[some] = _part(
+            Pairs(*(getattr(pairs, one.name)[some] for one in fields(Pairs))), sketches, device
+        )
     return found.numpy()
 
 
-def _pictures(kept: Int[np.ndarray, "n ..."], rows: Int[Tensor, " p"], device: torch.device) -> Tensor:
-    return torch.from_numpy(kept[rows.cpu().numpy()]).to(device).float()
+def _part(pairs: Pairs, sketches: Sketches, device: torch.device) -> Float[Tensor, " p"]:
+    """`likeness` of pairs that are compared at once."""
+    rows = [each.cpu().numpy() for each in (pairs.a, pairs.b)]
+    one, other = (_pictures(sketches.grey[each], device) for each in rows)
+    flip, place = pairs.flip.to(device), pairs.place.clone().to(device)
+    one[flip] = one[flip].flip(-1)
+    drawn = torch.from_numpy(np.maximum(*(sketches.flat[each] for each in rows)) > GROUND).to(device)
+    strict, alike = torch.where(drawn, DRAWN, 1.0), torch.ones(len(one), device=device)
+    for side, steps, least in LEVELS:
+        live = (alike > 0).nonzero()[:, 0]
+        if not len(live):
+            return alike.cpu()
+        a, b = (registration.reduced(each[live], side) for each in (one, other))
+        place[live], alike[live] = registration.improve(a, b, place[live], steps)
+        alike[alike < 1 - (1 - least) * strict] = 0
+    live = (alike > 0).nonzero()[:, 0]
+    if not len(live):
+        return alike.cpu()
+    a, b = (registration.reduced(each[live], SIDE) for each in (one, other))
+    same = registration.worst_field(a, b, place[live]) <= FIELD * strict[live]
+    a, b = (_pictures(sketches.colour[each[live.cpu().numpy()]], device) for each in rows)
+    a[flip[live]] = a[flip[live]].flip(-2)
+    same &= registration.colour_difference(a.movedim(-1, 1), b.movedim(-1, 1), place[live]) <= COLOUR
+    alike[live[~same]] = 0
+    return alike.cpu()
+
+
+def _pictures(kept: Int[np.ndarray, "p ..."], device: torch.device) -> Tensor:
+    return torch.from_numpy(kept).to(device).float()

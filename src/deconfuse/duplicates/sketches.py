@@ -67,8 +67,8 @@ def grey(image: Image.Image) -> Int[np.ndarray, "s s"]:
 
 
 def flatness(grey: Int[np.ndarray, "s s"]) -> float:
-    """The share of the pixels that have the commonest grey, give or take 16 of 255: of a drawing's ground."""
-    counts = np.bincount(grey.ravel() >> 4, minlength=16)
+    """The share of the pixels that have the commonest grey, give or take 4 of 255: of a drawing's ground."""
+    counts = np.bincount(grey.ravel() >> 2, minlength=64)
     return float((counts[1:] + counts[:-1]).max() / grey.size)
 
 
