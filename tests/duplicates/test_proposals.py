@@ -31,7 +31,7 @@ def test_the_frequencies_of_the_whole_are_those_of_the_cosine_transform():
 
 def test_the_frequencies_of_a_window_are_those_of_the_picture_cut_out():
     grey = small(scene(5))
-    cut = np.asarray(Image.fromarray(grey[8:56, 4:52]).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    cut = np.array(Image.fromarray(grey[8:56, 4:52]).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     window = (8 / 64, 48 / 64), (4 / 64, 48 / 64)
     one, other = frequencies(grey[None], window, CPU)[0], frequencies(cut[None], WHOLE, CPU)[0]
     assert torch.corrcoef(torch.stack([one, other]))[0, 1] > 0.999
