@@ -81,7 +81,7 @@ def test_samples_that_were_left_out_are_in_no_sum_and_score_nothing(toy, tmp_pat
 
     def scored(side, used=None):
         subject = Subject(None, None, "head", torch.device("cpu"), used)
-        made = option("influence", name, 0)
+        made = option("influence", {"name": "if", "damping": 1.0} if name == "if" else name, 0)
         return attribute.attribute(made, explained, Frozen(side, test, test, tmp_path), subject, [])
 
     alone = replace(training, features=training.features[used], labels=training.labels[used])
