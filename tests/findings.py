@@ -46,4 +46,5 @@ def sure(labels, wrong=(), other=None):
         0.5,
         None,
         Votes(other[:, None], chance[:, None], 1 - chance),
+        torch.ones(len(labels), dtype=torch.bool),
     )

@@ -14,9 +14,11 @@ from deconfuse.attribution import attribute, trajectory
 from deconfuse.attribution.head import Targets
 from deconfuse.attribution.look import Frozen, Seen, earlier_sides, freeze, measure
 from deconfuse.attribution.rows import embeddings
+from deconfuse.attribution.scores import columns
 from deconfuse.attribution.trajectory import Moment, Trajectory, listed
+from deconfuse.duplicates import search as duplicates
 from deconfuse.frozen.start import beside
-from deconfuse.labels import duplicates, effect, judge, loop, wrong
+from deconfuse.labels import effect, judge, loop, wrong
 from deconfuse.labels.relabel import Votes
 from deconfuse.launch.job import Job, prepare
 from deconfuse.report import page
@@ -73,17 +75,19 @@ def run(cfg: DictConfig) -> Path:
     # What else is asked of the scores: how did they come about, do they come true, do they help?
     epochs = explain_epochs(job, seen, explained, influence)
     clock.lap("epochs", epochs)
-    lds = counterfactual.measure(frozen.training, targets, influence, ask.subsets, model.checkpoint)
+    trained = frozen.only(subject.used).training, targets, columns(influence, subject.used, frozen.folder)
+    lds = counterfactual.measure(*trained, ask.subsets, model.checkpoint)
     clock.lap("counterfactual", lds)
     retrained = retrain(job, frozen, targets, influence)
     clock.lap("retraining", retrained)
 
     # Judge: which labels look wrong, and what should they be? Does training on those win back what was lost?
-    votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates, ask.weights)
+    how = ask.neighbours, ask.candidates, ask.weights
+    votes = judge.votes(frozen.training, influence, *how, subject.used)
     sides, same = earlier_sides(subject, model.checkpoint), copies_in(job, seen)
-    judged = judge.judge(ask.detector, frozen, influence, votes, sides, same)
+    judged = judge.judge(ask.detector, frozen, influence, votes, sides, same, subject.used)
     held = frozen.training.features, frozen.training.labels, job.split.num_classes
-    doubt = wrong.doubt(*held, votes, directions=subject.model.embeds)
+    doubt = wrong.doubt(*held, votes, directions=subject.model.embeds, used=subject.used)
     clock.lap("relabelling")
     rounds = relabel_in_rounds(job, seen)
     clock.lap("loop", rounds)
@@ -156,7 +160,7 @@ def retrain(
 def copies_in(job: Job, seen: Seen) -> duplicates.Duplicates | None:
     """Near-identical pictures among all parts; None where they are not looked for."""
     z = {"train": embeddings(seen.frozen.training), "query": seen.test.query, "gallery": seen.test.gallery}
-    return distributed.told(lambda: duplicates.search(job.ask.duplicates, job.split, z))
+    return distributed.told(lambda: duplicates.search(job.ask.duplicates, job.split, z, job.subject.used))
 
 
 def relabel_in_rounds(job: Job, seen: Seen) -> loop.Loop | None:

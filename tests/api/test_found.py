@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import deconfuse as dc
 from deconfuse.system.errors import UserError
@@ -104,3 +105,51 @@ def test_two_models_are_compared_on_the_same_test_side(found):
     assert "appeared" in worse._repr_html_()
     with pytest.raises(UserError, match="different test samples"):
         found.compare(dc.explain(train=TRAIN, test=rows(40, 4, 3, first=5)))
+
+
+def test_duplicates_are_found_among_pictures_and_among_embeddings(found):
+    train, test = images(40, 4, 0, size=32), images(21, 3, 1, first=4, size=32)
+    train.tensors[0][17], test.tensors[0][3] = train.tensors[0][2], train.tensors[0][2]
+    torch.manual_seed(0)
+    pictured = dc.explain(Small(), train=train, test=test, influence="tracin", progress=False)
+    columns = ["group", "kind", "part", "row", "class"]
+    assert pictured.duplicates[columns].to_numpy().tolist() == [
+        [0, "two labels", "train", 2, "2"],
+        [0, "two labels", "train", 17, "1"],
+        [0, "two labels", "query", 3, "4"],
+    ]
+    assert (pictured.duplicates["bits"] == 0).all()
+    assert pictured.metrics["duplicates"]["two labels"] == 1
+    assert found.duplicates.empty
+    x = np.concatenate([TRAIN[0], 3 * TRAIN[0][4:5]])  # one direction, another length
+    twice = dc.explain(train=(x, np.append(TRAIN[1], TRAIN[1][4])), test=TEST, influence="tracin")
+    assert twice.duplicates[["kind", "row"]].to_numpy().tolist() == [["copies", 4], ["copies", 70]]
+    without = dc.explain(train=TRAIN, test=TEST, influence="tracin", duplicates=False)
+    with pytest.raises(UserError, match="duplicates were not looked for; call explain with duplicates=True"):
+        without.duplicates  # noqa: B018
+
+
+def test_previews_and_originals_are_found_from_the_reports_page(tmp_path):
+    files = {}
+    for side, n in (("train", 70), ("test", 47)):
+        (tmp_path / "photos" / side).mkdir(parents=True)
+        random = np.random.default_rng(n)
+        files[side] = [tmp_path / "photos" / side / f"{i}.png" for i in range(n)]
+        for file in files[side]:
+            Image.fromarray(random.integers(0, 255, (200, 160, 3), np.uint8)).save(file)
+    names = [[f"{i}.png" for i in range(n)] for n in (70, 47)]
+    found = dc.explain(train=(*TRAIN, names[0]), test=(*TEST, names[1]), images=files, influence="tracin")
+    page = found.report(tmp_path / "deep" / "report")
+
+    def told(name):
+        text = (page.parent / "data" / f"{name}.js").read_text("utf-8")
+        return json.loads(re.search(r"[\[{].*[\]}]", text, re.DOTALL)[0])
+
+    prefix = told("run")["previews"]["train"]["prefix"]
+    assert (page.parent / prefix / "3.png").resolve() == files["train"][3].resolve()
+    sizes = told("previews")
+    assert sizes["train"]
+    for name, some in sizes.items():
+        for row, size in some.items():
+            assert size == [160, 200]
+            assert (page.parent / "previews" / f"{name}-{row}.webp").is_file()

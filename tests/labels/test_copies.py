@@ -4,8 +4,8 @@ import torch
 
 from deconfuse.data.images import ArrayImages
 from deconfuse.data.split import ImageSpec, Part, Split
+from deconfuse.duplicates.search import Duplicates
 from deconfuse.labels import copies
-from deconfuse.labels.duplicates import Duplicates
 from deconfuse.labels.relabel import Judgement, Votes
 from deconfuse.retrieval.confusion import Pairs
 from deconfuse.runs.columns import COLUMNS

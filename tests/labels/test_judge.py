@@ -81,3 +81,38 @@ def test_a_side_in_one_direction_is_judged_in_float64_and_answered_in_its_own_ty
     found = judge.judge(partial(noted), frozen(narrow), influence, votes, iter(()))
     assert seen == [torch.float64]
     assert found.suspicion.dtype == torch.float32
+
+
+USED = torch.tensor([i for i in range(23) if i not in (0, 7, 22)])
+
+
+def test_samples_that_were_left_out_do_not_vote(toy):
+    training, _ = toy
+    influence = torch.zeros(2, 23, dtype=torch.float64)
+    influence[:, [3, 9, 11]] = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    found = judge.votes(training, influence, 5, None, used=USED)
+    alone = vote(training.z[USED], training.labels[USED], 5, unit=True, fair=True)
+    torch.testing.assert_close(found.own[USED], alone.own, rtol=1e-12, atol=0)
+    assert torch.equal(found.index[USED], USED[alone.index])
+    assert not torch.isin(found.index, torch.tensor([0, 7, 22])).any()
+    assert not found.own.isnan().any()  # they are voted on all the same
+    some = judge.votes(training, influence, 5, 2, used=USED)
+    assert (~some.own.isnan()).nonzero()[:, 0].tolist() == [3, 9]
+    torch.testing.assert_close(some.own[[3, 9]], found.own[[3, 9]], rtol=1e-12, atol=0)
+
+
+def test_a_detector_does_not_see_what_was_left_out(toy):
+    training, _ = toy
+    influence = torch.zeros(1, 23, dtype=torch.float64)
+    votes = judge.votes(training, influence, 5, None, used=USED)
+    found = judge.judge(partial(plain), frozen(training), influence, votes, iter(()), used=USED)
+    norms = training.z.norm(dim=1)
+    torch.testing.assert_close(found.suspicion[USED], norms[USED])
+    assert found.suspicion[[0, 7, 22]].tolist() == [norms[USED].min().item()] * 3
+    past = replace(training, features=2 * training.features)
+    earlier = iter([frozen(past)])
+    said = judge.judge(partial(recommending), frozen(training), influence, votes, earlier, used=USED).votes
+    want = (training.z.abs()[:, :2] + past.z.abs()[:, :2]) / 2
+    torch.testing.assert_close(said.share[USED], want[USED])
+    assert said.own[[0, 7, 22]].isnan().all()
+    assert torch.equal(said.best[0][[0, 7, 22]], training.labels[[0, 7, 22]])

@@ -63,7 +63,8 @@ def small(toy):
     scores = torch.randn(5, 23, generator=torch.Generator().manual_seed(2))
     scores[:, ::7] = 0
     data = object.__new__(DataModule)  # what mode=cached reads of it
-    data.labels, data.recipe = training.labels.numpy(), recipe(classes_per_batch=3, per_class=2)
+    data.labels = data.drawn = training.labels.numpy()
+    data.recipe = recipe(classes_per_batch=3, per_class=2)
     return training, targets, scores, data
 
 

@@ -58,6 +58,11 @@ class Pictures(Sequence):
             return as_mode(found, "L" if found.mode in ("1", "L") else "RGB")
         return of_numbers(found)
 
+    def path(self, i: int) -> Path | None:
+        """The file of picture i; None where it is none."""
+        found = self.get(int(i))
+        return Path(found) if isinstance(found, (str, Path)) else None
+
     def content(self, i: int) -> bytes:
         """The pixels."""
         return self[i].tobytes()

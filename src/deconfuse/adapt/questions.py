@@ -28,6 +28,8 @@ class Asked(TypedDict, total=False):
     num_workers: int
     device: str | torch.device | None
     seed: int
+    duplicates: bool
+    mirrored: bool
     progress: bool
 
 
@@ -40,7 +42,9 @@ class Questions:
     class size. candidates: vote only on so many of the most harmful samples; None: on all. classes: class
     names by label. images: pictures to show, as {"train": [...], "test": [...]}: files, Pillow's images or
     arrays. batch_size: inputs that pass the model at once; num_workers: processes that read them. device:
-    None: where the model is. seed: of all random numbers. progress: bars and messages.
+    None: where the model is. seed: of all random numbers. duplicates: whether to look for near-identical
+    pictures, or equal embeddings where there are none; mirrored: also for mirrored pictures. progress: bars
+    and messages.
     """
 
     params: str = "head"
@@ -55,6 +59,8 @@ class Questions:
     num_workers: int = 0
     device: str | torch.device | None = None
     seed: int = 0
+    duplicates: bool = True
+    mirrored: bool = False
     progress: bool = True
 
     @classmethod
@@ -70,7 +76,8 @@ class Questions:
         count("batch_size", self.batch_size, 1)
         count("num_workers", self.num_workers, 0)
         within("seed", count("seed", self.seed, 0), 0, 2**32 - 1)
-        flag("progress", self.progress)
+        for name in ("progress", "duplicates", "mirrored"):
+            flag(name, getattr(self, name))
         if self.neighbours is not None:
             count("neighbours", self.neighbours, 1)
         for side in self.images or {}:

@@ -20,8 +20,10 @@ from deconfuse.adapt.questions import Asked, Questions
 from deconfuse.api.found import Found
 from deconfuse.attribution import attribute
 from deconfuse.attribution.look import Frozen, Subject, measure
+from deconfuse.attribution.rows import embeddings
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
+from deconfuse.duplicates import search as duplicates
 from deconfuse.labels import judge, relabel, wrong
 from deconfuse.runs.tables import Findings
 from deconfuse.system.progress import Clock, silence
@@ -79,7 +81,9 @@ def answer(frozen: Frozen, split: Split, subject: Subject, ask: Questions, clock
     clock.lap("influence")
     votes = judge.votes(frozen.training, influence, ask.neighbours, ask.candidates)
     detector = option("detector", ask.detector, ask.seed)
-    judged = judge.judge(detector, frozen, influence, votes, iter(()))
+    z = {"train": embeddings(frozen.training), "query": seen.test.query, "gallery": seen.test.gallery}
+    same = duplicates.search(duplicates.Search(ask.duplicates, ask.mirrored), split, z)
+    judged = judge.judge(detector, frozen, influence, votes, iter(()), same)
     sides = frozen.training.features, frozen.training.labels, split.num_classes
     doubt = wrong.doubt(*sides, votes, directions=subject.model.embeds)
     clock.lap("relabelling")
@@ -93,6 +97,7 @@ def answer(frozen: Frozen, split: Split, subject: Subject, ask: Questions, clock
         judged.suspicion,
         judged.votes,
         doubt,
+        duplicates=same,
     )
     return Found(findings, seen, votes, attribute.unit(ask.explainer), ask, subject, dict(clock.laps))
 

@@ -21,9 +21,11 @@ from deconfuse.api.comparison import Comparison, compared
 from deconfuse.attribution import attribute
 from deconfuse.attribution.look import Seen, Subject
 from deconfuse.attribution.rows import embeddings
+from deconfuse.duplicates.search import LARGEST
 from deconfuse.labels.relabel import Votes
 from deconfuse.runs import results
 from deconfuse.runs.tables import Findings, tables_of
+from deconfuse.system.errors import UserError
 from deconfuse.system.progress import silence
 
 
@@ -85,6 +87,20 @@ class Found:
     def classes(self) -> pd.DataFrame:
         """One row per training class with relabels."""
         return self.tables["classes.csv"]
+
+    @property
+    def duplicates(self) -> pd.DataFrame:
+        """One row per sample that has a near-identical other one, by group: its kind (two labels, both sides,
+        copies), part, row, path and class. Pictures are compared, or, without pictures, embeddings.
+
+        Raises UserError where copies were not looked for.
+        """
+        if self.findings.duplicates is None:
+            raise UserError(
+                "duplicates were not looked for; call explain with duplicates=True and at most "
+                f"{LARGEST:,} samples"
+            )
+        return self.tables["duplicates.csv"]
 
     @property
     def influence(self) -> Float[np.ndarray, "e n"]:

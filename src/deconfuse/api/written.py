@@ -49,7 +49,7 @@ def report(found: "Found", folder: Path) -> Path:
         tables.mkdir(parents=True)
         written = results.write(tables, found.findings, found.asked.choices["influence"], found.unit)
         content = page.Content(found.findings, found.metrics, written, found.unit, found.z, found.votes)
-        page.write(tables / "report", folder, content, True)
+        page.write(tables / "report", folder, content, True, final=folder)
         write_json(tables / "metrics.json", found.metrics)
         made = tables / "report"
         for path in sorted(made.iterdir()) if made.is_dir() else []:

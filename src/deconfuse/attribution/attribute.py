@@ -21,7 +21,7 @@ from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.look import Frozen, Subject, before, freeze
 from deconfuse.attribution.network import Network, parameter_names
 from deconfuse.attribution.rows import of_all, own
-from deconfuse.attribution.scores import unsound
+from deconfuse.attribution.scores import among_all, unsound
 from deconfuse.compute.placement import exact
 from deconfuse.retrieval.confusion import Explained
 from deconfuse.system import distributed
@@ -42,14 +42,15 @@ def attribute(
 ) -> Float[Tensor, "g n"]:
     """The method's scores; earlier: the checkpoints kept before this one, for a method that sums over them.
 
-    Of several processes each scores its own training samples, and gets the scores of all.
+    Samples that the model was not trained with (subject.used) are in no sum over the training set, and score
+    0. Of several processes each scores its own training samples, and gets the scores of all.
     Raises UserError where a score is not finite.
     """
 
     head = subject.params == "head"
 
     def sides(subject: Subject, frozen: Frozen) -> tuple[Training | Network, Targets]:
-        targets = frozen.targets(explained)
+        frozen, targets = frozen.only(subject.used), frozen.targets(explained)
         if not head:
             return whole(subject), targets
         if frozen.narrow:
@@ -63,7 +64,8 @@ def attribute(
     more = {"earlier": past_sides()} if takes_earlier(explainer) else {}
     scores = explainer(*sides(subject, frozen), **more).cpu()
     if head:
-        scores = of_all(scores, len(frozen.training), frozen.folder, frozen.training.weight.dtype)
+        n = len(frozen.training) if subject.used is None else len(subject.used)
+        scores = of_all(scores, n, frozen.folder, frozen.training.weight.dtype)
     bad = unsound(scores)
     if bad:
         raise UserError(
@@ -72,7 +74,7 @@ def attribute(
             "not finite; raise influence.damping or lower influence.path.radius, whichever the method "
             "has, or take another method"
         )
-    return scores
+    return among_all(scores, subject.used, len(frozen.training), frozen.folder)
 
 
 def takes_earlier(method: Callable) -> bool:
@@ -88,8 +90,9 @@ def whole(subject: Subject) -> Network:
         for part in (data.split.query, data.split.gallery)
     )
     model = copy.deepcopy(subject.model).to(subject.device).eval().requires_grad_(False)
-    labels = torch.from_numpy(data.labels)
-    train = data.split.train
+    labels, train = torch.from_numpy(data.labels), data.split.train
+    if subject.used is not None:
+        labels, train = labels[subject.used], train.some(subject.used.numpy())
     batches, names = data.in_order(train, data.own(train)), parameter_names(model, params)
     return Network(model, model.loss, names, labels, batches, query, gallery, shared=distributed.world() > 1)
 

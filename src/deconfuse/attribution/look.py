@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deconfuse.attribution.features import find_or_extract
@@ -39,13 +39,15 @@ CHECKED_ROWS = 2**14  # of features that are looked at at once
 class Subject:
     """What is looked at and explained: a model, its data, and on which device that is done.
 
-    params: which parameters are attributed, head, last_block or all.
+    params: which parameters are attributed, head, last_block or all. used: the training samples that the
+    model was trained with; None: all.
     """
 
     model: Embedder
     data: DataModule
     params: str
     device: torch.device
+    used: Int[Tensor, " k"] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,14 @@ class Frozen:
     def precise(self) -> Training:
         """The training side, in float64 if it is narrow."""
         return in_float64(self.training) if self.narrow else self.training
+
+    def only(self, rows: Int[Tensor, " k"] | None) -> "Frozen":
+        """The same with these training samples alone, their features copied; itself for None."""
+        if rows is None:
+            return self
+        side = self.training
+        features, labels = (each[rows.to(each.device)] for each in (side.features, side.labels))
+        return replace(self, training=replace(side, features=features, labels=labels))
 
     def test_side(self, split: Split) -> Queries:
         """The test side's embeddings z = W phi + b, not normalised, with its labels.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deconfuse.system.arrays import scratch
@@ -51,6 +51,32 @@ def acting(scores: Float[Tensor, "e n"]) -> Acting:
         totals[1] += block.abs().sum(0, dtype=torch.float64)
         totals[2] += (block > 0).sum(0)
     return Acting(*(totals / len(scores)).to(scores.dtype))
+
+
+def columns(
+    scores: Float[Tensor, "e n"], rows: Int[Tensor, " k"] | None, folder: Path | None
+) -> Float[Tensor, "e k"]:
+    """The scores of some samples, copied; all, as they are, for None."""
+    if rows is None:
+        return scores
+    found, start = room(len(scores), len(rows), scores.dtype, scores.device, folder), 0
+    for block in blocks(scores):
+        found[start : start + len(block)] = block[:, rows.to(block.device)]
+        start += len(block)
+    return found
+
+
+def among_all(
+    scores: Float[Tensor, "e k"], rows: Int[Tensor, " k"] | None, n: int, folder: Path | None
+) -> Float[Tensor, "e n"]:
+    """The scores of some samples in their places among n, where all others score 0; rows is None for all."""
+    if rows is None:
+        return scores
+    found, start = room(len(scores), n, scores.dtype, scores.device, folder), 0
+    for block in blocks(scores):
+        found[start : start + len(block)][:, rows.to(block.device)] = block
+        start += len(block)
+    return found
 
 
 def unscored(scores: Float[Tensor, "e n"]) -> int:

@@ -74,6 +74,11 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def some(self, rows: np.ndarray) -> "Part":
+        """These samples alone."""
+        names = tuple(self.names[i] for i in rows.tolist())
+        return Part(self.images, self.rows[rows], self.labels[rows], names)
+
     def image(self, i: int) -> Image.Image | np.ndarray:
         """The image of sample i, or its row of features."""
         return self.images[int(self.rows[i])]

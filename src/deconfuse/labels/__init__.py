@@ -1,1 +1,1 @@
-"""Judge and mend labels; may import attribution, training, corrections, data, retrieval, compute, system."""
+"""Judge and mend labels; may import all rooms below."""

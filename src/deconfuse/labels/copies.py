@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from deconfuse.data.split import Split
-from deconfuse.labels.duplicates import Duplicates
+from deconfuse.duplicates.search import Duplicates
 from deconfuse.labels.relabel import Judgement, Votes
 from deconfuse.retrieval.confusion import Pairs
 

@@ -43,6 +43,20 @@ class Votes:
         index = None if self.index is None else self.index.cpu()
         return Votes(self.classes.cpu(), self.share.cpu(), self.own.cpu(), index, self.k)
 
+    def of(self, rows: Int[Tensor, " r"]) -> "Votes":
+        """The votes on some samples; index stays that of all samples."""
+        index = None if self.index is None else self.index[rows]
+        return Votes(self.classes[rows], self.share[rows], self.own[rows], index, self.k)
+
+    def among_all(self, rows: Int[Tensor, " n"], labels: Int[Tensor, " l"]) -> "Votes":
+        """These votes, on some samples, in their places among all samples, whose labels are given; the
+        others are as samples that were no candidates."""
+        classes = labels[:, None].repeat(1, self.classes.shape[1])
+        share = self.share.new_full(classes.shape, torch.nan)
+        own = self.own.new_full(labels.shape, torch.nan)
+        classes[rows], share[rows], own[rows] = self.classes, self.share, self.own
+        return Votes(classes, share, own, None, self.k)
+
     @cached_property
     def best(self) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
         """(label, vote) of the label with the largest vote; of equal votes the smaller class id."""

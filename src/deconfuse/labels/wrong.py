@@ -39,7 +39,8 @@ class Doubt:
     wrong (n,): P(wrong), in [0, 1]; label (n,): the likeliest other class. share: the estimated share of
     wrong labels, with the ends of its 95 % interval. agree: the share of the labels that are the likeliest
     class by the other folds: how far to trust the classifier. leave_one_out: R@1 of the embeddings on the
-    training classes, None where not all neighbours are known. votes: p(j | x) of the likeliest classes.
+    training classes, None where not all neighbours are known. votes: p(j | x) of the likeliest classes. used
+    (n,): which samples the classifier learnt from and the shares are of.
     """
 
     wrong: Float[Tensor, " n"]
@@ -50,11 +51,12 @@ class Doubt:
     agree: float
     leave_one_out: float | None
     votes: Votes
+    used: Bool[Tensor, " n"]
 
     @property
     def listed(self) -> Bool[Tensor, " n"]:
-        """Which labels are more likely wrong than right."""
-        return self.wrong > 0.5
+        """Which labels are more likely wrong than right, among the samples that are used."""
+        return (self.wrong > 0.5) & self.used
 
 
 @dataclass(frozen=True)
@@ -79,29 +81,34 @@ def doubt(
     c: int,
     votes: Votes | None = None,
     directions: bool = False,
+    used: Int[Tensor, " r"] | None = None,
 ) -> Doubt:
     """P(wrong) of each label by the features; c: the number of classes; votes: of the nearest embeddings.
 
-    directions: the features are embeddings, of which the directions alone count.
+    directions: the features are embeddings, of which the directions alone count. used: the samples that the
+    classifier learns from (all); the labels of the others say nothing, but are judged all the same.
 
     A label that no sample of the other folds has cannot be judged, and gets P(wrong) = eps. Computed on the
     CPU.
     """
     features, labels = features.cpu(), labels.cpu()
     features = unit(features) if directions else features
-    weight = torch.ones(len(labels), dtype=torch.float64)
+    counted = torch.ones(len(labels), dtype=torch.float64)
+    if used is not None:
+        counted = torch.zeros_like(counted).index_fill(0, used, 1.0)
+    weight = counted
     for _ in range(PASSES):
         held, scale, log_sum = _fitted(features, labels, weight, c)
-        p = torch.exp(scale * held.own - log_sum)
-        share = likeliest(p[held.known], c)[0]
+        p, judged = torch.exp(scale * held.own - log_sum), held.known & (counted > 0)
+        share = likeliest(p[judged], c)[0]
         wrong = torch.where(held.known, posterior(p, share, c), share)
-        weight = 1 - wrong
+        weight = (1 - wrong) * counted
     chance = Votes(held.classes, torch.exp(scale * held.near - log_sum[:, None]), p)
-    agree = (held.classes[:, 0] == labels)[held.known].double().mean().item() if held.known.any() else 0.0
+    agree = (held.classes[:, 0] == labels)[judged].double().mean().item() if judged.any() else 0.0
     near = None if votes is None or votes.index is None else labels[votes.index[:, 0]]
-    first = None if near is None else (near == labels).double().mean().item()
-    ends, other = interval(p[held.known], share, c), chance.best_but(labels)[0]
-    return Doubt(wrong, other, share, *ends, agree, first, chance)
+    first = None if near is None else (near == labels)[counted > 0].double().mean().item()
+    ends, other = interval(p[judged], share, c), chance.best_but(labels)[0]
+    return Doubt(wrong, other, share, *ends, agree, first, chance, counted > 0)
 
 
 def _fitted(
@@ -114,7 +121,7 @@ def _fitted(
     n, scales = len(labels), torch.tensor(SCALES, dtype=torch.float64)
     few = torch.arange(min(n, FITTED)) * n // min(n, FITTED)
     held = _held(features, labels, weight, c, scales, few)
-    chances = torch.exp(scales * held.own[few, None] - held.log_sum)[held.known[few]]
+    chances = torch.exp(scales * held.own[few, None] - held.log_sum)[held.known[few] & (weight[few] > 0)]
     fits = [likeliest(p, c)[1] for p in chances.T]
     place = max(range(len(fits)), key=fits.__getitem__)
     if len(few) == n:

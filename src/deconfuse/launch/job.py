@@ -30,8 +30,9 @@ from deconfuse.corrections.corrections import Corrections, Tested
 from deconfuse.data import build
 from deconfuse.data.noise import CONFUSED, NoisyLabels
 from deconfuse.data.split import Split
+from deconfuse.duplicates import search as duplicates
 from deconfuse.frozen.start import confusion
-from deconfuse.labels import duplicates, loop, relabel
+from deconfuse.labels import loop, relabel
 from deconfuse.launch import backbone, names, rehearsal, sweep
 from deconfuse.model import timm
 from deconfuse.report import page
@@ -183,7 +184,8 @@ def prepare(cfg: DictConfig) -> Job:
     model = backbone.alone(model) if model.recipe.frozen else model
     data = DataModule(fed, noisy.labels, model.backbone, model.recipe, cfg.num_workers, cfg.seed, left_out)
     untrained = Start(copy.deepcopy(model), data, trainer)
-    subject = Subject(model, data, cfg.params, device(trainer))
+    used = torch.from_numpy(~left_out).nonzero()[:, 0] if left_out is not None and left_out.any() else None
+    subject = Subject(model, data, cfg.params, device(trainer), used)
     data.pinned = subject.device.type == "cuda"
 
     part, everything = split.fingerprints

@@ -92,10 +92,11 @@ class Content:
         return sides if split.shared_gallery else {**sides, "gallery": split.gallery}
 
 
-def write(folder: Path, run: Path, content: Content, wanted: bool | str) -> None:
+def write(folder: Path, run: Path, content: Content, wanted: bool | str, final: Path | None = None) -> None:
     """Write the report's folder.
 
-    run: the folder that the run will be renamed to; further methods are taken from the runs beside it.
+    run: the folder that the run will be renamed to; further methods are taken from the runs beside it. final:
+    where the report's folder will lie then, from which originals are linked; None: in the run's folder.
     Nothing is written with wanted=False (report=false), or where there are more than LARGEST samples.
     """
     if wanted is False:
@@ -123,7 +124,7 @@ def write(folder: Path, run: Path, content: Content, wanted: bool | str) -> None
         "chunk": CHUNK,
         "maps": maps(data, embeddings, wanted, metrics["seed"]),
     }
-    overview["previews"] = large(folder, run / "report", content) if images else None
+    overview["previews"] = large(folder, final or run / "report", content) if images else None
     put(data, "run", overview)
     explained(data, content)
     samples(data, content, places)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from deconfuse.data.images import FileImages
 from deconfuse.data.pixels import as_mode
 from deconfuse.data.split import Part
 from deconfuse.report.thumbnails import CELL
@@ -61,14 +60,17 @@ def originals(part: Part, report: Path) -> dict | None:
     {"prefix": text before every sample's name} where that is enough to find each file, else {"paths": one for
     each sample}; None where the samples are no files.
     """
-    images = part.images
-    if not isinstance(images, FileImages):
+    of = getattr(part.images, "path", None)
+    if of is None or not len(part) or of(int(part.rows[0])) is None:
+        return None
+    files = [of(int(row)) for row in part.rows]
+    if None in files:
         return None
     start = report.absolute()
     cut = {}
     paths = []
-    for row in part.rows:
-        folder, file = os.path.split(os.path.abspath(images.path(int(row))))
+    for path in files:
+        folder, file = os.path.split(os.path.abspath(path))
         if folder not in cut:
             cut[folder] = Path(os.path.relpath(folder, start)).as_posix()
         paths.append(f"{cut[folder]}/{file}")

@@ -164,7 +164,7 @@ def on_features(heads: Heads, plan: Retraining, training: Training, data: DataMo
 
 
 def _sampler(plan: Retraining, data: DataModule) -> BalancedBatches:
-    return BalancedBatches(data.labels, data.recipe.classes_per_batch, data.recipe.per_class, plan.seed)
+    return BalancedBatches(data.drawn, data.recipe.classes_per_batch, data.recipe.per_class, plan.seed)
 
 
 def _rows(sampler: BalancedBatches, epochs: int) -> Iterator[Int[Tensor, " B"]]:

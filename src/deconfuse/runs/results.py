@@ -87,7 +87,7 @@ def wrong_report(found: Findings) -> dict:
     average precision of P(wrong), and how many of the labels listed are wrong and are recommended their true
     label.
     """
-    doubt, noisy, n = found.doubt, found.noisy, len(found.noisy.labels)
+    doubt, noisy, n = found.doubt, found.noisy, int(found.doubt.used.sum())
     said = {
         "labels": n * doubt.share,
         "low": n * doubt.low,
@@ -97,7 +97,7 @@ def wrong_report(found: Findings) -> dict:
         "leave_one_out": doubt.leave_one_out,
     }
     if noisy.flipped.any():
-        table = relabel_table(sample_table(found))
+        table = relabel_table(sample_table(found)[doubt.used.numpy()])
         right = table["recommended"] == table["true_class"]
         said |= {
             "true": int(noisy.flipped.sum()),

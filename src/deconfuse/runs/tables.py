@@ -13,8 +13,8 @@ from deconfuse.attribution.scores import Acting, acting
 from deconfuse.attribution.trajectory import Trajectory
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
+from deconfuse.duplicates.search import Duplicates
 from deconfuse.labels import copies
-from deconfuse.labels.duplicates import Duplicates
 from deconfuse.labels.relabel import Votes
 from deconfuse.labels.taxonomy import taxonomy
 from deconfuse.labels.wrong import Doubt
@@ -178,7 +178,7 @@ def tables_of(found: Findings) -> dict[str, pd.DataFrame]:
         "confusions.csv": confusion_table(found),
         "groups.csv": group_table(found),
         "samples.csv": samples,
-        "relabels.csv": relabel_table(samples),
+        "relabels.csv": relabel_table(samples[found.doubt.used.numpy()]),
         "classes.csv": class_table(found),
     }
     if found.duplicates is not None:

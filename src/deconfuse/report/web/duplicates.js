@@ -52,7 +52,7 @@
       const views = el("div", { class: "views", role: "group", "aria-label": "Kind" });
       const body = el("div", {});
       main.append(el("h1", {}, "Near-identical pictures"), el("div", { class: "page-head" },
-        el("p", { class: "lead" }, all.length ? `${many(all.length, "group")}, found by their embeddings and confirmed by a perceptual hash of their pixels.` : "No two pictures are near-identical."),
+        el("p", { class: "lead" }, all.length ? `${many(all.length, "group")}, found and confirmed by their pixels, whatever the model says of them.` : "No two pictures are near-identical."),
         told.copied ? el("p", {}, `${many(told.copied, "query has", "queries have")} a copy in training or among the pictures that are searched: `, told["R@1"] === null ? "no query is left without." : [el("strong", {}, `Recall@1 without them is ${fixed(told["R@1"])}`), `, with them ${fixed(get("run").retrieval["R@1"])}.`]) : null), views, body);
       const kinds = Object.keys(KINDS).filter((kind) => told[kind]);
       const kind = () => (kinds.includes(settings.get("kind")) ? settings.get("kind") : kinds[0]);

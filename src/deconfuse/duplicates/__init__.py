@@ -1,0 +1,1 @@
+"""Find near-identical pictures; may import data, retrieval, compute, system."""
