@@ -13,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from deconfuse.attribution import rows
@@ -20,7 +21,7 @@ from deconfuse.attribution.attribute import takes_earlier
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.network import Network
 from deconfuse.attribution.rows import of_all, own
-from deconfuse.attribution.trajectory import KEYS
+from deconfuse.attribution.trajectory import method
 from deconfuse.influence import eif, influence_function
 from deconfuse.launch.command_line import CONF
 from deconfuse.loss.softtriple import SoftTriple
@@ -36,10 +37,9 @@ def methods() -> dict[str, partial]:
     """Every option with its own settings, and those ways through a method that no option takes."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen = {option: compose("config", [f"influence={option}"]).influence for option in OPTIONS}
-    found = {
-        option: instantiate({k: v for k, v in one.items() if k not in KEYS}) for option, one in chosen.items()
-    }
+        composed = {option: compose("config", [f"influence={option}"]) for option in OPTIONS}
+    chosen = {option: OmegaConf.to_container(one, resolve=True) for option, one in composed.items()}
+    found = {option: instantiate(method(one["influence"])) for option, one in chosen.items()}
     # On these random heads H is indefinite, and the way of CG would be a matter of rounding: a large damping.
     found["if"] = partial(found["if"].func, **(found["if"].keywords | {"damping": 10.0}))
     found["if, explicit"] = partial(
@@ -112,7 +112,9 @@ def found(tmp_path_factory) -> tuple[dict, list[dict]]:
 
 def test_every_option_is_tried_and_rows_are_shared_unevenly(found):
     alone, two = found
-    assert {"eif", "eif_code", "if", "if_code", "tracin", "ekfac", "relatif", "random"} <= set(OPTIONS)
+    assert {"eif", "eif_code", "if", "if_code", "tracin", "ekfac", "relatif", "random", "unrolled"} <= set(
+        OPTIONS
+    )
     for one in (alone, *two):
         assert {name for name, params in one if params == "head"} >= set(OPTIONS)
         assert {name for name, params in one if params == "network"} >= {"eif", "if", "tracin", "random"}

@@ -7,8 +7,7 @@ subsets, of the real change of d(P) with the sum of the method's scores over S. 
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
 
-from deconfuse.attribution.curvature import hessian_of, sample_gradients
 from deconfuse.attribution.head import Targets, Training, chunks
-from deconfuse.attribution.rows import losses, weighted_sum
-from deconfuse.attribution.solving import spectrum
 from deconfuse.compute.placement import exact
 from deconfuse.retrieval.confusion import mean_distance
 from deconfuse.retrieval.statistics import mean_interval
@@ -30,6 +26,7 @@ from deconfuse.system.errors import UserError, count, within
 from deconfuse.system.files import file_hash, read_arrays, short_hash, write_arrays
 from deconfuse.system.lock import found_or_made, whole_at
 from deconfuse.system.progress import track
+from deconfuse.unrolling.full_batch import rate_of, retrain
 
 FORMAT = 1  # raised when the code measures something else with the same settings
 
@@ -74,16 +71,7 @@ def measure_changes(
     Both start at the trained head and take the same number of steps, with a step size at which the loss of
     all samples never rises.
     """
-    largest = spectrum(hessian_of(training), training.weight, seed=plan.seed).largest
-    if largest <= 0:
-        raise UserError(
-            "the head's Hessian has no positive eigenvalue, so it can't be trained again from here"
-        )
-
-    even = torch.full(
-        (len(training),), 1 / len(training), dtype=training.weight.dtype, device=training.weight.device
-    )
-    rate = stable_rate(training, even, plan.steps, largest)
+    rate = rate_of(training, plan.steps, plan.seed)
 
     def after(inside: Tensor) -> Tensor:
         share = inside.to(training.weight) / inside.sum()
@@ -179,51 +167,6 @@ def report(scores: Float[np.ndarray, " g"] | None, plan: SubsetRetraining) -> di
     """Mean and 95 % interval over the groups, and the settings of the measurement."""
     found = None if scores is None else mean_interval(scores)
     return found and {**found, **asdict(plan)}
-
-
-MOMENTUM = 0.9
-
-
-def retrain(training: Training, share: Float[Tensor, " n"], steps: int, rate: float) -> Float[Tensor, "m D"]:
-    """W after `steps` of full-batch gradient descent from the trained one on sum_k share_k l_k.
-
-    Nesterov's momentum is 0.9; features, bias and proxies are constants. Deterministic: equal shares lead to
-    equal weights. rate: the step size, from `stable_rate`.
-    """
-    *_, weight = descend(training, share, steps, rate)
-    return weight
-
-
-def descend(
-    training: Training, share: Float[Tensor, " n"], steps: int, rate: float
-) -> Iterator[Float[Tensor, "m D"]]:
-    """W before the first step and after each."""
-    weight, velocity = training.weight, torch.zeros_like(training.weight)
-    yield weight
-    for _ in range(steps):
-        gradients = sample_gradients(replace(training, weight=weight + MOMENTUM * velocity))
-        velocity = MOMENTUM * velocity - rate * weighted_sum(training, share[:, None] * gradients)
-        weight = weight + velocity
-        yield weight
-
-
-def stable_rate(training: Training, share: Float[Tensor, " n"], steps: int, largest: float) -> float:
-    """The first of 1/largest, 1/(2 largest), 1/(4 largest) ... with which the loss never rises.
-
-    largest: the Hessian's largest eigenvalue at the trained head; it may be larger along the path. With a
-    step size at which the loss oscillates, what is measured would depend on rounding errors. Raises UserError
-    if none of 20 step sizes is small enough.
-    """
-    for halvings in range(20):
-        rate, before = 0.5**halvings / largest, float("inf")
-        for weight in descend(training, share, steps, rate):
-            loss = (share * losses(replace(training, weight=weight))).sum().item()
-            if not loss <= before * (1 + 1e-6):
-                break
-            before = loss
-        else:
-            return rate
-    raise UserError("no step size brings the head's loss down, so it can't be trained again from here")
 
 
 def distances(training: Training, targets: Targets, weight: Float[Tensor, "m D"]) -> Float[Tensor, " g"]:

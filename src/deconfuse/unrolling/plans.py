@@ -1,0 +1,138 @@
+"""The trainings of a head that are repeated and reversed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from deconfuse.attribution.head import Training
+from deconfuse.data.sampler import BalancedBatches
+from deconfuse.system.errors import UserError, count
+from deconfuse.training.recipe import CLASS_BALANCED, Record
+from deconfuse.unrolling.batch_loss import Parameters, Weighted
+from deconfuse.unrolling.descent import Descent
+from deconfuse.unrolling.full_batch import MOMENTUM, rate_of
+from deconfuse.unrolling.optimizers import LookAhead, optimizer_of
+
+SAME = 0.05  # of the way from its start: how far a repeated training may end from where it ended at first
+HINT = "; or take influence.through=retraining, which needs the trained head alone"
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Eq. 7's retraining without its weights, as retrain= has it: the batches, and how W moves.
+
+    A batch holds at most classes_per_batch x per_class samples; seed: of the batches; optimizer: a partial of
+    torch.optim's, None: Adam at 4e-5.
+    """
+
+    epochs: int = 1
+    classes_per_batch: int = 16
+    per_class: int = 4
+    seed: int = 0
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None
+
+    def __post_init__(self):
+        for key in ("epochs", "classes_per_batch", "per_class"):
+            count(f"influence.retraining.{key}", getattr(self, key), 1)
+        count("influence.retraining.seed", self.seed, 0)
+
+
+def again(training: Training, plan: Epochs, order: int = 0) -> Descent:
+    """The trained head's next epochs, W alone, all weights 1 (Eq. 7); order: another one of the batches."""
+    make = plan.optimizer or (lambda groups: torch.optim.Adam(groups, lr=4e-5))
+    sizes = plan.classes_per_batch, plan.per_class
+    sampler = BalancedBatches(training.labels.cpu().numpy(), *sizes, plan.seed + order)
+    batches = _batches(sampler, plan.epochs)
+    start = {"weight": training.weight, "bias": training.bias}
+    moves = {"weight": optimizer_of(make, "retrain.optimizer")}
+    weighted = Weighted(training.loss)
+    ones = (1.0,) * len(batches)
+    return Descent(training.features, training.labels, weighted, start, moves, batches, ones)
+
+
+def as_trained(training: Training, record: Record | None, order: int = 0) -> Descent:
+    """The training of head and proxies on frozen features from its start; order: another one of the batches.
+
+    Raises UserError where it cannot be repeated from what was kept.
+    """
+    if record is None:
+        raise UserError(
+            "influence.through=training repeats a training that a run has done, and there is none here" + HINT
+        )
+    recipe = record.recipe
+    _check(record)
+    sizes = recipe.classes_per_batch, recipe.per_class
+    balanced = recipe.sampling == CLASS_BALANCED
+    sampler = BalancedBatches(record.drawn, *sizes, record.seed + order, class_balanced=balanced)
+    batches = _batches(sampler, recipe.epochs)
+    like = training.weight
+    start = {name: value.to(like) for name, value in record.start.items()}
+    head = optimizer_of(recipe.optimizer, "recipe.optimizer", lr=recipe.lr_head)
+    proxies = optimizer_of(recipe.optimizer, "recipe.optimizer", lr=recipe.lr_proxies, weight_decay=0.0)
+    moves = {name: proxies if name.startswith("loss.") else head for name in start}
+    weighted = Weighted(training.loss, hasattr(training.loss, "of_batch"), regular=True)
+    factors = tuple(recipe.rate(t, len(batches)) for t in range(len(batches)))
+    pull = recipe.hold / start["weight"].square().sum().item() if recipe.hold else 0.0
+    return Descent(training.features, training.labels, weighted, start, moves, batches, factors, pull)
+
+
+def _check(record: Record) -> None:
+    """Raise UserError where a training was not one of the head on features that stay as they are."""
+    recipe = record.recipe
+    if not recipe.frozen:
+        raise UserError(
+            "influence.through=training goes back through the training of a head on features that stay as "
+            "they are; add recipe=frozen" + HINT
+        )
+    if not record.start:
+        raise UserError(
+            "influence.through=training needs where the training started, which was not kept; delete the "
+            "checkpoint's folder to train again" + HINT
+        )
+    odd = {"dropout": recipe.dropout, "clip_norm": recipe.clip_norm, "clip_value": recipe.clip_value}
+    for key, value in odd.items():
+        if value:
+            raise UserError(
+                f"influence.through=training does not go back through recipe.{key}={value}; leave it out"
+                + HINT
+            )
+
+
+def check_end(record: Record | None, start: Parameters, after: Parameters) -> float | None:
+    """How far from the trained head a repeated training ends, as a share of the head's way from its start.
+
+    None where the head's end is not known. Raises UserError beyond SAME.
+    """
+    if record is None or record.end is None:
+        return None
+    there = record.end.to(after["weight"])
+    way = (there - start["weight"]).norm().item()
+    gap = (after["weight"][0] - there).norm().item() / max(way, 1e-30)
+    if not gap <= SAME:
+        raise UserError(
+            f"influence.through=training: the repeated training ends {gap:.2g} of its way from the "
+            "checkpoint's head, so that it is not the same training (an earlier epoch, another machine or "
+            "version?); delete the checkpoint's folder to train again" + HINT
+        )
+    return gap
+
+
+def full_batch(training: Training, steps: int, seed: int = 0) -> Descent:
+    """The counterfactual check's descent from the trained head: full-batch steps of W with momentum."""
+    rate = rate_of(training, steps, seed)
+    rows = torch.arange(len(training))
+    start = {"weight": training.weight, "bias": training.bias}
+    moves = {"weight": LookAhead(rate, MOMENTUM)}
+    rest = (rows,) * steps, (1.0,) * steps
+    return Descent(training.features, training.labels, Weighted(training.loss), start, moves, *rest)
+
+
+def _batches(sampler: BalancedBatches, epochs: int) -> tuple[Int[Tensor, " _"], ...]:
+    found = []
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        found += [torch.tensor([row for row, _ in batch]) for batch in sampler]
+    return tuple(found)
