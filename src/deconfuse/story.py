@@ -73,7 +73,8 @@ def run(cfg: DictConfig) -> Path:
     # What else is asked of the scores: how did they come about, do they come true, do they help?
     epochs = explain_epochs(job, seen, explained, influence)
     clock.lap("epochs", epochs)
-    lds = counterfactual.measure(frozen.training, targets, influence, ask.subsets, model.checkpoint)
+    record = attribute.record_of(subject, model.checkpoint.parent)
+    lds = counterfactual.measure(frozen.training, targets, influence, ask.subsets, model.checkpoint, record)
     clock.lap("counterfactual", lds)
     retrained = retrain(job, frozen, targets, influence)
     clock.lap("retraining", retrained)

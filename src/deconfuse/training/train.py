@@ -99,9 +99,9 @@ def start(model: Embedder, data: DataModule, folder: Path) -> None:
 
 
 def start_of(model: Embedder) -> dict[str, torch.Tensor]:
-    """Copies of the parameters of the head and of the loss: `weight`, `bias` and `loss.NAME`."""
+    """Copies of the parameters of head and loss that are trained: `weight`, `bias` and `loss.NAME`."""
     named = {**dict(model.head.named_parameters()), **dict(model.loss.named_parameters(prefix="loss"))}
-    return {name: value.detach().clone() for name, value in named.items()}
+    return {name: value.detach().clone() for name, value in named.items() if value.requires_grad}
 
 
 @dataclass(frozen=True)

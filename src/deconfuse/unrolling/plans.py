@@ -10,14 +10,14 @@ from torch import Tensor
 from deconfuse.attribution.head import Training
 from deconfuse.data.sampler import BalancedBatches
 from deconfuse.system.errors import UserError, count
-from deconfuse.training.recipe import CLASS_BALANCED, Record
+from deconfuse.training.recipe import CLASS_BALANCED, Recipe, Record
 from deconfuse.unrolling.batch_loss import Parameters, Weighted
 from deconfuse.unrolling.descent import Descent
 from deconfuse.unrolling.full_batch import MOMENTUM, rate_of
 from deconfuse.unrolling.optimizers import LookAhead, optimizer_of
 
 SAME = 0.05  # of the way from its start: how far a repeated training may end from where it ended at first
-HINT = "; or take influence.through=retraining, which needs the trained head alone"
+KEY = "influence.through"
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,25 @@ def again(training: Training, plan: Epochs, order: int = 0) -> Descent:
     return Descent(training.features, training.labels, weighted, start, moves, batches, ones)
 
 
-def as_trained(training: Training, record: Record | None, order: int = 0) -> Descent:
+def as_trained(training: Training, record: Record | None, order: int = 0, key: str = KEY) -> Descent:
     """The training of head and proxies on frozen features from its start; order: another one of the batches.
 
-    Raises UserError where it cannot be repeated from what was kept.
+    key: the setting that asks for it. Raises UserError where it cannot be repeated from what was kept.
     """
     if record is None:
-        raise UserError(
-            "influence.through=training repeats a training that a run has done, and there is none here" + HINT
-        )
+        raise UserError(f"{key}=training repeats a training that a run has done, and there is none here")
     recipe = record.recipe
-    _check(record)
+    repeatable(recipe, key)
+    if "weight" not in record.start:
+        raise UserError(
+            f"{key}=training needs where the training of the head started, which was not kept (or the head "
+            f"was not trained); delete the checkpoint's folder to train again, or take another {key}"
+        )
     sizes = recipe.classes_per_batch, recipe.per_class
     balanced = recipe.sampling == CLASS_BALANCED
     sampler = BalancedBatches(record.drawn, *sizes, record.seed + order, class_balanced=balanced)
     batches = _batches(sampler, recipe.epochs)
-    like = training.weight
-    start = {name: value.to(like) for name, value in record.start.items()}
+    start = {name: value.to(training.weight) for name, value in record.start.items()}
     head = optimizer_of(recipe.optimizer, "recipe.optimizer", lr=recipe.lr_head)
     proxies = optimizer_of(recipe.optimizer, "recipe.optimizer", lr=recipe.lr_proxies, weight_decay=0.0)
     moves = {name: proxies if name.startswith("loss.") else head for name in start}
@@ -79,29 +81,24 @@ def as_trained(training: Training, record: Record | None, order: int = 0) -> Des
     return Descent(training.features, training.labels, weighted, start, moves, batches, factors, pull)
 
 
-def _check(record: Record) -> None:
-    """Raise UserError where a training was not one of the head on features that stay as they are."""
-    recipe = record.recipe
+def repeatable(recipe: Recipe, key: str = KEY) -> None:
+    """Raise UserError where a training is not one of a head on features that stay as they are, or draws
+    random numbers or clips gradients on the way."""
     if not recipe.frozen:
         raise UserError(
-            "influence.through=training goes back through the training of a head on features that stay as "
-            "they are; add recipe=frozen" + HINT
-        )
-    if not record.start:
-        raise UserError(
-            "influence.through=training needs where the training started, which was not kept; delete the "
-            "checkpoint's folder to train again" + HINT
+            f"{key}=training goes through the training of a head on features that stay as they are; add "
+            f"recipe=frozen, or take another {key}"
         )
     odd = {"dropout": recipe.dropout, "clip_norm": recipe.clip_norm, "clip_value": recipe.clip_value}
-    for key, value in odd.items():
+    for name, value in odd.items():
         if value:
             raise UserError(
-                f"influence.through=training does not go back through recipe.{key}={value}; leave it out"
-                + HINT
+                f"{key}=training does not go through recipe.{name}={value}; leave it out, or take another "
+                f"{key}"
             )
 
 
-def check_end(record: Record | None, start: Parameters, after: Parameters) -> float | None:
+def check_end(record: Record | None, start: Parameters, after: Parameters, key: str = KEY) -> float | None:
     """How far from the trained head a repeated training ends, as a share of the head's way from its start.
 
     None where the head's end is not known. Raises UserError beyond SAME.
@@ -113,9 +110,9 @@ def check_end(record: Record | None, start: Parameters, after: Parameters) -> fl
     gap = (after["weight"][0] - there).norm().item() / max(way, 1e-30)
     if not gap <= SAME:
         raise UserError(
-            f"influence.through=training: the repeated training ends {gap:.2g} of its way from the "
-            "checkpoint's head, so that it is not the same training (an earlier epoch, another machine or "
-            "version?); delete the checkpoint's folder to train again" + HINT
+            f"{key}=training: the repeated training ends {gap:.2g} of its way from the checkpoint's head, so "
+            "that it is not the same training (an earlier epoch, another machine or version?); delete the "
+            f"checkpoint's folder to train again, or take another {key}"
         )
     return gap
 
