@@ -36,10 +36,24 @@ def weight_derivatives(
         name: (last[name].clone(), *(torch.zeros_like(last[name]) for _ in state[1:]))
         for name, state in (descent.begin() if not kept else kept[0]).items()
     }
+    _forget(descent, len(descent), adjoints)
     for t, before in _backwards(descent, kept):
         _back(descent, t, before, adjoints, result)
+        _forget(descent, t, adjoints)
         tick()
     return result
+
+
+def _forget(descent: Descent, t: int, adjoints: States) -> None:
+    """Set to 0, in place, the adjoints of W's columns whose feature is 0 in all batches before step t.
+
+    No sample's weight acts through them any more. Their adjoints may grow without bound: where all gradients
+    so far are 0, a step of Adam turns a small gradient into one of rate / eps times its size.
+    """
+    if "weight" in adjoints and len(descent):
+        columns = (descent.first_seen < t).to(adjoints["weight"][0])
+        for each in adjoints["weight"]:
+            each.mul_(columns)
 
 
 def _backwards(descent: Descent, kept: list[States]) -> Iterator[tuple[int, States]]:

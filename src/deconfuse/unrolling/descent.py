@@ -48,6 +48,15 @@ class Descent:
         """The number of steps between the states that are kept: sqrt(T), rounded up."""
         return max(1, math.isqrt(max(0, len(self) - 1)) + 1) if len(self) else 1
 
+    @cached_property
+    def first_seen(self) -> Int[Tensor, " D"]:
+        """The first step whose batch has a feature that is not 0, for each feature; T where none has."""
+        result = torch.full_like(self.start["weight"][0], len(self), dtype=torch.int64)
+        for t in reversed(range(len(self))):
+            _, phi, _ = self.batch(t)
+            result[phi.any(0)] = t
+        return result
+
     def batch(self, t: int) -> tuple[Int[Tensor, " B"], Float[Tensor, "B D"], Int[Tensor, " B"]]:
         """(rows, features, labels) of a batch, on the device of W."""
         rows, there = self.batches[t], self.start["weight"].device
