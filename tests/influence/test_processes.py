@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from deconfuse.attribution import rows
-from deconfuse.attribution.attribute import takes_earlier
+from deconfuse.attribution.attribute import takes_earlier, takes_record
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.network import Network
 from deconfuse.attribution.rows import of_all, own
@@ -26,7 +26,9 @@ from deconfuse.influence import eif, influence_function
 from deconfuse.launch.command_line import CONF
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.system import distributed
+from deconfuse.training.recipe import Record
 from tests.influence.test_eif import GROUPS
+from tests.made import recipe
 from tests.team import team
 
 N = 23  # rows; two processes have 11 and 12
@@ -73,8 +75,16 @@ def network() -> Network:
 
 
 def more(method: partial, past: tuple) -> dict:
-    """What attribute() also gives a method that sums over the checkpoints kept."""
-    return {"earlier": [past]} if takes_earlier(method) else {}
+    """What attribute() also gives a method that sums over the checkpoints kept, or repeats the training."""
+    found = {"earlier": [past]} if takes_earlier(method) else {}
+    return found | ({"record": record()} if takes_record(method) else {})
+
+
+def record() -> Record:
+    """A training of three epochs that starts somewhere near the head of `side`."""
+    training, _ = side(9)
+    start = {"weight": training.weight, "bias": training.bias, "loss.proxies": training.loss.proxies.clone()}
+    return Record(recipe(frozen=True), 0, training.labels.numpy(), start, None)
 
 
 def on_head(method: partial, folder) -> torch.Tensor:
