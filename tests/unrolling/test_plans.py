@@ -102,18 +102,27 @@ def test_the_influence_is_the_change_of_d_by_whole_trainings(trained):
     assert (found[:, :8] != 0).all()
 
 
-def test_leaving_few_out_is_predicted(trained):
-    """counterfactual.through=training: single samples left out, by trainings and by the scores."""
+def test_the_counterfactual_check_leaves_samples_out_of_this_training(trained, monkeypatch):
+    """counterfactual.through=training, in chunks of heads; sample 8 is in no batch."""
     _, frozen, record = trained
     targets = frozen_targets(frozen)
-    left_out = torch.eye(46, dtype=torch.bool)
-    plan = SubsetRetraining(46, 0.0, 1, 0, "training")
-    changes = measure_changes(frozen.training, targets, left_out, plan, record)
-    assert changes.shape == (46, 3)
-    assert (changes[8] == 0).all()
-    found = scores(frozen.training, targets, through="training", record=record)
-    for g in range(3):
-        assert torch.corrcoef(torch.stack([found[g], changes[:, g]]))[0, 1] > 0.8
+    left_out = torch.zeros(3, 46, dtype=torch.bool)
+    left_out[0, 8] = left_out[1, :5] = left_out[2, ::2] = True
+    plan = SubsetRetraining(3, 0.1, 1, 0, "training")
+    found = measure_changes(frozen.training, targets, left_out, plan, record)
+    monkeypatch.setattr("deconfuse.retraining.counterfactual.HEADS_BYTES", 1)
+    torch.testing.assert_close(
+        measure_changes(frozen.training, targets, left_out, plan, record), found, rtol=1e-3, atol=1e-4
+    )
+    descent = as_trained(frozen.training, record)
+    d = []
+    for weights in (torch.ones(46), *(1 - one.float() for one in left_out)):
+        after = train(descent, weights[None])
+        side = dataclasses.replace(frozen.training, bias=after["bias"][0])
+        d.append(distances(side, targets, after["weight"][0]))
+    torch.testing.assert_close(found, torch.stack(d[1:]) - d[0], rtol=1e-3, atol=1e-4)
+    assert found[0].abs().max() < 1e-5
+    assert found[1:].abs().min() > 1e-4
 
 
 def frozen_targets(frozen):
