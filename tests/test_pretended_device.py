@@ -21,6 +21,7 @@ from deconfuse.retraining.parallel_heads import Heads
 from deconfuse.retrieval.confusion import groups, mis_similar, retrieve
 from deconfuse.retrieval.metrics import nmi
 from deconfuse.retrieval.queries import Queries
+from deconfuse.unrolling import plans
 from tests.pretend import DEVICE, Pretending, There
 
 N, D, M, C = 41, 11, 5, 4
@@ -40,7 +41,7 @@ METHODS = {
     "relatif": partial(ekfac.scores, relative=True),
     "tracin": tracin.scores,
     "unrolled": unrolled.scores,
-    "descent": partial(unrolled.scores, through="descent", steps=3),
+    "descent": partial(unrolled.scores, through="descent", descent=plans.FullBatch(3)),
 }
 DETECTORS = {
     "evidence": evidence.suspicion,

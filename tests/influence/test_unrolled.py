@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 from functools import partial
 
 import pytest
@@ -24,6 +25,7 @@ from tests.influence.test_eif import GROUPS
 
 FEW = [0, 3, 4, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 1, 2]  # 20 samples
 ADAM = plans.Epochs(2, 3, 2, 5, partial(torch.optim.Adam, lr=0.01, eps=1e-3))
+STEPS = plans.FullBatch(7)
 MOMENTUM = plans.Epochs(2, 3, 2, 5, partial(torch.optim.SGD, lr=0.02, momentum=0.9))
 
 
@@ -55,7 +57,7 @@ def test_is_the_change_of_d_by_eq_7s_retraining_when_a_sample_weighs_more(toy, p
 def test_is_the_change_of_d_by_the_counterfactual_descent(toy):
     training, test = toy
     targets, step = Targets(test, test, GROUPS), 1e-6
-    found = scores(training, targets, through="descent", steps=9)
+    found = scores(training, targets, through="descent", descent=plans.FullBatch(9))
     rate = rate_of(training, 9, 0)
     for k in FEW[:5]:
         share = torch.zeros(2, 23, dtype=torch.float64) + 1 / 23
@@ -86,10 +88,10 @@ def test_is_if_at_the_minimum_of_a_convex_head(toy_convex):
 def test_does_not_depend_on_how_many_explanations_go_back_at_once(toy, monkeypatch, through):
     training, test = toy
     targets = Targets(test, test, GROUPS)
-    want = scores(training, targets, retraining=ADAM, through=through, steps=7)
+    want = scores(training, targets, retraining=ADAM, through=through, descent=STEPS)
     for size in (1, 2):
         monkeypatch.setattr(unrolled, "chunk_size", lambda *_, size=size: size)
-        found = scores(training, targets, retraining=ADAM, through=through, steps=7)
+        found = scores(training, targets, retraining=ADAM, through=through, descent=STEPS)
         torch.testing.assert_close(found, want, rtol=1e-10, atol=1e-12 * want.abs().max().item())
 
 
@@ -142,16 +144,18 @@ def test_a_loss_of_another_library():
     ("words", "message"),
     [
         ({"through": "trainin"}, "influence.through=trainin is not known; did you mean training"),
-        ({"steps": 0}, "influence.steps=0 is too small"),
         ({"orders": 0}, "influence.orders=0 is too small"),
         ({"retraining": 3}, "influence.retraining=3 is not a group of keys"),
+        ({"descent": 9}, "influence.descent=9 is not a group of keys"),
         ({"through": "training"}, "repeats a training that a run has done, and there is none here"),
     ],
 )
 def test_bad_settings_are_named(toy, words, message):
     training, test = toy
     with pytest.raises(UserError, match=message):
-        scores(training, Targets(test, test, GROUPS), **words)
+        inspect.unwrap(scores)(training, Targets(test, test, GROUPS), **words)
+    with pytest.raises(UserError, match=r"influence.descent.steps=0 is too small"):
+        plans.FullBatch(0)
 
 
 def test_a_slow_way_back_is_said_beforehand(toy, monkeypatch):
@@ -161,4 +165,6 @@ def test_a_slow_way_back_is_said_beforehand(toy, monkeypatch):
     monkeypatch.setattr(unrolled, "SLOW", 0)
     scores(training, Targets(test, test, GROUPS), retraining=ADAM)
     (line,) = lines
-    assert line.startswith("unrolled: back through 12 steps for 3 explanations, some ")
+    assert line.startswith(
+        f"unrolled: back through {len(plans.again(training, ADAM))} steps for 3 explanations, some "
+    )

@@ -23,7 +23,7 @@ from deconfuse.training.embedder import Embedder
 from deconfuse.training.train import START, find_or_train
 from deconfuse.unrolling.descent import train
 from deconfuse.unrolling.full_batch import rate_of, retrain
-from deconfuse.unrolling.plans import Epochs, again, as_trained, check_end, full_batch, repeatable
+from deconfuse.unrolling.plans import Epochs, FullBatch, again, as_trained, check_end, full_batch, repeatable
 from tests.made import recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
@@ -186,7 +186,7 @@ def test_eq_7s_epochs_have_its_batches_and_move_the_weight_alone(toy):
 
 def test_the_descent_is_that_of_the_counterfactual_check(toy):
     training, _ = toy
-    descent = full_batch(training, 7)
+    descent = full_batch(training, FullBatch(7))
     even = torch.full((23,), 1 / 23, dtype=torch.float64)
     want = retrain(training, even, 7, rate_of(training, 7, 0))
     torch.testing.assert_close(train(descent, descent.ones())["weight"][0], want, rtol=1e-9, atol=1e-11)

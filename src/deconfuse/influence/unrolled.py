@@ -31,7 +31,7 @@ from deconfuse.unrolling.batch_loss import Parameters
 from deconfuse.unrolling.descent import Descent, checkpoints, ends
 
 THROUGH = ("retraining", "training", "descent")
-EPOCH = plans.Epochs()
+EPOCH, STEPS = plans.Epochs(), plans.FullBatch()
 BLOCK_BYTES = 256 * 2**20  # of adjoints that go back side by side
 SLOW, TIMED = 2, 3  # seconds from which the time is said beforehand; steps that it is measured by
 
@@ -42,29 +42,27 @@ def scores(
     *,
     through: str = "retraining",
     retraining: plans.Epochs = EPOCH,
-    steps: int = 100,
+    descent: plans.FullBatch = STEPS,
     orders: int = 1,
-    seed: int = 0,
     record: Record | None = None,
 ) -> Float[Tensor, "g n"]:
     """The derivative of every group's d in the weight of every training sample.
 
     through: retraining, the epochs of Eq. 7 from the trained head, which move W alone; training, that of a
-    head and its proxies on frozen features, from its start; descent, the counterfactual check's `steps`
-    full-batch steps. seed: of the estimate of that descent's rate. orders: over how many orders of the
-    batches the scores are averaged. record: of the training that through=training repeats. Raises UserError
+    head and its proxies on frozen features, from its start; descent, the counterfactual check's full-batch
+    steps. orders: over how many orders of the batches the scores are averaged. record: of the training that through=training repeats. Raises UserError
     where it cannot be repeated.
     """
-    if not isinstance(retraining, plans.Epochs):
-        raise UserError(
-            f"influence.retraining={retraining} is not a group of keys; give influence.retraining.epochs=1"
-        )
+    for key, given, kind in (("retraining", retraining, plans.Epochs), ("descent", descent, plans.FullBatch)):
+        if not isinstance(given, kind):
+            raise UserError(
+                f"influence.{key}={given} is not a group of keys; influence.through={key} chooses the training"
+            )
     one_of("influence.through", through, THROUGH)
-    count("influence.steps", steps, 1)
     count("influence.orders", orders, 1)
     whole = of_every_process(training)
     if through == "descent":
-        made = [plans.full_batch(whole, steps, seed)]
+        made = [plans.full_batch(whole, descent)]
     elif through == "training":
         made = [plans.as_trained(whole, record, order) for order in range(orders)]
     else:

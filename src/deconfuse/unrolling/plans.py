@@ -40,6 +40,18 @@ class Epochs:
         count("influence.retraining.seed", self.seed, 0)
 
 
+@dataclass(frozen=True)
+class FullBatch:
+    """The counterfactual check's descent: full-batch steps; seed: of the estimate of its rate."""
+
+    steps: int = 100
+    seed: int = 0
+
+    def __post_init__(self):
+        count("influence.descent.steps", self.steps, 1)
+        count("influence.descent.seed", self.seed, 0)
+
+
 def again(training: Training, plan: Epochs, order: int = 0) -> Descent:
     """The trained head's next epochs, W alone, all weights 1 (Eq. 7); order: another one of the batches."""
     make = plan.optimizer or (lambda groups: torch.optim.Adam(groups, lr=4e-5))
@@ -117,9 +129,9 @@ def check_end(record: Record | None, start: Parameters, after: Parameters, key: 
     return gap
 
 
-def full_batch(training: Training, steps: int, seed: int = 0) -> Descent:
+def full_batch(training: Training, plan: FullBatch) -> Descent:
     """The counterfactual check's descent from the trained head: full-batch steps of W with momentum."""
-    rate = rate_of(training, steps, seed)
+    steps, rate = plan.steps, rate_of(training, plan.steps, plan.seed)
     rows = torch.arange(len(training))
     start = {"weight": training.weight, "bias": training.bias}
     moves = {"weight": LookAhead(rate, MOMENTUM)}
