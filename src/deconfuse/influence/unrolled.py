@@ -50,13 +50,14 @@ def scores(
 
     through: retraining, the epochs of Eq. 7 from the trained head, which move W alone; training, that of a
     head and its proxies on frozen features, from its start; descent, the counterfactual check's full-batch
-    steps. orders: over how many orders of the batches the scores are averaged. record: of the training that through=training repeats. Raises UserError
-    where it cannot be repeated.
+    steps. orders: over how many orders of the batches the scores are averaged. record: of the training that
+    through=training repeats. Raises UserError where it cannot be repeated.
     """
     for key, given, kind in (("retraining", retraining, plans.Epochs), ("descent", descent, plans.FullBatch)):
         if not isinstance(given, kind):
             raise UserError(
-                f"influence.{key}={given} is not a group of keys; influence.through={key} chooses the training"
+                f"influence.{key}={given} is not a group of keys; the training is chosen by "
+                f"influence.through={key}"
             )
     one_of("influence.through", through, THROUGH)
     count("influence.orders", orders, 1)

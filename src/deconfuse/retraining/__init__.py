@@ -1,1 +1,1 @@
-"""Train the head again on some samples; may import unrolling, attribution, training, data, retrieval, compute, system."""
+"""Train the head once more; may import unrolling, attribution, training, data, retrieval, compute, system."""
