@@ -50,7 +50,7 @@ class Adam:
         m, v, _ = self._moments(theta, m, v, g)
         rate, (one, two) = factor * self.rate, self.betas
         theta = theta * (1 - rate * self.decay) if self.decoupled else theta
-        below = (v / (1 - two**t)).sqrt_().add_(self.eps)
+        below = (v / (1 - two**t)).sqrt() + self.eps
         return theta.addcdiv(m, below, value=-rate / (1 - one**t)), m, v
 
     def _moments(self, theta: Tensor, m: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
