@@ -7,7 +7,7 @@ from deconfuse.attribution.curvature import bend_of, gradient_z, hvp
 from deconfuse.attribution.head import Targets, Training, loss_change
 from deconfuse.detector import loss as loss_detector
 from deconfuse.detector import margin, self_influence
-from deconfuse.influence import eif, ekfac, influence_function, tracin
+from deconfuse.influence import eif, ekfac, influence_function, tracin, unrolled
 from deconfuse.influence.influence_function import Solver
 from deconfuse.labels.relabel import vote
 
@@ -83,7 +83,7 @@ def check(loss: nn.Module, c: int) -> None:
         torch.testing.assert_close(hvp(training, v, bend), hvp(training, v), rtol=1e-9, atol=1e-10)
 
     # The methods: with the loss's shortcuts, and without.
-    for method in (eif.scores, tracin.scores):
+    for method in (eif.scores, tracin.scores, unrolled.scores):
         torch.testing.assert_close(method(training, targets), method(plain, targets), rtol=1e-7, atol=1e-9)
     by_cg, by_matrix = (
         influence_function.scores(side, targets, solver=Solver(kind, 1e-12, 300), damping=2.0)

@@ -19,7 +19,7 @@ MATHS = (
     *("attribution.curvature", "attribution.features", "attribution.head", "attribution.kronecker"),
     *("attribution.network", "detector", "influence", "labels.evidence", "labels.relabel", "labels.taxonomy"),
     *("loss", "model", "retraining.counterfactual", "retraining.parallel_heads", "retrieval", "target"),
-    "training.embedder",
+    *("training.embedder", "unrolling"),
 )
 install_import_hook([f"deconfuse.{name}" for name in MATHS], "tests.typechecker.check")
 

@@ -11,7 +11,7 @@ from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.look import Frozen
 from deconfuse.attribution.rows import embeddings, of_every_process, parts, projected, weighted_sum
 from deconfuse.detector import evidence, influence, knn, loss, margin, self_influence
-from deconfuse.influence import eif, ekfac, if_code, influence_function, tracin
+from deconfuse.influence import eif, ekfac, if_code, influence_function, tracin, unrolled
 from deconfuse.labels import judge
 from deconfuse.labels.evidence import evidence as combined
 from deconfuse.loss.proxynca import ProxyNCA
@@ -21,6 +21,7 @@ from deconfuse.retraining.parallel_heads import Heads
 from deconfuse.retrieval.confusion import groups, mis_similar, retrieve
 from deconfuse.retrieval.metrics import nmi
 from deconfuse.retrieval.queries import Queries
+from deconfuse.unrolling import plans
 from tests.pretend import DEVICE, Pretending, There
 
 N, D, M, C = 41, 11, 5, 4
@@ -39,6 +40,8 @@ METHODS = {
     "ekfac": ekfac.scores,
     "relatif": partial(ekfac.scores, relative=True),
     "tracin": tracin.scores,
+    "unrolled": unrolled.scores,
+    "descent": partial(unrolled.scores, through="descent", descent=plans.FullBatch(3)),
 }
 DETECTORS = {
     "evidence": evidence.suspicion,

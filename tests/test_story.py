@@ -326,6 +326,20 @@ def test_the_counterfactual_check_ends_in_the_report(noisy):
     assert (found["subsets"], found["steps"]) == (5, 3)
 
 
+def test_the_training_itself_is_gone_through_and_checked(tmp_path):
+    words = ["recipe=frozen", "influence=unrolled_training", "target=pairs", "target.most=4"]
+    subsets = ["counterfactual.subsets=5", "counterfactual.through=training", "report=false"]
+    folder = go(tmp_path, *TINY, *words, *subsets)
+    found, scores = report(folder)["counterfactual"], np.load(folder / "influence.npy")
+    assert found["through"] == "training"
+    assert -1 <= found["mean"] <= 1
+    assert np.abs(scores).max() > 0
+    (start,) = tmp_path.glob("checkpoints/*/start.ckpt")
+    start.unlink()
+    with pytest.raises(UserError, match=r"^influence.through=training needs where the training of the head"):
+        go(tmp_path, *TINY, *words)
+
+
 RETRAIN = ["noise=flip_10", "noise.ratio=0.25", "target=groups", "target.most=3", "retrain.optimizer.lr=1e-3"]
 
 
@@ -826,7 +840,7 @@ def test_a_bad_image_is_named_or_skipped(tmp_path):
         ("+loop.foo=1", r"loop has the keys rounds, sure, clean; look at foo"),
         ("relabels.file=gone.csv", r"gone.csv: no such file"),
         ("relabels.min_vote=2", r"relabels.min_vote=2 is out of range"),
-        ("~counterfactual.share", r"counterfactual has the keys subsets, share, steps, seed; look at share"),
+        ("~counterfactual.share", r"counterfactual has the keys .*, seed, through; look at share"),
         ("neighbours=0", r"neighbours=0 is too small"),
         ("seed=99999999999", r"seed=99999999999 is out of range"),
         ("noise.ratio=1.5", r"noise.ratio=1.5 is out of range"),
@@ -845,6 +859,15 @@ def test_a_bad_value_is_named_before_anything_is_trained(tmp_path, word, message
     ("words", "message"),
     [
         (["influence=ekfac", "params=all"], r"influence=ekfac works on the head only; take params=head"),
+        (["influence=unrolled_training"], r"^influence.through=training goes through the training of a head"),
+        (
+            ["counterfactual.subsets=5", "counterfactual.through=training"],
+            r"^counterfactual.through=training goes through the training of a head on features that stay",
+        ),
+        (
+            ["influence=unrolled", "retrain.optimizer._target_=torch.optim.RMSprop"],
+            r"^influence=unrolled goes back through Adam, AdamW and SGD, and retrain.optimizer is RMSprop",
+        ),
         (
             ["counterfactual.subsets=5", "params=all"],
             r"trains the head again, but params=all attributes more",

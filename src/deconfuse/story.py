@@ -75,8 +75,9 @@ def run(cfg: DictConfig) -> Path:
     # What else is asked of the scores: how did they come about, do they come true, do they help?
     epochs = explain_epochs(job, seen, explained, influence)
     clock.lap("epochs", epochs)
+    record = attribute.record_of(subject, model.checkpoint.parent)
     trained = frozen.only(subject.used).training, targets, columns(influence, subject.used, frozen.folder)
-    lds = counterfactual.measure(*trained, ask.subsets, model.checkpoint)
+    lds = counterfactual.measure(*trained, ask.subsets, model.checkpoint, record)
     clock.lap("counterfactual", lds)
     retrained = retrain(job, frozen, targets, influence)
     clock.lap("retraining", retrained)

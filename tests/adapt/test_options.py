@@ -1,7 +1,10 @@
+import dataclasses
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from deconfuse import CONF
 from deconfuse.adapt.options import option
@@ -11,6 +14,15 @@ from deconfuse.system.errors import UserError
 GROUPS = ("target", "influence", "detector")
 
 
+def comparable(keywords):
+    """The keywords with an optimizer's function and keywords, as a partial is equal only to itself."""
+    epochs = keywords.get("retraining")
+    if epochs is None:
+        return keywords
+    optimizer = epochs.optimizer.func, epochs.optimizer.keywords
+    return keywords | {"retraining": dataclasses.replace(epochs, optimizer=None), "optimizer": optimizer}
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_option_is_what_hydra_makes_of_it(group):
     """The same function with the same keywords, also where an option builds on another (relatif)."""
@@ -18,10 +30,18 @@ def test_every_option_is_what_hydra_makes_of_it(group):
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("config", [f"{group}={path.stem}", "seed=5"])
-        settings = {key: value for key, value in config[group].items() if key not in ("when", "every")}
+        resolved = OmegaConf.to_container(config, resolve=True)[group]
+        settings = {key: value for key, value in resolved.items() if key not in ("when", "every")}
         theirs, own = instantiate(settings), option(group, path.stem, 5)
         assert own.func is theirs.func
-        assert own.keywords == theirs.keywords
+        assert comparable(own.keywords) == comparable(theirs.keywords)
+
+
+def test_keys_of_other_groups_have_their_values():
+    """${retrain.epochs} of conf/config.yaml, ${recipe.per_class} of the recipe it chooses, and the seed."""
+    epochs = option("influence", "unrolled", 7).keywords["retraining"]
+    assert (epochs.epochs, epochs.classes_per_batch, epochs.per_class, epochs.seed) == (1, 16, 4, 7)
+    assert epochs.optimizer.keywords == {"lr": 4e-5}
 
 
 def test_values_are_changed_by_key_below_each_other():

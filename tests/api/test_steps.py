@@ -17,7 +17,7 @@ TRAIN, TEST = rows(70, 5, 0), rows(47, 4, 1, first=5)
 def test_each_step_alone_gives_what_explain_gives():
     torch.manual_seed(0)
     head, loss = nn.Linear(12, 6), SoftTriple(5, 6)
-    for influence in ("eif", "tracin", "ekfac"):
+    for influence in ("eif", "tracin", "ekfac", "unrolled"):
         found = dc.explain(train=TRAIN, test=TEST, head=head, loss=loss, influence=influence)
         query, neighbour = found.seen.confusions.pairs.T
         pairs = TEST[0][query], TEST[0][neighbour]

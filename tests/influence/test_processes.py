@@ -13,19 +13,22 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from deconfuse.attribution import rows
-from deconfuse.attribution.attribute import takes_earlier
+from deconfuse.attribution.attribute import takes_earlier, takes_record
 from deconfuse.attribution.head import Targets, Training
 from deconfuse.attribution.network import Network
 from deconfuse.attribution.rows import of_all, own
-from deconfuse.attribution.trajectory import KEYS
+from deconfuse.attribution.trajectory import method
 from deconfuse.influence import eif, influence_function
 from deconfuse.launch.command_line import CONF
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.system import distributed
+from deconfuse.training.recipe import Record
 from tests.influence.test_eif import GROUPS
+from tests.made import recipe
 from tests.team import team
 
 N = 23  # rows; two processes have 11 and 12
@@ -36,10 +39,9 @@ def methods() -> dict[str, partial]:
     """Every option with its own settings, and those ways through a method that no option takes."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen = {option: compose("config", [f"influence={option}"]).influence for option in OPTIONS}
-    found = {
-        option: instantiate({k: v for k, v in one.items() if k not in KEYS}) for option, one in chosen.items()
-    }
+        composed = {option: compose("config", [f"influence={option}"]) for option in OPTIONS}
+    chosen = {option: OmegaConf.to_container(one, resolve=True) for option, one in composed.items()}
+    found = {option: instantiate(method(one["influence"])) for option, one in chosen.items()}
     # On these random heads H is indefinite, and the way of CG would be a matter of rounding: a large damping.
     found["if"] = partial(found["if"].func, **(found["if"].keywords | {"damping": 10.0}))
     found["if, explicit"] = partial(
@@ -73,8 +75,16 @@ def network() -> Network:
 
 
 def more(method: partial, past: tuple) -> dict:
-    """What attribute() also gives a method that sums over the checkpoints kept."""
-    return {"earlier": [past]} if takes_earlier(method) else {}
+    """What attribute() also gives a method that sums over the checkpoints kept, or repeats the training."""
+    found = {"earlier": [past]} if takes_earlier(method) else {}
+    return found | ({"record": record()} if takes_record(method) else {})
+
+
+def record() -> Record:
+    """A training of three epochs that starts somewhere near the head of `side`."""
+    training, _ = side(9)
+    start = {"weight": training.weight, "bias": training.bias, "loss.proxies": training.loss.proxies.clone()}
+    return Record(recipe(frozen=True), 0, training.labels.numpy(), start, None)
 
 
 def on_head(method: partial, folder) -> torch.Tensor:
@@ -112,7 +122,9 @@ def found(tmp_path_factory) -> tuple[dict, list[dict]]:
 
 def test_every_option_is_tried_and_rows_are_shared_unevenly(found):
     alone, two = found
-    assert {"eif", "eif_code", "if", "if_code", "tracin", "ekfac", "relatif", "random"} <= set(OPTIONS)
+    assert {"eif", "eif_code", "if", "if_code", "tracin", "ekfac", "relatif", "random", "unrolled"} <= set(
+        OPTIONS
+    )
     for one in (alone, *two):
         assert {name for name, params in one if params == "head"} >= set(OPTIONS)
         assert {name for name, params in one if params == "network"} >= {"eif", "if", "tracin", "random"}

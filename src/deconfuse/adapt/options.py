@@ -48,14 +48,26 @@ def _settings(group: str, name: str, seed: int) -> dict[str, Any]:
     for parent in own.pop("defaults", []):
         if isinstance(parent, str) and parent != "_self_":
             found = {**found, **_settings(group, parent, seed)}
-    return _seeded({**found, **own}, seed)
+    return _resolved({**found, **own}, seed)
 
 
-def _seeded(value: Any, seed: int) -> Any:
-    """The settings with ${seed} replaced by the number."""
+def _resolved(value: Any, seed: int) -> Any:
+    """The settings with ${seed} replaced by the number, and ${group.key} by what conf/ has there."""
     if isinstance(value, dict):
-        return {key: _seeded(item, seed) for key, item in value.items()}
-    return seed if value == "${seed}" else value
+        return {key: _resolved(item, seed) for key, item in value.items()}
+    if not isinstance(value, str) or not value.startswith("${"):
+        return value
+    return seed if value == "${seed}" else _resolved(_elsewhere(value[2:-1]), seed)
+
+
+def _elsewhere(key: str) -> Any:
+    """The value of a key in conf/config.yaml, or in the option that it chooses by default."""
+    group, _, name = key.partition(".")
+    settings = yaml.safe_load((CONF / "config.yaml").read_text("utf-8"))
+    if group not in settings:
+        chosen = {k: v for item in settings["defaults"] if isinstance(item, dict) for k, v in item.items()}
+        return yaml.safe_load((CONF / group / f"{chosen[group]}.yaml").read_text("utf-8"))[name]
+    return settings[group][name]
 
 
 def _changed(settings: dict[str, Any], changed: Mapping[str, Any], where: str) -> dict[str, Any]:

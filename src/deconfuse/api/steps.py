@@ -177,6 +177,7 @@ STEPS: dict[str, Callable[..., Any]] = {
     "deconfuse.influence.ekfac": partial(scores, "ekfac"),
     "deconfuse.influence.influence_function": partial(scores, "if"),
     "deconfuse.influence.tracin": partial(scores, "tracin"),
+    "deconfuse.influence.unrolled": partial(scores, "unrolled"),
     "deconfuse.influence.random": partial(scores, "random"),
 }
 for _module in STEPS:  # the documented way to change what a module does: its class

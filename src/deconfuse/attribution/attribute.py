@@ -27,7 +27,11 @@ from deconfuse.retrieval.confusion import Explained
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, one_of
 from deconfuse.system.words import agree, many
+from deconfuse.training.checkpoint import read
+from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
+from deconfuse.training.recipe import Record
+from deconfuse.training.train import START, start_of
 
 PARAMS = ("head", "last_block", "all")
 
@@ -62,6 +66,8 @@ def attribute(
             yield sides(past, freeze(past, path) if head else frozen)
 
     more = {"earlier": past_sides()} if takes_earlier(explainer) else {}
+    if takes_record(explainer):
+        more["record"] = record_of(subject, frozen.folder)
     scores = explainer(*sides(subject, frozen), **more).cpu()
     if head:
         n = len(frozen.training) if subject.used is None else len(subject.used)
@@ -80,6 +86,20 @@ def attribute(
 def takes_earlier(method: Callable) -> bool:
     """True where a method or detector sums over checkpoints: its signature has the word `earlier`."""
     return "earlier" in inspect.signature(method.func).parameters
+
+
+def takes_record(method: Callable) -> bool:
+    """True where a method goes back through the training: its signature has the word `record`."""
+    return "record" in inspect.signature(method.func).parameters
+
+
+def record_of(subject: Subject, folder: Path) -> Record | None:
+    """How the subject's head was trained, from its checkpoint's folder; None for a model handed over."""
+    data = subject.data
+    if not isinstance(data, DataModule):
+        return None
+    start = read(folder / START) if (folder / START).exists() else {}
+    return Record(data.recipe, data.seed, data.drawn, start, subject.model.head.weight.detach())
 
 
 def whole(subject: Subject) -> Network:
@@ -119,8 +139,11 @@ def rehearse(explainer: Callable, model: Embedder, params: str, shape: tuple[int
         names = parameter_names(model, params)
         batches = [(images, labels, torch.arange(4))]
         side = Network(still, model.loss, names, labels, batches, images.__getitem__, images.__getitem__)
+    more = {}
+    if takes_record(explainer):
+        more["record"] = Record(model.recipe, 0, labels.numpy(), start_of(model), None)
     try:
-        scores = explainer(side, pair)
+        scores = explainer(side, pair, **more)
     except (RuntimeError, NotImplementedError) as error:
         if params == "head":
             raise

@@ -1,1 +1,1 @@
-"""Influence methods, functions that return scores; may import attribution, retrieval, compute, system."""
+"""Influence methods (functions); may import unrolling, attribution, training, retrieval, compute, system."""

@@ -92,7 +92,7 @@ class Analyses:
         fail after training fails now. method: the choice of influence=."""
         self.when.check(model.recipe.epochs)
         attribute.check(self.explainer, method, self.params)
-        counterfactual.check(self.subsets, self.params)
+        counterfactual.check(self.subsets, self.params, model.recipe)
         reweight.rehearse(self.retraining, model)
         loop.allowed(self.relabelling, self.candidates, model)
         relabel.check(labels, self.neighbours, self.candidates)

@@ -43,11 +43,20 @@ class ProxyAnchor(nn.Module):
         """The loss per sample (nats, >= 0) of embeddings z, normalised here."""
         return self.from_cosine(self._cosine(z), y)
 
-    def of_batch(self, z: Float[Tensor, "n m"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        """Eq. 4 of a batch (nats, >= 0), which training minimises instead of the mean of `forward`."""
+    def of_batch(
+        self, z: Float[Tensor, "n m"], y: Int[Tensor, " n"], weights: Float[Tensor, " n"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Eq. 4 of a batch (nats, >= 0), which training minimises instead of the mean of `forward`.
+
+        weights: the factor >= 0 of each sample's exponentials, so that a sample with 0 pulls and pushes no
+        proxy; None: 1. P+ is that of all samples.
+        """
         cosine = self._cosine(z)
         own = F.one_hot(y, cosine.shape[1]).bool()
-        pull, push = (F.pad(exponent, (0, 0, 1, 0)) for exponent in self._exponents(cosine))  # exp(0) = 1
+        shift = 0.0 if weights is None else weights.log()[:, None]
+        pull, push = (
+            F.pad(exponent + shift, (0, 0, 1, 0)) for exponent in self._exponents(cosine)
+        )  # exp(0) = 1
         outside = F.pad(~own, (0, 0, 1, 0)), F.pad(own, (0, 0, 1, 0))
         positive, negative = (
             exponent.masked_fill(hidden, -torch.inf).logsumexp(0)

@@ -1,1 +1,1 @@
-"""Train the head on weighted samples; may import attribution, training, data, retrieval, compute, system."""
+"""Train the head once more; may import unrolling, attribution, training, data, retrieval, compute, system."""

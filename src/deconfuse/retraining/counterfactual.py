@@ -7,7 +7,6 @@ subsets, of the real change of d(P) with the sum of the method's scores over S. 
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,20 +17,23 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
 
-from deconfuse.attribution.curvature import hessian_of, sample_gradients
 from deconfuse.attribution.head import Targets, Training, chunks
-from deconfuse.attribution.rows import losses, weighted_sum
-from deconfuse.attribution.solving import spectrum
 from deconfuse.compute.placement import exact
 from deconfuse.retrieval.confusion import mean_distance
 from deconfuse.retrieval.statistics import mean_interval
 from deconfuse.system import distributed
 from deconfuse.system.arrays import read_arrays, write_arrays
-from deconfuse.system.errors import UserError, count, within
+from deconfuse.system.errors import UserError, count, one_of, within
 from deconfuse.system.files import file_hash, short_hash
 from deconfuse.system.lock import found_or_made, whole_at
 from deconfuse.system.progress import track
+from deconfuse.training.recipe import Recipe, Record
+from deconfuse.unrolling.descent import Descent, train
+from deconfuse.unrolling.full_batch import rate_of, retrain
+from deconfuse.unrolling.plans import as_trained, repeatable
 
+KEY = "counterfactual.through"
+HEADS_BYTES = 512 * 2**20  # of heads that are trained side by side, with their gradients and states
 FORMAT = 1  # raised when the code measures something else with the same settings
 
 
@@ -39,16 +41,19 @@ FORMAT = 1  # raised when the code measures something else with the same setting
 class SubsetRetraining:
     """How it is measured.
 
-    subsets: how many are left out in turn, 0 for none; share: the share of the training set in each; steps:
-    of full-batch gradient descent without each; seed: of the subsets.
+    subsets: how many are left out in turn, 0 for none; share: the share of the training set in each; through:
+    descent, `steps` of full-batch gradient descent from the trained head, or training, the training of head
+    and proxies on frozen features from its start, with the same batches; seed: of the subsets.
     """
 
     subsets: int
     share: float
     steps: int
     seed: int
+    through: str = "descent"
 
     def __post_init__(self):
+        one_of(KEY, self.through, ("descent", "training"))
         if count("counterfactual.subsets", self.subsets, 0) in (1, 2):
             raise UserError(
                 f"counterfactual.subsets={self.subsets} ranks nothing; take 0 for none, or 3 and more"
@@ -68,23 +73,21 @@ def draw(plan: SubsetRetraining, n: int) -> Bool[Tensor, "s n"]:
 
 
 def measure_changes(
-    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], plan: SubsetRetraining
+    training: Training,
+    targets: Targets,
+    left_out: Bool[Tensor, "s n"],
+    plan: SubsetRetraining,
+    record: Record | None = None,
 ) -> Float[Tensor, "s g"]:
     """d after training without each subset minus d after training with all samples, of every group.
 
     Both start at the trained head and take the same number of steps, with a step size at which the loss of
-    all samples never rises.
+    all samples never rises; with through=training both repeat the training that record describes, in which
+    the samples left out have weight 0 in their batches.
     """
-    largest = spectrum(hessian_of(training), training.weight, seed=plan.seed).largest
-    if largest <= 0:
-        raise UserError(
-            "the head's Hessian has no positive eigenvalue, so it can't be trained again from here"
-        )
-
-    even = torch.full(
-        (len(training),), 1 / len(training), dtype=training.weight.dtype, device=training.weight.device
-    )
-    rate = stable_rate(training, even, plan.steps, largest)
+    if plan.through == "training":
+        return _after_training(training, targets, left_out, as_trained(training, record, key=KEY))
+    rate = rate_of(training, plan.steps, plan.seed)
 
     def after(inside: Tensor) -> Tensor:
         share = inside.to(training.weight) / inside.sum()
@@ -95,12 +98,28 @@ def measure_changes(
     return torch.stack([after(~mask) - base for mask in rows])
 
 
+def _after_training(
+    training: Training, targets: Targets, left_out: Bool[Tensor, "s n"], descent: Descent
+) -> Float[Tensor, "s g"]:
+    """The changes by whole trainings, as many heads side by side as fit HEADS_BYTES."""
+    weights = torch.cat([descent.ones(), (~left_out).to(descent.ones())])
+    size = max(1, HEADS_BYTES // (6 * sum(value.nbytes for value in descent.start.values())))
+    parts = weights.split(size)
+    found = []
+    for part in track(parts, "training heads without subsets", len(parts)):
+        after = train(descent, part)
+        for weight, bias in zip(after["weight"], after["bias"], strict=True):
+            found.append(distances(replace(training, bias=bias), targets, weight))
+    return torch.stack(found[1:]) - found[0]
+
+
 def find_or_measure_changes(
     training: Training,
     targets: Targets,
     left_out: Bool[Tensor, "s n"],
     plan: SubsetRetraining,
     checkpoint: Path,
+    record: Record | None = None,
 ) -> Float[Tensor, "s g"]:
     """What `measure_changes` returns, read from beside the checkpoint if an earlier run measured the same."""
     groups = [group.tolist() for group in targets.groups]
@@ -111,7 +130,7 @@ def find_or_measure_changes(
         return whole_at(path, lambda path: torch.from_numpy(read_arrays(path)["changes"]), "measuring")
 
     def make() -> Tensor:
-        changes = measure_changes(training, targets, left_out, plan).cpu()
+        changes = measure_changes(training, targets, left_out, plan, record).cpu()
         if distributed.first():
             write_arrays(path, changes=changes.numpy(), left_out=left_out.numpy())
         return changes
@@ -151,13 +170,16 @@ def linear_datamodeling_scores(
     return np.where(sizes[1] > 0, found, np.nan)
 
 
-def check(plan: SubsetRetraining, params: str) -> None:
-    """Raise UserError if more than the head is attributed, as only the head is trained again."""
+def check(plan: SubsetRetraining, params: str, recipe: Recipe) -> None:
+    """Raise UserError if more than the head is attributed, as only the head is trained again, or if the
+    training cannot be repeated."""
     if plan.subsets and params != "head":
         raise UserError(
             f"counterfactual.subsets={plan.subsets} trains the head again, but params={params} attributes "
             "more; take params=head"
         )
+    if plan.subsets and plan.through == "training":
+        repeatable(recipe, KEY)
 
 
 @exact()
@@ -167,12 +189,16 @@ def measure(
     influence: Float[Tensor, "g n"],
     plan: SubsetRetraining,
     checkpoint: Path,
+    record: Record | None = None,
 ) -> Float[np.ndarray, " g"] | None:
-    """The linear datamodeling score of each group; None without subsets, or if nothing was explained."""
+    """The linear datamodeling score of each group; None without subsets, or if nothing was explained.
+
+    record: of the training that through=training repeats.
+    """
     if not plan.subsets or not len(targets):
         return None
     left_out = draw(plan, len(training))
-    changes = find_or_measure_changes(training, targets, left_out, plan, checkpoint)
+    changes = find_or_measure_changes(training, targets, left_out, plan, checkpoint, record)
     return linear_datamodeling_scores(influence, left_out, changes)
 
 
@@ -180,51 +206,6 @@ def report(scores: Float[np.ndarray, " g"] | None, plan: SubsetRetraining) -> di
     """Mean and 95 % interval over the groups, and the settings of the measurement."""
     found = None if scores is None else mean_interval(scores)
     return found and {**found, **asdict(plan)}
-
-
-MOMENTUM = 0.9
-
-
-def retrain(training: Training, share: Float[Tensor, " n"], steps: int, rate: float) -> Float[Tensor, "m D"]:
-    """W after `steps` of full-batch gradient descent from the trained one on sum_k share_k l_k.
-
-    Nesterov's momentum is 0.9; features, bias and proxies are constants. Deterministic: equal shares lead to
-    equal weights. rate: the step size, from `stable_rate`.
-    """
-    *_, weight = descend(training, share, steps, rate)
-    return weight
-
-
-def descend(
-    training: Training, share: Float[Tensor, " n"], steps: int, rate: float
-) -> Iterator[Float[Tensor, "m D"]]:
-    """W before the first step and after each."""
-    weight, velocity = training.weight, torch.zeros_like(training.weight)
-    yield weight
-    for _ in range(steps):
-        gradients = sample_gradients(replace(training, weight=weight + MOMENTUM * velocity))
-        velocity = MOMENTUM * velocity - rate * weighted_sum(training, share[:, None] * gradients)
-        weight = weight + velocity
-        yield weight
-
-
-def stable_rate(training: Training, share: Float[Tensor, " n"], steps: int, largest: float) -> float:
-    """The first of 1/largest, 1/(2 largest), 1/(4 largest) ... with which the loss never rises.
-
-    largest: the Hessian's largest eigenvalue at the trained head; it may be larger along the path. With a
-    step size at which the loss oscillates, what is measured would depend on rounding errors. Raises UserError
-    if none of 20 step sizes is small enough.
-    """
-    for halvings in range(20):
-        rate, before = 0.5**halvings / largest, float("inf")
-        for weight in descend(training, share, steps, rate):
-            loss = (share * losses(replace(training, weight=weight))).sum().item()
-            if not loss <= before * (1 + 1e-6):
-                break
-            before = loss
-        else:
-            return rate
-    raise UserError("no step size brings the head's loss down, so it can't be trained again from here")
 
 
 def distances(training: Training, targets: Targets, weight: Float[Tensor, "m D"]) -> Float[Tensor, " g"]:

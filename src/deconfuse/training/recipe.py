@@ -4,7 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from deconfuse.system.errors import UserError, at_least, count, flag, one_of, within
 
@@ -109,3 +112,19 @@ class Recipe:
         if self.schedule == "step":
             return self.step_factor ** (step * epochs // total // self.step_epochs)
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a head on frozen features was trained, for a method that goes back through the training.
+
+    seed: of the batches; drawn: the labels by which samples were drawn, -1 for those that were not; start: W,
+    b and the loss's parameters before the first step, as `weight`, `bias` and `loss.NAME`, empty where that
+    was not kept; end: W after the training, None where it is not known.
+    """
+
+    recipe: Recipe
+    seed: int
+    drawn: Int[np.ndarray, " n"]
+    start: dict[str, Tensor]
+    end: Float[Tensor, "m D"] | None

@@ -32,6 +32,7 @@ from deconfuse.training.devices import LEAVES_SOME_UNUSED, joint, trainer_of
 from deconfuse.training.embedder import Embedder
 
 FINAL, RESUME = "model.ckpt", "last.ckpt"
+START = "start.ckpt"  # head and loss before the first step, of a training on frozen features
 
 
 def find_or_train(
@@ -64,6 +65,8 @@ def find_or_train(
 
     def train() -> tuple[Path, bool]:
         start(model, data, folder)
+        if model.recipe.frozen and distributed.first():
+            save(start_of(model), folder / START)
         try:
             fit(model, data, folder, trainer, logger, settings, moments)
         except (KeyboardInterrupt, Stopped):
@@ -93,6 +96,12 @@ def start(model: Embedder, data: DataModule, folder: Path) -> None:
     model.held = found.weight
     if distributed.first():
         write_json(folder / FILE, {"backbone": found.backbone, "whitened": found.whitened})
+
+
+def start_of(model: Embedder) -> dict[str, torch.Tensor]:
+    """Copies of the parameters of head and loss that are trained: `weight`, `bias` and `loss.NAME`."""
+    named = {**dict(model.head.named_parameters()), **dict(model.loss.named_parameters(prefix="loss"))}
+    return {name: value.detach().clone() for name, value in named.items() if value.requires_grad}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""The trainings of a head that are repeated and reversed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from deconfuse.attribution.head import Training
+from deconfuse.data.sampler import BalancedBatches
+from deconfuse.system.errors import UserError, count
+from deconfuse.training.recipe import CLASS_BALANCED, Recipe, Record
+from deconfuse.unrolling.batch_loss import Parameters, Weighted
+from deconfuse.unrolling.descent import Descent
+from deconfuse.unrolling.full_batch import MOMENTUM, rate_of
+from deconfuse.unrolling.optimizers import LookAhead, optimizer_of
+
+SAME = 0.05  # of the way from its start: how far a repeated training may end from where it ended at first
+KEY = "influence.through"
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Eq. 7's retraining without its weights, as retrain= has it: the batches, and how W moves.
+
+    A batch holds at most classes_per_batch x per_class samples; seed: of the batches; optimizer: a partial of
+    torch.optim's, None: Adam at 4e-5.
+    """
+
+    epochs: int = 1
+    classes_per_batch: int = 16
+    per_class: int = 4
+    seed: int = 0
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None
+
+    def __post_init__(self):
+        for key in ("epochs", "classes_per_batch", "per_class"):
+            count(f"influence.retraining.{key}", getattr(self, key), 1)
+        count("influence.retraining.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class FullBatch:
+    """The counterfactual check's descent: full-batch steps; seed: of the estimate of its rate."""
+
+    steps: int = 100
+    seed: int = 0
+
+    def __post_init__(self):
+        count("influence.descent.steps", self.steps, 1)
+        count("influence.descent.seed", self.seed, 0)
+
+
+def again(training: Training, plan: Epochs, order: int = 0) -> Descent:
+    """The trained head's next epochs, W alone, all weights 1 (Eq. 7); order: another one of the batches."""
+    make = plan.optimizer or (lambda groups: torch.optim.Adam(groups, lr=4e-5))
+    sizes = plan.classes_per_batch, plan.per_class
+    sampler = BalancedBatches(training.labels.cpu().numpy(), *sizes, plan.seed + order)
+    batches = _batches(sampler, plan.epochs)
+    start = {"weight": training.weight, "bias": training.bias}
+    moves = {"weight": optimizer_of(make, "retrain.optimizer")}
+    weighted = Weighted(training.loss)
+    ones = (1.0,) * len(batches)
+    return Descent(training.features, training.labels, weighted, start, moves, batches, ones)
+
+
+def as_trained(training: Training, record: Record | None, order: int = 0, key: str = KEY) -> Descent:
+    """The training of head and proxies on frozen features from its start; order: another one of the batches.
+
+    training: of all samples, or of those alone that were drawn in training. key: the setting that asks for it. Raises UserError where it cannot be repeated from what was kept.
+    """
+    if record is None:
+        raise UserError(f"{key}=training repeats a training that a run has done, and there is none here")
+    recipe = record.recipe
+    repeatable(recipe, key)
+    if "weight" not in record.start:
+        raise UserError(
+            f"{key}=training needs where the training of the head started, which was not kept (or the head "
+            f"was not trained); delete the checkpoint's folder to train again, or take another {key}"
+        )
+    sizes = recipe.classes_per_batch, recipe.per_class
+    balanced = recipe.sampling == CLASS_BALANCED
+    sampler = BalancedBatches(record.drawn, *sizes, record.seed + order, class_balanced=balanced)
+    batches = _batches(sampler, recipe.epochs)
+    if len(training) < len(record.drawn):  # the samples that were left out have no row
+        row_of = torch.from_numpy(record.drawn >= 0).cumsum(0) - 1
+        batches = tuple(row_of[rows] for rows in batches)
+    start = {name: value.to(training.weight) for name, value in record.start.items()}
+    head = optimizer_of(recipe.optimizer, "recipe.optimizer", lr=recipe.lr_head)
+    proxies = optimizer_of(recipe.optimizer, "recipe.optimizer", lr=recipe.lr_proxies, weight_decay=0.0)
+    moves = {name: proxies if name.startswith("loss.") else head for name in start}
+    weighted = Weighted(training.loss, hasattr(training.loss, "of_batch"), regular=True)
+    factors = tuple(recipe.rate(t, len(batches)) for t in range(len(batches)))
+    pull = recipe.hold / start["weight"].square().sum().item() if recipe.hold else 0.0
+    return Descent(training.features, training.labels, weighted, start, moves, batches, factors, pull)
+
+
+def repeatable(recipe: Recipe, key: str = KEY) -> None:
+    """Raise UserError where a training is not one of a head on features that stay as they are, or draws
+    random numbers or clips gradients on the way."""
+    if not recipe.frozen:
+        raise UserError(
+            f"{key}=training goes through the training of a head on features that stay as they are; add "
+            f"recipe=frozen, or take another {key}"
+        )
+    odd = {"dropout": recipe.dropout, "clip_norm": recipe.clip_norm, "clip_value": recipe.clip_value}
+    for name, value in odd.items():
+        if value:
+            raise UserError(
+                f"{key}=training does not go through recipe.{name}={value}; leave it out, or take another "
+                f"{key}"
+            )
+
+
+def check_end(record: Record | None, start: Parameters, after: Parameters, key: str = KEY) -> float | None:
+    """How far from the trained head a repeated training ends, as a share of the head's way from its start.
+
+    None where the head's end is not known. Raises UserError beyond SAME.
+    """
+    if record is None or record.end is None:
+        return None
+    there = record.end.to(after["weight"])
+    way = (there - start["weight"]).norm().item()
+    gap = (after["weight"][0] - there).norm().item() / max(way, 1e-30)
+    if not gap <= SAME:
+        raise UserError(
+            f"{key}=training: the repeated training ends {gap:.2g} of its way from the checkpoint's head, so "
+            "that it is not the same training (an earlier epoch, another machine or version?); delete the "
+            f"checkpoint's folder to train again, or take another {key}"
+        )
+    return gap
+
+
+def full_batch(training: Training, plan: FullBatch) -> Descent:
+    """The counterfactual check's descent from the trained head: full-batch steps of W with momentum."""
+    steps, rate = plan.steps, rate_of(training, plan.steps, plan.seed)
+    rows = torch.arange(len(training))
+    start = {"weight": training.weight, "bias": training.bias}
+    moves = {"weight": LookAhead(rate, MOMENTUM)}
+    rest = (rows,) * steps, (1.0,) * steps
+    return Descent(training.features, training.labels, Weighted(training.loss), start, moves, *rest)
+
+
+def _batches(sampler: BalancedBatches, epochs: int) -> tuple[Int[Tensor, " _"], ...]:
+    found = []
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        found += [torch.tensor([row for row, _ in batch]) for batch in sampler]
+    return tuple(found)
