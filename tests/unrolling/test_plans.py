@@ -77,7 +77,7 @@ def test_the_training_is_repeated_to_where_it_ended(trained):
 
 
 def test_a_training_side_without_what_was_left_out_is_trained_by_the_same_batches(trained):
-    subject, frozen, record = trained
+    _, frozen, record = trained
     used = torch.from_numpy(record.drawn >= 0).nonzero()[:, 0]
     assert len(used) == 45
     whole, some = (as_trained(each.training, record) for each in (frozen, frozen.only(used)))

@@ -68,7 +68,8 @@ def again(training: Training, plan: Epochs, order: int = 0) -> Descent:
 def as_trained(training: Training, record: Record | None, order: int = 0, key: str = KEY) -> Descent:
     """The training of head and proxies on frozen features from its start; order: another one of the batches.
 
-    training: of all samples, or of those alone that were drawn in training. key: the setting that asks for it. Raises UserError where it cannot be repeated from what was kept.
+    training: of all samples, or of those alone that were drawn in training. key: the setting that asks for
+    it. Raises UserError where it cannot be repeated from what was kept.
     """
     if record is None:
         raise UserError(f"{key}=training repeats a training that a run has done, and there is none here")
