@@ -35,7 +35,7 @@ from deconfuse.labels import duplicates, loop, relabel
 from deconfuse.launch import backbone, names, rehearsal, sweep
 from deconfuse.model import timm
 from deconfuse.report import page
-from deconfuse.retraining import counterfactual, reweight
+from deconfuse.retraining import counterfactual, leave_out, reweight
 from deconfuse.runs import results
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count, flag, invoked, within
@@ -57,6 +57,7 @@ class Questions:
     detector: Callable
     when: When
     subsets: counterfactual.SubsetRetraining
+    leaving: leave_out.LeaveOut
     retraining: reweight.Retraining
     relabelling: loop.Relabelling
     duplicates: duplicates.Search
@@ -76,6 +77,7 @@ class Questions:
             instantiate(cfg.detector),
             When.of(settings["influence"]),
             built(cfg, "counterfactual"),
+            built(cfg, "leave_out"),
             built(cfg, "retrain"),
             built(cfg, "loop"),
             built(cfg, "duplicates"),
@@ -92,6 +94,7 @@ class Questions:
         self.when.check(model.recipe.epochs)
         attribute.check(self.explainer, method, self.params)
         counterfactual.check(self.subsets, self.params)
+        leave_out.check(self.leaving, model, self.params)
         reweight.rehearse(self.retraining, model)
         loop.allowed(self.relabelling, self.candidates, model)
         relabel.check(labels, self.neighbours, self.candidates)
