@@ -20,7 +20,8 @@ def test_settings_leave_out_what_changes_no_finding(tmp_path):
         tmp_path, "b", 7,
         settings={"output_dir": "b", "recipe": {"epochs": 5, "validate_every": 5},
                   "influence": {"radius": 0.02, "seed": 7}, "retrain": {"mode": "none", "epochs": 4},
-                  "loop": {"rounds": 0, "sure": 0.9}, "counterfactual": {"subsets": 0}, "leave_out": {"confusions": 0},
+                  "loop": {"rounds": 0, "sure": 0.9}, "counterfactual": {"subsets": 0},
+                  "leave_out": {"confusions": 0},
                   "noise": {"ratio": 0.0, "kind": "shift"}},
     )  # fmt: skip
     kept = {"recipe": {"epochs": 5}, "influence": {"radius": 0.02}}

@@ -5,8 +5,8 @@ the whole training set, drawn as the run's own training draws it, its loss is th
 
     L_h = sum_{i in B} k_hi l(W_h phi_i + b_h, y_hi; P_h) / sum_{i in B} k_hi  +  regulariser(P_h) + hold
 
-which is what a training on the smaller data set computes, if each batch is the batch of the whole set with the
-left-out rows skipped. The order of the others and the number of steps are those of the whole set, so that two
+which is what a training on the smaller data set computes, if each batch is the batch of the whole set with
+the left-out rows skipped. The order of the others and the number of steps are those of the whole set, so that two
 heads of one seed differ only by what was left out. A batch of which nothing is kept has the regulariser and
 the hold alone. Optimizer, rates, schedule, clipping and dropout are the recipe's.
 """
@@ -72,7 +72,7 @@ class Criterion(nn.Module):
 
 
 def check(model: Embedder) -> None:
-    """UserError where the model is more than a head on features that stay as they are, or has no such loss."""
+    """UserError where the model is more than a head on fixed features, or its loss is of another kind."""
     if model.embeds:
         raise UserError("leave_out.confusions: the embeddings are the features, so there is no head to train")
     if any(parameter.numel() for parameter in model.backbone.parameters()):

@@ -1,11 +1,11 @@
 """Does removing the blamed samples mend the confusion? Train from scratch without them, and look.
 
-For each of some confusions P, the share of the training set that scores most harmful on P is left out (or gets
-the label that the neighbours recommend), and head and proxies are trained from their start, with several seeds
-(`retraining.from_scratch`). Each seed also trains with all samples kept. What is measured is
+For each of some confusions P, the share of the training set that scores most harmful on P is left out (or
+gets the label that the neighbours recommend), and head and proxies are trained from their start, with several
+seeds (`retraining.from_scratch`). Each seed also trains with all samples kept. What is measured is
 
-    d(P; without) - d(P; with all), seed by seed,   in units of sd, the root mean square over the confusions of
-    the standard deviation of d(P; with all) over the seeds,
+    d(P; without) - d(P; with all), seed by seed,   in units of sd, the root mean square over the confusions
+    of the standard deviation of d(P; with all) over the seeds,
 
 and whether the query is still confused: whether its nearest gallery sample is still of another class.
 """
@@ -118,7 +118,8 @@ def sets(
 ) -> tuple[Bool[Tensor, "p S n"], tuple[int, ...]]:
     """(masks of the samples that score highest on each confusion, how many those of each share are).
 
-    Ties by index. allowed: the samples that are trained with at all. At least one is taken, whatever its sign.
+    Ties by index. allowed: the samples that are trained with at all. At least one is taken, whatever its
+    sign.
     """
     ranked = scores.double().masked_fill(~allowed, -math.inf)
     order = torch.argsort(ranked, dim=1, descending=True, stable=True)
