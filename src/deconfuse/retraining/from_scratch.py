@@ -6,7 +6,7 @@ the whole training set, drawn as the run's own training draws it, its loss is th
     L_h = sum_{i in B} k_hi l(W_h phi_i + b_h, y_hi; P_h) / sum_{i in B} k_hi  +  regulariser(P_h) + hold
 
 which is what a training on the smaller data set computes, if each batch is the batch of the whole set with
-the left-out rows skipped. The order of the others and the number of steps are those of the whole set, so that two
+the left-out rows skipped. The order of the others and the number of steps are those of the whole set, so two
 heads of one seed differ only by what was left out. A batch of which nothing is kept has the regulariser and
 the hold alone. Optimizer, rates, schedule, clipping and dropout are the recipe's.
 """
