@@ -161,7 +161,7 @@ def measure(
         allowed & ~(chosen if plan.treatment == "leave_out" else torch.zeros_like(chosen)),
     )
     everything = Rows(sides.features, given[None], allowed[None])
-    kept = _of_seeds(plan, sides, everything, pairs.repeat(1, 1)[None], checkpoint)
+    kept = _of_seeds(plan, sides, everything, pairs[None], checkpoint)
     own = _of_seeds(plan, sides, left, pairs.repeat_interleave(shape[1], 0)[:, None], checkpoint)
     d, confused = (part.reshape(*shape, plan.seeds) for part in own)
     return Left(rows, tuple(plan.shares), sizes, d, confused, kept[0][0], kept[1][0])
@@ -178,7 +178,8 @@ def _of_seeds(
     found, took, start = [], [], _Starts(sides.model, rows)
     heads = len(rows.kept)
     key = [FORMAT, file_hash(checkpoint), *(_hash(x) for x in (rows.kept, rows.labels, pairs))]
-    key += [_hash(side[pairs[..., i].to(side.device)]) for i, side in enumerate((sides.query, sides.gallery))]
+    test = sides.test
+    key += map(_hash, (sides.query, sides.gallery, test.query_labels, test.gallery_labels))
     if heads > 1:
         console.print(f"leave_out: {heads} trainings from scratch with each of {plan.seeds} seeds")
     for i in range(plan.seeds):
