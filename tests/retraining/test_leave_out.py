@@ -32,8 +32,9 @@ def planted(tmp_path):
     features = torch.cat([bad, rest, e[5].repeat(12, 1)])
     features = features + 0.02 * torch.randn(features.shape, generator=random)
     labels = torch.cat([torch.full((12,), c) for c in (3, 0, 1, 2)])
-    numbers = recipe(embedding_size=4, epochs=40, lr_head=2e-2, frozen=True, classes_per_batch=4, per_class=3)
-    model = Embedder(Identity(6), ProxyNCA(4, 4), numbers)
+    sizes = {"embedding_size": 6, "classes_per_batch": 4, "per_class": 3}
+    numbers = recipe(epochs=8, lr_head=1e-2, frozen=True, whiten=0.3, **sizes)
+    model = Embedder(Identity(6), ProxyNCA(4, 6), numbers)
     data = SimpleNamespace(labels=labels.numpy(), drawn=labels.numpy(), recipe=numbers, seed=0)
     test = torch.stack([e[0] + e[1], e[0] + e[2], e[3]])
     queries = Queries(test, test, *2 * [torch.tensor([0, 0, 1])], True)

@@ -88,6 +88,7 @@ def compared(methods: dict[str, pd.DataFrame]) -> list[dict[str, str]]:
                 {
                     "left out": f"{share:.1%} ({here['left_out'].iloc[0]})",
                     "method": method,
+                    "models": str(here["model"].nunique()),
                     "confusions": str(len(here)),
                     "change of d": f"{here['change'].mean():+.4f}",
                     "in sd": f"{here['in_sd'].mean():+.2f}",
