@@ -1,1 +1,1 @@
-"""Train the head on weighted samples; may import attribution, training, data, retrieval, compute, system."""
+"""Train heads on weighted samples; may import attribution, training, frozen, data, retrieval, compute, system."""
