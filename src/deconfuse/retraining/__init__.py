@@ -1,1 +1,1 @@
-"""Train heads on weighted samples; may import attribution, training, frozen, data, retrieval, compute, system."""
+"""Train heads on some samples; may import attribution, training, frozen, data, retrieval, compute, system."""
