@@ -37,7 +37,7 @@ def test_methods_against_random_samples(tmp_path):
         ]
     )
     table = section.table.set_index("method")
-    assert table.loc["eif", ["left out", "change of d", "in sd"]].tolist() == ["2.0% (7)", "+0.2625", "+2.63"]
+    assert table.loc["eif", ["left out", "change of d", "in sd"]].tolist() == ["2.0% (7)", "+0.2625", "+2.62"]
     assert table.loc["eif", "mended"] == "3 of 4 [30%, 95%]"
     assert table.loc["random", ["over random", "p"]].tolist() == ["-", "-"]
     p = [ttest_rel(each, chance, alternative="greater").pvalue for each in (eif, tracin)]
