@@ -29,6 +29,7 @@ SETTINGS = {
     "loop": {"rounds": 0},
     "relabels": {"file": None},
     "counterfactual": {"subsets": 0},
+    "leave_out": {"confusions": 0},
 }
 
 
@@ -45,6 +46,7 @@ REPORT = {
     "classes": {rule: dict.fromkeys(KINDS, 0) for rule in ("kind", "kind_by_share")},
     "merge": None,
     "counterfactual": None,
+    "leave_out": None,
     "retrain": None,
     "loop": None,
     "corrections": None,

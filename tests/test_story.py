@@ -498,6 +498,19 @@ def rows_of_features(path, seed=0, n=84, dimension=7):
 FEATURES = ["dataset=features", "model=identity", *TINY[3:], "recipe.classes_per_batch=3"]
 
 
+def test_leaving_out_what_is_blamed_ends_in_a_table_and_the_report(tmp_path):
+    rows_of_features(tmp_path / "data.npz")
+    words = ["leave_out.confusions=2", "leave_out.seeds=2", "leave_out.shares=[0.1]", "influence=nearest"]
+    folder = go(tmp_path / "out", *FEATURES, f"dataset.path={tmp_path / 'data.npz'}", "noise=flip_10", *words)
+    table, said = pd.read_csv(folder / "left_out.csv"), report(folder)["leave_out"]
+    assert table[["share", "left_out", "seed"]].values.tolist() == [[0.1, 4, 0], [0.1, 4, 1]] * said["pairs"]
+    own = pd.read_csv(folder / "confusions.csv")["distance"].to_numpy()[table["row"]]
+    first = table["seed"] == 0  # with all samples and the run's seed it is the run's own training
+    np.testing.assert_allclose(table["d_kept"][first], own[first], rtol=1e-2, atol=1e-3)
+    assert table["confused_kept"][first].all()
+    assert said["change"] == pytest.approx([(table["d"] - table["d_kept"]).mean()])
+
+
 def test_features_are_the_rows_that_were_given_and_moving_them_trains_nothing_again(tmp_path):
     features = rows_of_features(tmp_path / "data.npz")
     labels = np.arange(84) % 6

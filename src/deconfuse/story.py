@@ -22,7 +22,7 @@ from deconfuse.labels import effect, judge, loop, wrong
 from deconfuse.labels.relabel import Votes
 from deconfuse.launch.job import Job, prepare
 from deconfuse.report import page
-from deconfuse.retraining import counterfactual, reweight
+from deconfuse.retraining import counterfactual, leave_out, reweight
 from deconfuse.retrieval import directions
 from deconfuse.retrieval.confusion import Explained
 from deconfuse.retrieval.metrics import nmi
@@ -90,6 +90,8 @@ def run(cfg: DictConfig) -> Path:
     held = frozen.training.features, frozen.training.labels, job.split.num_classes
     doubt = wrong.doubt(*held, votes, directions=subject.model.embeds, used=subject.used)
     clock.lap("relabelling")
+    without = train_without(job, seen, explained, influence, votes)
+    clock.lap("leaving out", without)
     rounds = relabel_in_rounds(job, seen)
     clock.lap("loop", rounds)
 
@@ -97,7 +99,7 @@ def run(cfg: DictConfig) -> Path:
     what = job.split, job.noisy, seen.confusions, explained, influence
     found = Findings(*what, judged.suspicion, judged.votes, doubt, lds, retrained, epochs, same)
     if distributed.first():
-        keep(job, Outcome(model, seen, clusters, found, votes, rounds, comparison), clock)
+        keep(job, Outcome(model, seen, clusters, found, votes, rounds, comparison, without), clock)
     return job.folder
 
 
@@ -121,6 +123,7 @@ class Outcome:
     votes: Votes
     rounds: loop.Loop | None
     comparison: effect.CorrectionEffect | None
+    without: leave_out.Left | None
 
 
 def train(job: Job) -> Model:
@@ -158,6 +161,17 @@ def retrain(
     )
 
 
+def train_without(
+    job: Job, seen: Seen, explained: Explained, influence: Float[Tensor, "e n"], votes: Votes
+) -> leave_out.Left | None:
+    """What training from scratch without the blamed samples changes; None where it was not asked for."""
+    frozen, start = seen.frozen, job.start
+    data = frozen.training.features.cpu(), frozen.query.cpu(), frozen.gallery.cpu()
+    sides = leave_out.Material(start.untrained, start.data, *data, seen.test)
+    asked = job.ask.leaving, sides, explained, influence, votes.best[0].cpu(), seen.checkpoint
+    return distributed.told(lambda: leave_out.measure(*asked))
+
+
 def copies_in(job: Job, seen: Seen) -> duplicates.Duplicates | None:
     """Near-identical pictures among all parts; None where they are not looked for."""
     z = {"train": embeddings(seen.frozen.training), "query": seen.test.query, "gallery": seen.test.gallery}
@@ -192,6 +206,7 @@ def keep(job: Job, outcome: Outcome, clock: Clock) -> None:
         more = (
             loop.tables(outcome.rounds, job.split, job.noisy)
             | effect.tables(outcome.comparison)
+            | leave_out.tables(outcome.without)
             | clean.tables(found, job.corrected, outcome.rounds)
         )
         unit = attribute.unit(job.ask.explainer)
@@ -225,6 +240,7 @@ def extras(job: Job, outcome: Outcome) -> dict:
     return {
         "influence_epochs": trajectory.report(found.trajectory, found.noisy.flipped),
         "counterfactual": counterfactual.report(found.lds, job.ask.subsets),
+        "leave_out": leave_out.report(outcome.without, job.ask.leaving),
         "retrain": reweight.report(found.retrained, job.ask.retraining),
         "loop": loop.report(outcome.rounds, job.ask.relabelling),
         "corrections": effect.report(outcome.comparison, job.tested),

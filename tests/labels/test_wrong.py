@@ -149,9 +149,7 @@ def test_labels_of_samples_that_were_left_out_say_nothing():
     whole = doubt(moved, labels, 4).wrong
     assert not torch.allclose(one.wrong[used], whole[used], rtol=1e-4, atol=1e-7)
     # With every fifth label wrong, half of them left out: these are judged by the others, but not listed.
-    other = torch.randint(
-        1, 4, (400,), generator=torch.Generator().manual_seed(2)
-    )  # any class, so no overlap
+    other = torch.randint(1, 4, (400,), generator=torch.Generator().manual_seed(2))
     given = torch.where(torch.arange(400) % 10 < 2, (labels + other) % 4, labels)
     judged = doubt(x, given, 4, used=used)
     assert (judged.wrong[::10] > 0.5).sum() > 20

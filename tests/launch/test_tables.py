@@ -294,7 +294,7 @@ def test_main_prints_and_writes_the_tables(outputs, capsys):
     assert sorted(rows["R@1"]) == sorted(SOFTTRIPLE + PROXYNCA)
     assert text.splitlines()[-2:] == [
         "Not there yet: table1_groups, table1_pairs, table3, table5, figure1, figure2, figure3, closed_loop, "
-        "counterfactual, detection, relabels, sensitivity. "
+        "counterfactual, detection, leave_out, relabels, sensitivity. "
         "Make one with deconfuse run -m experiment=NAME",
         f"Written to {folder}/: results.md, and of each table .md, .csv and .tex",
     ]

@@ -10,9 +10,11 @@ from deconfuse.retrieval.statistics import (
     detection,
     detection_curve,
     evenly,
+    holm,
     mean_interval,
     most_harmful,
     paired,
+    wilson,
 )
 from tests.drawn import numbers
 
@@ -212,3 +214,19 @@ def test_calibration_error_by_hand():
     assert last == pytest.approx(0.9 / 2)
     assert calibration_error(np.array([0.3]), np.array([True])) == pytest.approx(0.7)
     assert calibration_error(np.empty(0), np.empty(0, bool)) == 0
+
+
+def test_holm_multiplies_by_what_is_left_and_never_falls():
+    found = holm([0.01, 0.04, float("nan"), 0.03, 0.6])
+    assert found[:2] == pytest.approx([0.04, 0.09])  # 4 x 0.01; 2 x 0.04 is below 3 x 0.03
+    assert np.isnan(found[2])
+    assert found[3:] == pytest.approx([0.09, 0.6])
+    assert holm([]) == []
+
+
+def test_wilsons_interval_by_its_formula():
+    z, n, share = 1.959964, 20, 0.15
+    middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    want = (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+    assert wilson(3, 20) == pytest.approx(want, rel=1e-6)
+    assert wilson(0, 5)[0] == pytest.approx(0, abs=1e-12)

@@ -21,6 +21,7 @@ def test_settings_leave_out_what_changes_no_finding(tmp_path):
         settings={"output_dir": "b", "recipe": {"epochs": 5, "validate_every": 5},
                   "influence": {"radius": 0.02, "seed": 7}, "retrain": {"mode": "none", "epochs": 4},
                   "loop": {"rounds": 0, "sure": 0.9}, "counterfactual": {"subsets": 0},
+                  "leave_out": {"confusions": 0},
                   "noise": {"ratio": 0.0, "kind": "shift"}},
     )  # fmt: skip
     kept = {"recipe": {"epochs": 5}, "influence": {"radius": 0.02}}
@@ -92,6 +93,6 @@ def test_settings_of_something_else_are_named(tmp_path):
     with pytest.raises(UserError) as caught:
         read(run.folder)
     assert str(caught.value) == (
-        f"{run.folder / 'config.yaml'}: lacks counterfactual, dataset, detector, influence, loop and 6 more; "
+        f"{run.folder / 'config.yaml'}: lacks counterfactual, dataset, detector, influence, loop and 7 more; "
         "delete the folder and run again"
     )

@@ -36,7 +36,7 @@ from deconfuse.labels import loop, relabel
 from deconfuse.launch import backbone, names, rehearsal, sweep
 from deconfuse.model import timm
 from deconfuse.report import page
-from deconfuse.retraining import counterfactual, reweight
+from deconfuse.retraining import counterfactual, leave_out, reweight
 from deconfuse.runs import results
 from deconfuse.system import distributed
 from deconfuse.system.errors import UserError, count, flag, invoked, within
@@ -58,6 +58,7 @@ class Analyses:
     detector: Callable
     when: When
     subsets: counterfactual.SubsetRetraining
+    leaving: leave_out.LeaveOut
     retraining: reweight.Retraining
     relabelling: loop.Relabelling
     duplicates: duplicates.Search
@@ -77,6 +78,7 @@ class Analyses:
             instantiate(cfg.detector),
             When.of(settings["influence"]),
             built(cfg, "counterfactual"),
+            built(cfg, "leave_out"),
             built(cfg, "retrain"),
             built(cfg, "loop"),
             built(cfg, "duplicates"),
@@ -93,6 +95,7 @@ class Analyses:
         self.when.check(model.recipe.epochs)
         attribute.check(self.explainer, method, self.params)
         counterfactual.check(self.subsets, self.params, model.recipe)
+        leave_out.check(self.leaving, model, self.params)
         reweight.rehearse(self.retraining, model)
         loop.allowed(self.relabelling, self.candidates, model)
         relabel.check(labels, self.neighbours, self.candidates)

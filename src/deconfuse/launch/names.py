@@ -74,6 +74,9 @@ def places(
     copies = settings.get("duplicates", {})
     if copies.get("mirrored") or copies.get("find") is False:  # what is the default is in no name
         explaining["duplicates"] = without_places(copies)
+    leaving = settings.get("leave_out", {})
+    if leaving.get("confusions"):
+        explaining["leave_out"] = without_places(leaving)
     explaining["influence"] = method(explaining["influence"]) | When.of(explaining["influence"]).asked
     asked = [choices["influence"], choices["detector"], seed, short_hash([key, explaining, everything])]
     if settings["params"] != "head":

@@ -1,1 +1,1 @@
-"""Train the head once more; may import unrolling, attribution, training, data, retrieval, compute, system."""
+"""Train heads again; may import unrolling, attribution, training, frozen, data, retrieval, compute, system."""

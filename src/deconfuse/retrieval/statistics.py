@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import shapiro, t, ttest_rel, wilcoxon
+from scipy.stats import binomtest, shapiro, t, ttest_rel, wilcoxon
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 HARMFUL = 5  # training samples that are looked at, as in the paper's Figure 3
@@ -86,6 +86,26 @@ def paired(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> d
         "low": effect - half,
         "high": effect + half,
     }
+
+
+def holm(p: list[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979): the i-th smallest of m times m - i + 1, never falling.
+
+    In [0, 1]; NaN, a test that was not made, stays one and does not count.
+    """
+    known = np.flatnonzero(np.isfinite(p)) if len(p) else np.zeros(0, int)
+    order = known[np.argsort(np.asarray(p, float)[known], kind="stable")]
+    found, least = [math.nan] * len(p), 0.0
+    for i, at in enumerate(order):
+        least = max(least, min(1.0, p[at] * (len(order) - i)))
+        found[at] = float(least)
+    return found
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The ends of Wilson's 95 % interval of a share (Wilson 1927), n > 0."""
+    found = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def calibration_error(

@@ -30,6 +30,16 @@ COLUMNS = {
         "lds": "linear datamodeling score: rank correlation of its scores, summed over random subsets, with "
         "the real change of d when the head is trained without them; in [-1, 1], 1 = predicted right",
     },
+    "left_out.csv": {
+        "row": "row of influence.npy",
+        "share": "of the training set that was left out (or relabelled), those that score most harmful",
+        "left_out": "how many samples that is",
+        "seed": "of the training from scratch; 0 is the run's own, 1 the next",
+        "d_kept": "squared distance of the pair after that seed's training with all samples, in [0, 4]",
+        "d": "the same after the training without them; d > d_kept: the pair is further apart",
+        "confused_kept": "True where the query's nearest neighbour is of another class, with all samples",
+        "confused": "the same without them",
+    },
     "retrained.csv": {
         "row": "row of influence.npy",
         "d_before": "what is explained, at the trained head: d of the pair, or its mean over the group, in "

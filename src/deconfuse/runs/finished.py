@@ -15,11 +15,12 @@ from deconfuse.system.errors import UserError, invoked, shorten
 from deconfuse.system.files import read_json, short_hash
 from deconfuse.system.words import agree, many
 
-RESULTS_FORMAT = 7  # raised when the code finds other numbers from the same settings, or writes others
+RESULTS_FORMAT = 8  # raised when the code finds other numbers from the same settings, or writes others
 # Keys that every run's metrics.json has.
 REPORT = {
     *("choices", "params", "seed", "command", "data", "retrieval", "queries", "confusions", "explained"),
-    *("noise", "classes", "merge", "counterfactual", "retrain", "loop", "corrections"),
+    *("noise", "classes", "merge", "counterfactual", "leave_out", "retrain", "loop"),
+    "corrections",
     *("checkpoint", "seconds", "machine", "format", "files"),
 }
 # Columns that are read as text.

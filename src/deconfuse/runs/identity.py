@@ -22,6 +22,7 @@ OFF = {
     "loop": ("rounds", 0),
     "relabels": ("file", None),
     "counterfactual": ("subsets", 0),
+    "leave_out": ("confusions", 0),
     "noise": ("ratio", 0),
 }
 ASIDE = {"experiment", "logger"}  # choices that change no finding
