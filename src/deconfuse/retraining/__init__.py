@@ -1,1 +1,1 @@
-"""Train heads again; may import unrolling, attribution, training, frozen, data, retrieval, compute, system."""
+"""Train heads anew; may import unrolling, attribution, training, frozen, data, retrieval, compute, system."""
