@@ -173,8 +173,8 @@ def test_what_takes_time_is_done_once(tmp_path, monkeypatch):
     go(tmp_path, *TINY, "noise=flip_10", "noise.ratio=0.25", "detector=evidence")
     searches = [n for n in calls["of"] if n > 4]  # four rows are made up, to try the settings
     epochs, after, votes, evidence = [96] * 2, [96], [96], [96] * 2 * 2
-    copies, pages = [192], [96]  # among all pictures; the queries' neighbours that the report shows
-    assert searches == [*epochs, *after, *votes, *copies, *evidence, *pages]
+    pages = [96]  # the queries' neighbours that the report shows
+    assert searches == [*epochs, *after, *votes, *evidence, *pages]
     # The best label once; the best one but the given for the suspicion, for P(wrong), and for two shares that
     # are right.
     assert [n for n in calls["_largest"] if n > 4] == [96] * 5

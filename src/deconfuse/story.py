@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.utils import instantiate
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
@@ -75,9 +76,7 @@ def run(cfg: DictConfig) -> Path:
     # What else is asked of the scores: how did they come about, do they come true, do they help?
     epochs = explain_epochs(job, seen, explained, influence)
     clock.lap("epochs", epochs)
-    record = attribute.record_of(subject, model.checkpoint.parent)
-    trained = frozen.only(subject.used).training, targets, columns(influence, subject.used, frozen.folder)
-    lds = counterfactual.measure(*trained, ask.subsets, model.checkpoint, record)
+    lds = leave_out_subsets(job, frozen, targets, influence, model.checkpoint)
     clock.lap("counterfactual", lds)
     retrained = retrain(job, frozen, targets, influence)
     clock.lap("retraining", retrained)
@@ -161,10 +160,21 @@ def retrain(
     )
 
 
+def leave_out_subsets(
+    job: Job, frozen: Frozen, targets: Targets, influence: Float[Tensor, "e n"], checkpoint: Path
+) -> Float[np.ndarray, " g"] | None:
+    """Whether the scores foretell training without random subsets; None where it was not asked for."""
+    used, record = job.subject.used, attribute.record_of(job.subject, checkpoint.parent)
+    side, scores = frozen.only(used).training, columns(influence, used, frozen.folder)
+    return counterfactual.measure(side, targets, scores, job.ask.subsets, checkpoint, record)
+
+
 def train_without(
     job: Job, seen: Seen, explained: Explained, influence: Float[Tensor, "e n"], votes: Votes
 ) -> leave_out.Left | None:
     """What training from scratch without the blamed samples changes; None where it was not asked for."""
+    if not job.ask.leaving.confusions:
+        return None
     frozen, start = seen.frozen, job.start
     data = frozen.training.features.cpu(), frozen.query.cpu(), frozen.gallery.cpu()
     sides = leave_out.Material(start.untrained, start.data, *data, seen.test)

@@ -96,9 +96,9 @@ def test_scores_that_are_none_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "lacks"),
-    [("[]", "checkpoint, choices, classes, command, confusions and 16 more"),
+    [("[]", "checkpoint, choices, classes, command, confusions and 17 more"),
      (json.dumps({**REPORT, "choices": {}}), "seed"),
-     ('{"format": 7}', "checkpoint, choices, classes, command, confusions and 15 more")],
+     ('{"format": 8}', "checkpoint, choices, classes, command, confusions and 16 more")],
 )  # fmt: skip
 def test_a_report_of_something_else_is_named(tmp_path, text, lacks):
     (tmp_path / "metrics.json").write_text(text)

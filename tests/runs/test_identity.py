@@ -93,6 +93,6 @@ def test_settings_of_something_else_are_named(tmp_path):
     with pytest.raises(UserError) as caught:
         read(run.folder)
     assert str(caught.value) == (
-        f"{run.folder / 'config.yaml'}: lacks counterfactual, dataset, detector, influence, loop and 7 more; "
-        "delete the folder and run again"
+        f"{run.folder / 'config.yaml'}: lacks counterfactual, dataset, detector, influence, leave_out and "
+        "7 more; delete the folder and run again"
     )

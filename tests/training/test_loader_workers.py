@@ -172,17 +172,18 @@ def whole(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code", "phase", "more"),
+    ("number", "code", "phase", "more", "again"),
     [
-        (signal.SIGTERM, 0, "training", ()),
-        (signal.SIGINT, 130, "training", ()),
-        (signal.SIGTERM, 0, "features", ()),
-        (signal.SIGTERM, 0, "training", tuple(TWO)),
+        (signal.SIGTERM, 0, "training", (), True),
+        (signal.SIGINT, 130, "training", (), False),
+        (signal.SIGTERM, 0, "features", (), False),
+        (signal.SIGTERM, 0, "training", tuple(TWO), True),
     ],
 )
 def test_a_run_whose_processes_are_all_signalled_says_one_line_and_goes_on(
-    tmp_path, whole, number, code, phase, more
+    tmp_path, whole, number, code, phase, more, again
 ):
+    """again: the same command is given once more, and ends as one that nothing stopped."""
     out, log = tmp_path / "cut", tmp_path / "cut.log"
 
     def due(process):
@@ -207,6 +208,8 @@ def test_a_run_whose_processes_are_all_signalled_says_one_line_and_goes_on(
     )
     time.sleep(2 * loader_workers.WATCHED_EVERY)
     assert of_session(cut.pid) == []
+    if not again:
+        return
     assert start(out, more).wait(300) == 0
     for name in ("model.ckpt", "history.csv", "confusions.csv", "samples.csv", "relabels.csv"):
         (one,), (other,) = (list(folder.rglob(name)) for folder in (out, whole(more)))

@@ -1,1 +1,1 @@
-"""Train heads anew; may import unrolling, attribution, training, frozen, data, retrieval, compute, system."""
+"""Train the head on other samples; may import all rooms below."""
