@@ -31,7 +31,7 @@ test: setup ## Run the whole test suite, two files at a time
 	@$(RUN) -m pytest -n 2 --dist loadfile
 
 # What computes, and what compares the same numbers made in two ways.
-NUMERIC := $(addprefix tests/,attribution detector influence loss model retraining retrieval target) \
+NUMERIC := $(addprefix tests/,attribution detector duplicates influence loss model retraining retrieval target unrolling) \
 	$(patsubst %,tests/labels/test_%.py,evidence loop relabel) \
 	$(patsubst %,tests/training/test_%.py,datamodule embedder shared_batch train)
 

@@ -164,6 +164,8 @@ def leave_out_subsets(
     job: Job, frozen: Frozen, targets: Targets, influence: Float[Tensor, "e n"], checkpoint: Path
 ) -> Float[np.ndarray, " g"] | None:
     """Whether the scores foretell training without random subsets; None where it was not asked for."""
+    if not job.ask.subsets.subsets:
+        return None
     used, record = job.subject.used, attribute.record_of(job.subject, checkpoint.parent)
     side, scores = frozen.only(used).training, columns(influence, used, frozen.folder)
     return counterfactual.measure(side, targets, scores, job.ask.subsets, checkpoint, record)

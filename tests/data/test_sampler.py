@@ -236,3 +236,16 @@ def test_which_classes_meet_is_left_to_chance():
     # Each pair meets in a quarter of the 200 epochs: 50, standard deviation 6; four of them.
     assert 25 < off.min() <= off.max() < 75
     assert (np.diag(met) == 200).all()
+
+
+def test_rows_are_the_samples_of_the_first_epochs_whatever_was_drawn_before():
+    labels = np.array([0] * 5 + [1] * 3 + [-1] + [2] * 4)
+    batches = BalancedBatches(labels, 2, 2, seed=7)
+    want = []
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        want += [[row for row, _ in batch] for batch in batches]
+    for _ in range(2):
+        assert [rows.tolist() for rows in batches.rows(3)] == want
+    assert len(want) == 3 * len(batches)
+    assert {row for batch in want[: len(batches)] for row in batch} == set(range(13)) - {8}

@@ -4,10 +4,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deconfuse.data.sampler import BalancedBatches
 from deconfuse.system.errors import UserError
 from deconfuse.system.progress import track
-from deconfuse.training.recipe import CLASS_BALANCED, Recipe
+from deconfuse.training.recipe import Recipe
 
 
 def fit(
@@ -18,8 +17,7 @@ def fit(
     The same steps as `deconfuse run model=as_is recipe=small` takes, so that the same seed gives the same
     proxies. Raises UserError where the loss becomes infinite or NaN.
     """
-    sizes = recipe.classes_per_batch, recipe.per_class
-    batches = BalancedBatches(labels.numpy(), *sizes, seed, class_balanced=recipe.sampling == CLASS_BALANCED)
+    batches = recipe.sampler(labels.numpy(), seed)
     group = {"params": list(loss.parameters()), "lr": recipe.lr_proxies, "weight_decay": 0.0}
     optimizer, total = recipe.optimizer([group]), len(batches) * recipe.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate(step, total))

@@ -119,8 +119,7 @@ def freeze(subject: Subject, checkpoint: Path) -> Frozen:
     """
     model, data = subject.model, subject.data
     split = data.split
-    parts = {"train": split.train, "query": split.query}
-    parts |= {} if split.shared_gallery else {"gallery": split.gallery}
+    parts = split.parts
     loaders = {part: data.in_order(samples, data.own(samples)) for part, samples in parts.items()}
     features = {part: as_they_lie(samples) for part, samples in parts.items()}
     if not isinstance(model.backbone, Identity) or model.embeds or any(f is None for f in features.values()):

@@ -33,7 +33,7 @@ def corrected(source: Source, split: Split) -> tuple[Split, Tested | None]:
     file = Path(str(source.file))
     tests, _ = decisions.beside(file)
     to = _map(file, split)
-    parts = {"query": split.query} | ({} if split.shared_gallery else {"gallery": split.gallery})
+    parts = split.test_parts
     _check_kinds(file, tests, parts)
     sides = {
         name: _side(file, tests[tests["kind"] == name].itertuples(index=False, name=None), part, split, to)

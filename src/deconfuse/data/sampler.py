@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
 from torch.utils.data import Sampler
 
 
@@ -62,6 +65,12 @@ class BalancedBatches(Sampler[list[tuple[int, int]]]):
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of each epoch."""
         self.epoch = epoch
+
+    def rows(self, epochs: int) -> Iterator[Int[Tensor, " B"]]:
+        """The samples of each batch of the first epochs, without their seeds."""
+        for epoch in range(epochs):
+            self.set_epoch(epoch)
+            yield from (torch.tensor([row for row, _ in batch]) for batch in self)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         random = np.random.default_rng([self.seed, self.epoch])

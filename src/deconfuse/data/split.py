@@ -119,6 +119,16 @@ class Split:
         return self.gallery is self.query
 
     @property
+    def test_parts(self) -> dict[str, Part]:
+        """The query part and, if the data set has its own, the gallery, by name."""
+        return {"query": self.query} | ({} if self.shared_gallery else {"gallery": self.gallery})
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The training part and `test_parts`, by name."""
+        return {"train": self.train, **self.test_parts}
+
+    @property
     def lone(self) -> np.ndarray:
         """(q,) bool: True for queries whose class has no other image in the gallery."""
         members = np.bincount(self.gallery.labels, minlength=len(self.class_names))
@@ -134,8 +144,7 @@ class Split:
 
         The class names count only in the second one, as no weight depends on them.
         """
-        parts = [self.train, self.query, *([] if self.shared_gallery else [self.gallery])]
-        digests = [_digest(part) for part in parts]
+        digests = [_digest(part) for part in self.parts.values()]
         return digests[0], hashlib.sha256("\0".join([*digests, *self.class_names]).encode()).hexdigest()
 
 

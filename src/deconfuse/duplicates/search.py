@@ -73,8 +73,7 @@ def search(
     """
     if not plan.find:
         return None
-    parts = {"train": split.train, "query": split.query}
-    parts |= {} if split.shared_gallery else {"gallery": split.gallery}
+    parts = split.parts
     total = sum(map(len, parts.values()))
     if total > LARGEST:
         console.print(f"duplicates: not looked for among {total:,} samples, more than {LARGEST:,}")

@@ -60,8 +60,7 @@ def begin(
         head.weight.copy_(weight)
         head.bias.copy_(bias)
     proxies_at_means(head, loss, split, labels, left_out, folder)
-    parts = [split.query] if split.shared_gallery else [split.query, split.gallery]
-    sides = [rows(part, folder) for part in parts]
+    sides = [rows(part, folder) for part in split.test_parts.values()]
     whitened = [F.linear(side, weight, bias) for side in sides]
     return WhitenedStart(weight, bias, _retrieval(split, *sides), _retrieval(split, *whitened))
 

@@ -28,9 +28,7 @@ def in_features(
     """
     if isinstance(split.image, RowSpec):
         return split
-    backbone = model.backbone
-    parts = {"train": split.train, "query": split.query}
-    parts |= {} if split.shared_gallery else {"gallery": split.gallery}
+    backbone, parts = model.backbone, split.parts
     data = DataModule(split, split.train.labels, backbone, model.recipe, num_workers, 0)
     fed = [asdict(split.image), list(backbone.mean), list(backbone.std)]
     fed += [model.precision] if str(model.precision) in MIXED else []

@@ -219,8 +219,7 @@ def overview(found: Findings, metrics: dict, tables: dict[str, pd.DataFrame], ta
     """The content of the first page, and what every page needs to know of the run."""
     split = found.split
     keys = ("choices", "params", "seed", "command", "retrieval", "queries", "confusions", "noise", "relabels")
-    parts = {"train": len(split.train), "query": len(split.query)}
-    parts |= {} if split.shared_gallery else {"gallery": len(split.gallery)}
+    parts = {name: len(part) for name, part in split.parts.items()}
     names = {name: i for i, name in enumerate(split.class_names[: split.num_classes])}
     classes = tables["classes.csv"].to_dict("records")
     taxonomy = [

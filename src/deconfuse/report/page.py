@@ -84,13 +84,6 @@ class Content:
         rows = {name: i for i, name in enumerate(self.found.split.train.names)}
         return sorted(rows[name] for name in table.loc[table["change"] == "left out", "path"])
 
-    @cached_property
-    def parts(self) -> dict[str, Part]:
-        """The parts of the data by name; a gallery only where it is not the query side."""
-        split = self.found.split
-        sides = {"train": split.train, "query": split.query}
-        return sides if split.shared_gallery else {**sides, "gallery": split.gallery}
-
 
 def write(folder: Path, run: Path, content: Content, wanted: bool | str, final: Path | None = None) -> None:
     """Write the report's folder.
@@ -101,7 +94,7 @@ def write(folder: Path, run: Path, content: Content, wanted: bool | str, final: 
     """
     if wanted is False:
         return
-    total = sum(map(len, content.parts.values()))
+    total = sum(map(len, content.found.split.parts.values()))
     if total > LARGEST:
         console.print(f"report left out: {total:,} samples are more than the {LARGEST:,} that a page holds")
         return
@@ -112,8 +105,8 @@ def write(folder: Path, run: Path, content: Content, wanted: bool | str, final: 
     own = Method(metrics["choices"]["influence"], run.name, content.unit, found.influence)
     taken = methods(run.parent, own, metrics["checkpoint"], found)
     embeddings = content.embeddings()
-    embeddings = {name: embeddings[name] for name in content.parts}
-    images, places = thumbnails(folder / "thumbs", found, content.parts)
+    embeddings = {name: embeddings[name] for name in content.found.split.parts}
+    images, places = thumbnails(folder / "thumbs", found, content.found.split.parts)
     overview = {
         **facts.overview(found, metrics, content.tables, taken),
         "format": REPORT_FORMAT,
@@ -151,9 +144,9 @@ def large(folder: Path, final: Path, content: Content) -> dict:
     rows: dict[str, list[int]] = {"train": suspect.order[: max(most, suspect.stop)].tolist()}
     rows["query"] = pairs.query[:most].tolist()
     rows[gallery] = [*rows.get(gallery, []), *pairs.neighbour[:most].tolist()]
-    sizes = previews.make(folder / "previews", content.parts, rows, found.split.image.channels)
+    sizes = previews.make(folder / "previews", content.found.split.parts, rows, found.split.image.channels)
     put(folder / "data", "previews", sizes)
-    where = {name: previews.originals(part, final) for name, part in content.parts.items()}
+    where = {name: previews.originals(part, final) for name, part in content.found.split.parts.items()}
     short = {name: found for name, found in where.items() if found and "prefix" in found}
     for name, found in where.items():
         if found and "paths" in found:
@@ -198,7 +191,7 @@ def samples(data: Path, content: Content, places: dict[str, dict]) -> None:
     """Write what is known of each sample of each part of the data; places: of the thumbnails, by part."""
     found, tables = content.found, content.tables
     before = facts.labels_before(found, tables["clean_list.csv"]) if content.metrics["corrections"] else None
-    for name, part in content.parts.items():
+    for name, part in content.found.split.parts.items():
         if name == "train":
             columns = facts.training(found, tables["samples.csv"], content.suspects, before, content.left_out)
         else:

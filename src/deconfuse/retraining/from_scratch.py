@@ -14,6 +14,7 @@ the hold alone. Optimizer, rates, schedule, clipping and dropout are the recipe'
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +22,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from deconfuse.data.sampler import BalancedBatches
 from deconfuse.frozen.start import class_means, place_proxies
 from deconfuse.frozen.whitening import scatter, whitening
 from deconfuse.system.errors import UserError
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
-from deconfuse.training.recipe import CLASS_BALANCED
 
 
 @dataclass(frozen=True)
@@ -130,17 +129,8 @@ def begin(model: Embedder, rows: Rows, starts: list[tuple[Tensor, Tensor]] | Non
 
 def batches(data: DataModule, seed: int) -> tuple[Callable[[], Iterator[Int[Tensor, " B"]]], int]:
     """(a function that yields the rows of each batch of the recipe's epochs, how many batches)."""
-    recipe = data.recipe
-    balanced = recipe.sampling == CLASS_BALANCED
-    sizes = recipe.classes_per_batch, recipe.per_class
-    sampler = BalancedBatches(data.drawn, *sizes, seed, class_balanced=balanced)
-
-    def draw() -> Iterator[Tensor]:
-        for epoch in range(recipe.epochs):
-            sampler.set_epoch(epoch)
-            yield from (torch.tensor([row for row, _ in batch]) for batch in sampler)
-
-    return draw, recipe.epochs * len(sampler)
+    recipe, sampler = data.recipe, data.recipe.sampler(data.drawn, seed)
+    return partial(sampler.rows, recipe.epochs), recipe.epochs * len(sampler)
 
 
 def fit(

@@ -28,6 +28,7 @@ from deconfuse.compute.placement import exact
 from deconfuse.retraining import from_scratch
 from deconfuse.retraining.from_scratch import Heads, Rows
 from deconfuse.retrieval.confusion import Explained, distance
+from deconfuse.retrieval.neighbours import nearest
 from deconfuse.retrieval.queries import Queries
 from deconfuse.retrieval.statistics import evenly
 from deconfuse.system.arrays import read_arrays, write_arrays
@@ -243,12 +244,9 @@ def looked(sides: Material, heads: Heads, pairs: Int[Tensor, "g p 2"]) -> list[t
         gallery = F.linear(sides.gallery, weight, bias)
         query = F.linear(sides.query[own[:, 0]], weight, bias)
         d = distance(query.double(), gallery[own[:, 1]].double())
-        cosine = F.normalize(query, dim=1) @ F.normalize(gallery, dim=1).T
         itself = own[:, 0] if test.same else None if test.twins is None else test.twins[own[:, 0]].cpu()
-        if itself is not None:
-            there = itself >= 0
-            cosine[torch.nonzero(there)[:, 0], itself[there]] = -2
-        wrong = test.gallery_labels.cpu()[cosine.argmax(1)] != test.query_labels.cpu()[own[:, 0]]
+        _, index = nearest(query, gallery, 1, same=False, unit=True, twins=itself)
+        wrong = test.gallery_labels.cpu()[index[:, 0]] != test.query_labels.cpu()[own[:, 0]]
         found.append((d, wrong))
     return found
 

@@ -7,12 +7,12 @@ explanations are retrained on the same batches, so their changes can be compared
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from deconfuse.attribution.head import Targets, Training, chunks
@@ -158,19 +158,13 @@ def on_features(heads: Heads, plan: Retraining, training: Training, data: DataMo
     """Train the heads on the cached features, which are those of images without augmentation."""
     optimizer = heads.optimizer(plan.optimizer)
     sampler = _sampler(plan, data)
-    for rows in track(_rows(sampler, plan.epochs), what, plan.epochs * len(sampler)):
+    for rows in track(sampler.rows(plan.epochs), what, plan.epochs * len(sampler)):
         phi, where = training.features, heads.weight.device
         heads.learn(optimizer, phi[rows.to(phi.device)].to(where), training.labels[rows.to(where)], rows)
 
 
 def _sampler(plan: Retraining, data: DataModule) -> BalancedBatches:
     return BalancedBatches(data.drawn, data.recipe.classes_per_batch, data.recipe.per_class, plan.seed)
-
-
-def _rows(sampler: BalancedBatches, epochs: int) -> Iterator[Int[Tensor, " B"]]:
-    for epoch in range(epochs):
-        sampler.set_epoch(epoch)
-        yield from (torch.tensor([row for row, _ in batch]) for batch in sampler)
 
 
 class Reweighting(pl.LightningModule):

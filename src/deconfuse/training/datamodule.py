@@ -9,12 +9,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from deconfuse.data.images import FileImages
-from deconfuse.data.sampler import BalancedBatches
 from deconfuse.data.split import ImageSpec, Part, RowSpec, Split
 from deconfuse.data.transforms import ImageDataset, RowDataset, Transform, transforms
 from deconfuse.system import distributed
 from deconfuse.training import loader_workers
-from deconfuse.training.recipe import CLASS_BALANCED, Recipe
+from deconfuse.training.recipe import Recipe
 
 SMALL = 64  # pixels of the side of images up to which `num_workers=auto` loads them in the main process
 
@@ -64,9 +63,7 @@ class DataModule(pl.LightningDataModule):
         Lightning 2.6 sets the epoch of a sampler only after worker processes have drawn their first batches
         (its issue 21938), so the sampler gets the first epoch when it is made.
         """
-        sizes = self.recipe.classes_per_batch, self.recipe.per_class
-        balanced = self.recipe.sampling == CLASS_BALANCED
-        batches = BalancedBatches(self.drawn, *sizes, self.seed, self.first_epoch, self.process, balanced)
+        batches = self.recipe.sampler(self.drawn, self.seed, self.first_epoch, self.process)
         return DataLoader(
             self._samples(self.split.train, self.labels, self.training),
             batch_sampler=batches,
@@ -80,7 +77,7 @@ class DataModule(pl.LightningDataModule):
         Each of several processes loads its own rows. A process that has none loads the last row, as
         Lightning needs a batch.
         """
-        parts = [self.split.query] if self.split.shared_gallery else [self.split.query, self.split.gallery]
+        parts = self.split.test_parts.values()
         return [self.in_order(part, self.own(part) or range(len(part))[-1:]) for part in parts]
 
     def own(self, part: Part) -> range:

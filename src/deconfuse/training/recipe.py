@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deconfuse.data.sampler import BalancedBatches
 from deconfuse.system.errors import UserError, at_least, count, flag, one_of, within
 
 INSTANCE_BALANCED, CLASS_BALANCED = SAMPLINGS = "instance_balanced", "class_balanced"
@@ -100,6 +101,13 @@ class Recipe:
         """The epochs, counted from 1, after which a checkpoint is kept; the last epoch is among them."""
         number = min(self.checkpoints, self.epochs)
         return {round(self.epochs * i / number) for i in range(1, number + 1)}
+
+    def sampler(
+        self, labels: np.ndarray, seed: int, epoch: int = 0, process: tuple[int, int] = (0, 1)
+    ) -> BalancedBatches:
+        """The batches of an epoch of samples with these labels; process: see `BalancedBatches`."""
+        balanced = self.sampling == CLASS_BALANCED
+        return BalancedBatches(labels, self.classes_per_batch, self.per_class, seed, epoch, process, balanced)
 
     def rate(self, step: int, total: int, epochs: int | None = None) -> float:
         """The factor of the learning rates at a step of `total`, counted from 0; epochs: the recipe's own."""

@@ -4,13 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from deconfuse.attribution.head import Training
 from deconfuse.data.sampler import BalancedBatches
 from deconfuse.system.errors import UserError, count
-from deconfuse.training.recipe import CLASS_BALANCED, Recipe, Record
+from deconfuse.training.recipe import Recipe, Record
 from deconfuse.unrolling.batch_loss import Parameters, Weighted
 from deconfuse.unrolling.descent import Descent
 from deconfuse.unrolling.full_batch import MOMENTUM, rate_of
@@ -57,7 +55,7 @@ def again(training: Training, plan: Epochs, order: int = 0) -> Descent:
     make = plan.optimizer or (lambda groups: torch.optim.Adam(groups, lr=4e-5))
     sizes = plan.classes_per_batch, plan.per_class
     sampler = BalancedBatches(training.labels.cpu().numpy(), *sizes, plan.seed + order)
-    batches = _batches(sampler, plan.epochs)
+    batches = tuple(sampler.rows(plan.epochs))
     start = {"weight": training.weight, "bias": training.bias}
     moves = {"weight": optimizer_of(make, "retrain.optimizer")}
     weighted = Weighted(training.loss)
@@ -80,10 +78,7 @@ def as_trained(training: Training, record: Record | None, order: int = 0, key: s
             f"{key}=training needs where the training of the head started, which was not kept (or the head "
             f"was not trained); delete the checkpoint's folder to train again, or take another {key}"
         )
-    sizes = recipe.classes_per_batch, recipe.per_class
-    balanced = recipe.sampling == CLASS_BALANCED
-    sampler = BalancedBatches(record.drawn, *sizes, record.seed + order, class_balanced=balanced)
-    batches = _batches(sampler, recipe.epochs)
+    batches = tuple(recipe.sampler(record.drawn, record.seed + order).rows(recipe.epochs))
     if len(training) < len(record.drawn):  # the samples that were left out have no row
         row_of = torch.from_numpy(record.drawn >= 0).cumsum(0) - 1
         batches = tuple(row_of[rows] for rows in batches)
@@ -141,11 +136,3 @@ def full_batch(training: Training, plan: FullBatch) -> Descent:
     moves = {"weight": LookAhead(rate, MOMENTUM)}
     rest = (rows,) * steps, (1.0,) * steps
     return Descent(training.features, training.labels, Weighted(training.loss), start, moves, *rest)
-
-
-def _batches(sampler: BalancedBatches, epochs: int) -> tuple[Int[Tensor, " _"], ...]:
-    found = []
-    for epoch in range(epochs):
-        sampler.set_epoch(epoch)
-        found += [torch.tensor([row for row, _ in batch]) for batch in sampler]
-    return tuple(found)
