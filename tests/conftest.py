@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 os.environ["DECONFUSE_PROGRESS"] = "0"
@@ -48,13 +49,15 @@ SHARED = ROOT.parent / "shared"
 STOPS = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT
 
 
-@pytest.fixture(autouse=True)
-def as_found():
-    """What a command sets for the rest of its process is set back: no test hangs on one before it."""
+def restored():
+    """Set back what a command sets for the rest of its process, and end the W&B run that it left."""
     environment, handlers = dict(os.environ), {number: signal.getsignal(number) for number in STOPS}
     deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     yield
+    run = getattr(sys.modules.get("wandb"), "run", None)  # which the next logger would go on with
+    if run is not None:
+        run.finish()
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
@@ -62,6 +65,11 @@ def as_found():
         signal.signal(number, handler)
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
     torch.set_num_threads(threads)
+
+
+# No test hangs on one before it, nor does a file on the fixtures of another, made before its first test.
+as_found = pytest.fixture(autouse=True)(restored)
+file_as_found = pytest.fixture(autouse=True, scope="module")(restored)
 
 
 @pytest.fixture
