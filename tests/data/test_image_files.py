@@ -18,8 +18,8 @@ def picture(path, **how):
 
 def said(path):
     try:
-        with Image.open(path) as image:
-            return complete(image, path)
+        with Image.open(path) as image, open(path, "rb") as file:
+            return complete(image, file)
     except OSError:  # WebP is decoded when it is opened
         return False
 

@@ -156,7 +156,7 @@ def test_every_key_of_the_settings_that_takes_a_path_is_known():
     for path in [CONF / "config.yaml", *CONF.glob("*/*.yaml")]:
         group = [] if path.parent == CONF else [path.parent.name]
         found |= {".".join([*group, *key]) for key in keys(yaml.safe_load(path.read_text("utf-8")) or {})}
-    named = {key for key in found if re.search(r"(\b|_)(dir|file|folder|root|csv|path|weights)$", key)}
+    named = {key for key in found if re.search(r"(\b|_)(dir|file|folder|root|csv|path|shards|weights)$", key)}
     assert named - {"hydra.run.dir", "relabel.weights"} == set(KEYS)
 
 

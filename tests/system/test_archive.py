@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from deconfuse.system.archive import unpack
+from deconfuse.system.archive import tar_members, unpack
 from deconfuse.system.errors import UserError
 
 FILES = {"Made/list.txt": b"eins\n" * 999, "Made/images/a b.jpg": bytes(range(256)) * 70, "Made/empty": b""}
@@ -276,3 +276,37 @@ def test_a_full_disk_is_not_a_damaged_archive(tmp_path, home, monkeypatch):
     for archive in archives:
         with pytest.raises(OSError, match="No space left"):
             unpack(archive, home)
+
+
+def test_members_of_a_tar_are_read_in_place(tmp_path):
+    path = tar(tmp_path / "a.tar", "w", extra=[tarfile.TarInfo("./Made/last")])
+    found = tar_members(path)
+    assert found.names == (*FILES, "Made/last")
+    for i, content in enumerate([*FILES.values(), b""]):
+        assert found.read(i) == content
+    assert list(found.each([1, 0])) == [FILES["Made/images/a b.jpg"], FILES["Made/list.txt"]]
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"a\.tar: ends inside of Made/list\.txt; restore it"):
+        found.read(0)
+    path.unlink()
+    with pytest.raises(UserError, match=r"a\.tar: cannot be read \(No such file or directory\); restore it"):
+        found.read(0)
+
+
+def test_a_tar_without_its_end_mark_is_read_with_a_warning(tmp_path, capsys):
+    path = tar(tmp_path / "a.tar", "w", {"a": b"1", "b": b"2"})
+    path.write_bytes(path.read_bytes()[:2048])  # a header and a block of each
+    assert tar_members(path).names == ("a", "b")
+    assert "a.tar ends without a tar's end mark; it may have been cut off" in capsys.readouterr().err
+
+
+def test_where_the_index_cannot_be_kept_it_is_made_each_time(tmp_path, capsys):
+    path = tar(tmp_path / "a.tar", "w", {"a": b"1"})
+    (tmp_path / "file").write_text("")
+    for _ in range(2):
+        assert tar_members(path, str(tmp_path / "file/index")).names == ("a",)
+    assert capsys.readouterr().err.count("the index of a tar is not kept") == 2
+    assert tar_members(path, str(tmp_path / "index")).names == ("a",)
+    (kept,) = (tmp_path / "index").iterdir()
+    kept.write_bytes(b"damaged")
+    assert tar_members(path, str(tmp_path / "index")).read(0) == b"1"

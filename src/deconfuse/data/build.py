@@ -92,7 +92,8 @@ def _opened(listing: Listing, reading: Reading) -> tuple[Listing, np.ndarray, Im
     spec = ImageSpec(reading.image_size, reading.channels, reading.augment, reading.image_resize)
     if isinstance(images, (ArrayImages, LazyImages)):
         return listing, rows, spec
-    images = FileImages(images.files, images.boxes, Pixels(reading.background, reading.value_range))
+    pixels = Pixels(reading.background, reading.value_range)
+    images = FileImages(images.files, images.boxes, pixels, images.read)
     return replace(listing, images=images), readable(images, reading.on_bad_image), spec
 
 

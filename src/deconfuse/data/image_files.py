@@ -1,5 +1,6 @@
 """Image files on disk: which endings are images, whether a file is complete, and which paths are one file."""
 
+import io
 import os
 import stat
 import struct
@@ -7,6 +8,7 @@ import warnings
 from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
@@ -37,19 +39,19 @@ def hush_large_images() -> None:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
-def complete(image: Image.Image, path: Path) -> bool:
-    """True if an opened file ends where its format says that it ends; False if only decoding can tell.
+def complete(image: Image.Image, file: BinaryIO) -> bool:
+    """True if an image's file ends where its format says that it ends; False if only decoding can tell.
 
     Damage before the end is found only by decoding.
     """
     ends_well = ENDS.get(image.format or "")
     if ends_well is None or image.mode not in CHEAP_MODES:
         return False
-    size = os.path.getsize(path)
-    with open(path, "rb", buffering=0) as file:
-        head = file.read(16)
-        file.seek(max(0, size - TAIL))
-        return ends_well(image, head, file.read(TAIL), size)
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    file.seek(max(0, size - TAIL))
+    return ends_well(image, head, file.read(TAIL), size)
 
 
 def _jpeg(image: Image.Image, head: bytes, tail: bytes, size: int) -> bool:

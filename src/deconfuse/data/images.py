@@ -4,12 +4,13 @@ Each class has `content(i)`, bytes that change when sample i changes, and USES, 
 that have a meaning for its samples.
 """
 
+import io
 import mmap
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -43,6 +44,8 @@ class FileImages(Sequence):
     Items are L or RGB, 8 bits a channel, composited and upright (pixels.py). files: paths, as str or Path.
     boxes (n, 4): left, top, right and bottom edge in pixels of the file, counted from 0, right and bottom
     exclusive. Images are cut to their boxes; an edge beyond the image's edge is moved onto it.
+    read: i -> the bytes of file i, for files in an archive, whose paths are then names for messages; None:
+    they are files of the disk. It raises UserError, may be called by several threads, and can be pickled.
     whites: the value of white of all integer images and of all float images, which `readable` finds. An image
     of such a kind is refused if neither its white nor pixels.value_range is known.
     """
@@ -50,9 +53,13 @@ class FileImages(Sequence):
     USES = (*FED, "on_bad_image", "background", "value_range")
 
     def __init__(
-        self, files: Sequence[Path | str], boxes: np.ndarray | None = None, pixels: Pixels | None = None
+        self,
+        files: Sequence[Path | str],
+        boxes: np.ndarray | None = None,
+        pixels: Pixels | None = None,
+        read: Callable[[int], bytes] | None = None,
     ):
-        self.files, self.boxes, self.pixels = list(files), boxes, pixels or Pixels()
+        self.files, self.boxes, self.pixels, self.read = list(files), boxes, pixels or Pixels(), read
         self.whites: dict[str, float] = {}
         self.deep: dict[int, str] = {}  # row -> kind, of the images that have more than 8 bits
         if boxes is not None:
@@ -81,13 +88,27 @@ class FileImages(Sequence):
         """The path of file i. Paths are made one at a time, as a million of them take seconds."""
         return Path(self.files[i])
 
+    @property
+    def on_disk(self) -> bool:
+        """True if the paths are those of files, False if they are names of what is in archives."""
+        return self.read is None
+
+    @contextmanager
+    def raw(self, i: int) -> Iterator[BinaryIO]:
+        """File i, opened for reading its bytes."""
+        if self.read is not None:
+            yield io.BytesIO(self.read(i))
+            return
+        with open(self.path(i), "rb", buffering=0) as file:
+            yield file
+
     @contextmanager
     def opened(self, i: int) -> Iterator[Image.Image]:
         """File i as Pillow's image whose pixels are not read yet; errors become UserErrors with its path."""
         path = self.path(i)
         hush_large_images()
         try:
-            with Image.open(path) as image:
+            with Image.open(path if self.read is None else io.BytesIO(self.read(i))) as image:
                 yield image
         except FileNotFoundError:
             raise _gone(path) from None
@@ -113,9 +134,13 @@ class FileImages(Sequence):
             if sort and self.pixels.value_range is None:
                 bits = exact(image)  # before the pixels are loaded
                 return Inspection(size, sort, extremes(image)[1], bits)
-            if whole or sort or not complete(image, self.path(i)):
+            if whole or sort or not self._complete(i, image):
                 self._read(i, image, None)
             return Inspection(size, sort, 0.0)
+
+    def _complete(self, i: int, image: Image.Image) -> bool:
+        with self.raw(i) as file:
+            return complete(image, file)
 
     def content(self, i: int) -> bytes:
         """The size of file i, its first and last 4,096 bytes, its box, and its value of white.
@@ -126,8 +151,9 @@ class FileImages(Sequence):
         box = b"" if self.boxes is None else self.boxes[i].astype("<f8").tobytes()
         white = str(self.whites.get(self.deep[i])).encode() if i in self.deep else b""
         try:
-            with open(path, "rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
+            with self.raw(i) as file:
+                size = file.seek(0, io.SEEK_END)
+                file.seek(0)
                 head = file.read(ENDS)
                 file.seek(max(0, size - ENDS))
                 return str(size).encode() + head + file.read(ENDS) + box + white

@@ -11,6 +11,10 @@ from deconfuse.system.errors import UserError, did_you_mean, within
 from deconfuse.system.progress import console
 from deconfuse.system.spelling import Names, same_word
 
+# The words that folders and files have for the parts.
+WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "query": "query"}
+WORDS |= {"gallery": "gallery", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -5,15 +5,12 @@ from pathlib import Path
 
 from deconfuse.data.image_files import identities, suffixes
 from deconfuse.data.images import FileImages
-from deconfuse.data.listing import Listing, tested
+from deconfuse.data.listing import WORDS, Listing, tested
 from deconfuse.data.walk import images_below
 from deconfuse.system.errors import UserError, one_of, shorten
 from deconfuse.system.progress import console
 from deconfuse.system.spelling import one_spelling
 from deconfuse.system.words import agree, many
-
-WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "query": "query"}
-WORDS |= {"gallery": "gallery", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 
 
 def load(

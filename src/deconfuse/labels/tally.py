@@ -3,6 +3,9 @@
 Where k is large, the sums need nobody's neighbours in order: the distance of the k-th says who counts.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -70,16 +73,17 @@ def by_class(
     gallery, theirs = (rows, labels) if voters is None else (rows[inside], labels[inside])
     k = min(k, len(inside) - 1)
     coordinates = Coordinates.of(rows, gallery, True, voters is None, own)
-    members = torch.nn.functional.one_hot(theirs, c).double()
-    total, open_ = members.new_empty(len(rows), c), torch.zeros_like(labels, dtype=torch.bool)
+    total = torch.empty(len(rows), c, dtype=torch.float64, device=rows.device)
+    open_, adds = torch.zeros_like(labels, dtype=torch.bool), _adder(theirs, c)
     tiles = torch.arange(len(rows), device=rows.device).split(max(1, HELD // (2 * len(gallery))))
-    memory = members.new_empty(len(tiles[0]), len(gallery))
-    for some in track(tiles, "votes of many neighbours", len(tiles)):
-        squared, lengths = _squared(coordinates, some, memory[: len(some)])
-        for few in torch.arange(len(some)).split(max(1, CACHED // len(gallery))):
-            here = slice(int(few[0]), int(few[-1]) + 1)
-            parts = squared[here], lengths[here]
-            total[some[here]], open_[some[here]] = _counted(coordinates, *parts, members, k)
+    memory = total.new_empty(len(tiles[0]), len(gallery))
+    with ThreadPoolExecutor(torch.get_num_threads() if rows.device.type == "cpu" else 1) as pool:
+        for some in track(tiles, "votes of many neighbours", len(tiles)):
+            squared, lengths = _squared(coordinates, some, memory[: len(some)])
+            step = max(1, CACHED // len(gallery))
+            parts = list(zip(squared.split(step), lengths.split(step), strict=True))
+            done = list(pool.map(lambda part: _counted(coordinates, *part, adds, k), parts))
+            total[some], open_[some] = (torch.cat(each) for each in zip(*done, strict=True))
     for some in open_.nonzero()[:, 0].split(max(1, HELD // (2 * k))):
         squared, index = nearest(rows[some], gallery, k, same=False, unit=True, twins=own[some])
         total[some] = tally(squared, theirs[index], c)
@@ -90,17 +94,43 @@ def _counted(
     coordinates: Coordinates,
     squared: Float[Tensor, "t g"],
     lengths: Float[Tensor, "t 1"],
-    members: Float[Tensor, "g c"],
+    adds: Callable,
     k: int,
 ) -> tuple[Float[Tensor, "t c"], Bool[Tensor, " t"]]:
     """(P, which samples are in doubt) of some samples, by their scaled distances to the gallery."""
     least, reach, beyond = _ranked(squared, k)
     unsure = rounding(coordinates.query.shape[1]) * 3 * (lengths + reach)
     doubt = (beyond - reach <= 2 * unsure) | (unsure > PRECISE * least)
-    weight = least.sqrt() - squared.sqrt()
-    weight = weight.div_(coordinates.scale).exp_().mul_(squared <= reach)
-    total = weight @ members
+    total = adds(squared, least.sqrt(), reach, coordinates.scale)
     return total / total.sum(1, keepdim=True), doubt[:, 0]
+
+
+def _adder(labels: Int[Tensor, " g"], c: int) -> Callable[..., Float[Tensor, "t c"]]:
+    """What adds up exp((nearest - d) / scale) by label, over the gallery rows with d^2 within reach.
+
+    On a CPU the few that are within reach are picked out, as roots and exponentials cost more than the
+    picking; elsewhere all are computed, and a product adds them up.
+    """
+    if labels.device.type == "cpu":
+        theirs = labels.numpy()
+
+        def picked(squared: Tensor, nearest: Tensor, reach: Tensor, scale: float) -> Tensor:
+            values, inside = squared.numpy(), squared.numpy() <= reach.numpy()
+            row = np.repeat(np.arange(len(values)), np.count_nonzero(inside, axis=1))
+            column = np.flatnonzero(inside) - row * values.shape[1]
+            weight = nearest.numpy()[row, 0] - np.sqrt(values[inside])
+            np.exp(np.divide(weight, scale, out=weight), out=weight)
+            sums = np.bincount(row * c + theirs[column], weight, len(values) * c)
+            return torch.from_numpy(sums).view(-1, c)
+
+        return picked
+    members = torch.nn.functional.one_hot(labels, c).double()
+
+    def multiplied(squared: Tensor, nearest: Tensor, reach: Tensor, scale: float) -> Tensor:
+        weight = (nearest - squared.sqrt()).div_(scale).exp_().mul_(squared <= reach)
+        return weight @ members
+
+    return multiplied
 
 
 def _ranked(values: Float[Tensor, "t g"], k: int) -> tuple[Tensor, Tensor, Tensor]:

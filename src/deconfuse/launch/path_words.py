@@ -18,7 +18,7 @@ from deconfuse.system.errors import invoked
 # The keys that take a path; a test compares them with conf/.
 KEYS = (
     *("output_dir", "data_dir", "dataset.root", "dataset.csv", "dataset.path", "model.weights"),
-    *("relabels.file", "hydra.sweep.dir"),
+    *("dataset.shards", "dataset.index_dir", "relabels.file", "hydra.sweep.dir"),
 )
 ONE_FOR_ALL_JOBS = ("output_dir", "hydra.sweep.dir")  # never swept over, so a comma is part of the name
 SWEEP_FLAGS = {"-m", "--multirun"}

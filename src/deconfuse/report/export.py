@@ -111,7 +111,7 @@ def write(run: Path, folder: Path, file: Path | None) -> list[str]:
 def image_files(config: Path, names: list[str]) -> list[Path]:
     """The file of each training sample; [] where they are no files. UserError where the data has changed."""
     part = build.load(settings_of(config)).train
-    if not isinstance(part.images, FileImages):
+    if not isinstance(part.images, FileImages) or not part.images.on_disk:
         return []
     where = {name: part.images.path(int(row)) for name, row in zip(part.names, part.rows, strict=True)}
     gone = [name for name in names if name not in where]

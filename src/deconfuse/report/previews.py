@@ -61,7 +61,12 @@ def originals(part: Part, report: Path) -> dict | None:
     each sample}; None where the samples are no files.
     """
     of = getattr(part.images, "path", None)
-    if of is None or not len(part) or of(int(part.rows[0])) is None:
+    if (
+        of is None
+        or not getattr(part.images, "on_disk", True)
+        or not len(part)
+        or of(int(part.rows[0])) is None
+    ):
         return None
     files = [of(int(row)) for row in part.rows]
     if None in files:

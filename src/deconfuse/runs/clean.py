@@ -68,8 +68,9 @@ def tables(found: Findings, corrections: Corrections | None, loop: Loop | None) 
 def links(run: Path, folder: Path) -> tuple[int, int]:
     """Write FOLDER completely or not at all; returns (number of images, how many of them were copied).
 
-    An image is copied where the file system has no links. Raises UserError where the run corrected nothing,
-    where its data has no image files or has changed, or where FOLDER is not empty.
+    An image is copied where it is in an archive, or where the file system has no links. Raises UserError
+    where the run corrected nothing, where its data has no image files or has changed, or where FOLDER is not
+    empty.
     """
     if not (run / "metrics.json").is_file():
         raise UserError(f"{run}: no finished run (no metrics.json); give a folder of outputs/")
@@ -102,7 +103,10 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
             for i, place in zip(
                 kept, places([(given[i], files[i].name, part.names[i]) for i in kept]), strict=True
             ):
-                copies += link(files[i].absolute(), partial / side / place)
+                if part.images.on_disk:
+                    copies += link(files[i].absolute(), partial / side / place)
+                else:
+                    copies += _written(part.images.read(int(part.rows[i])), partial / side / place)
                 rows.append((f"{side}/{place}", given[i], side))
         # dataset=table takes labels as they are written.
         write_csv(partial / "list.csv", pd.DataFrame(rows, columns=["path", "label", "split"]), guard=False)
@@ -151,6 +155,13 @@ def link(file: Path, place: Path) -> bool:
     return False
 
 
+def _written(content: bytes, place: Path) -> bool:
+    """Write what an archive holds; True, as it is a copy."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content)
+    return True
+
+
 def _labels(file: Path, split: Split) -> list[str]:
     """Each training sample's new label, "" where it was left out; UserError where the data has changed."""
     listed = {row["path"]: (row["old_label"], row["new_label"]) for _, row in read_table(file)[1]}
@@ -183,7 +194,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("folder", type=Path, help="a new folder")
     asked = parser.parse_args(words)
     images, copies = links(asked.run, asked.folder)
-    what = "copies, as the file system has no links" if copies else "links"
+    what = "copies, as links are not possible" if copies else "links"
     print(
         f"{many(images, 'image')} in {asked.folder}/ ({what}); ImageFolder('{asked.folder}/train') reads "
         "them, and"

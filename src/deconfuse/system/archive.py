@@ -1,4 +1,5 @@
-"""Unpack tar and zip archives so that nothing in them can reach outside the folder they are unpacked to.
+"""Unpack tar and zip archives so that nothing in them can reach outside the folder they are unpacked to, and
+read single members of a tar in place.
 
 The standard library's tarfile, with its data filter, and zipfile do the work. This module adds three things:
 links become copies, as not every file system has links; names that lead outside the folder are refused, while
@@ -6,6 +7,7 @@ zipfile would change them; and what is wrong with an archive becomes a single li
 """
 
 import errno
+import os
 import platform
 import posixpath
 import re
@@ -14,10 +16,17 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
+from deconfuse.system.arrays import read_arrays, write_arrays
 from deconfuse.system.errors import UserError
-from deconfuse.system.progress import bar
+from deconfuse.system.files import short_hash
+from deconfuse.system.progress import bar, console
 
 ARCHIVE_SUFFIXES = (".tar", ".tgz", ".gz", ".tbz", ".bz2", ".txz", ".xz", ".zip")
 MEGABYTE = 10**6
@@ -161,3 +170,118 @@ def _outside(archive: Path, member: str) -> UserError:
 def _beside(archive: Path, name: str, target: str) -> str:
     """A symbolic link's target, which is relative to the link's folder, relative to the archive."""
     return _inside(archive, posixpath.normpath(posixpath.join(posixpath.dirname(name), target)), name)
+
+
+@dataclass(frozen=True)
+class TarMembers:
+    """Where the plain files in uncompressed tars begin, to read one without the others.
+
+    names: of the members, without ./ before them. tars: the archives; member i is in tars[of[i]], where its
+    sizes[i] bytes begin at offsets[i].
+    """
+
+    tars: tuple[str, ...]
+    names: tuple[str, ...]
+    of: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    def read(self, i: int) -> bytes:
+        """The bytes of member i; UserError where the tar is gone, or has become shorter."""
+        return next(self.each([i]))
+
+    def each(self, rows: Sequence[int]) -> Iterator[bytes]:
+        """`read` of several members; an archive is opened once for all that follow each other in it."""
+        for tar, some in groupby(rows, key=lambda i: self.of[i]):
+            path = self.tars[tar]
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    for i in some:
+                        found = os.pread(file.fileno(), int(self.sizes[i]), int(self.offsets[i]))
+                        if len(found) != self.sizes[i]:
+                            raise UserError(f"{path}: ends inside of {self.names[i]}; restore it")
+                        yield found
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror}); restore it") from None
+
+    @classmethod
+    def chosen(cls, several: Sequence["TarMembers"], rows: Sequence[tuple[int, int]]) -> "TarMembers":
+        """Members of several tars as one: row (s, i) is member i of the first tar of several[s]."""
+        names = tuple(several[s].names[i] for s, i in rows)
+        offsets = np.array([several[s].offsets[i] for s, i in rows], np.int64)
+        sizes = np.array([several[s].sizes[i] for s, i in rows], np.int64)
+        of = np.array([s for s, _ in rows], np.int64)
+        return cls(tuple(each.tars[0] for each in several), names, of, offsets, sizes)
+
+
+def tar_members(path: Path, index_dir: str | None = None) -> TarMembers:
+    """All plain files in an uncompressed tar, in its order.
+
+    index_dir: a folder where what was found is kept, and is found again while the tar has the same size and
+    time of change; None: it is not kept. Raises UserError for a compressed or damaged tar.
+    """
+    status = path.stat()
+    stamp = np.array([status.st_size, status.st_mtime_ns], np.int64)
+    kept = Path(index_dir) / f"{short_hash(str(path.absolute()))}.npz" if index_dir is not None else None
+    found = None if kept is None else _kept(kept, stamp)
+    if found is None:
+        rows = list(_plain_files(path, status.st_size))
+        names = "\0".join(name for name, _, _ in rows).encode("utf-8", "surrogateescape")
+        found = {
+            "stamp": stamp,
+            "names": np.frombuffer(names, np.uint8),
+            "offsets": np.array([offset for _, offset, _ in rows], np.int64),
+            "sizes": np.array([size for _, _, size in rows], np.int64),
+        }
+        if kept is not None:
+            _keep(kept, found)
+    text = found["names"].tobytes().decode("utf-8", "surrogateescape")
+    names = tuple(text.split("\0")) if len(found["sizes"]) else ()
+    return TarMembers((str(path),), names, np.zeros(len(names), np.int64), found["offsets"], found["sizes"])
+
+
+def _kept(file: Path, stamp: np.ndarray) -> dict[str, np.ndarray] | None:
+    """What was found before; None if it is not there, or is of another state of the tar, or is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        found = read_arrays(file)
+    except UserError:
+        return None
+    return found if np.array_equal(found.get("stamp"), stamp) else None
+
+
+def _keep(file: Path, found: dict[str, np.ndarray]) -> None:
+    """Write what was found; a folder that cannot be written costs time alone, which a line says."""
+    try:
+        write_arrays(file, **found)
+    except UserError as error:
+        console.print(f"the index of a tar is not kept, and is made again each time: {error}")
+
+
+def _plain_files(path: Path, size: int) -> Iterator[tuple[str, int, int]]:
+    """(name, where its bytes begin, how many) of each plain file, without links, folders and devices."""
+    try:
+        with open(path, "rb") as raw, tarfile.open(fileobj=raw, mode="r:") as file:
+            for info in file:
+                file.members = []  # else tarfile keeps all of them
+                if info.issparse():
+                    raise UserError(f"{path}: {info.name} is sparse; write the tar again without --sparse")
+                if info.offset_data + info.size > size:
+                    raise tarfile.ReadError(f"it ends inside of {info.name}")
+                if info.isreg():
+                    yield info.name.removeprefix("./"), info.offset_data, info.size
+            raw.seek(file.offset)
+            end = raw.read(tarfile.BLOCKSIZE)
+            if end.strip(b"\0"):  # tarfile ends at what it does not understand
+                raise tarfile.ReadError(f"no header at byte {file.offset}")
+            if not end:
+                console.print(f"warning: {path} ends without a tar's end mark; it may have been cut off")
+    except tarfile.TarError as error:
+        with open(path, "rb") as raw:
+            packed = raw.read(4).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd"))
+        if packed:
+            raise UserError(
+                f"{path}: is compressed, so no member can be read alone; unpack it to .tar"
+            ) from None
+        raise _damaged(path, error) from None
