@@ -3,6 +3,8 @@ import sys
 import tomllib
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from deconfuse.system.errors import UserError
 from scripts import compat
@@ -22,6 +24,27 @@ def test_the_lowest_versions_are_the_lower_bounds_of_the_project():
     for name, low in bounds.items():
         width = low.count(".") + 1
         assert ".".join(pinned[name].split(".")[:width]) == low, name
+
+
+def asked(extra=None):
+    """The requirements of the project, or of an extra and of those that it names."""
+    for line in PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]:
+        requirement = Requirement(line)
+        if requirement.name == "deconfuse":
+            for name in requirement.extras:
+                yield from asked(name)
+        else:
+            yield requirement
+
+
+def test_the_lock_file_has_all_that_developers_install_in_the_ranges_of_the_project():
+    lines = (ROOT / "constraints/lock.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pinned = {canonicalize_name(name): version for name, version in pinned.items()}
+    for requirement in (*asked(), *asked("dev"), *asked("oracles")):
+        name = canonicalize_name(requirement.name)
+        assert name in pinned, name
+        assert requirement.specifier.contains(pinned[name]), (name, pinned[name])
 
 
 def test_each_supported_python_has_an_environment_and_its_constraints():

@@ -10,6 +10,8 @@ from deconfuse.loss.proxyanchor import ProxyAnchor
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.system import distributed
 from deconfuse.training import shared_batch
+from deconfuse.training.embedder import Embedder
+from tests.made import recipe
 from tests.team import team
 
 SIZES = (7, 8, 1, 5)  # of batches: odd ones, and one that leaves a process without a sample
@@ -40,16 +42,37 @@ class Net(nn.Module):
         return loss + self.loss.regulariser()
 
 
-def losses():
+class Frozen(nn.Module):
+    """The network that a recipe with freeze_batchnorm trains, by its own training step."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(6)
+        body = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        body.num_features = 4
+        body[1].running_mean.uniform_(-1, 1)
+        body[1].running_var.uniform_(0.5, 2)
+        numbers = recipe(embedding_size=5, freeze_batchnorm=True)
+        self.embedder = Embedder(body, SoftTriple(4, 5, centres=2), numbers).double()
+        self.embedder.log = lambda *_, **__: None  # no Trainer is there to keep it
+        self.embedder.train()
+
+    def forward(self, images, labels):
+        return self.embedder.training_step((images, labels, labels), 0)
+
+
+def nets():
     torch.manual_seed(4)
-    return {"proxyanchor": ProxyAnchor(4, 5, alpha=4.0), "softtriple": SoftTriple(4, 5, centres=2)}
+    found = {"proxyanchor": ProxyAnchor(4, 5, alpha=4.0), "softtriple": SoftTriple(4, 5, centres=2)}
+    return {name: Net(loss) for name, loss in found.items()} | {"frozen": Frozen()}
 
 
 def trained() -> dict[str, tuple[dict, list[float]]]:
     """(weights, losses of the steps) after a step on each batch, whoever has which part of it."""
     result = {}
-    for name, loss in losses().items():
-        net = Net(loss)
+    for name, net in nets().items():
         one = DistributedDataParallel(net, forward_sync_buffers=False) if distributed.world() > 1 else net
         optimizer = torch.optim.SGD(one.parameters(), lr=0.1, momentum=0.9)
         random, seen = torch.Generator().manual_seed(5), []
@@ -67,7 +90,11 @@ def trained() -> dict[str, tuple[dict, list[float]]]:
 
 
 def test_steps_of_two_processes_are_those_of_one(tmp_path):
-    want = trained()
+    want, start = trained(), nets()["frozen"].state_dict()
+    moved = {key for key, value in want["frozen"][0].items() if not torch.equal(value, start[key])}
+    assert start.keys() - moved == {
+        f"embedder.backbone.1.{key}" for key in ("running_mean", "running_var", "num_batches_tracked")
+    }
     for found in team(tmp_path, 2, trained):
         for name, (weights, values) in want.items():
             torch.testing.assert_close(found[name][1], values, rtol=1e-10, atol=1e-12)
