@@ -1,5 +1,6 @@
 import copy
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -46,6 +47,33 @@ def test_is_the_mean_of_three_views_over_the_checkpoints(toy, tile):
     np.testing.assert_allclose(votes.own, want[np.arange(23), training.labels], atol=1e-9)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-9)
     assert np.array_equal(votes.best[0], want.argmax(1))
+
+
+def test_features_of_a_frozen_backbone_are_voted_on_once(toy, monkeypatch):
+    """Checkpoints with equal features, another head or other labels; who votes counts too."""
+    training, _ = toy
+    same = replace(training, features=training.features.clone(), weight=training.weight + 0.1)
+    other = replace(same, labels=(training.labels + 1) % 4)
+    asked, real = [], module._vote
+    monkeypatch.setattr(module, "_vote", lambda x, *rest: asked.append(x.shape[1]) or real(x, *rest))
+    few = torch.arange(23) % 5 > 0
+    m, dim = training.weight.shape
+    for sides, voters, times in (
+        ([training, same], None, 1),
+        ([training, other], None, 2),
+        ([training, moved(training, 1)], None, 2),
+        ([training, same], [few, few.clone()], 1),
+        ([training, same], [few, ~few], 2),
+    ):
+        asked.clear()
+        found = evidence(sides, 6, training.labels, voters)
+        assert (asked.count(m), asked.count(dim)) == (2, times)
+        alone = [
+            module._both(side, who, 6, []) for side, who in zip(sides, voters or [None] * 2, strict=True)
+        ]
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_both", Mock(side_effect=alone))
+            assert torch.equal(evidence(sides, 6, training.labels, voters).share, found.share)
 
 
 def test_features_that_are_the_embeddings_are_voted_on_once(toy, monkeypatch):

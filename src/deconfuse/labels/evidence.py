@@ -8,6 +8,7 @@ views differ, so their unweighted mean is more often right than each of them.
 
 import functools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,25 @@ from deconfuse.labels.relabel import TILE_BYTES, Votes, vote
 
 SCALE = 10.0  # of the cosines in the head's softmax: below the losses' own, which saturate on what they fit
 KEPT = 8  # labels of a sample that are kept, the most likely ones
+
+
+@dataclass(frozen=True)
+class Known:
+    """The votes on some rows by their labels; voters: who votes, None for all."""
+
+    rows: Float[Tensor, "n d"]
+    labels: Int[Tensor, " n"]
+    voters: Bool[Tensor, " n"] | None
+    votes: Votes
+
+    def answers(self, rows: Tensor, labels: Tensor, voters: Tensor | None) -> bool:
+        """True if these are the same rows, labels and voters."""
+        kinds = ((each.dtype, each.device) for each in (self.rows, rows))
+        if (self.voters is None) != (voters is None) or len(set(kinds)) > 1:
+            return False
+        pairs = [(self.labels, labels), (self.rows, rows)]
+        pairs += [] if voters is None else [(self.voters, voters)]
+        return all(one is two or torch.equal(one, two) for one, two in pairs)
 
 
 def evidence(
@@ -40,7 +60,8 @@ def evidence(
     sides = list(sides)
     given, device = sides[0].labels if labels is None else labels, sides[0].weight.device
     given = given.to(device)
-    votes = [_both(side, k, who) for side, who in zip(sides, voters or [None] * len(sides), strict=True)]
+    known: list[Known] = []
+    votes = [_both(*each, k, known) for each in zip(sides, voters or [None] * len(sides), strict=True)]
     c = classes_of(sides[0])
     kept = min(KEPT, c)
     classes = torch.empty(len(given), kept, dtype=torch.long, device=given.device)
@@ -63,19 +84,32 @@ def evidence(
     return Votes(classes, share, own)
 
 
-def _both(side: Training, k: int, voters: Bool[Tensor, " n"] | None) -> tuple[Votes, Votes]:
-    """The votes on embeddings and on features; one vote where the head leaves the features as they are."""
+def _both(
+    side: Training, voters: Bool[Tensor, " n"] | None, k: int, known: list[Known]
+) -> tuple[Votes, Votes]:
+    """The votes on embeddings and on features; one vote where the head leaves the features as they are.
+
+    known: the features that were voted on, which a frozen backbone has at every checkpoint; grows.
+    """
     m, dim = side.weight.shape
-    by_features = _vote(side.features, side, k, voters)
+    labels = side.labels.to(side.features.device)
+    voters = None if voters is None else voters.to(labels.device)
+    same = (each.votes for each in known if each.answers(side.features, labels, voters))
+    by_features = next(same, None)
+    if by_features is None:
+        by_features = _vote(side.features, labels, k, voters)
+        known.append(Known(side.features, labels, voters, by_features))
     if m == dim and torch.equal(side.weight, torch.eye(m).to(side.weight)) and not side.bias.any():
         return by_features, by_features
-    return _vote(embeddings(side), side, k, voters), by_features
+    return _vote(embeddings(side), labels, k, voters), by_features
 
 
-def _vote(x: Float[Tensor, "n d"], side: Training, k: int, voters: Bool[Tensor, " n"] | None) -> Votes:
+def _vote(
+    x: Float[Tensor, "n d"], labels: Int[Tensor, " n"], k: int, voters: Bool[Tensor, " n"] | None
+) -> Votes:
     """Algorithm 1's vote where the rows lie, which may be on the CPU if the device's memory is too small."""
     voters = None if voters is None else voters.to(x.device)
-    return vote(x, side.labels.to(x.device), k, voters=voters, unit=True, listed=False)
+    return vote(x, labels.to(x.device), k, voters=voters, unit=True, listed=False)
 
 
 def odds(votes: Votes, labels: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:

@@ -11,12 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deconfuse.retrieval.coordinates import Coordinates, rounding
+from deconfuse.retrieval.coordinates import Coordinates, chunks, rounding
 from deconfuse.retrieval.neighbours import HELD, PRECISE, nearest
 from deconfuse.system.progress import track
 
-COLUMNS = 2**20  # numbers of gallery rows that are moved to the centre at once
-CACHED = 2**18  # distances that are ranked at once: so few stay in the processor's cache
+CACHED = 2**17  # distances that are ranked at once: so few stay in the processor's cache
 
 
 def tally(
@@ -74,15 +73,14 @@ def by_class(
     k = min(k, len(inside) - 1)
     coordinates = Coordinates.of(rows, gallery, True, voters is None, own)
     total = torch.empty(len(rows), c, dtype=torch.float64, device=rows.device)
-    open_, adds = torch.zeros_like(labels, dtype=torch.bool), _adder(theirs, c)
-    tiles = torch.arange(len(rows), device=rows.device).split(max(1, HELD // (2 * len(gallery))))
-    memory = total.new_empty(len(tiles[0]), len(gallery))
+    open_, tiles = torch.zeros_like(labels, dtype=torch.bool), torch.arange(len(rows), device=rows.device)
+    tiles = tiles.split(max(1, HELD // (2 * len(gallery))))
+    memory, count = total.new_empty(len(tiles[0]), len(gallery)), _counter(coordinates, theirs, c, k)
     with ThreadPoolExecutor(torch.get_num_threads() if rows.device.type == "cpu" else 1) as pool:
         for some in track(tiles, "votes of many neighbours", len(tiles)):
-            squared, lengths = _squared(coordinates, some, memory[: len(some)])
-            step = max(1, CACHED // len(gallery))
-            parts = list(zip(squared.split(step), lengths.split(step), strict=True))
-            done = list(pool.map(lambda part: _counted(coordinates, *part, adds, k), parts))
+            tile = _products(coordinates, some, memory[: len(some)])
+            parts = zip(*(each.split(max(1, CACHED // len(gallery))) for each in tile), strict=True)
+            done = list(pool.map(lambda part: count(*part), parts))
             total[some], open_[some] = (torch.cat(each) for each in zip(*done, strict=True))
     for some in open_.nonzero()[:, 0].split(max(1, HELD // (2 * k))):
         squared, index = nearest(rows[some], gallery, k, same=False, unit=True, twins=own[some])
@@ -90,75 +88,83 @@ def by_class(
     return total
 
 
-def _counted(
-    coordinates: Coordinates,
-    squared: Float[Tensor, "t g"],
-    lengths: Float[Tensor, "t 1"],
-    adds: Callable,
+def _counter(coordinates: Coordinates, labels: Int[Tensor, " g"], c: int, k: int) -> Callable:
+    """A function of products -2 q.g (t, g), which it overwrites, and squared lengths of the samples (t, 1).
+
+    It returns P (t, c), and which samples are in doubt. On a CPU the k within reach are picked out, as their
+    roots and exponentials cost less than the picking does; elsewhere all are computed.
+    """
+    norms = torch.cat(
+        [coordinates.centred(1, some, torch.float64).square().sum(1) for some in chunks(coordinates.gallery)]
+    )
+    members = None if labels.device.type == "cpu" else torch.nn.functional.one_hot(labels, c).double()
+    error, scale = 3 * rounding(coordinates.query.shape[1]), coordinates.scale
+
+    def count(products: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if members is None:
+            least, reach, beyond = _picked(products.numpy(), lengths.numpy(), norms.numpy(), k)
+            total = _added(products.numpy(), least, reach, scale, labels.numpy(), c)
+            least, reach, beyond, total = map(torch.from_numpy, (least, reach, beyond, total))
+        else:
+            squared = products.add_(norms).add_(lengths).clamp_min_(0)
+            part = squared.topk(k + 1, largest=False).values
+            least, reach, beyond = part[:, :1], part[:, k - 1 : k], part[:, k:]
+            weight = (least.sqrt() - squared.sqrt()).div_(scale).exp_().mul_(squared <= reach)
+            total = weight @ members
+        unsure = error * (lengths + reach)
+        doubt = (beyond - reach <= 2 * unsure) | (unsure > PRECISE * least)
+        return total / total.sum(1, keepdim=True), doubt[:, 0]
+
+    return count
+
+
+def _picked(
+    squared: Float[np.ndarray, "t g"],
+    lengths: Float[np.ndarray, "t 1"],
+    norms: Float[np.ndarray, " g"],
     k: int,
-) -> tuple[Float[Tensor, "t c"], Bool[Tensor, " t"]]:
-    """(P, which samples are in doubt) of some samples, by their scaled distances to the gallery."""
-    least, reach, beyond = _ranked(squared, k)
-    unsure = rounding(coordinates.query.shape[1]) * 3 * (lengths + reach)
-    doubt = (beyond - reach <= 2 * unsure) | (unsure > PRECISE * least)
-    total = adds(squared, least.sqrt(), reach, coordinates.scale)
-    return total / total.sum(1, keepdim=True), doubt[:, 0]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The smallest of each row's squared distances, the k-th and the next one, (t, 1) each.
 
-
-def _adder(labels: Int[Tensor, " g"], c: int) -> Callable[..., Float[Tensor, "t c"]]:
-    """What adds up exp((nearest - d) / scale) by label, over the gallery rows with d^2 within reach.
-
-    On a CPU the few that are within reach are picked out, as roots and exponentials cost more than the
-    picking; elsewhere all are computed, and a product adds them up.
+    squared: products -2 q.g, which become the squared distances. NumPy selects several times as fast as
+    torch.
     """
-    if labels.device.type == "cpu":
-        theirs = labels.numpy()
-
-        def picked(squared: Tensor, nearest: Tensor, reach: Tensor, scale: float) -> Tensor:
-            values, inside = squared.numpy(), squared.numpy() <= reach.numpy()
-            row = np.repeat(np.arange(len(values)), np.count_nonzero(inside, axis=1))
-            column = np.flatnonzero(inside) - row * values.shape[1]
-            weight = nearest.numpy()[row, 0] - np.sqrt(values[inside])
-            np.exp(np.divide(weight, scale, out=weight), out=weight)
-            sums = np.bincount(row * c + theirs[column], weight, len(values) * c)
-            return torch.from_numpy(sums).view(-1, c)
-
-        return picked
-    members = torch.nn.functional.one_hot(labels, c).double()
-
-    def multiplied(squared: Tensor, nearest: Tensor, reach: Tensor, scale: float) -> Tensor:
-        weight = (nearest - squared.sqrt()).div_(scale).exp_().mul_(squared <= reach)
-        return weight @ members
-
-    return multiplied
+    squared += norms
+    squared += lengths
+    np.maximum(squared, 0, out=squared)
+    part = np.partition(squared, k - 1, axis=1)
+    return part[:, :k].min(1, keepdims=True), part[:, k - 1 : k].copy(), part[:, k:].min(1, keepdims=True)
 
 
-def _ranked(values: Float[Tensor, "t g"], k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The smallest value of each row, the k-th smallest and the next one, (t, 1) each.
+def _added(
+    squared: Float[np.ndarray, "t g"],
+    least: Float[np.ndarray, "t 1"],
+    reach: Float[np.ndarray, "t 1"],
+    scale: float,
+    labels: Int[np.ndarray, " g"],
+    c: int,
+) -> Float[np.ndarray, "t c"]:
+    """The sum over each label of exp((nearest - d) / scale), over the rows with d^2 within reach."""
+    (place,) = np.nonzero((squared <= reach).ravel())
+    t, g = squared.shape
+    ends = np.searchsorted(place, g * np.arange(t + 1))
+    row = np.repeat(np.arange(t), np.diff(ends))
+    weight = (np.sqrt(least)[row, 0] - np.sqrt(squared.ravel()[place])) / scale
+    torch.from_numpy(weight).exp_()  # NumPy has no fast exponential for every processor
+    return np.bincount(row * c + labels[place - row * g], weight, t * c).reshape(t, c)
 
-    On a CPU by NumPy, whose selection is several times as fast.
-    """
-    if values.device.type == "cpu":
-        part = torch.from_numpy(np.partition(values.numpy(), k - 1, axis=1))
-    else:
-        part = values.topk(k + 1, largest=False).values
-    return part[:, :k].amin(1, keepdim=True), part[:, k - 1 : k], part[:, k:].amin(1, keepdim=True)
 
-
-def _squared(
-    coordinates: Coordinates, some: Int[Tensor, " t"], squared: Float[Tensor, "t g"]
+def _products(
+    coordinates: Coordinates, some: Int[Tensor, " t"], products: Float[Tensor, "t g"]
 ) -> tuple[Float[Tensor, "t g"], Float[Tensor, "t 1"]]:
-    """(scaled squared distances to the gallery, inf to the sample itself; squared lengths of the samples).
+    """(-2 q.g of some samples and the gallery, inf for the sample itself; squared lengths of the samples).
 
-    squared: where the distances are put.
+    products: where they are put.
     """
     q = coordinates.centred(0, some, torch.float64)
-    lengths, g = q.square().sum(1, keepdim=True), len(coordinates.gallery)
-    step = max(1, COLUMNS // q.shape[1])
-    for start in range(0, g, step):
-        part = coordinates.centred(1, slice(start, start + step), torch.float64)
-        squared[:, start : start + step] = torch.addmm(part.square().sum(1), q, part.T, alpha=-2)
-    squared.add_(lengths).clamp_min_(0)
+    lengths, twice = q.square().sum(1, keepdim=True), -2 * q
+    for columns in chunks(coordinates.gallery):
+        torch.mm(twice, coordinates.centred(1, columns, torch.float64).T, out=products[:, columns])
     mine = coordinates.own[some]
-    squared[(mine >= 0).nonzero()[:, 0], mine[mine >= 0]] = torch.inf
-    return squared, lengths
+    products[(mine >= 0).nonzero()[:, 0], mine[mine >= 0]] = torch.inf
+    return products, lengths
