@@ -24,6 +24,7 @@ TOOLS = ("pytest", "pytest-timeout", "beartype", "hypothesis", "cleanlab", "pyto
 CORE = (  # the public face, and of each room that computes what the face is made of
     *("tests/adapt", "tests/api", "tests/attribution/test_head.py", "tests/influence/test_eif.py"),
     *("tests/retrieval/test_metrics.py", "tests/training/test_checkpoint.py", "tests/test_conf.py"),
+    *("tests/dataset/test_webdataset.py", "tests/system/test_archive.py"),
 )
 SMALL = ("noise=flip_10", "dataset.classes=40", "recipe.epochs=4", "model.width=8", "output_dir=outputs")
 PAGES = ("docs/api.md", "docs/own_model.md")
