@@ -20,7 +20,7 @@ NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_three_and_none_is_committed_with_its_outputs():
-    assert NOTEBOOKS == sorted(CHECKS)
+    assert sorted(CHECKS) == NOTEBOOKS
     for name in NOTEBOOKS:
         cells = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text("utf-8"))["cells"]
         assert cells[0]["cell_type"] == "markdown"

@@ -1,9 +1,17 @@
 """What was found in the forms that other tools read."""
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+from deconfuse.data.images import FeatureRows
+from deconfuse.report import export
+from deconfuse.runs.clean import link
+from deconfuse.system.errors import UserError
+from deconfuse.system.files import whole_folder
 
 if TYPE_CHECKING:
     from deconfuse.api.found import Found
@@ -36,3 +44,49 @@ def cleanlab(found: "Found") -> pd.DataFrame:
             "predicted_label": samples["recommended"].to_numpy(object),
         }
     )
+
+
+def label_studio(found: "Found") -> list[dict]:
+    """A task for each training sample, with the label that is recommended as its prediction.
+
+    The image is the picture's file, or the sample's name where it is none.
+    """
+    samples, files = _undecided(found), _files(found)
+    paths = [str(file or name) for file, name in zip(files, samples["path"], strict=True)]
+    return export.label_studio(samples, "deconfuse", paths)
+
+
+def fiftyone(found: "Found", folder: Path) -> Path:
+    """Write a FiftyOneImageClassificationDataset of the training pictures with their labels; the folder.
+
+    A picture that is a file becomes a link, any other a PNG. UserError where there are no pictures, or where
+    the folder is not empty.
+    """
+    part = found.findings.split.train
+    if isinstance(part.images, FeatureRows):
+        raise UserError("to_fiftyone: there are no pictures; give dc.explain images={'train': [...], ...}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already; give the name of a new folder")
+    names = [f"{i:06d}" for i in range(len(part))]
+    with whole_folder(folder, "another folder") as partial:
+        (partial / "data").mkdir()
+        for i, (name, file) in enumerate(zip(names, _files(found), strict=True)):
+            if file is not None:
+                link(file.absolute(), partial / "data" / f"{name}{file.suffix}")
+            else:
+                part.image(i).save(partial / "data" / f"{name}.png")
+        labels = export.fiftyone(_undecided(found), names)
+        (partial / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), "utf-8")
+    return folder
+
+
+def _undecided(found: "Found") -> pd.DataFrame:
+    """The samples in the form in which no label has been decided on."""
+    return found.samples.assign(given="", left_out=False)
+
+
+def _files(found: "Found") -> list[Path | None]:
+    """The file of each training picture; None where it is none."""
+    part = found.findings.split.train
+    of = getattr(part.images, "path", lambda row: None)
+    return [of(int(row)) for row in part.rows]

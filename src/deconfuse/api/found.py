@@ -151,6 +151,15 @@ class Found:
         """The label issues of all training samples, as cleanlab's Datalab lists them."""
         return exports.cleanlab(self)
 
+    def to_label_studio(self) -> list[dict]:
+        """Label Studio's tasks (its import format, as JSON), with the recommended labels as predictions."""
+        return exports.label_studio(self)
+
+    def to_fiftyone(self, folder: str | Path) -> Path:
+        """Write the training pictures and their labels as FiftyOne reads them, into a new folder: a
+        FiftyOneImageClassificationDataset."""
+        return exports.fiftyone(self, Path(folder))
+
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The numbers of the run, as metrics.json has them."""
