@@ -76,6 +76,18 @@ class Firefox:
         """The value of an expression in the page."""
         return self.ask("WebDriver:ExecuteScript", {"script": f"return ({expression})", "args": []})
 
+    def inject(self, script: str) -> None:
+        """Run a script where `run_async` sees what it defines, whatever the page's content policy says."""
+        self.ask("WebDriver:ExecuteScript", {"script": script, "args": [], "newSandbox": False})
+
+    def run_async(self, expression: str):
+        """The value of a promise; RuntimeError with the reason if it is rejected."""
+        script = f"({expression}).then(arguments[0], (reason) => arguments[0]({{ reason: String(reason) }}))"
+        found = self.ask("WebDriver:ExecuteAsyncScript", {"script": script, "args": [], "newSandbox": False})
+        if isinstance(found, dict) and "reason" in found:
+            raise RuntimeError(found["reason"])
+        return found
+
     def wait(self, expression: str, seconds: float = 20) -> None:
         """Wait until an expression in the page is true."""
         end = time.monotonic() + seconds
