@@ -65,10 +65,14 @@ class Firefox:
             raise RuntimeError(f"{command}: {error['message']}")
         return result.get("value") if isinstance(result, dict) and set(result) == {"value"} else result
 
-    def goto(self, address: str) -> None:
+    def open(self, address: str) -> None:
         """Open an address, anew also where only the part after # differs."""
         self.ask("WebDriver:Navigate", {"url": "about:blank"})
         self.ask("WebDriver:Navigate", {"url": address})
+
+    def goto(self, address: str) -> None:
+        """Open an address anew, and wait for its content."""
+        self.open(address)
         self.wait("document.querySelector('main h1')")
         self.wait("!document.querySelector('.loading')")
 
@@ -105,6 +109,17 @@ class Firefox:
         ]
         sequence = {"type": "key", "id": "keyboard", "actions": actions}
         self.ask("WebDriver:PerformActions", {"actions": [sequence]})
+
+    def download(self, selector: str, name: str) -> Path:
+        """Click what an expression of CSS names; the file of that name that it downloads."""
+        (self.downloads / name).unlink(missing_ok=True)
+        self.run(f"document.querySelector('{selector}').click()")
+        end = time.monotonic() + 20
+        while not (self.downloads / name).exists() or list(self.downloads.glob("*.part")):
+            if time.monotonic() > end:
+                raise TimeoutError(name)
+            time.sleep(0.05)
+        return self.downloads / name
 
     def picture(self, path: Path) -> None:
         """Save what is seen as PNG."""
