@@ -1,7 +1,7 @@
 """How quick the report is with 5,000 confusions and 60,000 training samples: python -m scripts.bench_report
 
-Writes a made-up report of that size, opens it in the system's Chromium and Firefox, and prints the seconds that
-writing took, the time to the first view of each page, and the longest frame while a list is scrolled.
+Writes a made-up report of that size, opens it in the system's Chromium and Firefox, and prints the seconds
+that writing took, the time to the first view of each page, and the longest frame while a list is scrolled.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
+from deconfuse.labels.wrong import Doubt
 from deconfuse.report import page
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs import results
@@ -60,7 +61,10 @@ def made_up(n: int, p: int, classes: int, rows: int) -> tuple[Findings, dict[str
     index = (torch.arange(n)[:, None] + torch.arange(1, 9)) % n
     share, noisy = torch.rand(n, 8, generator=random), NoisyLabels(labels, labels)
     votes = Votes(torch.from_numpy(labels)[index], share, share[:, 0], index)
-    found = Findings(split, noisy, pairs, explained, influence, torch.rand(n, generator=random), votes)
+    chance = torch.rand(n, generator=random, dtype=torch.float64) ** 8  # a twelfth of them is above 1/2
+    share_wrong, used = chance.mean().item(), torch.ones(n, dtype=torch.bool)
+    doubt = Doubt(chance, votes.classes[:, 0], share_wrong, 0.0, 1.0, 0.9, None, votes, used)
+    found = Findings(split, noisy, pairs, explained, influence, torch.rand(n, generator=random), votes, doubt)
     sides = {"train": n, "query": 2 * p}
     e = {side: F.normalize(torch.randn(k, 64, generator=random), dim=1) for side, k in sides.items()}
     return found, e, votes
