@@ -26,6 +26,7 @@ class Firefox:
             f'user_pref("marionette.port", {port});\nuser_pref("browser.download.folderList", 2);\n'
             f'user_pref("browser.download.dir", {json.dumps(str(profile / "downloads"))});\n'
             'user_pref("browser.shell.checkDefaultBrowser", false);\n'
+            'user_pref("ui.prefersReducedMotion", 1);\n'
         )
         (profile / "downloads").mkdir(exist_ok=True)
         self.downloads = profile / "downloads"
