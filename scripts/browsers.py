@@ -30,6 +30,7 @@ class Chromium:
             args=["--no-sandbox"],
             viewport={"width": width, "height": height},
             accept_downloads=True,
+            bypass_csp=True,
         )
         self.tab, self.downloads = self.context.new_page(), profile / "downloads"
 
