@@ -1,11 +1,10 @@
 """How quick the report is with 5,000 confusions and 60,000 training samples: python -m scripts.bench_report
 
-Writes a made-up report of that size, opens it in the system's Chromium, and prints the seconds that writing
-took, the time to the first view of each page, and the longest frame while a list is scrolled.
+Writes a made-up report of that size, opens it in the system's Chromium and Firefox, and prints the seconds
+that writing took, the time to the first view of each page, and the longest frame while a list is scrolled.
 """
 
 import argparse
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -18,11 +17,13 @@ from deconfuse.data.images import ArrayImages
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import ImageSpec, Part, Split
 from deconfuse.labels.relabel import Votes
+from deconfuse.labels.wrong import Doubt
 from deconfuse.report import page
 from deconfuse.retrieval.confusion import Explained, Pairs
 from deconfuse.runs import results
 from deconfuse.runs.tables import Findings
 from deconfuse.system.errors import UserError
+from scripts import browsers
 
 PAGES = ("overview", "review", "samples", "grid", "confusions", "classes", "map", "map?side=train")
 SCROLL = """new Promise((done) => {
@@ -60,7 +61,10 @@ def made_up(n: int, p: int, classes: int, rows: int) -> tuple[Findings, dict[str
     index = (torch.arange(n)[:, None] + torch.arange(1, 9)) % n
     share, noisy = torch.rand(n, 8, generator=random), NoisyLabels(labels, labels)
     votes = Votes(torch.from_numpy(labels)[index], share, share[:, 0], index)
-    found = Findings(split, noisy, pairs, explained, influence, torch.rand(n, generator=random), votes)
+    chance = torch.rand(n, generator=random, dtype=torch.float64) ** 8  # a twelfth of them is above 1/2
+    share_wrong, used = chance.mean().item(), torch.ones(n, dtype=torch.bool)
+    doubt = Doubt(chance, votes.classes[:, 0], share_wrong, 0.0, 1.0, 0.9, None, votes, used)
+    found = Findings(split, noisy, pairs, explained, influence, torch.rand(n, generator=random), votes, doubt)
     sides = {"train": n, "query": 2 * p}
     e = {side: F.normalize(torch.randn(k, 64, generator=random), dim=1) for side, k in sides.items()}
     return found, e, votes
@@ -95,28 +99,18 @@ def write(folder: Path, found: Findings, e: dict[str, torch.Tensor], votes: Vote
     return time.perf_counter() - start
 
 
-def look(folder: Path, chromium: str) -> None:
+def look(folder: Path, name: str) -> None:
     """Open each page anew, and print how long its first view and its longest frame took."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    home = (folder / "report" / "index.html").as_uri()
+    with browsers.opened(name, folder.parent / name, width=1440, height=900) as tab:
         for view in PAGES:
-            tab = browser.new_page(viewport={"width": 1440, "height": 900})
-            start = time.perf_counter()
-            tab.goto((folder / "report" / "index.html").as_uri() + f"#/{view}")
-            tab.locator("main h1").first.wait_for(state="attached")
-            tab.locator(".loading").first.wait_for(state="detached")
-            tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-            line = f"{view:<15} first view {time.perf_counter() - start:.2f} s"
+            line = f"{name:<9} {view:<15} first view {browsers.first_view(tab, f'{home}#/{view}'):.2f} s"
             if view in ("confusions", "samples", "grid"):
-                longest, rows = tab.evaluate(SCROLL)
+                longest, rows = tab.run_async(SCROLL)
                 line += (
                     f", longest frame of 120 while scrolling {longest:.0f} ms, {rows} rows in the document"
                 )
-            print(line)
-            tab.close()
-        browser.close()
+            print(line, flush=True)
 
 
 def main() -> None:
@@ -126,10 +120,10 @@ def main() -> None:
     parser.add_argument("--confusions", type=int, default=5_000)
     parser.add_argument("--explained", type=int, default=500, help="rows of scores; all would take 1.2 GB")
     parser.add_argument("--classes", type=int, default=2_000)
+    parser.add_argument("--browser", choices=list(browsers.KINDS), nargs="+", default=browsers.there())
     words = parser.parse_args()
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        raise UserError("no chromium is installed; apt-get install chromium")
+    if not words.browser:
+        raise UserError("no browser is installed; apt-get install chromium firefox-esr")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "run"
         folder.mkdir()
@@ -139,7 +133,8 @@ def main() -> None:
         size = sum(path.stat().st_size for path in files) / 1e6
         print(f"{words.samples} samples, {words.confusions} confusions, {rows} explained")
         print(f"written in {took:.1f} s: {len(files)} files, {size:.0f} MB")
-        look(folder, chromium)
+        for name in words.browser:
+            look(folder, name)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Firefox:
             f'user_pref("marionette.port", {port});\nuser_pref("browser.download.folderList", 2);\n'
             f'user_pref("browser.download.dir", {json.dumps(str(profile / "downloads"))});\n'
             'user_pref("browser.shell.checkDefaultBrowser", false);\n'
+            'user_pref("ui.prefersReducedMotion", 1);\n'
         )
         (profile / "downloads").mkdir(exist_ok=True)
         self.downloads = profile / "downloads"
@@ -65,16 +66,32 @@ class Firefox:
             raise RuntimeError(f"{command}: {error['message']}")
         return result.get("value") if isinstance(result, dict) and set(result) == {"value"} else result
 
-    def goto(self, address: str) -> None:
+    def open(self, address: str) -> None:
         """Open an address, anew also where only the part after # differs."""
         self.ask("WebDriver:Navigate", {"url": "about:blank"})
         self.ask("WebDriver:Navigate", {"url": address})
+
+    def goto(self, address: str) -> None:
+        """Open an address anew, and wait for its content."""
+        self.open(address)
         self.wait("document.querySelector('main h1')")
         self.wait("!document.querySelector('.loading')")
 
     def run(self, expression: str):
         """The value of an expression in the page."""
         return self.ask("WebDriver:ExecuteScript", {"script": f"return ({expression})", "args": []})
+
+    def inject(self, script: str) -> None:
+        """Run a script where `run_async` sees what it defines, whatever the page's content policy says."""
+        self.ask("WebDriver:ExecuteScript", {"script": script, "args": [], "newSandbox": False})
+
+    def run_async(self, expression: str):
+        """The value of a promise; RuntimeError with the reason if it is rejected."""
+        script = f"({expression}).then(arguments[0], (reason) => arguments[0]({{ reason: String(reason) }}))"
+        found = self.ask("WebDriver:ExecuteAsyncScript", {"script": script, "args": [], "newSandbox": False})
+        if isinstance(found, dict) and "reason" in found:
+            raise RuntimeError(found["reason"])
+        return found
 
     def wait(self, expression: str, seconds: float = 20) -> None:
         """Wait until an expression in the page is true."""
@@ -93,6 +110,17 @@ class Firefox:
         ]
         sequence = {"type": "key", "id": "keyboard", "actions": actions}
         self.ask("WebDriver:PerformActions", {"actions": [sequence]})
+
+    def download(self, selector: str, name: str) -> Path:
+        """Click what an expression of CSS names; the file of that name that it downloads."""
+        (self.downloads / name).unlink(missing_ok=True)
+        self.run(f"document.querySelector('{selector}').click()")
+        end = time.monotonic() + 20
+        while not (self.downloads / name).exists() or list(self.downloads.glob("*.part")):
+            if time.monotonic() > end:
+                raise TimeoutError(name)
+            time.sleep(0.05)
+        return self.downloads / name
 
     def picture(self, path: Path) -> None:
         """Save what is seen as PNG."""

@@ -1,7 +1,6 @@
 """The report in the system's Firefox; skipped where there is none."""
 
 import json
-import time
 
 import pandas as pd
 import pytest
@@ -43,12 +42,7 @@ def test_labels_are_decided_kept_undone_and_exported(reported, firefox):
     firefox.goto(f"{home}#/review")
     firefox.wait("document.querySelector('#progress').innerText.startsWith('2 of')")
     assert firefox.run("Number(document.querySelector('.picture').dataset.i)") == int(wrong["sample"][2])
-    firefox.run("document.querySelector('[data-name=json]').click()")
-    end = time.monotonic() + 20
-    while not (firefox.downloads / "decisions.json").exists() and time.monotonic() < end:
-        time.sleep(0.1)
-    time.sleep(0.2)
-    file = json.loads((firefox.downloads / "decisions.json").read_text())
+    file = json.loads(firefox.download("[data-name=json]", "decisions.json").read_text())
     assert [(one["path"], one["decision"], one["label"]) for one in file["labels"]] == [
         (wrong["path"][0], "accept", wrong["recommended"][0]),
         (wrong["path"][1], "reject", None),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
-from deconfuse.corrections import decisions
+from deconfuse.corrections import decisions, labelling_tools
 from deconfuse.corrections.class_map import class_map
 from deconfuse.data.noise import NoisyLabels
 from deconfuse.data.split import Split
@@ -158,9 +158,11 @@ def _spelt_as_here(asked: pd.DataFrame, file: Path, split: Split) -> pd.DataFram
 
     A plain list, which does not give the samples' present labels, may be typed by hand or copied from a run's
     table. A cell of it that begins with ' is therefore looked up as it is, and then without the '; UserError
-    if the data has both names.
+    if the data has both names. A path that Label Studio or FiftyOne gives may be longer than the data's, or a
+    name that `labelling_tools.stem` made.
     """
-    paths = Names([*split.train.names, *split.query.names, *split.gallery.names], same_path)
+    names = [*split.train.names, *split.query.names, *split.gallery.names]
+    paths = Names(names, same_path)
     classes = Names(split.class_names, same_word)
     listed = asked["class"] == ""
 
@@ -175,8 +177,12 @@ def _spelt_as_here(asked: pd.DataFrame, file: Path, split: Split) -> pd.DataFram
             )
         return names(bare)
 
+    if len(asked) and asked["evidence"].isin(labelling_tools.TOOLS).all():
+        found = list(map(labelling_tools.Paths(names, paths), asked["path"]))
+    else:
+        found = [spelt(paths, text, plain) for text, plain in zip(asked["path"], listed, strict=True)]
     return asked.assign(
-        path=[spelt(paths, text, plain) for text, plain in zip(asked["path"], listed, strict=True)],
+        path=found,
         label=[spelt(classes, text, plain) for text, plain in zip(asked["label"], listed, strict=True)],
         **{"class": [classes(text) if text else "" for text in asked["class"]]},
     ).astype(object)

@@ -1,7 +1,8 @@
 """Read what a reviewer decided: where they agree with the model, and which labels they give.
 
 A decisions file is JSON, as the report's page exports it, or CSV. Labels to give may also come from a run's
-relabels.csv, from a clean_list.csv, or from a plain list of path and label. In CSVs that a run or the report
+relabels.csv, from a clean_list.csv, from what Label Studio or FiftyOne exports (`labelling_tools`), or from a
+plain list of path and label. In CSVs that a run or the report
 writes, text that a spreadsheet would compute begins with ' (`system.files.guarded`), which is taken off here.
 A plain list is taken as it is written.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from deconfuse.corrections import labelling_tools
 from deconfuse.system import csv_files
 from deconfuse.system.csv_files import unguarded
 from deconfuse.system.errors import UserError, one_of, within
@@ -35,7 +37,6 @@ LABEL = ("path", "class", "decision", "label", "recommended", "vote")
 TEST = ("kind", "path", "class", "decision", "label")
 CLASSES = ("class", "with", "decision")
 ASKED = ("path", "class", "label", "evidence")
-LEFT_OUT = ""  # the label that is given to a sample that is to be left out
 # The columns of each kind of CSV; a file is of the first kind whose columns it has.
 FORMS = {
     "decisions": ("kind", "path", "class", "decision"),
@@ -70,6 +71,12 @@ def read(file: Path) -> Review:
             raise UserError(f"{file}: a {form}, not decisions; it has no column decision")
         return _review(file, _run(rows), rows)
     content = _json(file)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{file}: no decisions of format {FORMAT}; export it again from the report")
+    content = {"tests": [], "classes": [], **content}  # a file that decides on none need not say so
+    for key in ("pairs", "labels", "tests", "classes"):
+        if not isinstance(content.get(key), list):
+            raise UserError(f"{file}: {key} is no list; export it again from the report")
     rows = [
         (f"{file}, {key}[{i}]", key, entry)
         for key in ("pairs", "labels", "tests", "classes")
@@ -86,7 +93,7 @@ def _run(rows: list[tuple[str, dict[str, str]]]) -> str:
 
 def asked(file: Path, min_vote: float) -> pd.DataFrame:
     """The labels that a file gives, as text in the columns ASKED; class is "" where the file does not say
-    which label the sample has, and label is LEFT_OUT where the sample is to be left out.
+    which label the sample has, and label is `labelling_tools.LEFT_OUT` where the sample is to be left out.
 
     The decision other gives `label`, and none if that is empty: then only the present label is known to be
     wrong. The decision accept gives `label`, or `recommended` if that is empty. Of a run's relabels.csv those
@@ -94,7 +101,10 @@ def asked(file: Path, min_vote: float) -> pd.DataFrame:
     the sample out.
     """
     if file.suffix.lower() == ".json":
-        return _accepted(read(file))
+        content = _json(file)
+        if not labelling_tools.known(content):
+            return _accepted(read(file))
+        return pd.DataFrame(labelling_tools.given(file, content), columns=list(ASKED), dtype=object)
     form, rows = table(file)
     if form == "decisions":
         return _accepted(_review(file, "", rows))
@@ -116,7 +126,8 @@ def asked(file: Path, min_vote: float) -> pd.DataFrame:
 def beside(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(decisions on labels of test samples, on two classes) of a file, in the columns TEST and CLASSES;
     without rows where the file holds no decisions but labels."""
-    if file.suffix.lower() != ".json" and table(file)[0] != "decisions":
+    plain = file.suffix.lower() != ".json"
+    if table(file)[0] != "decisions" if plain else labelling_tools.known(_json(file)):
         none = _review(file, "", [])
         return none.tests, none.classes
     review = read(file)
@@ -158,22 +169,15 @@ def table(file: Path) -> tuple[str, list[tuple[str, dict[str, str]]]]:
     return form, found
 
 
-def _json(file: Path) -> dict:
+def _json(file: Path) -> object:
     try:
-        content = json.loads(file.read_text("utf-8-sig"))
+        return json.loads(file.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not whole JSON ({error}); export it again") from None
     except OSError as error:
         raise UserError(f"{file}: can't be read ({error.strerror})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{file}: no decisions of format {FORMAT}; export it again from the report")
-    content = {"tests": [], "classes": [], **content}  # a file that decides on none need not say so
-    for key in ("pairs", "labels", "tests", "classes"):
-        if not isinstance(content.get(key), list):
-            raise UserError(f"{file}: {key} is no list; export it again from the report")
-    return content
 
 
 def _plain(rows: list[tuple[str, str, object]]) -> Iterator[tuple[str, dict[str, str]]]:

@@ -3,19 +3,25 @@
     deconfuse export outputs/RUN FOLDER [--decisions decisions.json]
 
 writes FOLDER/labelstudio.json (tasks with the recommended labels as predictions, the decided ones as
-annotations), FOLDER/fiftyone/ (a FiftyOneImageClassificationDataset: labels.json and data/, of links), and
-FOLDER/suspects/, links to the samples that are recommended another label, most suspicious first, named by
-rank and label. Without image files only labelstudio.json is written.
+annotations) and labelstudio.xml (the labelling interface for them), FOLDER/fiftyone/ (a
+FiftyOneImageClassificationDataset: labels.json and data/, of links), and FOLDER/suspects/, links to the
+samples that are recommended another label, most suspicious first, named by rank and label. Without image
+files only the two files for Label Studio are written. relabels=FILE takes what either tool exports after the
+review.
 """
 
 import argparse
 import json
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
 
 import pandas as pd
 
-from deconfuse.corrections import decisions
+from deconfuse.corrections import decisions, labelling_tools
 from deconfuse.data import build
 from deconfuse.data.images import FileImages
 from deconfuse.runs import finished
@@ -23,6 +29,8 @@ from deconfuse.runs.clean import link, settings_of
 from deconfuse.system.errors import UserError, invoked
 from deconfuse.system.files import whole_file, whole_folder
 
+LOCAL = labelling_tools.LOCAL  # of a path from the root of the file system, without its first /
+MOST_BUTTONS = 20  # classes
 COLUMNS = ("path", "class", "suspicion", "recommended", "vote_recommended")
 
 
@@ -51,38 +59,69 @@ def labelled(samples: pd.DataFrame, file: Path | None) -> pd.DataFrame:
     )
 
 
-def label_studio(samples: pd.DataFrame, run: str, paths: list[str]) -> list[dict]:
-    """Label Studio's tasks for a choice named label of an image named image (labelstud.io, import format)."""
+def label_studio(samples: pd.DataFrame, run: str, addresses: Sequence[str]) -> list[dict]:
+    """Label Studio's tasks for the interface that `interface` writes (labelstud.io, task format)."""
 
-    def choice(label: str) -> list[dict]:
-        return [{"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [label]}}]
+    def choice(control: str, label: str) -> dict:
+        value = {"choices": [label]}
+        return {"from_name": control, "to_name": "image", "type": "choices", "value": value}
 
     tasks = []
-    for row, path in zip(samples.to_dict("records"), paths, strict=True):
+    for row, address in zip(samples.to_dict("records"), addresses, strict=True):
         prediction = {
             "model_version": run,
             "score": row["vote_recommended"],
-            "result": choice(row["recommended"]),
+            "result": [choice(labelling_tools.CONTROL, row["recommended"])],
         }
-        data = {"image": path, "path": row["path"], "label_now": row["class"], "suspicion": row["suspicion"]}
-        given = [{"result": choice(row["given"])}] if row["given"] else []
-        tasks.append({"data": data, "predictions": [prediction], "annotations": given})
+        data = {
+            "image": address,
+            "path": row["path"],
+            "label_now": row["class"],
+            "suspicion": row["suspicion"],
+        }
+        given = [choice(labelling_tools.CONTROL, row["given"])] if row["given"] else []
+        if row["left_out"]:
+            given = [choice(labelling_tools.DECISION, labelling_tools.LEAVE_OUT)]
+        annotations = [{"result": given}] if given else []
+        tasks.append({"data": data, "predictions": [prediction], "annotations": annotations})
     return tasks
 
 
-def fiftyone(samples: pd.DataFrame, names: list[str]) -> dict:
+def interface(classes: Sequence[str]) -> str:
+    """Label Studio's labelling interface: the picture, the label it has, and one choice of the classes.
+
+    Many classes are a list to choose from; a second control says that a picture is not usable.
+    """
+    layout = ' layout="select"' if len(classes) > MOST_BUTTONS else ""
+    choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in classes)
+    return f"""<View>
+  <Header value="Label now: $label_now"/>
+  <Image name="image" value="$image"/>
+  <Choices name="{labelling_tools.CONTROL}" toName="image" choice="single"{layout}>
+{choices}
+  </Choices>
+  <Choices name="{labelling_tools.DECISION}" toName="image" choice="single">
+    <Choice value="{labelling_tools.LEAVE_OUT}" hint="Not a usable picture: training leaves it out"/>
+  </Choices>
+</View>
+"""
+
+
+def fiftyone(samples: pd.DataFrame, names: Sequence[str]) -> dict:
     """labels.json of a FiftyOneImageClassificationDataset; names: of the files in data/, without endings.
 
-    A sample has its decided label, else the one it has; those left out are in no dataset.
+    A sample has its decided label, else the one it has, and what is known of it as attributes of the label;
+    those left out are in no dataset.
     """
-    labels = samples["given"].where(samples["given"] != "", samples["class"])
-    classes = sorted(set(labels))
+    given = samples["given"].where(samples["given"] != "", samples["class"])
+    classes = sorted({*given, *samples["class"]})
     at = {name: i for i, name in enumerate(classes)}
-    kept = ~samples["left_out"].to_numpy(bool)
-    return {
-        "classes": classes,
-        "labels": {name: at[label] for name, label, there in zip(names, labels, kept, strict=True) if there},
-    }
+    labels = {}
+    for name, label, row in zip(names, given, samples.to_dict("records"), strict=True):
+        if not row["left_out"]:
+            known = {key: row[key] for key in ("path", "suspicion", "recommended", "vote_recommended")}
+            labels[name] = {"label": at[label], "attributes": {**known, "label_now": row["class"]}}
+    return {"classes": classes, "labels": labels}
 
 
 def write(run: Path, folder: Path, file: Path | None) -> list[str]:
@@ -91,21 +130,31 @@ def write(run: Path, folder: Path, file: Path | None) -> list[str]:
         raise UserError(f"{folder}: is there already; give the name of a new folder")
     samples = labelled(finished.read(run).table("samples.csv", *COLUMNS), file)
     files = image_files(run / "config.yaml", samples["path"].tolist())
-    paths = [str(path) for path in files] if files else samples["path"].tolist()
+    samples = samples.sort_values("suspicion", ascending=False, kind="stable")
+    files = [files[i] for i in samples.index] if files else []
+    addresses = [LOCAL + quote(path.as_posix().lstrip("/")) for path in files] or samples["path"].tolist()
     with whole_folder(folder, "another FOLDER") as partial:
-        _json(partial / "labelstudio.json", label_studio(samples, run.name, paths))
+        _json(partial / "labelstudio.json", label_studio(samples, run.name, addresses))
+        with whole_file(partial / "labelstudio.xml") as config:
+            config.write_text(interface(sorted({*samples["class"], *samples["recommended"]})), "utf-8")
         if files:
-            names = [f"{i:06d}" for i in range(len(files))]
-            _json(partial / "fiftyone" / "labels.json", fiftyone(samples, names))
-            for name, path, out in zip(names, files, samples["left_out"], strict=True):
-                if not out:
-                    link(path, partial / "fiftyone" / "data" / f"{name}{path.suffix}")
-            other = samples[samples["recommended"] != samples["class"]]
-            ranked = other.sort_values("suspicion", ascending=False, kind="stable")
-            for rank, (i, row) in enumerate(ranked.iterrows()):
-                name = re.sub(r"[^\w.-]+", "_", f"{row['class']} to {row['recommended']}")[:120]
-                link(files[i], partial / "suspects" / f"{rank:05d} {name}{files[i].suffix}")
+            _links(partial, samples, files)
     return sorted(path.name for path in folder.iterdir())
+
+
+def _links(folder: Path, samples: pd.DataFrame, files: list[Path]) -> None:
+    """FiftyOne's data set and the suspects, as links to the files; samples: most suspicious first."""
+    rows = samples.to_dict("records")
+    names = [labelling_tools.stem(i, row["path"], row["class"]) for i, row in enumerate(rows)]
+    _json(folder / "fiftyone" / "labels.json", fiftyone(samples, names))
+    suspects = 0
+    for row, name, path in zip(rows, names, files, strict=True):
+        if not row["left_out"]:
+            link(path, folder / "fiftyone" / "data" / f"{name}{path.suffix}")
+        if row["recommended"] != row["class"]:
+            name = re.sub(r"[^\w.-]+", "_", f"{row['class']} to {row['recommended']}")[:120]
+            link(path, folder / "suspects" / f"{suspects:05d} {name}{path.suffix}")
+            suspects += 1
 
 
 def image_files(config: Path, names: list[str]) -> list[Path]:
@@ -122,7 +171,16 @@ def image_files(config: Path, names: list[str]) -> list[Path]:
 
 def _json(path: Path, value: object) -> None:
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(value, ensure_ascii=False), "utf-8")
+        partial.write_text(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False), "utf-8")
+
+
+def _finite(value: object) -> object:
+    """The same, with null for numbers that are none, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main(words: list[str]) -> None:

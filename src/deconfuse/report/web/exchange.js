@@ -224,7 +224,7 @@ deconfuse.exchange = (() => {
       const found = decisions.of("label", i);
       const given = found && { accept: recommended, other: found.label, reject: current }[found.decision];
       return {
-        data: { image: path, label_now: current, recommended, suspicion: train.suspicion[i] },
+        data: { image: path, path, label_now: current, recommended, suspicion: train.suspicion[i] },
         predictions: [{ model_version: get("run").run, score: train.vote_recommended[i], result: choice(recommended) }],
         annotations: given ? [{ result: choice(given), was_cancelled: false }] : [],
       };

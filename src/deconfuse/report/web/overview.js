@@ -32,9 +32,10 @@
     const noise = run.noise;
     const open = train.suspects.filter((k) => !decisions.of("label", k)).slice(0, FIRST);
     return el("section", { class: "card first", id: "suspects" },
-      el("h2", { class: "headline" }, train.wrong ? `${many(train.wrong, "training label looks", "training labels look")} wrong` : "No training label looks wrong"),
+      el("h2", { class: "headline" }, train.wrong ? `${many(train.wrong, "training label looks", "training labels look")} wrong` : train.stop ? `${many(train.stop, "training label")} to look at` : "No training label looks wrong"),
       el("p", { class: "hint" }, train.wrong
         ? [`Of ${number(run.parts.train)}; more likely wrong than right, most suspicious first. `, noise ? `${number(noise.flipped)} were flipped by noise=. ` : "", done ? `${number(done)} decided, ${many(changing, "label")} would change.` : "Below: the label now → the label recommended."]
+        : train.stop ? `None of ${number(run.parts.train)} is more likely wrong than right; these are recommended another label, most suspicious first. ${done ? `${number(done)} decided, ${many(changing, "label")} would change.` : "Below: the label now → the label recommended."}`
         : "No sample is recommended another label."),
       open.length ? el("div", { class: "strip wide suspects" }, open.map((k) => deconfuse.figure("train", k, [
         el("span", { dir: "auto" }, deconfuse.named(className(train.labels[k]))),
