@@ -78,7 +78,7 @@ def test_is_if_at_the_minimum_of_a_convex_head(toy_convex):
     moves = {"weight": SGD(0.5, momentum=0.9, decay=0.05)}
     rows, ones = (torch.arange(40),) * 300, (1.0,) * 300
     descent = Descent(training.features, training.labels, Weighted(training.loss), start, moves, rows, ones)
-    found = unrolled._mean(training, targets, [descent], None)
+    found = unrolled._mean(training, targets, [descent], None, "descent")
     for mine, theirs in zip(found, want, strict=True):
         assert torch.corrcoef(torch.stack([mine, theirs]))[0, 1] > 0.999
     torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-4 * want.abs().max().item())
@@ -119,7 +119,7 @@ def test_a_sample_that_is_never_drawn_has_no_influence(toy):
     plan = plans.Epochs(1, 3, 2, 0, partial(torch.optim.SGD, lr=0.1))
     descent = plans.again(training, plan)
     some = dataclasses.replace(descent, batches=descent.batches[:1], factors=(1.0,))
-    found = unrolled._mean(training, Targets(test, test, GROUPS), [some], None)
+    found = unrolled._mean(training, Targets(test, test, GROUPS), [some], None, "descent")
     drawn = torch.zeros(23, dtype=torch.bool)
     drawn[some.batches[0]] = True
     assert 0 < drawn.sum() < 23

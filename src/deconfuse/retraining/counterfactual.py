@@ -34,7 +34,7 @@ from deconfuse.unrolling.plans import as_trained, repeatable
 
 KEY = "counterfactual.through"
 HEADS_BYTES = 512 * 2**20  # of heads that are trained side by side, with their gradients and states
-FORMAT = 1  # raised when the code measures something else with the same settings
+FORMAT = 2  # raised when the code measures something else with the same settings
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ class SubsetRetraining:
     """How it is measured.
 
     subsets: how many are left out in turn, 0 for none; share: the share of the training set in each; through:
-    descent, `steps` of full-batch gradient descent from the trained head, or training, the training of head
-    and proxies on frozen features from its start, with the same batches; seed: of the subsets.
+    descent, `steps` of full-batch gradient descent from the trained head; training, the training of head and
+    proxies on frozen features with the same batches, from the start that recipe.whiten computes from what is
+    left; or steps, the same from its start as it was; seed: of the subsets.
     """
 
     subsets: int
@@ -53,7 +54,7 @@ class SubsetRetraining:
     through: str = "descent"
 
     def __post_init__(self):
-        one_of(KEY, self.through, ("descent", "training"))
+        one_of(KEY, self.through, ("descent", "training", "steps"))
         if count("counterfactual.subsets", self.subsets, 0) in (1, 2):
             raise UserError(
                 f"counterfactual.subsets={self.subsets} ranks nothing; take 0 for none, or 3 and more"
@@ -82,11 +83,12 @@ def measure_changes(
     """d after training without each subset minus d after training with all samples, of every group.
 
     Both start at the trained head and take the same number of steps, with a step size at which the loss of
-    all samples never rises; with through=training both repeat the training that record describes, in which
-    the samples left out have weight 0 in their batches.
+    all samples never rises; with through=training or steps both repeat the training that record describes,
+    in which the samples left out have weight 0 in their batches.
     """
-    if plan.through == "training":
-        return _after_training(training, targets, left_out, as_trained(training, record, key=KEY))
+    if plan.through != "descent":
+        descent = as_trained(training, record, KEY, plan.through)
+        return _after_training(training, targets, left_out, descent)
     rate = rate_of(training, plan.steps, plan.seed)
 
     def after(inside: Tensor) -> Tensor:
@@ -178,8 +180,8 @@ def check(plan: SubsetRetraining, params: str, recipe: Recipe) -> None:
             f"counterfactual.subsets={plan.subsets} trains the head again, but params={params} attributes "
             "more; take params=head"
         )
-    if plan.subsets and plan.through == "training":
-        repeatable(recipe, KEY)
+    if plan.subsets and plan.through != "descent":
+        repeatable(recipe, KEY, plan.through)
 
 
 @exact()
@@ -193,7 +195,7 @@ def measure(
 ) -> Float[np.ndarray, " g"] | None:
     """The linear datamodeling score of each group; None without subsets, or if nothing was explained.
 
-    record: of the training that through=training repeats.
+    record: of the training that through=training and steps repeat.
     """
     if not plan.subsets or not len(targets):
         return None
