@@ -10,7 +10,6 @@ from deconfuse.influence import influence_function, unrolled
 from deconfuse.influence.influence_function import Solver
 from deconfuse.influence.unrolled import scores
 from deconfuse.loss.pml import load
-from deconfuse.retraining.counterfactual import distances
 from deconfuse.retraining.parallel_heads import Heads
 from deconfuse.system.errors import UserError
 from deconfuse.system.progress import console
@@ -19,6 +18,7 @@ from deconfuse.unrolling.batch_loss import Weighted
 from deconfuse.unrolling.descent import Descent
 from deconfuse.unrolling.full_batch import rate_of, retrain
 from deconfuse.unrolling.optimizers import SGD
+from deconfuse.unrolling.subsets import distances
 from tests.agree import small
 from tests.damping import share_of_largest
 from tests.influence.test_eif import GROUPS

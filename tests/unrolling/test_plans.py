@@ -19,7 +19,6 @@ from deconfuse.influence.unrolled import scores
 from deconfuse.loss.proxyanchor import ProxyAnchor
 from deconfuse.loss.softtriple import SoftTriple
 from deconfuse.model.identity import Identity
-from deconfuse.retraining.counterfactual import SubsetRetraining, distances, measure_changes
 from deconfuse.system.errors import UserError
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
@@ -27,6 +26,7 @@ from deconfuse.training.train import START, find_or_train
 from deconfuse.unrolling.descent import train
 from deconfuse.unrolling.full_batch import rate_of, retrain
 from deconfuse.unrolling.plans import Epochs, FullBatch, again, as_trained, check_end, full_batch, repeatable
+from deconfuse.unrolling.subsets import SubsetRetraining, distances, measure_changes
 from tests.made import recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)
@@ -128,7 +128,7 @@ def test_the_counterfactual_check_leaves_samples_out_of_this_training(trained, m
     left_out[0, 8] = left_out[1, :5] = left_out[2, ::2] = True
     plan = SubsetRetraining(3, 0.1, 1, 0, "training")
     found = measure_changes(frozen.training, targets, left_out, plan, record)
-    monkeypatch.setattr("deconfuse.retraining.counterfactual.HEADS_BYTES", 1)
+    monkeypatch.setattr("deconfuse.unrolling.subsets.HEADS_BYTES", 1)
     torch.testing.assert_close(
         measure_changes(frozen.training, targets, left_out, plan, record), found, rtol=1e-3, atol=1e-4
     )

@@ -144,6 +144,8 @@ def rehearse(explainer: Callable, model: Embedder, params: str, shape: tuple[int
     if takes_record(explainer):
         given = replace(model.recipe, whiten=None, hold=0.0)  # made-up samples have made no start
         more["record"] = Record(given, 0, labels.numpy(), start_of(model), None)
+    if explainer.keywords.get("damping") == "auto":
+        more["damping"] = 1.0  # made-up samples choose none
     try:
         scores = explainer(side, pair, **more)
     except (RuntimeError, NotImplementedError) as error:
