@@ -22,7 +22,10 @@ def slow(training, targets, score):
     plan = SubsetRetraining(12, 0.3, 20, 4 + module.OTHER)
     left_out = draw(plan, len(training))
     changes = measure_changes(training, targets, left_out, plan)
-    return [linear_datamodeling_scores(score(damping=value), left_out, changes).mean() for value in DAMPINGS]
+    return [
+        linear_datamodeling_scores(score(damping=value), left_out, changes).mean()
+        for value in module.DAMPINGS
+    ]
 
 
 @pytest.mark.parametrize("method", ["if", "ekfac", "relatif"])
@@ -36,6 +39,7 @@ def test_is_the_one_whose_scores_predict_best(toy, method, capsys, monkeypatch):
         "relatif": partial(ekfac.scores, training, targets, relative=True),
     }[method]
     want = slow(training, targets, score)
+    capsys.readouterr()
     capsys.readouterr()
     found = score(damping="auto", auto=PLAN)
     said = " ".join(capsys.readouterr().err.split())
