@@ -30,7 +30,8 @@ from deconfuse.unrolling.subsets import (
 )
 
 AUTO = "auto"
-DAMPINGS = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)  # in units of the largest eigenvalue
+# In units of the largest eigenvalue: from nearly the inverse itself to nearly a product of gradients.
+DAMPINGS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 EXPLAINED = 32  # explanations that it is chosen by, at most
 OTHER = 10**6  # added to the seed of the subsets
 PLAN = SubsetRetraining(16, 0.5, 100, 0)
