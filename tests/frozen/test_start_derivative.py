@@ -142,6 +142,38 @@ def test_a_tie_between_what_is_kept_and_what_is_cut_off_is_known_and_finite():
     assert weight_derivatives(given, start, Adjoints(*last)).isfinite().all()
 
 
+@pytest.mark.parametrize("m", [3, 6])
+def test_blur_is_the_mean_over_shifted_gaps(m):
+    """Against Cauchy's distribution on a grid of 200,000 quantiles, for each pair of directions by itself."""
+    given = samples(m=m)
+    start, _ = made(given, m, 0.3)
+    values, k, blur = start.values, start.kept, 0.2
+    g = torch.randn(1, m, D, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    f, r = module._of_moments(start, g, blur)
+    exact, _ = module._of_moments(start, g, 0.0)
+    q = (torch.arange(200_000).double() + 0.5) / 200_000
+    quantiles = torch.tan(torch.pi * (q - 0.5))
+    for b, a in ((0, 1), (1, 0), (2, 1), (5, 2)):
+        gap, half = (values[a] - values[b]).item(), blur * (values[a] + values[b]).item() / 2
+        shifted = gap + half * quantiles
+        near = shifted.abs() > 1e-3 * half  # a principal value: both sides of the pole cancel
+        mean = (1 / shifted[near]).mean().item() * near.double().mean().item()
+        kept = f[0, b, a] / exact[0, b, a]
+        assert kept.item() == pytest.approx(mean * gap, abs=0.02)
+        whole, none = values[a] * exact[0, b, a], exact[0, b, a] * gap / 2  # g / 2 = F gap / 2
+        want = kept * whole + (1 - kept) * none
+        torch.testing.assert_close(r[0, b, a], want, rtol=1e-10, atol=1e-12)
+    assert (f[0].diagonal()[:k] == 0).all()
+
+
+def test_blur_changes_little_where_it_is_small():
+    given = samples(m=3)
+    start, last = made(given, 3, 0.3)
+    exact, little, much = (weight_derivatives(given, start, Adjoints(*last), blur) for blur in (0, 1e-5, 1.0))
+    torch.testing.assert_close(little, exact, rtol=1e-4, atol=1e-6)
+    assert (much - exact).norm() > 0.1 * exact.norm()
+
+
 def test_does_not_depend_on_how_many_rows_are_taken_at_once(monkeypatch):
     given = samples(m=3)
     start, last = made(given, 3, 0.3)

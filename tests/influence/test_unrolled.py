@@ -109,7 +109,7 @@ def test_orders_are_averaged_and_the_first_is_the_trainings_own(toy):
     training, test = toy
     targets = Targets(test, test, GROUPS)
     each = [scores(training, targets, retraining=dataclasses.replace(ADAM, seed=seed)) for seed in (5, 6, 7)]
-    found = scores(training, targets, retraining=ADAM, orders=3)
+    found = scores(training, targets, retraining=ADAM, smooth=plans.Smooth(3))
     torch.testing.assert_close(found, torch.stack(each).mean(0), rtol=1e-9, atol=1e-12)
 
 
@@ -144,7 +144,7 @@ def test_a_loss_of_another_library():
     ("words", "message"),
     [
         ({"through": "trainin"}, "influence.through=trainin is not known; did you mean training"),
-        ({"orders": 0}, "influence.orders=0 is too small"),
+        ({"smooth": 2}, "influence.smooth=2 is not a group of keys"),
         ({"retraining": 3}, "influence.retraining=3 is not a group of keys"),
         ({"descent": 9}, "influence.descent=9 is not a group of keys"),
         ({"through": "training"}, "repeats a training that a run has done, and there is none here"),
@@ -156,6 +156,10 @@ def test_bad_settings_are_named(toy, words, message):
         inspect.unwrap(scores)(training, Targets(test, test, GROUPS), **words)
     with pytest.raises(UserError, match=r"influence.descent.steps=0 is too small"):
         plans.FullBatch(0)
+    with pytest.raises(UserError, match=r"influence.smooth.orders=0 is too small"):
+        plans.Smooth(0)
+    with pytest.raises(UserError, match=r"influence.smooth.blur=-0.1 is too small"):
+        plans.Smooth(1, -0.1)
 
 
 def test_a_slow_way_back_is_said_beforehand(toy, monkeypatch):

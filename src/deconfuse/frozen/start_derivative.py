@@ -23,7 +23,10 @@ value.
 
 Where two lambda are equal there is no derivative of single directions. Among the first m their rotation
 against each other is left out, which changes no distance at the start; between the m-th and one that is cut
-off it is left out as well, and `cut` says so.
+off it is left out as well, and `cut` says so. Where two are nearly equal the derivative holds for tiny
+changes of the weights only. For larger ones `blur` takes the mean of 1 / (g + x), g = lambda_a - lambda_b,
+over shifts x with a Cauchy distribution of half-width h = blur (lambda_a + lambda_b) / 2, g / (g^2 + h^2);
+R_ba, which is finite where g is 0, goes from lambda_a F_ba to G_ba / 2 with it. 0: exact.
 """
 
 from collections.abc import Iterator
@@ -112,10 +115,12 @@ class Samples:
             yield rows, x, torch.where(norm > 0, z / norm, 0.0), norm
 
 
-def weight_derivatives(samples: Samples, start: Whitened, last: Adjoints) -> Float[Tensor, "K n"]:
+def weight_derivatives(
+    samples: Samples, start: Whitened, last: Adjoints, blur: float = 0.0
+) -> Float[Tensor, "K n"]:
     """dv/dw_i of K values v for every sample, float64; 0 for samples that take no part."""
     result = torch.zeros(len(last.weight), len(samples.labels), dtype=torch.float64)
-    _through_moments(samples, start, _through_proxies(samples, start, last, result), result)
+    _through_moments(samples, start, _through_proxies(samples, start, last, result), blur, result)
     return result
 
 
@@ -154,11 +159,13 @@ def _of_sums(
     return torch.where(norm > 0, (of_u - (of_u * u).sum(2, keepdim=True) * u) / norm, 0.0)
 
 
-def _through_moments(samples: Samples, start: Whitened, last: Adjoints, result: Float[Tensor, "K n"]) -> None:
+def _through_moments(
+    samples: Samples, start: Whitened, last: Adjoints, blur: float, result: Float[Tensor, "K n"]
+) -> None:
     """Add the parts of W and b to the result, by S_t, S_w and mu."""
     moments, k, d = start.moments, start.kept, len(start.values)
     of_mean = -(last.bias @ start.weight)
-    total, within = _of_moments(start, last.weight - last.bias[..., None] * moments.mean)
+    total, within = _of_moments(start, last.weight - last.bias[..., None] * moments.mean, blur)
     trace = start.shrink / d * (within * (start.vectors.T @ start.vectors[:, :k])).sum((1, 2))
     for rows in parts(samples.weights):
         x = samples.features[rows].double()
@@ -174,7 +181,7 @@ def _through_moments(samples: Samples, start: Whitened, last: Adjoints, result: 
 
 
 def _of_moments(
-    start: Whitened, weight: Float[Tensor, "K m D"]
+    start: Whitened, weight: Float[Tensor, "K m D"], blur: float
 ) -> tuple[Float[Tensor, "K D k"], Float[Tensor, "K D k"]]:
     """(F, R) of each value, from the adjoints of W."""
     k, m = start.kept, len(start.weight)
@@ -182,7 +189,8 @@ def _of_moments(
     scale = m**0.5 / start.vectors[:, :k].norm()
     of_u = scale * (weight - along * start.weight)[:, :k]
     g = (of_u @ start.vectors).transpose(1, 2)  # (K, D, k)
-    gap = start.values[:k] - start.values[:, None]
+    gap, wide = start.values[:k] - start.values[:, None], start.values[:k] + start.values[:, None]
     tied = gap.abs() <= TIED * start.values[0].abs()
-    f = torch.where(tied, 0.0, g / torch.where(tied, 1.0, gap))
-    return f, torch.where(tied, g / 2, f * start.values[:k])
+    inverse = gap / torch.where(tied, 1.0, gap.square() + (blur * wide / 2).square())
+    f = torch.where(tied, 0.0, g * inverse)
+    return f, torch.where(tied, g / 2, f * start.values[:k] + g / 2 * (1 - gap * inverse))

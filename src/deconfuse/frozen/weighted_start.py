@@ -21,12 +21,13 @@ class WeightedStart:
     """Where head and proxies start if the samples have other weights.
 
     shrink: recipe.whiten; own: `weight`, `bias` and `loss.proxies` of the start with all weights 1. A sample
-    whose weight is 0 in `samples` takes no part whatever its other weights.
+    whose weight is 0 in `samples` takes no part whatever its other weights. blur: of the derivative.
     """
 
     samples: Samples
     shrink: float
     own: Mapping[str, Tensor]
+    blur: float = 0.0
 
     def __call__(self, weights: Float[Tensor, "h n"]) -> Parameters:
         """The parameters of h heads, (h, ...), of the type and on the device of `own`.
@@ -63,4 +64,4 @@ class WeightedStart:
         count = len(there["weight"])
         proxies = there.get("loss.proxies", torch.zeros(count, *self.samples.random.shape).double())
         last = Adjoints(there["weight"], there["bias"], proxies)
-        return start_derivative.weight_derivatives(self.samples, self.whitened, last)
+        return start_derivative.weight_derivatives(self.samples, self.whitened, last, self.blur)

@@ -23,7 +23,7 @@ from deconfuse.attribution.head import Sides, Targets, Training, chunks, side_gr
 from deconfuse.attribution.rows import of_every_process, place
 from deconfuse.attribution.scores import room
 from deconfuse.system import distributed
-from deconfuse.system.errors import UserError, count, one_of
+from deconfuse.system.errors import UserError, one_of
 from deconfuse.system.progress import bar, console
 from deconfuse.system.words import many
 from deconfuse.training.recipe import Record
@@ -32,7 +32,7 @@ from deconfuse.unrolling.batch_loss import Parameters
 from deconfuse.unrolling.descent import Descent, checkpoints, ends
 
 THROUGH = ("retraining", "training", "steps", "descent")
-EPOCH, STEPS = plans.Epochs(), plans.FullBatch()
+EPOCH, STEPS, SMOOTH = plans.Epochs(), plans.FullBatch(), plans.Smooth()
 BLOCK_BYTES = 256 * 2**20  # of adjoints that go back side by side
 SLOW, TIMED = 2, 3  # seconds from which the time is said beforehand; steps that it is measured by
 
@@ -44,34 +44,37 @@ def scores(
     through: str = "retraining",
     retraining: plans.Epochs = EPOCH,
     descent: plans.FullBatch = STEPS,
-    orders: int = 1,
+    smooth: plans.Smooth = SMOOTH,
     record: Record | None = None,
 ) -> Float[Tensor, "g n"]:
     """The derivative of every group's d in the weight of every training sample.
 
     through: retraining, the epochs of Eq. 7 from the trained head, which move W alone; training, that of a
     head and its proxies on frozen features, with its start where recipe.whiten computes it from the samples;
-    steps, the same from its start as it was; descent, the counterfactual check's full-batch steps. orders:
-    over how many orders of the batches the scores are averaged. record: of the training that is repeated.
-    Raises UserError where it cannot be repeated.
+    steps, the same from its start as it was; descent, the counterfactual check's full-batch steps. smooth:
+    what the scores are averaged over. record: of the training that is repeated. Raises UserError where it
+    cannot be repeated.
     """
-    for key, given, kind in (("retraining", retraining, plans.Epochs), ("descent", descent, plans.FullBatch)):
+    for key, given, kind in (
+        ("retraining", retraining, plans.Epochs),
+        ("descent", descent, plans.FullBatch),
+        ("smooth", smooth, plans.Smooth),
+    ):
         if not isinstance(given, kind):
             raise UserError(
                 f"influence.{key}={given} is not a group of keys; the training is chosen by "
-                f"influence.through={key}"
+                f"influence.through, and influence.{key}.KEY=VALUE sets one of them"
             )
     one_of("influence.through", through, THROUGH)
-    count("influence.orders", orders, 1)
     whole = of_every_process(training)
     if through == "descent":
         made = [plans.full_batch(whole, descent)]
     elif through != "retraining":
-        first = plans.as_trained(whole, record, through=through)
-        others = range(1, orders)
+        first = plans.as_trained(whole, record, through=through, blur=smooth.blur)
+        others = range(1, smooth.orders)
         made = [first, *(replace(first, batches=plans.drawn(whole, record, order)) for order in others)]
     else:
-        made = [plans.again(whole, retraining, order) for order in range(orders)]
+        made = [plans.again(whole, retraining, order) for order in range(smooth.orders)]
     mine = distributed.share(len(targets)) if training.whole is not None else range(len(targets))
     some = replace(targets, groups=targets.groups[mine.start : mine.stop])
     found = _mean(whole, some, made, record, through)

@@ -1,7 +1,7 @@
 """The trainings of a head that are repeated and reversed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -11,7 +11,7 @@ from deconfuse.attribution.head import Training
 from deconfuse.data.sampler import BalancedBatches
 from deconfuse.frozen.start_derivative import Samples
 from deconfuse.frozen.weighted_start import WeightedStart
-from deconfuse.system.errors import UserError, count
+from deconfuse.system.errors import UserError, at_least, count
 from deconfuse.system.progress import console
 from deconfuse.training.recipe import Recipe, Record
 from deconfuse.unrolling.batch_loss import Parameters, Weighted
@@ -59,6 +59,22 @@ class FullBatch:
         count("influence.descent.seed", self.seed, 0)
 
 
+@dataclass(frozen=True)
+class Smooth:
+    """What the derivative is averaged over.
+
+    orders: of the batches, the first being the training's own; blur: of the eigenvalues of through=training's
+    start, as a share of them (`frozen.start_derivative`).
+    """
+
+    orders: int = 1
+    blur: float = 0.0
+
+    def __post_init__(self):
+        count("influence.smooth.orders", self.orders, 1)
+        at_least("influence.smooth.blur", self.blur, 0)
+
+
 def again(training: Training, plan: Epochs, order: int = 0) -> Descent:
     """The trained head's next epochs, W alone, all weights 1 (Eq. 7); order: another one of the batches."""
     make = plan.optimizer or (lambda groups: torch.optim.Adam(groups, lr=4e-5))
@@ -73,13 +89,14 @@ def again(training: Training, plan: Epochs, order: int = 0) -> Descent:
 
 
 def as_trained(
-    training: Training, record: Record | None, key: str = KEY, through: str = "training"
+    training: Training, record: Record | None, key: str = KEY, through: str = "training", blur: float = 0.0
 ) -> Descent:
     """The training of head and proxies on frozen features.
 
     training: of all samples, or of those alone that were drawn in training. through: training, with its start
     where recipe.whiten computes it from the samples; steps, from its start as it was. key: the setting that
-    asks for it. Raises UserError where it cannot be repeated from what was kept.
+    asks for it; blur: of the start's derivative. Raises UserError where it cannot be repeated from what was
+    kept.
     """
     if record is None:
         raise UserError(f"{key}={through} repeats a training that a run has done, and there is none here")
@@ -96,7 +113,7 @@ def as_trained(
     factors = tuple(recipe.rate(t, len(batches)) for t in range(len(batches)))
     pull = recipe.hold / start["weight"].square().sum().item() if recipe.hold else 0.0
     given = through == "steps" or recipe.whiten is None
-    begun = None if given else _whitened(training, record, start, key)
+    begun = None if given else replace(_whitened(training, record, start, key), blur=blur)
     return Descent(training.features, training.labels, weighted, start, moves, batches, factors, pull, begun)
 
 
