@@ -20,7 +20,7 @@ MATHS = (
     *("attribution.curvature", "attribution.features", "attribution.head", "attribution.kronecker"),
     *("attribution.network", "detector", "influence", "labels.evidence", "labels.relabel", "labels.taxonomy"),
     *("loss", "model", "retraining.counterfactual", "retraining.parallel_heads", "retrieval", "target"),
-    *("training.embedder", "unrolling"),
+    *("frozen.start_derivative", "frozen.weighted_start", "training.embedder", "unrolling"),
 )
 install_import_hook([f"deconfuse.{name}" for name in MATHS], "tests.typechecker.check")
 

@@ -16,12 +16,12 @@ from deconfuse.labels import judge
 from deconfuse.labels.evidence import evidence as combined
 from deconfuse.loss.proxynca import ProxyNCA
 from deconfuse.loss.softtriple import SoftTriple
-from deconfuse.retraining.counterfactual import SubsetRetraining, draw, measure_changes
 from deconfuse.retraining.parallel_heads import Heads
 from deconfuse.retrieval.confusion import groups, mis_similar, retrieve
 from deconfuse.retrieval.metrics import nmi
 from deconfuse.retrieval.queries import Queries
 from deconfuse.unrolling import plans
+from deconfuse.unrolling.subsets import SubsetRetraining, draw, measure_changes
 from tests.pretend import DEVICE, Pretending, There
 
 N, D, M, C = 41, 11, 5, 4

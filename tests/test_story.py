@@ -326,6 +326,17 @@ def test_the_counterfactual_check_ends_in_the_report(noisy):
     assert (found["subsets"], found["steps"]) == (5, 3)
 
 
+def test_a_damping_is_chosen_and_its_choice_is_said(noisy, capsys):
+    words = ["influence=ekfac", "influence.damping=auto", "influence.auto.subsets=5", "report=false"]
+    folder = go(noisy.parent, *TINY, "noise=flip_10", "noise.ratio=0.25", *words, "counterfactual.steps=3")
+    assert np.abs(np.load(folder / "influence.npy")).max() > 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "damping=auto: the head is trained again without 5 random subsets of 50% of the training set" in said
+    )
+    assert "predicts these trainings best, LDS" in said
+
+
 def test_the_training_itself_is_gone_through_and_checked(tmp_path):
     words = ["recipe=frozen", "influence=unrolled_training", "target=pairs", "target.most=4"]
     subsets = ["counterfactual.subsets=5", "counterfactual.through=training", "report=false"]
@@ -872,6 +883,10 @@ def test_a_bad_value_is_named_before_anything_is_trained(tmp_path, word, message
     ("words", "message"),
     [
         (["influence=ekfac", "params=all"], r"influence=ekfac works on the head only; take params=head"),
+        (
+            ["influence=if", "influence.damping=auto", "params=all"],
+            r"^influence.damping=auto trains the head again, but params=all attributes more",
+        ),
         (["influence=unrolled_training"], r"^influence.through=training goes through the training of a head"),
         (
             ["counterfactual.subsets=5", "counterfactual.through=training"],

@@ -10,7 +10,6 @@ from deconfuse.influence import influence_function, unrolled
 from deconfuse.influence.influence_function import Solver
 from deconfuse.influence.unrolled import scores
 from deconfuse.loss.pml import load
-from deconfuse.retraining.counterfactual import distances
 from deconfuse.retraining.parallel_heads import Heads
 from deconfuse.system.errors import UserError
 from deconfuse.system.progress import console
@@ -19,6 +18,7 @@ from deconfuse.unrolling.batch_loss import Weighted
 from deconfuse.unrolling.descent import Descent
 from deconfuse.unrolling.full_batch import rate_of, retrain
 from deconfuse.unrolling.optimizers import SGD
+from deconfuse.unrolling.subsets import distances
 from tests.agree import small
 from tests.damping import share_of_largest
 from tests.influence.test_eif import GROUPS
@@ -78,7 +78,7 @@ def test_is_if_at_the_minimum_of_a_convex_head(toy_convex):
     moves = {"weight": SGD(0.5, momentum=0.9, decay=0.05)}
     rows, ones = (torch.arange(40),) * 300, (1.0,) * 300
     descent = Descent(training.features, training.labels, Weighted(training.loss), start, moves, rows, ones)
-    found = unrolled._mean(training, targets, [descent], None)
+    found = unrolled._mean(training, targets, [descent], None, "descent")
     for mine, theirs in zip(found, want, strict=True):
         assert torch.corrcoef(torch.stack([mine, theirs]))[0, 1] > 0.999
     torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-4 * want.abs().max().item())
@@ -109,7 +109,7 @@ def test_orders_are_averaged_and_the_first_is_the_trainings_own(toy):
     training, test = toy
     targets = Targets(test, test, GROUPS)
     each = [scores(training, targets, retraining=dataclasses.replace(ADAM, seed=seed)) for seed in (5, 6, 7)]
-    found = scores(training, targets, retraining=ADAM, orders=3)
+    found = scores(training, targets, retraining=ADAM, smooth=plans.Smooth(3))
     torch.testing.assert_close(found, torch.stack(each).mean(0), rtol=1e-9, atol=1e-12)
 
 
@@ -119,7 +119,7 @@ def test_a_sample_that_is_never_drawn_has_no_influence(toy):
     plan = plans.Epochs(1, 3, 2, 0, partial(torch.optim.SGD, lr=0.1))
     descent = plans.again(training, plan)
     some = dataclasses.replace(descent, batches=descent.batches[:1], factors=(1.0,))
-    found = unrolled._mean(training, Targets(test, test, GROUPS), [some], None)
+    found = unrolled._mean(training, Targets(test, test, GROUPS), [some], None, "descent")
     drawn = torch.zeros(23, dtype=torch.bool)
     drawn[some.batches[0]] = True
     assert 0 < drawn.sum() < 23
@@ -144,7 +144,7 @@ def test_a_loss_of_another_library():
     ("words", "message"),
     [
         ({"through": "trainin"}, "influence.through=trainin is not known; did you mean training"),
-        ({"orders": 0}, "influence.orders=0 is too small"),
+        ({"smooth": 2}, "influence.smooth=2 is not a group of keys"),
         ({"retraining": 3}, "influence.retraining=3 is not a group of keys"),
         ({"descent": 9}, "influence.descent=9 is not a group of keys"),
         ({"through": "training"}, "repeats a training that a run has done, and there is none here"),
@@ -156,6 +156,10 @@ def test_bad_settings_are_named(toy, words, message):
         inspect.unwrap(scores)(training, Targets(test, test, GROUPS), **words)
     with pytest.raises(UserError, match=r"influence.descent.steps=0 is too small"):
         plans.FullBatch(0)
+    with pytest.raises(UserError, match=r"influence.smooth.orders=0 is too small"):
+        plans.Smooth(0)
+    with pytest.raises(UserError, match=r"influence.smooth.blur=-0.1 is too small"):
+        plans.Smooth(1, -0.1)
 
 
 def test_a_slow_way_back_is_said_beforehand(toy, monkeypatch):

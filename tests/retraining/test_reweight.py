@@ -10,7 +10,6 @@ from deconfuse.attribution.head import Targets
 from deconfuse.attribution.look import Subject, freeze
 from deconfuse.data.sampler import BalancedBatches
 from deconfuse.retraining import reweight as reweighting
-from deconfuse.retraining.counterfactual import distances
 from deconfuse.retraining.reweight import (
     MODES,
     BatchSource,
@@ -25,6 +24,7 @@ from deconfuse.retraining.reweight import (
 from deconfuse.system.errors import UserError
 from deconfuse.training.checkpoint import save
 from deconfuse.training.datamodule import DataModule
+from deconfuse.unrolling.subsets import distances
 from tests.made import model_and_data, recipe
 
 TRAINER = partial(pl.Trainer, accelerator="cpu", devices=1)

@@ -29,6 +29,23 @@ def test_settings_leave_out_what_changes_no_finding(tmp_path):
     assert one.setting() == other.setting()
 
 
+def test_keys_that_follow_another_group_are_its_settings(tmp_path):
+    """influence.auto.share is counterfactual.share unless the command gives it another value."""
+
+    def made(name, share, own):
+        auto = {"subsets": 16, "share": own, "steps": 100}
+        settings = {
+            "influence": {"damping": 0.01, "auto": auto},
+            "counterfactual": {"subsets": 64, "share": share, "steps": 100},
+        }
+        return finish(tmp_path, name, settings=settings).settings
+
+    followed, given = made("a", 0.2, 0.2), made("b", 0.2, 0.5)
+    assert followed["influence"] == {"damping": 0.01, "auto": {"subsets": 16}}
+    assert given["influence"]["auto"] == {"subsets": 16, "share": 0.5}
+    assert followed["counterfactual"] == given["counterfactual"]
+
+
 @pytest.mark.parametrize("text", ["", "seed: [", "7", "\x00"])
 def test_damaged_settings_are_one_line(tmp_path, text):
     run = finish(tmp_path, "a", settings={})

@@ -31,7 +31,7 @@ from deconfuse.training.checkpoint import read
 from deconfuse.training.datamodule import DataModule
 from deconfuse.training.embedder import Embedder
 from deconfuse.training.recipe import Record
-from deconfuse.training.train import START, start_of
+from deconfuse.training.train import RANDOM, START, start_of
 
 PARAMS = ("head", "last_block", "all")
 
@@ -99,7 +99,8 @@ def record_of(subject: Subject, folder: Path) -> Record | None:
     if not isinstance(data, DataModule):
         return None
     start = read(folder / START) if (folder / START).exists() else {}
-    return Record(data.recipe, data.seed, data.drawn, start, subject.model.head.weight.detach())
+    random, end = start.pop(RANDOM, None), subject.model.head.weight.detach()
+    return Record(data.recipe, data.seed, data.drawn, start, end, random)
 
 
 def whole(subject: Subject) -> Network:
@@ -141,7 +142,10 @@ def rehearse(explainer: Callable, model: Embedder, params: str, shape: tuple[int
         side = Network(still, model.loss, names, labels, batches, images.__getitem__, images.__getitem__)
     more = {}
     if takes_record(explainer):
-        more["record"] = Record(model.recipe, 0, labels.numpy(), start_of(model), None)
+        given = replace(model.recipe, whiten=None, hold=0.0)  # made-up samples have made no start
+        more["record"] = Record(given, 0, labels.numpy(), start_of(model), None)
+    if explainer.keywords.get("damping") == "auto":
+        more["damping"] = 1.0  # made-up samples choose none
     try:
         scores = explainer(side, pair, **more)
     except (RuntimeError, NotImplementedError) as error:

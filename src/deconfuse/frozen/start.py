@@ -18,6 +18,7 @@ from deconfuse.retrieval.queries import Queries
 from deconfuse.system.arrays import scratch
 from deconfuse.system.files import read_json
 
+OWN = 0.1  # of its random direction that a proxy keeps, where a class has several
 WIDEST = 512  # directions of the whitened features in which classes are compared
 FILE = "start.json"  # beside a checkpoint: retrieval by the features alone, and at the start of the training
 
@@ -110,9 +111,12 @@ def class_means(
     weight: Float[Tensor, "m D"],
     bias: Float[Tensor, " m"],
     c: int,
-    used: Bool[Tensor, " n"] | None = None,
+    used: Bool[Tensor, " n"] | Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "c m"]:
-    """The mean of e = z/||z|| over each of c classes, ROWS at a time."""
+    """The sum of e = z/||z|| over each of c classes, over its number of rows, ROWS at a time.
+
+    used: weights of the rows (1), which the number does not know: the direction is that of their mean.
+    """
     sums = torch.zeros(c, len(weight), dtype=weight.dtype)
     for first in range(0, len(labels), ROWS):
         some = slice(first, first + ROWS)
@@ -142,13 +146,17 @@ def confusion(split: Split, folder: Path) -> Float[np.ndarray, "c c"]:
 
 def place_proxies(loss: nn.Module, means: Float[Tensor, "c m"]) -> None:
     """Set proxies (c k, m) in place; those of a class without any direction keep their random start."""
-    each = len(loss.proxies) // len(means)
-    new = F.normalize(means, dim=1).repeat_interleave(each, 0)
-    random = F.normalize(loss.proxies.detach(), dim=1)
+    loss.proxies.copy_(placed(loss.proxies.detach(), means))
+
+
+def placed(proxies: Float[Tensor, "ck m"], means: Float[Tensor, "c m"]) -> Float[Tensor, "ck m"]:
+    """The directions of the means, for several proxies of a class with a tenth of the proxies' own added."""
+    each = len(proxies) // len(means)
+    new, random = F.normalize(means, dim=1).repeat_interleave(each, 0), F.normalize(proxies, dim=1)
     if each > 1:
-        new = new + 0.1 * random
+        new = new + OWN * random
     new = torch.where(new.any(1, keepdim=True), new, random)
-    loss.proxies.copy_(F.normalize(new, dim=1))
+    return F.normalize(new, dim=1)
 
 
 def _retrieval(split: Split, query: Tensor, gallery: Tensor | None = None) -> dict[str, float]:

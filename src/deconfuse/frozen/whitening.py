@@ -21,39 +21,51 @@ ROWS = 2**13  # of features that are taken at once, as they may be mapped from a
 
 @dataclass(frozen=True)
 class Scatter:
-    """Second moments of n features of c classes, in float64.
+    """Moments of features with weights w_i, of c classes that have any, in float64; n is the weights' sum.
 
-    mean (D,); within (D, D): the covariance inside the classes, sum_i (x_i - mu_y)(x_i - mu_y)^T / (n - c);
-    total (D, D): sum_i (x_i - mean)(x_i - mean)^T / n.
+    mean (D,): sum_i w_i x_i / n; means (c, D): the same of each class, mu_y that of x_i's; within (D, D): the
+    covariance inside the classes, sum_i w_i (x_i - mu_y)(x_i - mu_y)^T / (n - c); total (D, D): sum_i w_i
+    (x_i - mean)(x_i - mean)^T / n; inside: n - c, at least 1; size: n.
     """
 
     mean: Float[Tensor, " D"]
+    means: Float[Tensor, "c D"]
     within: Float[Tensor, "D D"]
     total: Float[Tensor, "D D"]
+    inside: float
+    size: float
 
 
 def scatter(
-    features: Float[Tensor, "n D"], labels: Int[Tensor, " n"], used: Bool[Tensor, " n"] | None = None
+    features: Float[Tensor, "n D"],
+    labels: Int[Tensor, " n"],
+    weights: Bool[Tensor, " n"] | Float[Tensor, " n"] | None = None,
 ) -> Scatter:
-    """The moments of the rows that are used (all), in two passes over the rows, a part at a time."""
-    used = torch.ones(len(labels), dtype=torch.bool) if used is None else used
-    c, d, n = int(labels.max()) + 1, features.shape[1], int(used.sum())
+    """The moments of the rows with weights (1), in two passes over the rows, a part at a time.
+
+    Rows with weight 0 or False are not looked at.
+    """
+    w = torch.ones(len(labels), dtype=torch.float64) if weights is None else weights.double()
+    c, d, n = int(labels.max()) + 1, features.shape[1], w.sum().item()
     sums = torch.zeros(c, d, dtype=torch.float64)
-    for rows in _parts(used):
-        sums.index_add_(0, labels[rows], features[rows].double())
-    counts = torch.bincount(labels[used], minlength=c).double()
-    means, mean = sums / counts.clamp_min(1)[:, None], sums.sum(0) / max(n, 1)
+    for rows in parts(w):
+        sums.index_add_(0, labels[rows], w[rows, None] * features[rows].double())
+    counts = torch.bincount(labels, w, minlength=c)
+    there = torch.where(counts > 0, counts, 1)[:, None]
+    means, mean = sums / there, sums.sum(0) / (n or 1)
     within = torch.zeros(d, d, dtype=torch.float64)
-    for rows in _parts(used):
-        apart = features[rows].double() - means[labels[rows]]
+    for rows in parts(w):
+        apart = w[rows, None].sqrt() * (features[rows].double() - means[labels[rows]])
         within += apart.T @ apart
     between = (means - mean) * counts.sqrt()[:, None]
-    total = (within + between.T @ between) / max(n, 1)
-    return Scatter(mean, within / max(n - int((counts > 0).sum()), 1), total)
+    total = (within + between.T @ between) / (n or 1)
+    inside = max(n - int((counts > 0).sum()), 1.0)
+    return Scatter(mean, means, within / inside, total, inside, n)
 
 
-def _parts(used: Bool[Tensor, " n"]) -> Iterator[Int[Tensor, " r"]]:
-    yield from used.nonzero()[:, 0].split(ROWS)
+def parts(weights: Float[Tensor, " n"], most: int | None = None) -> Iterator[Int[Tensor, " r"]]:
+    """The rows whose weight is not 0, at most ROWS at a time."""
+    yield from weights.nonzero()[:, 0].split(most or ROWS)
 
 
 def whitening(
@@ -68,14 +80,27 @@ def whitening(
     the classes L = 1.
     """
     d = len(moments.mean)
-    least = NO_SPREAD * float(moments.total.diagonal().mean())
-    what = "recipe.whiten, the spread inside the classes"
-    lower = shrunk_root(moments.within, max(shrink, 1e-6), least, what, FIX)
-    inside = torch.linalg.solve_triangular(lower, moments.total, upper=False)
-    whitened = torch.linalg.solve_triangular(lower, inside.T, upper=False)  # L^-1 S_t L^-T
-    _, directions = torch.linalg.eigh((whitened + whitened.T) / 2)
-    most = directions.flip(1)[:, : min(m, d)]
+    _, vectors, _ = directions(moments, shrink, min(m, d))
     weight = torch.zeros(m, d, dtype=torch.float64)
-    weight[: most.shape[1]] = torch.linalg.solve_triangular(lower.T, most, upper=True).T
+    weight[: vectors.shape[1]] = vectors.T
     weight /= weight.square().mean().sqrt() * d**0.5
     return weight, -(weight @ moments.mean)
+
+
+def directions(
+    moments: Scatter, shrink: float, most: int
+) -> tuple[Float[Tensor, " k"], Float[Tensor, "D k"], float]:
+    """(lambda, u, r): the `most` largest lambda, descending, with S_t u = lambda B u and u^T B u = 1.
+
+    B = S_w + r tr(S_w)/D 1, and r is 0 where B = 1, without any spread inside the classes.
+    """
+    least = NO_SPREAD * float(moments.total.diagonal().mean())
+    what = "recipe.whiten, the spread inside the classes"
+    shrink = max(shrink, 1e-6)
+    lower = shrunk_root(moments.within, shrink, least, what, FIX)
+    inside = torch.linalg.solve_triangular(lower, moments.total, upper=False)
+    whitened = torch.linalg.solve_triangular(lower, inside.T, upper=False)  # L^-1 S_t L^-T
+    values, found = torch.linalg.eigh((whitened + whitened.T) / 2)
+    vectors = torch.linalg.solve_triangular(lower.T, found.flip(1)[:, :most], upper=True)
+    spread = moments.within.diagonal().mean() > least
+    return values.flip(0)[:most], vectors, shrink if spread else 0.0

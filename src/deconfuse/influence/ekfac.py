@@ -18,6 +18,9 @@ from deconfuse.attribution.head import Sides, Targets, Training, along, weight_g
 from deconfuse.attribution.kronecker import fit
 from deconfuse.attribution.rows import part_rows, parts, score_chunks
 from deconfuse.system.errors import at_least
+from deconfuse.training.recipe import Record
+from deconfuse.unrolling.damping import PLAN, chosen
+from deconfuse.unrolling.subsets import SubsetRetraining
 
 BLOCK_BYTES = 256 * 2**20  # of gradients of d solved side by side
 
@@ -26,15 +29,23 @@ def scores(
     training: Training,
     targets: Targets,
     *,
-    damping: float = 1e-2,
+    damping: float | str = 1e-2,
+    auto: SubsetRetraining = PLAN,
     relative: bool = False,
     seed: int = 0,
+    record: Record | None = None,
 ) -> Float[Tensor, "g n"]:
-    """EKFAC influence of every training sample on every group; damping in units of F's largest eigenvalue.
+    """EKFAC influence of every training sample on every group.
 
+    damping: in units of F's largest eigenvalue, or auto, by trainings as `auto` and record describe them.
     relative: divide by ||(F + lambda I)^-1 grad l(x)||, theta-RelatIF (Barshan et al., AISTATS 2020, eq. 9):
     the influence per unit of length that the sample moves W, so that outliers do not lead every list.
     """
+
+    def score_by(side: Training, some: Targets, value: float) -> Tensor:
+        return scores(side, some, damping=value, relative=relative, seed=seed)
+
+    damping = chosen(damping, training, targets, auto, record, score_by)
     at_least("influence.damping", damping, 1e-9)
     gradients, factors = sample_gradients(training), fit(training, seed)
     value = factors.damping(damping)

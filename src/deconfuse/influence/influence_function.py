@@ -24,6 +24,9 @@ from deconfuse.attribution.rows import part_rows, score_chunks
 from deconfuse.attribution.solving import conjugate_gradient, damping_of, residuals, say_residuals
 from deconfuse.system.errors import UserError, at_least, count, one_of
 from deconfuse.system.linear_algebra import factorise
+from deconfuse.training.recipe import Record
+from deconfuse.unrolling.damping import PLAN, chosen
+from deconfuse.unrolling.subsets import SubsetRetraining
 
 BLOCK_BYTES = 256 * 2**20  # of right sides solved side by side
 NETWORK_LANCZOS = 12  # vectors as long as theta, held at once
@@ -54,14 +57,17 @@ def scores(
     targets: Targets,
     *,
     solver: Solver = Solver(),
-    damping: float = 1e-2,
+    damping: float | str = 1e-2,
+    auto: SubsetRetraining = PLAN,
     seed: int = 0,
+    record: Record | None = None,
 ) -> Float[Tensor, "g n"]:
     """IF of every training sample on every group.
 
-    damping: lambda in units of H's largest eigenvalue. seed: of the estimates of H's eigenvalues, and of the
-    labels drawn for the EKFAC factors. Prints the largest relative residual of the solves. Raises UserError
-    for kind=explicit where theta is more than the head, or where the head is too large.
+    damping: lambda in units of H's largest eigenvalue, or auto, by trainings as `auto` and record describe
+    them. seed: of the estimates of H's eigenvalues, and of the labels drawn for the EKFAC factors. Prints the
+    largest relative residual of the solves. Raises UserError for kind=explicit where theta is more than the
+    head, or where the head is too large.
     """
     if not isinstance(solver, Solver):
         raise UserError(
@@ -73,6 +79,11 @@ def scores(
                 f"influence.solver.kind={solver.kind} works with params=head; use influence.solver.kind=cg"
             )
         return _of_network(training, targets, solver, damping, seed)
+
+    def score_by(side: Training, some: Targets, value: float) -> Tensor:
+        return scores(side, some, solver=solver, damping=value, seed=seed)
+
+    damping = chosen(damping, training, targets, auto, record, score_by)
     gradients, hessian = sample_gradients(training), hessian_of(training)
     value, _ = damping_of(hessian, training.weight, damping, seed)
     found: list[float] = []

@@ -3,7 +3,8 @@
     I(x, P) = -n dd(P; theta_T) / dw_x
 
 theta_T is the end of a training of the head in which sample x has weight w_x in every batch's loss (1 in the
-training as it is), by its own batches, rates and optimizer. Where training converges, this is influence=if
+training as it is), and in the start that is computed from the samples, by its own batches, rates and
+optimizer. Where training converges, this is influence=if
 at a minimum; it needs no minimum, no damping and no inverse. Sign: > 0 harmful: more weight on x brings the
 confused pair closer. Unit: d per unit of a sample's weight in the mean loss, so leaving the sample out
 changes d by score / n.
@@ -22,7 +23,7 @@ from deconfuse.attribution.head import Sides, Targets, Training, chunks, side_gr
 from deconfuse.attribution.rows import of_every_process, place
 from deconfuse.attribution.scores import room
 from deconfuse.system import distributed
-from deconfuse.system.errors import UserError, count, one_of
+from deconfuse.system.errors import UserError, one_of
 from deconfuse.system.progress import bar, console
 from deconfuse.system.words import many
 from deconfuse.training.recipe import Record
@@ -30,8 +31,8 @@ from deconfuse.unrolling import derivative, plans
 from deconfuse.unrolling.batch_loss import Parameters
 from deconfuse.unrolling.descent import Descent, checkpoints, ends
 
-THROUGH = ("retraining", "training", "descent")
-EPOCH, STEPS = plans.Epochs(), plans.FullBatch()
+THROUGH = ("retraining", "training", "steps", "descent")
+EPOCH, STEPS, SMOOTH = plans.Epochs(), plans.FullBatch(), plans.Smooth()
 BLOCK_BYTES = 256 * 2**20  # of adjoints that go back side by side
 SLOW, TIMED = 2, 3  # seconds from which the time is said beforehand; steps that it is measured by
 
@@ -43,41 +44,47 @@ def scores(
     through: str = "retraining",
     retraining: plans.Epochs = EPOCH,
     descent: plans.FullBatch = STEPS,
-    orders: int = 1,
+    smooth: plans.Smooth = SMOOTH,
     record: Record | None = None,
 ) -> Float[Tensor, "g n"]:
     """The derivative of every group's d in the weight of every training sample.
 
     through: retraining, the epochs of Eq. 7 from the trained head, which move W alone; training, that of a
-    head and its proxies on frozen features, from its start; descent, the counterfactual check's full-batch
-    steps. orders: over how many orders of the batches the scores are averaged. record: of the training that
-    through=training repeats. Raises UserError where it cannot be repeated.
+    head and its proxies on frozen features, with its start where recipe.whiten computes it from the samples;
+    steps, the same from its start as it was; descent, the counterfactual check's full-batch steps. smooth:
+    what the scores are averaged over. record: of the training that is repeated. Raises UserError where it
+    cannot be repeated.
     """
-    for key, given, kind in (("retraining", retraining, plans.Epochs), ("descent", descent, plans.FullBatch)):
+    for key, given, kind in (
+        ("retraining", retraining, plans.Epochs),
+        ("descent", descent, plans.FullBatch),
+        ("smooth", smooth, plans.Smooth),
+    ):
         if not isinstance(given, kind):
             raise UserError(
                 f"influence.{key}={given} is not a group of keys; the training is chosen by "
-                f"influence.through={key}"
+                f"influence.through, and influence.{key}.KEY=VALUE sets one of them"
             )
     one_of("influence.through", through, THROUGH)
-    count("influence.orders", orders, 1)
     whole = of_every_process(training)
     if through == "descent":
         made = [plans.full_batch(whole, descent)]
-    elif through == "training":
-        made = [plans.as_trained(whole, record, order) for order in range(orders)]
+    elif through != "retraining":
+        first = plans.as_trained(whole, record, through=through, blur=smooth.blur)
+        others = range(1, smooth.orders)
+        made = [first, *(replace(first, batches=plans.drawn(whole, record, order)) for order in others)]
     else:
-        made = [plans.again(whole, retraining, order) for order in range(orders)]
+        made = [plans.again(whole, retraining, order) for order in range(smooth.orders)]
     mine = distributed.share(len(targets)) if training.whole is not None else range(len(targets))
     some = replace(targets, groups=targets.groups[mine.start : mine.stop])
-    found = _mean(whole, some, made, record if through == "training" else None)
+    found = _mean(whole, some, made, record, through)
     return (found if training.whole is None else distributed.joined(found))[:, place(training)]
 
 
 def _mean(
-    training: Training, targets: Targets, descents: list[Descent], record: Record | None
+    training: Training, targets: Targets, descents: list[Descent], record: Record | None, through: str
 ) -> Float[Tensor, "g n"]:
-    """The scores by each descent, averaged; record: of the training that the first of them repeats."""
+    """The scores by each descent, averaged; record: of the training that the first of them may repeat."""
     n, weight = len(training), training.weight
     result = room(len(targets), n, weight.dtype, weight.device, targets.folder)
     size = chunk_size(training, descents[0])
@@ -87,8 +94,8 @@ def _mean(
         for descent in descents if len(targets) else ():
             kept, last = checkpoints(descent)
             after = ends(descent, last)
-            if descent is descents[0]:
-                plans.check_end(record, descent.start, after)
+            if descent is descents[0] and through in ("training", "steps"):
+                plans.check_end(record, descent.start, after, through)
             for sides in chunks(targets, n, size, weight.device):
                 slopes = _end(training, descent, after, sides)
                 found = derivative.weight_derivatives(descent, kept, slopes, tick)
@@ -124,6 +131,7 @@ def chunk_size(training: Training, descent: Descent) -> int:
         (len(optimizer.begin(torch.zeros(1))) + 2) * descent.start[name].numel()
         for name, optimizer in descent.optimizers.items()
     )
+    numbers += descent.start["weight"].numel() if descent.begun else 0
     batch = max(map(len, descent.batches), default=1)
     wide = 8 * batch * (len(training.weight) + len(getattr(training.loss, "proxies", ())))
     return max(1, BLOCK_BYTES // (training.weight.element_size() * (numbers + wide)))

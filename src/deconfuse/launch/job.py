@@ -47,6 +47,8 @@ from deconfuse.training.datamodule import DataModule
 from deconfuse.training.devices import device
 from deconfuse.training.embedder import Embedder
 from deconfuse.training.train import Start
+from deconfuse.unrolling import damping
+from deconfuse.unrolling.subsets import SubsetRetraining
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Analyses:
     explainer: Callable
     detector: Callable
     when: When
-    subsets: counterfactual.SubsetRetraining
+    subsets: SubsetRetraining
     leaving: leave_out.LeaveOut
     retraining: reweight.Retraining
     relabelling: loop.Relabelling
@@ -95,6 +97,7 @@ class Analyses:
         self.when.check(model.recipe.epochs)
         attribute.check(self.explainer, method, self.params)
         counterfactual.check(self.subsets, self.params, model.recipe)
+        damping.check(self.explainer, self.params, model.recipe)
         leave_out.check(self.leaving, model, self.params)
         reweight.rehearse(self.retraining, model)
         loop.allowed(self.relabelling, self.candidates, model)

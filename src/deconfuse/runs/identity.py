@@ -26,6 +26,8 @@ OFF = {
     "noise": ("ratio", 0),
 }
 ASIDE = {"experiment", "logger"}  # choices that change no finding
+# Groups below influence= whose keys are those of another group where the command gives them no values.
+FOLLOWS = {"auto": "counterfactual", "descent": "counterfactual", "retraining": "retrain"}
 # Groups of settings that every run's config.yaml has.
 SETTINGS = {"dataset", "noise", "model", "loss", "recipe", "target", "influence", "detector", *OFF}
 
@@ -69,6 +71,11 @@ def compared(config: Path, report: dict[str, Any]) -> dict[str, Any]:
     if lacking:
         raise UserError(f"{config}: lacks {shorten(sorted(lacking))}; delete the folder and run again")
     found = without_places({key: value for key, value in found.items() if key not in NO_SETTING})
+    for group, other in FOLLOWS.items():
+        own = found["influence"].get(group)
+        if isinstance(own, dict):
+            same = {key for key, value in own.items() if key in found[other] and found[other][key] == value}
+            found["influence"][group] = {key: value for key, value in own.items() if key not in same}
     for group, (key, off) in OFF.items():
         if found[group][key] == off:
             del found[group]

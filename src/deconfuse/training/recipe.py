@@ -128,7 +128,8 @@ class Record:
 
     seed: of the batches; drawn: the labels by which samples were drawn, -1 for those that were not; start: W,
     b and the loss's parameters before the first step, as `weight`, `bias` and `loss.NAME`, empty where that
-    was not kept; end: W after the training, None where it is not known.
+    was not kept; end: W after the training, None where it is not known; random: the loss's proxies before
+    recipe.whiten placed them, None where that was not kept.
     """
 
     recipe: Recipe
@@ -136,3 +137,4 @@ class Record:
     drawn: Int[np.ndarray, " n"]
     start: dict[str, Tensor]
     end: Float[Tensor, "m D"] | None
+    random: Float[Tensor, "ck m"] | None = None

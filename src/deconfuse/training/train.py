@@ -33,6 +33,7 @@ from deconfuse.training.embedder import Embedder
 
 FINAL, RESUME = "model.ckpt", "last.ckpt"
 START = "start.ckpt"  # head and loss before the first step, of a training on frozen features
+RANDOM = "proxies as drawn"  # in START: the loss's proxies before recipe.whiten placed them
 
 
 def find_or_train(
@@ -64,9 +65,11 @@ def find_or_train(
         return final, True
 
     def train() -> tuple[Path, bool]:
+        drawn = start_of(model)
         start(model, data, folder)
         if model.recipe.frozen and distributed.first():
-            save(start_of(model), folder / START)
+            random = {RANDOM: drawn["loss.proxies"]} if "loss.proxies" in drawn else {}
+            save(start_of(model) | random, folder / START)
         try:
             fit(model, data, folder, trainer, logger, settings, moments)
         except (KeyboardInterrupt, Stopped):

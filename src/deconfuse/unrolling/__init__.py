@@ -1,1 +1,1 @@
-"""The head's training as a function of samples' weights; may import attribution, training, data, system."""
+"""Training by samples' weights; may import attribution, training, frozen, data, retrieval, system."""

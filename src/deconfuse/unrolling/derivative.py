@@ -5,10 +5,14 @@ state obeys
 
     a_t = (dF_t/ds)^T a_{t+1},        dv/dw = sum_t (dF_t/dw)^T a_{t+1}
 
-(Franceschi et al., ICML 2017, section 3.1). The optimizer's part of F_t is elementwise
-(`optimizers`), the gradient's part a product with the batch's Hessian (`batch_loss.linearised`). States are
-needed in reverse order: those before every sqrt(T)-th step are kept, and each segment between two of them is
-replayed. K adjoints go back side by side.
+(Franceschi et al., ICML 2017, section 3.1), and where the start is computed from the samples dv/dw has
+(ds_0/dw)^T a_0 beside it. The optimizer's part of F_t is elementwise (`optimizers`), the gradient's part a
+product with the batch's Hessian (`batch_loss.linearised`). States are needed in reverse order: those before
+every sqrt(T)-th step are kept, and each segment between two of them is replayed. K adjoints go back side by
+side.
+
+W_0 acts as the start and as what the loss draws W to. Both together shift all W_t by the same, so that the
+adjoint of W_0 is that of such a shift: the sum of what flows back into W_t from the batches and the decay.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,11 +40,15 @@ def weight_derivatives(
         name: (last[name].clone(), *(torch.zeros_like(last[name]) for _ in state[1:]))
         for name, state in (descent.begin() if not kept else kept[0]).items()
     }
+    shift = last["weight"].clone() if descent.begun else None
     _forget(descent, len(descent), adjoints)
     for t, before in _backwards(descent, kept):
-        _back(descent, t, before, adjoints, result)
+        _back(descent, t, before, adjoints, result, shift)
         _forget(descent, t, adjoints)
         tick()
+    if descent.begun:
+        at_start = {name: each[0] for name, each in adjoints.items()} | {"weight": shift}
+        result += descent.begun.weight_derivatives(at_start).to(result)
     return result
 
 
@@ -67,8 +75,16 @@ def _backwards(descent: Descent, kept: list[States]) -> Iterator[tuple[int, Stat
             yield t, segment.pop()
 
 
-def _back(descent: Descent, t: int, before: States, adjoints: States, result: Float[Tensor, "K n"]) -> None:
-    """The adjoints before step t from those after it, and the step's part of the result, both in place."""
+def _back(
+    descent: Descent,
+    t: int,
+    before: States,
+    adjoints: States,
+    result: Float[Tensor, "K n"],
+    shift: Float[Tensor, "K m D"] | None,
+) -> None:
+    """The adjoints before step t from those after it, and the step's part of the result and of the adjoint of
+    a shift of all W_t, in place."""
     rows, phi, labels = descent.batch(t)
     point = descent.point(before)
     z = descent.embeddings(point, phi)
@@ -76,12 +92,19 @@ def _back(descent: Descent, t: int, before: States, adjoints: States, result: Fl
     slopes, times = linearised(descent.weighted, labels, z[0], own)
     theirs = {name: value[None] for name, value in slopes.moving.items()}
     gradients = descent.gradients(point, phi, slopes.z[None], theirs)
+    decays = shift is not None and getattr(descent.optimizers["weight"], "decay", 0.0)
+    if decays:
+        shift.sub_(adjoints["weight"][0])
     along = {
         name: optimizer.back(before[name], gradients[name], descent.factors[t], t + 1, adjoints[name])
         for name, optimizer in descent.optimizers.items()
     }
+    if decays:
+        shift.add_(adjoints["weight"][0])
     found = times(_along_z(along, phi, z), of_loss(along))
     parts = descent.spread(along, phi, found.z, found.moving)
+    if shift is not None:
+        shift.add_(parts["weight"]).add_(along["weight"], alpha=-2 * descent.pull)
     for name, optimizer in descent.optimizers.items():
         optimizer.receive(adjoints[name], parts[name])
     result.index_add_(1, rows, found.weights.to(result))

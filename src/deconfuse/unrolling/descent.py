@@ -5,7 +5,8 @@ Step t moves every parameter by its optimizer along the gradient of the loss of 
     L_t = sum_k w_k l(W phi_k + b, y_k; P) / B  (+ the loss's regulariser + pull ||W - W_0||^2)
 
 with a weight w_k for each training sample, 1 in the training as it was. Of the parameters W (`weight`), b
-(`bias`) and the loss's own (`loss.proxies`), those without an optimizer stay as they are.
+(`bias`) and the loss's own (`loss.proxies`), those without an optimizer stay as they are. Where the start is
+computed from the samples, it is a function of their weights too.
 """
 
 import math
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deconfuse.frozen.weighted_start import WeightedStart
 from deconfuse.unrolling.batch_loss import Parameters, Weighted, slopes
 from deconfuse.unrolling.optimizers import Optimizer, State
 
@@ -28,7 +30,8 @@ class Descent:
     """A start, T batches of rows, and how each parameter moves.
 
     start: all parameters, by name; optimizers: of those that move; batches: rows of the training set, where a
-    row may occur twice; factors: of all rates, by step; pull: of ||W - W_0||^2 in the loss, nats.
+    row may occur twice; factors: of all rates, by step; pull: of ||W - W_0||^2 in the loss, nats; begun: how
+    the start follows from the samples' weights, None where it does not.
     """
 
     features: Float[Tensor, "n D"]
@@ -39,6 +42,7 @@ class Descent:
     batches: tuple[Int[Tensor, " _"], ...]
     factors: tuple[float, ...]
     pull: float = 0.0
+    begun: WeightedStart | None = None
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -66,12 +70,16 @@ class Descent:
             self.labels[rows.to(there)],
         )
 
-    def begin(self, h: int = 1) -> States:
-        """The states of h heads before the first step."""
-        return {
-            name: optimizer.begin(self.start[name].expand(h, *self.start[name].shape).clone())
-            for name, optimizer in self.optimizers.items()
-        }
+    def starts(self, weights: Float[Tensor, "h n"]) -> Parameters:
+        """The parameters of h heads before the first step, (h, ...), each with its weights on the samples."""
+        h = len(weights)
+        found = {name: value.expand(h, *value.shape) for name, value in self.start.items()}
+        return found | (self.begun(weights) if self.begun else {})
+
+    def begin(self, starts: Parameters | None = None) -> States:
+        """The states before the first step, of heads that start there; by default of one head at `start`."""
+        starts = starts or {name: value[None] for name, value in self.start.items()}
+        return {name: optimizer.begin(starts[name].clone()) for name, optimizer in self.optimizers.items()}
 
     def point(self, states: States) -> Parameters:
         """Where the gradients of a step are taken, with a leading dimension of heads."""
@@ -86,10 +94,19 @@ class Descent:
         return z + bias[:, None]
 
     def gradients(
-        self, point: Parameters, phi: Float[Tensor, "B D"], of_z: Float[Tensor, "h B m"], own: Parameters
+        self,
+        point: Parameters,
+        phi: Float[Tensor, "B D"],
+        of_z: Float[Tensor, "h B m"],
+        own: Parameters,
+        held: Float[Tensor, "h m D"] | None = None,
     ) -> Parameters:
-        """The gradient of each parameter that moves, from L's slopes in z and in the loss's own."""
-        moved = {"weight": point["weight"] - self.start["weight"]} if "weight" in point else {}
+        """The gradient of each parameter that moves, from L's slopes in z and in the loss's own.
+
+        held: each head's W_0; by default the one of `start`.
+        """
+        held = self.start["weight"] if held is None else held
+        moved = {"weight": point["weight"] - held} if "weight" in point else {}
         return self.spread(point | moved, phi, of_z, own)
 
     def spread(
@@ -105,14 +122,23 @@ class Descent:
             found["bias"] = of_z.sum(1)
         return found
 
-    def step(self, t: int, states: States, weights: Float[Tensor, "h n"]) -> States:
-        """The states of h heads after step t, counted from 0, each with its weights on the samples."""
+    def step(
+        self,
+        t: int,
+        states: States,
+        weights: Float[Tensor, "h n"],
+        held: Float[Tensor, "h m D"] | None = None,
+    ) -> States:
+        """The states of h heads after step t, counted from 0, each with its weights on the samples.
+
+        held: each head's W_0; by default the one of `start`.
+        """
         rows, phi, labels = self.batch(t)
         point = self.point(states)
         z = self.embeddings(point, phi)
         h = max((len(each) for each in point.values()), default=1)
         found = slopes(self.weighted, labels, z.expand(h, -1, -1), of_loss(point), weights[:, rows])
-        gradients = self.gradients(point, phi, found.z, found.moving)
+        gradients = self.gradients(point, phi, found.z, found.moving, held)
         return {
             name: optimizer.step(states[name], gradients[name], self.factors[t], t + 1)
             for name, optimizer in self.optimizers.items()
@@ -131,9 +157,10 @@ def of_loss(parameters: Parameters) -> Parameters:
 
 def train(descent: Descent, weights: Float[Tensor, "h n"]) -> Parameters:
     """All parameters (h, ...) after the last step, one head for each row of weights."""
-    states = descent.begin(len(weights))
+    starts = descent.starts(weights)
+    states = descent.begin(starts)
     for t in range(len(descent)):
-        states = descent.step(t, states, weights)
+        states = descent.step(t, states, weights, starts["weight"])
     return ends(descent, states)
 
 
