@@ -38,11 +38,33 @@ class Worker(ForkProcess):
 
     def start(self) -> None:
         """Start the process, which inherits the blocked signals of this thread."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            super().start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _kept():
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Signals that arrive inside are answered at its end.
+
+    What a handler raises while a process is forked is printed and dropped by Python, and a signal that this
+    thread blocks is taken by another thread. Only the main thread sets handlers.
+    """
+    came, before = [], {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                before[number] = signal.getsignal(number)
+                signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 class Context(ForkContext):
