@@ -68,7 +68,7 @@ def test_a_data_set_of_fiftyone_has_the_pictures_and_their_labels(pictured, tmp_
     content = json.loads((folder / "labels.json").read_text())
     data = sorted((folder / "data").iterdir())
     assert [path.stem for path in data] == sorted(content["labels"])
-    assert [content["classes"][content["labels"][path.stem]] for path in data] == [
+    assert [content["classes"][content["labels"][path.stem]["label"]] for path in data] == [
         str(name) for name in found.samples["class"]
     ]
     assert data[5].resolve() == files[5].resolve()

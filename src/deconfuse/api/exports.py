@@ -1,6 +1,5 @@
 """What was found in the forms that other tools read."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,8 +74,7 @@ def fiftyone(found: "Found", folder: Path) -> Path:
                 link(file.absolute(), partial / "data" / f"{name}{file.suffix}")
             else:
                 part.image(i).save(partial / "data" / f"{name}.png")
-        labels = export.fiftyone(_undecided(found), names)
-        (partial / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), "utf-8")
+        export.write_json(partial / "labels.json", export.fiftyone(_undecided(found), names))
     return folder
 
 

@@ -134,7 +134,7 @@ def write(run: Path, folder: Path, file: Path | None) -> list[str]:
     files = [files[i] for i in samples.index] if files else []
     addresses = [LOCAL + quote(path.as_posix().lstrip("/")) for path in files] or samples["path"].tolist()
     with whole_folder(folder, "another FOLDER") as partial:
-        _json(partial / "labelstudio.json", label_studio(samples, run.name, addresses))
+        write_json(partial / "labelstudio.json", label_studio(samples, run.name, addresses))
         with whole_file(partial / "labelstudio.xml") as config:
             config.write_text(interface(sorted({*samples["class"], *samples["recommended"]})), "utf-8")
         if files:
@@ -146,7 +146,7 @@ def _links(folder: Path, samples: pd.DataFrame, files: list[Path]) -> None:
     """FiftyOne's data set and the suspects, as links to the files; samples: most suspicious first."""
     rows = samples.to_dict("records")
     names = [labelling_tools.stem(i, row["path"], row["class"]) for i, row in enumerate(rows)]
-    _json(folder / "fiftyone" / "labels.json", fiftyone(samples, names))
+    write_json(folder / "fiftyone" / "labels.json", fiftyone(samples, names))
     suspects = 0
     for row, name, path in zip(rows, names, files, strict=True):
         if not row["left_out"]:
@@ -169,7 +169,8 @@ def image_files(config: Path, names: list[str]) -> list[Path]:
     return [where[name].absolute() for name in names]
 
 
-def _json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write the file whole, with null for numbers that are not finite."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False), "utf-8")
 
