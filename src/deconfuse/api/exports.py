@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from deconfuse.data.images import FeatureRows
+from deconfuse.data.images import FeatureRows, file_of
 from deconfuse.report import export
 from deconfuse.runs.clean import link
 from deconfuse.system.errors import UserError
-from deconfuse.system.files import whole_folder
+from deconfuse.system.files import new_folder, whole_folder
 
 if TYPE_CHECKING:
     from deconfuse.api.found import Found
@@ -64,8 +64,7 @@ def fiftyone(found: "Found", folder: Path) -> Path:
     part = found.findings.split.train
     if isinstance(part.images, FeatureRows):
         raise UserError("to_fiftyone: there are no pictures; give dc.explain images={'train': [...], ...}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; give the name of a new folder")
+    new_folder(folder)
     names = [f"{i:06d}" for i in range(len(part))]
     with whole_folder(folder, "another folder") as partial:
         (partial / "data").mkdir()
@@ -86,5 +85,4 @@ def _undecided(found: "Found") -> pd.DataFrame:
 def _files(found: "Found") -> list[Path | None]:
     """The file of each training picture; None where it is none."""
     part = found.findings.split.train
-    of = getattr(part.images, "path", lambda row: None)
-    return [of(int(row)) for row in part.rows]
+    return [file_of(part.images, int(row)) for row in part.rows]

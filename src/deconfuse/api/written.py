@@ -9,8 +9,7 @@ import torch
 
 from deconfuse.report import page
 from deconfuse.runs import results
-from deconfuse.system.errors import UserError
-from deconfuse.system.files import whole_folder, write_json
+from deconfuse.system.files import new_folder, whole_folder, write_json
 
 if TYPE_CHECKING:
     from deconfuse.api.found import Found
@@ -42,8 +41,7 @@ def report(found: "Found", folder: Path) -> Path:
     """FOLDER/index.html with its data, and FOLDER/tables with tables, scores and metrics.json; whole or not
     at all. Raises UserError where the folder is there already and not empty."""
     folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; give the name of a new folder")
+    new_folder(folder)
     with whole_folder(folder) as partial:
         tables = partial / "tables"
         tables.mkdir(parents=True)

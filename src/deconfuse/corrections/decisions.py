@@ -70,7 +70,11 @@ def read(file: Path) -> Review:
         if form != "decisions":
             raise UserError(f"{file}: a {form}, not decisions; it has no column decision")
         return _review(file, _run(rows), rows)
-    content = _json(file)
+    return _decided(file, _json(file))
+
+
+def _decided(file: Path, content: object) -> Review:
+    """The review that a file's JSON holds."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{file}: no decisions of format {FORMAT}; export it again from the report")
     content = {"tests": [], "classes": [], **content}  # a file that decides on none need not say so
@@ -103,7 +107,7 @@ def asked(file: Path, min_vote: float) -> pd.DataFrame:
     if file.suffix.lower() == ".json":
         content = _json(file)
         if not labelling_tools.known(content):
-            return _accepted(read(file))
+            return _accepted(_decided(file, content))
         return pd.DataFrame(labelling_tools.given(file, content), columns=list(ASKED), dtype=object)
     form, rows = table(file)
     if form == "decisions":
@@ -126,11 +130,12 @@ def asked(file: Path, min_vote: float) -> pd.DataFrame:
 def beside(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(decisions on labels of test samples, on two classes) of a file, in the columns TEST and CLASSES;
     without rows where the file holds no decisions but labels."""
-    plain = file.suffix.lower() != ".json"
-    if table(file)[0] != "decisions" if plain else labelling_tools.known(_json(file)):
-        none = _review(file, "", [])
-        return none.tests, none.classes
-    review = read(file)
+    if file.suffix.lower() == ".json":
+        content = _json(file)
+        review = _review(file, "", []) if labelling_tools.known(content) else _decided(file, content)
+    else:
+        form, rows = table(file)
+        review = _review(file, _run(rows), rows if form == "decisions" else [])
     return review.tests, review.classes
 
 

@@ -38,6 +38,12 @@ class Inspection:
     exact: bool = True
 
 
+def file_of(images: Sequence, i: int) -> Path | None:
+    """The file of image i; None where it is none: an image that is made, in memory, or in an archive."""
+    there = hasattr(images, "path") and getattr(images, "on_disk", True)
+    return images.path(i) if there else None
+
+
 class FileImages(Sequence):
     """Images on disk; item i opens file i and raises UserError with its path if it can't be read.
 

@@ -18,15 +18,8 @@ EXPLAINING_KEYS = (
 # fingerprint says so. Each is named with its group, as a key of the same name elsewhere may change weights.
 NOT_IN_WEIGHTS = {
     *("dataset.root", "dataset.csv", "dataset.download", "dataset.on_bad_image", "dataset.on_small_class"),
-    *(
-        "dataset.shards",
-        "dataset.index_dir",
-        "dataset.path",
-        "dataset.crop_box",
-        "dataset.layout",
-        "dataset.seed",
-    ),
-    *("dataset.test_classes", "dataset.test", "dataset.train"),
+    *("dataset.path", "dataset.crop_box", "dataset.layout", "dataset.seed"),
+    *("dataset.shards", "dataset.index_dir", "dataset.test_classes", "dataset.test", "dataset.train"),
     *("recipe.eval_batch_size", "recipe.validate_every", "recipe.compile"),
     *("trainer.accelerator", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps"),
 }

@@ -27,9 +27,8 @@ from deconfuse.data.images import FileImages
 from deconfuse.runs import finished
 from deconfuse.runs.clean import link, settings_of
 from deconfuse.system.errors import UserError, invoked
-from deconfuse.system.files import whole_file, whole_folder
+from deconfuse.system.files import new_folder, whole_file, whole_folder
 
-LOCAL = labelling_tools.LOCAL  # of a path from the root of the file system, without its first /
 MOST_BUTTONS = 20  # classes
 COLUMNS = ("path", "class", "suspicion", "recommended", "vote_recommended")
 
@@ -126,13 +125,13 @@ def fiftyone(samples: pd.DataFrame, names: Sequence[str]) -> dict:
 
 def write(run: Path, folder: Path, file: Path | None) -> list[str]:
     """Write the folder, whole or not at all; returns the names of what is in it."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; give the name of a new folder")
+    new_folder(folder)
     samples = labelled(finished.read(run).table("samples.csv", *COLUMNS), file)
     files = image_files(run / "config.yaml", samples["path"].tolist())
     samples = samples.sort_values("suspicion", ascending=False, kind="stable")
     files = [files[i] for i in samples.index] if files else []
-    addresses = [LOCAL + quote(path.as_posix().lstrip("/")) for path in files] or samples["path"].tolist()
+    local = labelling_tools.LOCAL  # before a path from the root of the file system, without its first /
+    addresses = [local + quote(path.as_posix().lstrip("/")) for path in files] or samples["path"].tolist()
     with whole_folder(folder, "another FOLDER") as partial:
         write_json(partial / "labelstudio.json", label_studio(samples, run.name, addresses))
         with whole_file(partial / "labelstudio.xml") as config:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from deconfuse.data.images import file_of
 from deconfuse.data.pixels import as_mode
 from deconfuse.data.split import Part
 from deconfuse.report.thumbnails import CELL
@@ -60,15 +61,9 @@ def originals(part: Part, report: Path) -> dict | None:
     {"prefix": text before every sample's name} where that is enough to find each file, else {"paths": one for
     each sample}; None where the samples are no files.
     """
-    of = getattr(part.images, "path", None)
-    if (
-        of is None
-        or not getattr(part.images, "on_disk", True)
-        or not len(part)
-        or of(int(part.rows[0])) is None
-    ):
+    if not len(part) or file_of(part.images, int(part.rows[0])) is None:
         return None
-    files = [of(int(row)) for row in part.rows]
+    files = [file_of(part.images, int(row)) for row in part.rows]
     if None in files:
         return None
     start = report.absolute()

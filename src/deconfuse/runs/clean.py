@@ -28,7 +28,7 @@ from deconfuse.runs.columns import COLUMNS
 from deconfuse.runs.tables import Findings
 from deconfuse.system.csv_files import write_csv
 from deconfuse.system.errors import UserError, invoked, shorten
-from deconfuse.system.files import short_hash, whole_folder
+from deconfuse.system.files import new_folder, short_hash, whole_folder
 from deconfuse.system.words import agree, many
 
 LIST = "clean_list.csv"
@@ -78,8 +78,7 @@ def links(run: Path, folder: Path) -> tuple[int, int]:
         raise UserError(
             f"{run}: corrected no label (no {LIST}); run again with relabels=FILE or loop.rounds=1"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; give the name of a new folder")
+    new_folder(folder)
     settings = settings_of(run / "config.yaml")
     root = settings.get("root")
     if root and folder.resolve().is_relative_to(Path(root).resolve()):

@@ -111,6 +111,12 @@ def whole_folder(path: Path, option: str = "output_dir=FOLDER") -> Iterator[Path
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def new_folder(path: Path) -> None:
+    """Raise UserError where something is at the path, other than an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: is there already; give the name of a new folder")
+
+
 def _partial(path: Path) -> Path:
     """The hidden name under which this process writes `path`: .NAME.MACHINE.PROCESS.partial."""
     return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.partial")

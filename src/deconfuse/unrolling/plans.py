@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from deconfuse.attribution.head import Training
+from deconfuse.attribution.head import Training, classes_of
 from deconfuse.data.sampler import BalancedBatches
 from deconfuse.frozen.start_derivative import Samples
 from deconfuse.frozen.weighted_start import WeightedStart
@@ -137,10 +137,9 @@ def _whitened(training: Training, record: Record, start: Parameters, key: str) -
         raise UserError(NOT_KEPT.format(key=key, through="training"))
     used = torch.from_numpy(record.drawn >= 0).double()
     weights = used if len(training) == len(used) else torch.ones(len(training), dtype=torch.float64)
-    loss, like = training.loss, start["weight"].dtype
-    classes = loss.num_classes if hasattr(loss, "num_classes") else len(loss.proxies)
-    sides = training.features.cpu(), training.labels.cpu(), weights, record.random.cpu().to(like)
-    begun = WeightedStart(Samples(*sides, classes), record.recipe.whiten, start)
+    random = record.random.cpu().to(start["weight"].dtype)
+    sides = training.features.cpu(), training.labels.cpu(), weights, random
+    begun = WeightedStart(Samples(*sides, classes_of(training)), record.recipe.whiten, start)
     if not begun.gap <= SAME:
         raise UserError(
             f"{key}=training: the head's start, computed again from the samples, is {begun.gap:.2g} of its "
