@@ -18,6 +18,12 @@ from deconfuse.training import loader_workers
 from tests.conftest import ROOT
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_answered():
+    """Also where the suite was started with SIGINT ignored, as shells start what runs in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Slow(Dataset):
     """Item i is the number of the process that made it, after a moment; `kill` ends that process itself."""
 
